@@ -1,0 +1,51 @@
+"""Every label and annotation Coppice writes or reads, in one place.
+
+Labels find things (watches select on them), annotations carry facts that must outlive status. None is copied from a user's object to a child:
+a copied tracking label makes a GitOps tool prune the child.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "coppice.dev"
+
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "coppice"
+
+OWNER_KIND: Final = f"{PREFIX}/owner-kind"
+OWNER_NAME: Final = f"{PREFIX}/owner-name"
+OWNER_NAMESPACE: Final = f"{PREFIX}/owner-namespace"
+OWNER_UID: Final = f"{PREFIX}/owner-uid"
+
+STORE: Final = f"{PREFIX}/store"
+"""Name of the DataStore a snapshot or claim belongs to."""
+
+COPY: Final = f"{PREFIX}/copy"
+"""Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
+
+ROLE: Final = f"{PREFIX}/role"
+"""What a Pod is for: ``store``, ``clone`` or ``prepare``."""
+
+PURPOSE: Final = f"{PREFIX}/purpose"
+"""Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
+
+INPUTS: Final = f"{PREFIX}/inputs"
+"""Digest of the inputs a Pod was made from; the Pod is replaced when its owner asks for others."""
+
+CONTENT: Final = f"{PREFIX}/content"
+"""On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads and hashes, never rows)."""
+
+SNAPSHOT: Final = f"{PREFIX}/snapshot"
+SNAPSHOT_UID: Final = f"{PREFIX}/snapshot-uid"
+CAPTURED_AT: Final = f"{PREFIX}/captured-at"
+VERSION: Final = f"{PREFIX}/version"
+"""On a clone's claim: the resolved version it is made for, as JSON."""
+
+FINALIZER: Final = f"{PREFIX}/cleanup"
+
+RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"
+EXTEND_REQUESTED_AT: Final = f"{PREFIX}/extend-requested-at"
+WAKE_REQUESTED_AT: Final = f"{PREFIX}/wake-requested-at"
+CLONE_OPT_IN: Final = f"{PREFIX}/clone"
+"""On a user's Deployment: the DataClone it wants to be wired to."""

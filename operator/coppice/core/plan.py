@@ -1,0 +1,90 @@
+"""What a reconciliation decides, as data.
+
+A plan function looks at an observation and returns a ``Plan``; only the executor acts on it. The fields are executed in the order in which they stand
+here, each one safe to repeat, so that a crash between any two writes leaves a state from which the same plan function goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Manifest = Mapping[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One existing Kubernetes object, by identity: a recreated object of the same name is another one.
+
+    ``uid`` becomes the delete's precondition.
+    """
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    namespace: str | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Ref:
+        """Return the reference of an object as read from the API."""
+        metadata = manifest["metadata"]
+        return cls(
+            manifest["apiVersion"], manifest["kind"], metadata["name"], metadata["uid"], metadata.get("namespace")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line for ``kubectl describe``, recorded on a transition only."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCall:
+    """Something to do inside a database, as data; the engine's adapter executes it.
+
+    ``action`` and ``arguments`` are the engine's vocabulary (see ``coppice.engines.base``). ``target`` names the server; its Secret is read only when
+    the call is executed, so that no password stands in a plan.
+    """
+
+    engine: str
+    target: ServerRef
+    action: str
+    arguments: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRef:
+    """Where a database server listens and which Secret opens it."""
+
+    host: str
+    port: int
+    secret_namespace: str
+    secret_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to write for one object, in the order of execution.
+
+    ``add_finalizer`` comes first, because nothing may be made that cannot be cleaned up; ``remove_finalizer`` last.
+    ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one that exists is left as it is.
+    ``apply`` is server-side apply with the operator's field manager.
+    ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
+    """
+
+    add_finalizer: bool = False
+    create: tuple[Manifest, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    calls: tuple[EngineCall, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    status: Mapping[str, Any] | None = None
+    remove_finalizer: bool = False
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None

@@ -1,0 +1,1 @@
+"""What Coppice knows of each database engine, as data and small functions."""

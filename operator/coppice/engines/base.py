@@ -1,0 +1,225 @@
+"""The contract every database engine fulfils.
+
+An engine says, as data, how its server runs on a volume, how a raw copy is prepared, and what an app must know to connect; only the ``async`` methods
+talk to a server. Nothing here knows Kubernetes: ``coppice.manifests`` turns a ``Workload`` into a Pod. A third party's engine is registered under the
+entry-point group ``coppice.engines`` and passes the suite in ``tests/contract``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+DATA_PATH = "/var/lib/coppice/data"
+"""Where every server finds its volume. It is owned by the engine's user."""
+
+RUN_PATH = "/run/coppice"
+"""An empty, writable directory of the Pod: HOME, sockets, generated configuration. Never on the volume."""
+
+LOAD_PATH = "/coppice/load"
+"""Where a store's initial load (a ConfigMap or claim) is mounted read-only, when there is one."""
+
+CommitPolicy = Literal["Explicit", "PerTransaction"]
+
+
+class EngineError(Exception):
+    """The server answered, but not as it must; the message is fit for a condition and holds no row values."""
+
+
+class UnreachableError(EngineError):
+    """Nothing answered, or not in time: the server may still be starting."""
+
+
+class LoginRefusedError(EngineError):
+    """The server refused the credentials."""
+
+
+class UnknownVersionError(EngineError):
+    """There is no such branch, tag, commit or time in the database; the message names it and what exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect and as whom."""
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BranchState:
+    """The exact state of one branch: its newest commit, and the hash of everything visible on it now (uncommitted changes included)."""
+
+    database: str
+    branch: str
+    head: str
+    working_root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a server or snapshot holds, by hashes.
+
+    ``database`` is the one apps get by default. ``truncated`` says that there are more branches than are listed.
+    """
+
+    engine_version: str
+    database: str
+    databases: tuple[str, ...]
+    branches: tuple[BranchState, ...]
+    truncated: bool = False
+
+    def state_of(self, branch: str) -> BranchState | None:
+        """Return the state of a branch of the default database, or None."""
+        for state in self.branches:
+            if state.database == self.database and state.branch == branch:
+                return state
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What somebody asked for, in the words of ``spec.from``: exactly one is set. ``time`` is RFC 3339."""
+
+    branch: str | None = None
+    tag: str | None = None
+    commit: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One exact state of the default database, resolved.
+
+    ``branch`` is the engine's branch a clone works on: the one asked for, or a new one (``coppice``) cut at ``head`` for a tag, commit or time.
+    ``working_root`` is the hash of the data itself; two equal ones are equal row by row.
+    """
+
+    database: str
+    branch: str
+    head: str
+    working_root: str
+    new_branch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How to run something on a volume mounted at ``DATA_PATH``: one container of the engine's image.
+
+    ``script`` is run by ``/bin/sh -eu``; ``load_script`` runs before it in a container of its own that also sees ``LOAD_PATH``.
+    ``environment`` is plain; ``secret_environment`` maps a variable to a key of the server's Secret. ``wait_script`` returns 0 once the server answers
+    (it waits by itself), ``alive_script`` at once.
+    """
+
+    script: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secret_environment: Mapping[str, str] = field(default_factory=dict)
+    load_script: str | None = None
+    wait_script: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreServer:
+    """Inputs of a managed store's server: ``database`` is the name asked for, if any; ``fallback_database`` is made where the load made none."""
+
+    database: str | None
+    fallback_database: str
+    commit_policy: CommitPolicy
+    has_load: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloneServer:
+    """Inputs of a clone's server: the state it must come up with, and the marker that its volume must carry (see ``Preparation``)."""
+
+    version: Version
+    commit_policy: CommitPolicy
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """Inputs of a preparation: ``marker`` is written to the volume (the DataSnapshot's UID) and is the proof against an empty or foreign volume."""
+
+    marker: str
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What happened on a server: ``token`` changes when somebody else than Coppice used it; compare with the last one seen."""
+
+    token: str
+    connections: int
+
+
+class Engine(Protocol):
+    """One database engine. The pure half describes, the ``async`` half does."""
+
+    name: str
+    port: int
+    binding_type: str
+    """``type`` in the binding Secret, as servicebinding.io uses it: ``mysql`` for Dolt."""
+    user_id: int
+    """Numeric user the image's server runs as; it owns the files on the volume."""
+    admin_user: str
+    app_user: str
+
+    def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the whole content of a server's Secret: what ``secret`` holds already, and new random values for what it lacks.
+
+        Keys: ``admin-password``, ``app-password``.
+        """
+        ...
+
+    def store_server(self, inputs: StoreServer) -> Workload:
+        """Return how a managed store runs."""
+        ...
+
+    def clone_server(self, inputs: CloneServer) -> Workload:
+        """Return how a clone runs: its own HOME and configuration, no outbound features, no listener before its own credentials are in force."""
+        ...
+
+    def preparation(self, inputs: Preparation) -> Workload:
+        """Return the job that makes a raw copy safe to hand out; the last line it prints is its report."""
+        ...
+
+    def report(self, last_line: str) -> Content:
+        """Parse a preparation's report; raises EngineError when it is not one."""
+        ...
+
+    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+        """Return the binding Secret's keys: type, provider, host, port, username, password, database, uri."""
+        ...
+
+    async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
+        """Return what the server holds, proving that it reads: one real query per database.
+
+        ``database`` is the default one if known. Raises UnreachableError, LoginRefusedError, EngineError.
+        """
+        ...
+
+    async def resolve(self, at: Endpoint, database: str, reference: Reference) -> Version:
+        """Return the exact version a reference names now; raises UnknownVersionError."""
+        ...
+
+    async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
+        """Return whether a commit is reachable from any of these heads."""
+        ...
+
+    async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
+        """Do one thing; safe to repeat. Actions every engine has:
+
+        ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the databases and none on the server.
+        ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit, EngineError when elsewhere.
+        ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.
+        """
+        ...
+
+    async def activity(self, at: Endpoint) -> Activity:
+        """Return what has been going on, Coppice's own sessions left out."""
+        ...

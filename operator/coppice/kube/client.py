@@ -1,0 +1,56 @@
+"""The few verbs that Coppice needs of the Kubernetes API, over plain JSON objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from coppice.core.plan import Manifest, Ref
+
+FIELD_MANAGER = "coppice"
+STATUS_MANAGER = "coppice-status"
+FINALIZER_MANAGER = "coppice-finalizer"
+WIRING_MANAGER = "coppice-wiring"
+
+
+class KubeReader(Protocol):
+    """Live reads; nothing is cached, so what is read is not older than the call."""
+
+    async def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
+        """Return the object, or None when there is none. ``kind`` is a key of ``coppice.kube.resources.RESOURCES``."""
+        ...
+
+    async def list(
+        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> Sequence[Manifest]:
+        """Return all objects of a kind, of one namespace or of all, whose labels match."""
+        ...
+
+    async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
+        """Return the last lines a container printed; empty when the Pod is gone."""
+        ...
+
+
+class KubeClient(KubeReader, Protocol):
+    """Reads and writes. Every method raises ``coppice.kube.errors.KubeError``."""
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create an object; raises AlreadyExistsError when the name is taken."""
+        ...
+
+    async def apply(
+        self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True, subresource: str | None = None
+    ) -> Manifest:
+        """Server-side apply. With ``metadata.uid`` set, an object that was recreated meanwhile is a ConflictError, and a vanished one is not made anew."""
+        ...
+
+    async def delete(self, ref: Ref) -> None:
+        """Delete exactly this object (``preconditions.uid``); one that is gone or was recreated counts as deleted."""
+        ...
+
+
+def owned_fields(manifest: Manifest) -> dict[str, Any]:
+    """Return a fresh apply body with the identity of an existing object (kind, name, namespace, uid) and nothing else."""
+    metadata = manifest["metadata"]
+    identity = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": identity}

@@ -1,0 +1,40 @@
+"""What the Kubernetes API can answer, as a small tree of exceptions; mapped from HTTP in one place, handled in one place."""
+
+from __future__ import annotations
+
+
+class KubeError(Exception):
+    """Any answer of the API server that is not the asked-for object.
+
+    ``status`` is the HTTP status code (0 when there was no answer), ``reason`` the machine-readable reason of the Status object.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class NotFoundError(KubeError):
+    """404: no such object, or no such kind."""
+
+
+class AlreadyExistsError(KubeError):
+    """409 on create: the name is taken."""
+
+
+class ConflictError(KubeError):
+    """409 on apply, update or delete: another field manager, version or UID than expected."""
+
+
+class ForbiddenError(KubeError):
+    """403: RBAC or a quota says no; the message says which."""
+
+
+class InvalidError(KubeError):
+    """400 or 422: the API server refuses the object itself; repeating it cannot help."""
+
+
+class TransientError(KubeError):
+    """429, 5xx, time-outs and broken connections: the same call may succeed later."""

@@ -1,0 +1,61 @@
+"""Every Kubernetes kind Coppice touches, with what it may do to it: the one source of requests, watches and RBAC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind with its place in the API and the verbs that the operator needs.
+
+    ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by label.
+    """
+
+    group: str
+    version: str
+    plural: str
+    verbs: tuple[str, ...]
+    namespaced: bool = True
+    watched: bool = True
+    labelled: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """Return ``group/version``, or the version alone for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+_READ = ("get", "list", "watch")
+_OWN = (*_READ, "patch")
+_MADE = (*_READ, "create", "patch", "delete")
+
+RESOURCES: dict[str, Resource] = {
+    "DataStore": Resource("coppice.dev", "v1alpha1", "datastores", _OWN, labelled=False),
+    "DataGrant": Resource("coppice.dev", "v1alpha1", "datagrants", _OWN, labelled=False),
+    "DataSnapshot": Resource("coppice.dev", "v1alpha1", "datasnapshots", _MADE, labelled=False),
+    "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", _OWN, labelled=False),
+    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _OWN, labelled=False),
+    "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),
+    "Pod": Resource("", "v1", "pods", _MADE),
+    "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims", _MADE),
+    "PersistentVolume": Resource("", "v1", "persistentvolumes", ("get",), namespaced=False, watched=False),
+    "Secret": Resource("", "v1", "secrets", _MADE),
+    "ConfigMap": Resource("", "v1", "configmaps", ("get",), watched=False),
+    "Service": Resource("", "v1", "services", _MADE),
+    "NetworkPolicy": Resource("networking.k8s.io", "v1", "networkpolicies", _MADE, watched=False),
+    "StorageClass": Resource(
+        "storage.k8s.io", "v1", "storageclasses", ("get", "list"), namespaced=False, watched=False
+    ),
+    "VolumeSnapshot": Resource("snapshot.storage.k8s.io", "v1", "volumesnapshots", _MADE),
+    "VolumeSnapshotContent": Resource(
+        "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", _MADE, namespaced=False
+    ),
+    "VolumeSnapshotClass": Resource(
+        "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", ("get", "list"), namespaced=False, watched=False
+    ),
+    "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False),
+    "Event": Resource("events.k8s.io", "v1", "events", ("create", "patch"), watched=False),
+    "Lease": Resource("coordination.k8s.io", "v1", "leases", ("get", "create", "update"), watched=False),
+}
+"""By kind. The chart's ClusterRole is generated from this table (``coppice rbac``)."""

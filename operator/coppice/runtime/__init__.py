@@ -1,0 +1,1 @@
+"""What runs: watches, the work queue, workers, metrics, probes."""
