@@ -1,0 +1,24 @@
+"""Whether an object in the cluster already is what we want, so that nothing is written when nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def covers(observed: Any, desired: Any) -> bool:
+    """Return whether every field of ``desired`` is in ``observed`` with an equal value.
+
+    The API server adds fields of its own to objects, so the observed may have more keys; lists are compared item by item and must be equally long.
+    """
+    if isinstance(desired, Mapping):
+        return isinstance(observed, Mapping) and all(
+            key in observed and covers(observed[key], value) for key, value in desired.items()
+        )
+    if isinstance(desired, list | tuple):
+        return (
+            isinstance(observed, list | tuple)
+            and len(observed) == len(desired)
+            and all(covers(left, right) for left, right in zip(observed, desired, strict=True))
+        )
+    return bool(observed == desired)

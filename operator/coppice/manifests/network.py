@@ -1,0 +1,48 @@
+"""The Service an app connects to, and the policy that keeps an engine's Pods to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coppice.core import labels
+from coppice.manifests.meta import Owner, build_metadata
+
+
+def build_service(name: str, owner: Owner, *, port: int, selector: Mapping[str, str]) -> dict[str, Any]:
+    """Return a ClusterIP Service to the Pods of the owner that match ``selector``."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": build_metadata(name, owner),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {labels.OWNER_UID: owner.uid, **selector},
+            "ports": [{"name": "engine", "port": port, "protocol": "TCP", "targetPort": port}],
+        },
+    }
+
+
+def build_policy(name: str, owner: Owner, *, port: int, operator_namespace: str) -> dict[str, Any]:
+    """Return a NetworkPolicy: in from the owner's namespace and the operator's to the engine's port, and nothing out.
+
+    It is a guard against accidents; what protects the source is that credentials, remotes and schedulers are gone.
+    """
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": build_metadata(name, owner),
+        "spec": {
+            "podSelector": {"matchLabels": {labels.OWNER_UID: owner.uid}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {
+                    "from": [
+                        {"podSelector": {}},
+                        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}},
+                    ],
+                    "ports": [{"protocol": "TCP", "port": port}],
+                }
+            ],
+        },
+    }

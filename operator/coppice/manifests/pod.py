@@ -1,0 +1,161 @@
+"""Pods that run an engine: a store's server, a clone's server, a preparation.
+
+They meet PodSecurity ``restricted``, carry no service account token, and get the administrator's image for the engine's version: nothing of a user's
+object reaches the Pod but names, sizes and the node selector of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from coppice.core import labels as known
+from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, Workload
+from coppice.manifests.meta import Owner, build_metadata
+
+Role = Literal["store", "clone", "prepare"]
+ENGINE_CONTAINER = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Memory and CPU of a server, as Kubernetes quantities; memory is both request and limit, CPU is a request only, so that idle clones can burst."""
+
+    memory: str
+    cpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPod:
+    """Everything a server's Pod is made from. ``load_volume`` is the source of the initial load as a Kubernetes volume (configMap or claim)."""
+
+    name: str
+    owner: Owner
+    role: Role
+    image: str
+    user_id: int
+    workload: Workload
+    claim: str
+    secret: str | None
+    resources: Resources
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    load_volume: Mapping[str, Any] | None = None
+    grace_seconds: int = 30
+
+
+def build_pod(pod: ServerPod) -> dict[str, Any]:
+    """Return the Pod: restarted on failure for a server, run once for a preparation."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": build_metadata(
+            pod.name, pod.owner, labels={known.ROLE: pod.role, **pod.labels}, annotations=pod.annotations
+        ),
+        "spec": _spec(pod),
+    }
+
+
+def _spec(pod: ServerPod) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Never" if pod.role == "prepare" else "Always",
+        "terminationGracePeriodSeconds": pod.grace_seconds,
+        "securityContext": _pod_security(pod.user_id),
+    }
+    if pod.node_selector:
+        spec["nodeSelector"] = dict(pod.node_selector)
+    if pod.workload.load_script is not None and pod.load_volume is not None:
+        spec["initContainers"] = [_load_container(pod, pod.workload.load_script)]
+    spec["containers"] = [_engine_container(pod)]
+    spec["volumes"] = _volumes(pod)
+    return spec
+
+
+def _pod_security(user_id: int) -> dict[str, Any]:
+    # OnRootMismatch: with the default policy kubelet walks the whole copy and changes the modes a server checks (PostgreSQL refuses such a directory).
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user_id,
+        "runAsGroup": user_id,
+        "fsGroup": user_id,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container(pod: ServerPod, name: str, script: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": pod.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-eu", "-c", script],
+        "env": _environment(pod),
+        "resources": {
+            "requests": {"cpu": pod.resources.cpu, "memory": pod.resources.memory},
+            "limits": {"memory": pod.resources.memory},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "data", "mountPath": DATA_PATH},
+            {"name": "run", "mountPath": RUN_PATH},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a mount point of the Pod, an emptyDir of its own
+        ],
+    }
+
+
+def _environment(pod: ServerPod) -> list[dict[str, Any]]:
+    plain = [{"name": name, "value": value} for name, value in sorted(pod.workload.environment.items())]
+    secret = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": pod.secret, "key": key}}}
+        for name, key in sorted(pod.workload.secret_environment.items())
+    ]
+    return plain + secret
+
+
+def _load_container(pod: ServerPod, script: str) -> dict[str, Any]:
+    container = _container(pod, "load", script)
+    container["volumeMounts"].append({"name": "load", "mountPath": LOAD_PATH, "readOnly": True})
+    return container
+
+
+def _engine_container(pod: ServerPod) -> dict[str, Any]:
+    container = _container(pod, ENGINE_CONTAINER, pod.workload.script)
+    if pod.role == "prepare":
+        return container
+    port = pod.workload.port
+    container["ports"] = [{"name": "engine", "containerPort": port, "protocol": "TCP"}]
+    if pod.workload.wait_script is not None:
+        # Kubelet runs the first readiness probe as the container starts and the next one a period later, so a probe that waits by itself makes the
+        # Pod Ready the moment the server answers, and a long period keeps twenty idle clones from costing twenty processes a second.
+        container["readinessProbe"] = {
+            "exec": {"command": ["/bin/sh", "-eu", "-c", pod.workload.wait_script]},
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            "failureThreshold": 2,
+        }
+    container["livenessProbe"] = {
+        "tcpSocket": {"port": port},
+        "initialDelaySeconds": 10,
+        "periodSeconds": 10,
+        "failureThreshold": 30,
+    }
+    return container
+
+
+def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "data", "persistentVolumeClaim": {"claimName": pod.claim}},
+        {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if pod.load_volume is not None:
+        volumes.append({"name": "load", **pod.load_volume})
+    return volumes
