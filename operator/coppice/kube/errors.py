@@ -38,3 +38,14 @@ class InvalidError(KubeError):
 
 class TransientError(KubeError):
     """429, 5xx, time-outs and broken connections: the same call may succeed later."""
+
+
+class NameConflictError(KubeError):
+    """An object of this name exists and belongs to somebody else; it is left as it is."""
+
+    def __init__(self, kind: str, namespace: str | None, name: str) -> None:
+        where = f"{namespace}/{name}" if namespace else name
+        super().__init__(f"{kind} {where} exists already and belongs to something else", status=409)
+        self.kind = kind
+        self.namespace = namespace
+        self.name = name
