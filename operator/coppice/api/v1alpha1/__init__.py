@@ -1,0 +1,140 @@
+"""The kinds of ``coppice.dev/v1alpha1``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from coppice.api.v1alpha1.base import API_VERSION, GROUP, VERSION, InvalidResource, Metadata, Resource
+from coppice.api.v1alpha1.common import (
+    NEVER,
+    BindingStatus,
+    CommitPolicy,
+    ComputeResources,
+    Condition,
+    ConditionStatus,
+    DataKind,
+    DeletionPolicy,
+    Endpoint,
+    From,
+    ObservedStatus,
+    StoreRef,
+)
+from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus
+from coppice.api.v1alpha1.dataclone import (
+    BINDING_KEYS,
+    PLACEHOLDERS,
+    Binding,
+    CloneFrom,
+    CloneSource,
+    DataClone,
+    DataCloneSpec,
+    DataCloneStatus,
+    HandledRequests,
+    Lease,
+    OnRevision,
+    Power,
+    PreviousCopy,
+    Refresh,
+    SnapshotIdentity,
+    StepTime,
+)
+from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
+from coppice.api.v1alpha1.datasnapshot import (
+    DataSnapshot,
+    DataSnapshotSpec,
+    DataSnapshotStatus,
+    PreparedSnapshot,
+    SnapshotBranch,
+)
+from coppice.api.v1alpha1.datastore import (
+    BranchHead,
+    DataStore,
+    DataStoreSpec,
+    DataStoreStatus,
+    Keep,
+    LastSnapshot,
+    Load,
+    Managed,
+    Snapshots,
+    Storage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+KINDS: dict[str, type[Resource]] = {
+    model.crd.kind: model for model in (DataStore, DataGrant, DataSnapshot, DataBranch, DataClone)
+}
+"""Every kind of the group by name."""
+
+
+def parse(manifest: Mapping[str, Any]) -> Resource | InvalidResource:
+    """Return the object of any Coppice kind, or what is wrong with it.
+
+    Raises ``KeyError`` for a kind that is not of this group and version: the caller asked for the wrong thing.
+    """
+    return KINDS[manifest["kind"]].parse(manifest)
+
+
+__all__ = [
+    "API_VERSION",
+    "BINDING_KEYS",
+    "GROUP",
+    "KINDS",
+    "NEVER",
+    "PLACEHOLDERS",
+    "VERSION",
+    "Binding",
+    "BindingStatus",
+    "BranchHead",
+    "CloneFrom",
+    "CloneSource",
+    "CommitPolicy",
+    "ComputeResources",
+    "Condition",
+    "ConditionStatus",
+    "DataBranch",
+    "DataBranchSpec",
+    "DataBranchStatus",
+    "DataClone",
+    "DataCloneSpec",
+    "DataCloneStatus",
+    "DataGrant",
+    "DataGrantSpec",
+    "DataGrantStatus",
+    "DataKind",
+    "DataSnapshot",
+    "DataSnapshotSpec",
+    "DataSnapshotStatus",
+    "DataStore",
+    "DataStoreSpec",
+    "DataStoreStatus",
+    "DeletionPolicy",
+    "Endpoint",
+    "From",
+    "HandledRequests",
+    "InvalidResource",
+    "Keep",
+    "LabelSelector",
+    "LastSnapshot",
+    "Lease",
+    "Load",
+    "Managed",
+    "MaxClones",
+    "Metadata",
+    "ObservedStatus",
+    "OnRevision",
+    "Power",
+    "PreparedSnapshot",
+    "PreviousCopy",
+    "Refresh",
+    "Resource",
+    "SnapshotBranch",
+    "SnapshotIdentity",
+    "Snapshots",
+    "StepTime",
+    "Storage",
+    "StoreRef",
+    "Verb",
+    "parse",
+]

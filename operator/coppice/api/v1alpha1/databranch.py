@@ -1,0 +1,85 @@
+"""DataBranch: a named, durable line of data in a store."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
+from coppice.api.v1alpha1.base import Resource, SpecModel
+from coppice.api.v1alpha1.common import (
+    NEW_BRANCH_PATTERN,
+    DeletionPolicy,
+    From,
+    ObservedStatus,
+    StoreRef,
+    Text,
+    Time,
+    name_rules,
+)
+
+
+class DataBranchSpec(SpecModel):
+    """The branch that is wanted."""
+
+    store: Annotated[StoreRef, immutable("store", "create another DataBranch for the other store")] = Field(
+        description="The DataStore that gets the branch."
+    )
+    branch_name: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=200, pattern=NEW_BRANCH_PATTERN),
+        immutable("branchName", "create another DataBranch with the other name"),
+        Rule(
+            "self.lowerAscii() != 'head' && !self.matches('^[0-9a-v]{32}$') && !self.endsWith('.lock')",
+            "must not be HEAD, look like a commit hash or end in .lock: choose another name",
+            reason="FieldValueInvalid",
+        ),
+    ] = Field(description="The engine's own name of the branch, for example feature/autumn.")
+    from_: Annotated[From, immutable("from", "create another DataBranch from the other point")] = Field(
+        description="Where the branch starts."
+    )
+    deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
+        default=DeletionPolicy.RETAIN,
+        description="Whether the branch stays in the store (Retain) or goes (Delete) when this object is deleted. "
+        "Delete never removes a branch this object did not create.",
+    )
+
+
+class DataBranchStatus(ObservedStatus):
+    """What the operator has seen of the branch."""
+
+    created: bool | None = Field(
+        default=None, description="Whether this object created the branch; false if it was there before."
+    )
+    base: Text | None = Field(default=None, description="Hash of the commit the branch started from.")
+    head: Text | None = Field(default=None, description="Hash of the newest commit.")
+    working_root: Text | None = Field(
+        default=None, description="Hash of the working set: differs from the head's where SQL commits wait."
+    )
+    last_commit_time: Time | None = Field(default=None, description="When the newest commit was made.")
+
+
+class DataBranch(Resource):
+    """A named, durable line of data in a store."""
+
+    crd: ClassVar[CrdInfo] = CrdInfo(
+        kind="DataBranch",
+        plural="databranches",
+        short_names=("dbranch",),
+        columns=(
+            *condition_column("Ready"),
+            Column("Store", ".spec.store.name", "The DataStore."),
+            Column("Branch", ".spec.branchName", "The engine's own name of the branch."),
+            Column("Head", ".status.head", "Hash of the newest commit."),
+            Column("Changed", ".status.lastCommitTime", "Age of the newest commit.", type="date", priority=1),
+            AGE,
+        ),
+        rules=name_rules(40),
+    )
+
+    kind: Literal["DataBranch"] = "DataBranch"
+    spec: DataBranchSpec = Field(description="The branch that is wanted.")
+    status: DataBranchStatus = Field(
+        default_factory=DataBranchStatus, description="What the operator has seen; written by the operator alone."
+    )

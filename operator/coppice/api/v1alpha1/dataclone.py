@@ -1,0 +1,271 @@
+"""DataClone: a running, disposable environment made from a prepared snapshot."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
+from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
+from coppice.api.v1alpha1.common import (
+    NEVER,
+    SERVICE_NAME_PATTERN,
+    BindingStatus,
+    CommitPolicy,
+    Count,
+    Duration,
+    DurationOrNever,
+    Endpoint,
+    From,
+    Label,
+    ObjectName,
+    ObservedStatus,
+    ServiceName,
+    StoreRef,
+    Text,
+    Time,
+    keys_rule,
+    name_rules,
+)
+
+BINDING_KEYS = ("type", "provider", "host", "port", "uri", "username", "password", "database")
+"""The keys every binding Secret has; the last six of them are also the placeholders of a template."""
+PLACEHOLDERS = ("host", "port", "uri", "username", "password", "database")
+KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
+TEMPLATE_PATTERN = r"^([^{{}}]|\{{\{{|\}}\}}|\{{({})\}})*$".format("|".join(PLACEHOLDERS))
+
+
+class Power(StrEnum):
+    """Whether the server of a clone runs."""
+
+    AUTO = "Auto"
+    ON = "On"
+    OFF = "Off"
+
+
+class Refresh(StrEnum):
+    """When a clone is made anew by itself."""
+
+    NEVER = "Never"
+    ON_HEAD_CHANGE = "OnHeadChange"
+
+
+class OnRevision(StrEnum):
+    """What a new revision does to the data."""
+
+    KEEP = "Keep"
+    RESET = "Reset"
+
+
+class CloneFrom(From):
+    """What a clone is a copy of."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.maxAge) || has(self.branch)",
+            "maxAge goes with branch only: the other points in history do not age",
+            field_path=".maxAge",
+        ),
+    )
+
+    store: StoreRef = Field(description="The DataStore.")
+    max_age: Duration | None = Field(
+        default=None,
+        description="How old a snapshot of the branch may be, for example 1h; a new one is made if there is none. "
+        "Left out: any age will do.",
+    )
+
+
+class Binding(SpecModel):
+    """How applications get the connection."""
+
+    secret_name: ObjectName | None = Field(
+        default=None, description="Name of the Secret with the connection; <name of this object>-binding if left out."
+    )
+    service_name: ServiceName | None = Field(
+        default=None, description="Name of the Service; the name of this object if left out."
+    )
+    keys: Annotated[
+        dict[str, Annotated[str, StringConstraints(max_length=1024, pattern=TEMPLATE_PATTERN)]],
+        Field(max_length=32),
+        keys_rule(KEY_PATTERN, 63, "keys are names of environment variables, for example DATABASE_URL"),
+        Rule(
+            f"self.all(key, !(key in {list(BINDING_KEYS)}))",
+            f"{', '.join(BINDING_KEYS)} are there anyway: choose other names",
+        ),
+    ] = Field(
+        default_factory=dict,
+        description="Further keys of the Secret: name and template, for example DATABASE_URL: "
+        '"{uri}". Placeholders: {host} {port} {uri} {username} {password} {database}; a brace is written twice.',
+    )
+
+
+def _cel_seconds(value: str) -> str:
+    """Return a CEL duration for a duration string; CEL itself knows no days."""
+    in_hours = f"duration(string(int({value}.split('d')[0]) * 24) + 'h' + {value}.split('d')[1])"
+    return f"({value}.contains('d') ? {in_hours} : duration({value}))"
+
+
+class Lease(SpecModel):
+    """How long a clone lives."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!has(self.idle) || !has(self.max) || self.idle == '{NEVER}' || self.max == '{NEVER}' "
+            f"|| {_cel_seconds('self.idle')} <= {_cel_seconds('self.max')}",
+            "idle cannot be longer than max: lower idle or raise max",
+            field_path=".idle",
+        ),
+    )
+
+    idle: DurationOrNever | None = Field(
+        default=None, description="Life after the last activity, for example 2h. Never: idling does not end it."
+    )
+    max: DurationOrNever | None = Field(
+        default=None, description="Longest life, for example 3d. Never, where the grant allows it: no end."
+    )
+
+
+class DataCloneSpec(SpecModel):
+    """The environment that is wanted."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *(
+            Rule(
+                f"self.?binding.?{name}.orValue('') == oldSelf.?binding.?{name}.orValue('')",
+                f"binding.{name} is immutable: delete the DataClone and create it anew",
+                field_path=".binding",
+                reason="FieldValueForbidden",
+            )
+            for name in ("secretName", "serviceName")
+        ),
+        Rule(
+            "self.refresh != 'OnHeadChange' || has(self.from.branch)",
+            "refresh OnHeadChange follows a branch: set from.branch, or refresh Never",
+            field_path=".refresh",
+        ),
+    )
+
+    from_: Annotated[CloneFrom, immutable("from", "delete the DataClone and create it anew")] = Field(
+        description="What the clone is a copy of."
+    )
+    profile: Label = Field(
+        default="default", description="Size of the clone: a profile of the store. default if left out."
+    )
+    binding: Binding = Field(default_factory=Binding, description="How applications get the connection.")
+    lease: Lease = Field(
+        default_factory=Lease,
+        description="How long the clone lives, bounded by the grant; the administrator's values if left out.",
+    )
+    refresh: Annotated[Refresh, ShowDefault] = Field(
+        default=Refresh.NEVER,
+        description="When the clone is made anew by itself: Never, or OnHeadChange of its branch. Changes in it go.",
+    )
+    revision: Annotated[str, StringConstraints(max_length=253)] | None = Field(
+        default=None, description="Any string, for example a commit of the application; a change triggers onRevision."
+    )
+    on_revision: Annotated[OnRevision, ShowDefault] = Field(
+        default=OnRevision.KEEP,
+        description="What a new revision does: Keep the data, or Reset it to a new copy of the source.",
+    )
+    power: Annotated[Power, ShowDefault] = Field(
+        default=Power.AUTO,
+        description="Whether the server runs: Auto (sleeps when idle), On or Off. The data stay in any case.",
+    )
+    commit_policy: Annotated[CommitPolicy, ShowDefault] = Field(
+        default=CommitPolicy.EXPLICIT,
+        description="Versioned engines: Explicit leaves commits to the applications, "
+        "PerTransaction makes one of each SQL commit.",
+    )
+
+
+class SnapshotIdentity(StatusModel):
+    """The snapshot a copy was made from."""
+
+    name: Text = Field(description="Name of the DataSnapshot in the store's namespace.")
+    uid: Text = Field(description="UID of the DataSnapshot.")
+
+
+class CloneSource(StatusModel):
+    """What the present copy holds."""
+
+    store: Text = Field(description="The DataStore as namespace/name.")
+    branch: Text | None = Field(default=None, description="Name of the branch, if the clone is of one.")
+    head: Text | None = Field(default=None, description="Hash of the commit the copy started at.")
+    working_root: Text | None = Field(default=None, description="Hash of the working set the copy started with.")
+    captured_at: Time | None = Field(default=None, description="The point in time the copy holds.")
+
+
+class HandledRequests(StatusModel):
+    """The annotations coppice.dev/<verb>-requested-at that were acted upon, value by value."""
+
+    reset_requested_at: Text | None = Field(default=None, description="The last reset that was done.")
+    extend_requested_at: Text | None = Field(default=None, description="The last extension that was done.")
+    wake_requested_at: Text | None = Field(default=None, description="The last wake-up that was done.")
+
+
+class PreviousCopy(StatusModel):
+    """The copy before the last reset, kept for a while."""
+
+    copy_id: Text = Field(alias="copy", description="Id of the copy.")
+    kept_until: Time = Field(description="When it goes.")
+
+
+class StepTime(StatusModel):
+    """When the clone passed a step."""
+
+    name: Text = Field(description="Name of the step.")
+    at: Time = Field(description="When it was done.")
+
+
+class DataCloneStatus(ObservedStatus):
+    """What the operator has made."""
+
+    binding: BindingStatus | None = Field(
+        default=None, description="The Secret with the connection, in the form of servicebinding.io."
+    )
+    endpoint: Endpoint | None = Field(default=None, description="Where the server listens.")
+    snapshot: SnapshotIdentity | None = Field(default=None, description="The snapshot the present copy is made from.")
+    source: CloneSource | None = Field(default=None, description="What the present copy holds.")
+    copy_id: Text | None = Field(
+        default=None, alias="copy", description="Id of the present copy; a reset makes another."
+    )
+    previous: PreviousCopy | None = Field(default=None, description="The copy before the last reset, while it is kept.")
+    expires_at: Time | None = Field(default=None, description="When the lease ends if nothing happens.")
+    last_activity_at: Time | None = Field(default=None, description="When the clone was last used.")
+    own_bytes: Annotated[Count, Field(json_schema_extra={"format": "int64"})] | None = Field(
+        default=None, description="Bytes the clone holds of its own, where the storage driver tells."
+    )
+    revision: Text | None = Field(default=None, description="The revision that was acted upon.")
+    handled: HandledRequests | None = Field(default=None, description="Requests by annotation that were acted upon.")
+    steps: Annotated[tuple[StepTime, ...], Field(max_length=12)] = Field(
+        default=(), description="Steps the present copy passed, in order, with their times."
+    )
+
+
+class DataClone(Resource):
+    """A running, disposable environment made from a prepared snapshot."""
+
+    crd: ClassVar[CrdInfo] = CrdInfo(
+        kind="DataClone",
+        plural="dataclones",
+        short_names=("dclone",),
+        columns=(
+            *condition_column("Ready"),
+            Column("Store", ".spec.from.store.name", "The DataStore."),
+            Column("From", ".spec.from['branch','tag','commit','snapshot','time']", "What the clone is a copy of."),
+            Column("Expires", ".status.expiresAt", "When the lease ends if nothing happens."),
+            Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
+            Column("Binding", ".status.binding.name", "The Secret with the connection.", priority=1),
+            AGE,
+        ),
+        rules=name_rules(40, SERVICE_NAME_PATTERN),
+    )
+
+    kind: Literal["DataClone"] = "DataClone"
+    spec: DataCloneSpec = Field(description="The environment that is wanted.")
+    status: DataCloneStatus = Field(
+        default_factory=DataCloneStatus, description="What the operator has made; written by the operator alone."
+    )

@@ -1,0 +1,83 @@
+"""DataSnapshot: an immutable, prepared point of a store."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from coppice.api.schema import AGE, Column, CrdInfo, condition_column, immutable
+from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
+from coppice.api.v1alpha1.common import DataKind, LocalStoreRef, ObservedStatus, Text, Time, name_rules
+
+
+class DataSnapshotSpec(SpecModel):
+    """Which store to make a snapshot of."""
+
+    store: LocalStoreRef = Field(description="The DataStore in this namespace.")
+
+
+class PreparedSnapshot(StatusModel):
+    """The volume snapshot that clones are made from."""
+
+    volume_snapshot_name: Text = Field(description="Name of the VolumeSnapshot in this namespace.")
+    restore_size: Text | None = Field(default=None, description="Least size of a volume made from it.")
+
+
+class SnapshotBranch(StatusModel):
+    """What one branch of one database is at in the snapshot."""
+
+    database: Text = Field(description="Name of the database.")
+    branch: Text = Field(description="Name of the branch.")
+    head: Text = Field(description="Hash of the newest commit.")
+    working_root: Text | None = Field(
+        default=None, description="Hash of the working set: differs from the head's where SQL commits waited."
+    )
+
+
+class DataSnapshotStatus(ObservedStatus):
+    """What the snapshot holds."""
+
+    store_uid: Text | None = Field(default=None, alias="storeUID", description="UID of the DataStore it was made from.")
+    captured_at: Time | None = Field(default=None, description="The point in time the snapshot holds.")
+    engine: Text | None = Field(default=None, description="Engine of the store.")
+    version: Text | None = Field(default=None, description="Version of the engine that wrote the data.")
+    data: DataKind | None = Field(default=None, description="Whether rows are as in the store (Raw) or Masked.")
+    prepared: PreparedSnapshot | None = Field(
+        default=None, description="The volume snapshot that clones are made from."
+    )
+    source_capacity: Text | None = Field(default=None, description="Size of the volume it was made from.")
+    database: Text | None = Field(default=None, description="The database that applications get.")
+    branches: Annotated[tuple[SnapshotBranch, ...], Field(max_length=500)] = Field(
+        default=(), description="Branches of all databases and what they are at; at most 500."
+    )
+    identity: Text | None = Field(
+        default=None, description="Digest over all heads and working sets: equal digests mean equal data."
+    )
+
+
+class DataSnapshot(Resource):
+    """An immutable, prepared point of a store."""
+
+    crd: ClassVar[CrdInfo] = CrdInfo(
+        kind="DataSnapshot",
+        plural="datasnapshots",
+        short_names=("dsnap",),
+        columns=(
+            *condition_column("Ready"),
+            Column("Store", ".spec.store.name", "The DataStore."),
+            Column("Data", ".status.data", "Masked or raw rows."),
+            Column("Captured", ".status.capturedAt", "Age of the point in time it holds.", type="date"),
+            Column("Size", ".status.prepared.restoreSize", "Least size of a volume made from it.", priority=1),
+            AGE,
+        ),
+        rules=name_rules(52),
+    )
+
+    kind: Literal["DataSnapshot"] = "DataSnapshot"
+    spec: Annotated[DataSnapshotSpec, immutable("spec", "create another DataSnapshot")] = Field(
+        description="Which store to make a snapshot of. Immutable."
+    )
+    status: DataSnapshotStatus = Field(
+        default_factory=DataSnapshotStatus, description="What the snapshot holds; written by the operator alone."
+    )

@@ -1,0 +1,250 @@
+"""DataStore: a database under management, in the namespace of its owners."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
+from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
+from coppice.api.v1alpha1.common import (
+    ENGINE_PATTERN,
+    LABEL_KEY_PATTERN,
+    LABEL_PATTERN,
+    LABEL_VALUE_PATTERN,
+    SERVICE_NAME_PATTERN,
+    BindingStatus,
+    CommitPolicy,
+    ComputeResources,
+    Count,
+    DatabaseName,
+    DeletionPolicy,
+    Endpoint,
+    NameRef,
+    ObjectName,
+    ObservedStatus,
+    Quantity,
+    Text,
+    Time,
+    keys_rule,
+    name_rules,
+)
+
+
+def _cron_field(value: str) -> str:
+    """Return the pattern of one field: a list of values, ranges and steps."""
+    item = rf"(\*|{value}(-{value})?)(/[1-9][0-9]?)?"
+    return f"{item}(,{item})*"
+
+
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAYS = "sun|mon|tue|wed|thu|fri|sat"
+CRON_PATTERN = "^{}$".format(
+    " ".join(
+        _cron_field(value)
+        for value in (
+            "([0-5]?[0-9])",
+            "([01]?[0-9]|2[0-3])",
+            "(0?[1-9]|[12][0-9]|3[01])",
+            f"(0?[1-9]|1[0-2]|{_MONTHS})",
+            f"([0-7]|{_DAYS})",
+        )
+    )
+)
+"""Minute, hour, day of month, month, day of week, as in crontab(5)."""
+
+
+class Storage(SpecModel):
+    """The volume a managed store lives on."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            "a volume never shrinks: ask for the present size or more",
+            field_path=".size",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            "self.?storageClassName.orValue('') == oldSelf.?storageClassName.orValue('')",
+            "storageClassName is immutable: create another DataStore with the other class and load it",
+            field_path=".storageClassName",
+            reason="FieldValueForbidden",
+        ),
+    )
+
+    size: Quantity = Field(description="Size of the volume, for example 20Gi. It can grow later, never shrink.")
+    storage_class_name: ObjectName | None = Field(
+        default=None, description="StorageClass of the volume; the cluster's default if left out."
+    )
+    snapshot_class_name: ObjectName | None = Field(
+        default=None,
+        description="VolumeSnapshotClass for snapshots of the volume; the default of the same driver if left out.",
+    )
+
+
+class Load(SpecModel):
+    """Where the data of a new store comes from."""
+
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("configMap", "claim")
+
+    config_map: NameRef | None = Field(
+        default=None, description="A ConfigMap whose *.sql entries are run in the order of their names."
+    )
+    claim: NameRef | None = Field(
+        default=None, description="A PersistentVolumeClaim whose *.sql files are run in the order of their names."
+    )
+
+
+class Managed(SpecModel):
+    """A server the operator runs."""
+
+    version: Annotated[
+        str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+){0,3}(-[0-9A-Za-z.]+)?$")
+    ] = Field(description='Version of the engine, for example "1.83". The administrator says which ones there are.')
+    database: DatabaseName | None = Field(
+        default=None,
+        description="Database that is created at first boot and that applications get. "
+        "Left out: the one the load created, else one named as the store.",
+    )
+    storage: Storage = Field(description="The volume that holds the data.")
+    resources: ComputeResources | None = Field(default=None, description="What the server gets of a node.")
+    load: Load | None = Field(
+        default=None, description="Initial data, read at first boot only; later changes have no effect."
+    )
+    commit_policy: Annotated[CommitPolicy, ShowDefault] = Field(
+        default=CommitPolicy.EXPLICIT,
+        description="Versioned engines: Explicit leaves commits to the applications, "
+        "PerTransaction makes one of each SQL commit.",
+    )
+
+
+class Keep(SpecModel):
+    """How many snapshots stay; one may count for several lines."""
+
+    last: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="Keep this many of the newest snapshots. 3 if left out."
+    )
+    hourly: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="Keep the newest snapshot of each of this many hours. 0 if left out."
+    )
+    daily: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="Keep the newest snapshot of each of this many days. 0 if left out."
+    )
+
+
+class Snapshots(SpecModel):
+    """When snapshots are made and how long they stay."""
+
+    schedule: Annotated[str, StringConstraints(min_length=9, max_length=100, pattern=CRON_PATTERN)] | None = Field(
+        default=None,
+        description='When to make a snapshot: five cron fields in UTC, for example "*/30 * * * *". '
+        "Left out: only when a clone needs one.",
+    )
+    keep: Keep = Field(
+        default_factory=Keep, description="Which of the snapshots made by the operator stay. Those in use always do."
+    )
+
+
+class Clones(SpecModel):
+    """What clones of this store get."""
+
+    profiles: Annotated[
+        dict[str, ComputeResources],
+        Field(max_length=20),
+        keys_rule(LABEL_PATTERN, 63, "names of profiles hold only lower-case letters, digits and '-'"),
+    ] = Field(
+        default_factory=dict,
+        description="Sizes of clones by name; a clone that names none gets the one called default.",
+    )
+    node_selector: Annotated[
+        dict[str, Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE_PATTERN)]],
+        Field(max_length=20),
+        keys_rule(LABEL_KEY_PATTERN, 317, "keys are those of node labels, for example kubernetes.io/arch"),
+    ] = Field(default_factory=dict, description="Labels of the nodes clones may run on.")
+    own_bytes: Quantity | None = Field(
+        default=None,
+        description="How much of its own a clone may write, where the storage driver can bound it; for example 5Gi.",
+    )
+
+
+class DataStoreSpec(SpecModel):
+    """What the owners of a database want."""
+
+    engine: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=32, pattern=ENGINE_PATTERN),
+        immutable("engine", "create another DataStore for the other engine"),
+    ] = Field(description="The engine: dolt, or the name of one that is plugged in.")
+    deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
+        default=DeletionPolicy.RETAIN,
+        description="Whether the data stays (Retain) or goes (Delete) when this object is deleted.",
+    )
+    managed: Managed = Field(description="A server that the operator runs.")
+    snapshots: Snapshots = Field(
+        default_factory=Snapshots, description="When snapshots are made and how long they stay."
+    )
+    clones: Clones = Field(default_factory=Clones, description="What clones of this store get.")
+
+
+class BranchHead(StatusModel):
+    """Where one branch is."""
+
+    name: Text = Field(description="Name of the branch.")
+    head: Text = Field(description="Hash of the newest commit.")
+    working_root: Text | None = Field(
+        default=None, description="Hash of the working set: differs from the head's where SQL commits wait."
+    )
+
+
+class LastSnapshot(StatusModel):
+    """The newest snapshot that is ready."""
+
+    name: Text = Field(description="Name of the DataSnapshot.")
+    time: Time = Field(description="The point in time it holds.")
+
+
+class DataStoreStatus(ObservedStatus):
+    """What the operator has seen of the database."""
+
+    endpoint: Endpoint | None = Field(default=None, description="Where the server listens.")
+    binding: BindingStatus | None = Field(
+        default=None, description="The Secret with the connection, in the form of servicebinding.io."
+    )
+    version: Text | None = Field(default=None, description="Version of the running server.")
+    databases: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
+        default=(), description="Databases of the store, the one that applications get first; at most 100."
+    )
+    branches: Annotated[tuple[BranchHead, ...], Field(max_length=100)] = Field(
+        default=(), description="Branches and where they are; at most 100, branchCount has their number."
+    )
+    branch_count: Count | None = Field(default=None, description="Number of branches.")
+    last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
+    capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
+
+
+class DataStore(Resource):
+    """A database under management, in the namespace of its owners."""
+
+    crd: ClassVar[CrdInfo] = CrdInfo(
+        kind="DataStore",
+        plural="datastores",
+        short_names=("dstore",),
+        columns=(
+            *condition_column("Ready"),
+            Column("Engine", ".spec.engine", "The engine."),
+            Column("Version", ".status.version", "Version of the running server."),
+            Column("Branches", ".status.branchCount", "Number of branches.", type="integer"),
+            Column("Snapshot", ".status.lastSnapshot.time", "Age of the newest snapshot.", type="date"),
+            Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
+            Column("Capacity", ".status.capacity", "Size of the volume.", priority=1),
+            AGE,
+        ),
+        rules=name_rules(40, SERVICE_NAME_PATTERN),
+    )
+
+    kind: Literal["DataStore"] = "DataStore"
+    spec: DataStoreSpec = Field(description="What the owners of the database want.")
+    status: DataStoreStatus = Field(
+        default_factory=DataStoreStatus, description="What the operator has seen; written by the operator alone."
+    )
