@@ -1,7 +1,8 @@
 """Status as it is written: a plan says what is true now, these functions add what must be remembered from before.
 
-A plan function gives conditions as ``{type, status, reason, message}``. When a condition last changed, and for which generation of the object it was
-found, follow from the status that is there, so that an unchanged status is an equal status and is not written again.
+A plan function gives conditions as ``{type, status, reason, message}``. When a condition last changed, and for which
+generation of the object it was found, follow from the status that is there: an unchanged status is an equal status, and
+is not written again.
 Conventions: kubernetes/community, contributors/devel/sig-architecture/api-conventions.md, "Typical status properties".
 """
 
@@ -22,9 +23,10 @@ def timestamp(moment: datetime) -> str:
 def merge_conditions(
     old: Sequence[Condition], new: Sequence[Condition], now: datetime, *, generation: int | None = None
 ) -> list[dict[str, Any]]:
-    """Return ``new`` with ``lastTransitionTime`` and ``observedGeneration``; a condition that is not in ``new`` is dropped.
+    """Return ``new`` with ``lastTransitionTime`` and ``observedGeneration``; what is not in ``new`` is dropped.
 
-    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it. A time that ``new`` states itself is kept.
+    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it. A time that ``new`` states
+    itself is kept.
     """
     before = {condition["type"]: condition for condition in old}
     merged = []
@@ -41,9 +43,9 @@ def merge_conditions(
 
 
 def complete_status(desired: Mapping[str, Any], manifest: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Return the status to write for an object as it was read: conditions merged, ``observedGeneration`` set, absent values dropped."""
+    """Return the status to write for an object as read: conditions merged, ``observedGeneration`` set, None dropped."""
     generation = manifest["metadata"].get("generation")
-    status = _without_none(desired)
+    status: dict[str, Any] = _without_none(desired)
     if generation is not None:
         status["observedGeneration"] = generation
     if "conditions" in status:
@@ -58,7 +60,7 @@ def same_status(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _canonical(status: Mapping[str, Any]) -> dict[str, Any]:
-    canonical = _without_none(status)
+    canonical: dict[str, Any] = _without_none(status)
     if "conditions" in canonical:
         canonical["conditions"] = {condition["type"]: condition for condition in canonical["conditions"]}
     return canonical

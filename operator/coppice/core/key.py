@@ -1,4 +1,4 @@
-"""How one object is called throughout: the unit of work of the queue, of a reconciliation and of the dependency index."""
+"""How one object is called throughout: by the queue, by a reconciliation and by the dependency index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Key(NamedTuple):
-    """One object by name. ``namespace`` is None for a cluster-scoped kind; ``kind`` is a key of ``coppice.kube.resources.RESOURCES``."""
+    """One object by name; ``namespace`` is None for a cluster-scoped kind.
+
+    ``kind`` is a key of ``coppice.kube.resources.RESOURCES``.
+    """
 
     kind: str
     namespace: str | None

@@ -1,4 +1,4 @@
-"""What the Kubernetes API can answer, as a small tree of exceptions; mapped from HTTP in one place, handled in one place."""
+"""What the Kubernetes API can answer, as a small tree of exceptions: mapped from HTTP once, handled once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from __future__ import annotations
 class KubeError(Exception):
     """Any answer of the API server that is not the asked-for object.
 
-    ``status`` is the HTTP status code (0 when there was no answer), ``reason`` the machine-readable reason of the Status object.
+    ``status`` is the HTTP status code (0 when there was no answer), ``reason`` the machine-readable reason of the Status
+    object, ``retry_after`` what the server asked to wait, in seconds.
     """
 
     def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:

@@ -1,19 +1,21 @@
 """One reconciliation: observe, plan, execute.
 
-A ``Reconciler`` says how one kind is observed and what is planned for it; what is done with errors, waiting and repetition is the same for every kind
-and stands here once.
+A ``Reconciler`` says how one kind is observed and what is planned for it. What is done with errors, waiting and
+repetition is the same for every kind and stands here once.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from coppice.core.key import Key
-from coppice.core.plan import Manifest, Plan
-from coppice.engines.base import EngineError
-from coppice.kube.client import KubeReader
-from coppice.kube.errors import KubeError
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from coppice.core.key import Key
+    from coppice.core.plan import Manifest, Plan
+    from coppice.engines.base import EngineError
+    from coppice.kube.client import KubeReader
+    from coppice.kube.errors import KubeError
 
 
 class Observation(Protocol):
@@ -39,7 +41,10 @@ class Reconciler(Protocol[ObservationT]):
     kind: str
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> ObservationT | None:
-        """Read everything a plan needs; None when the object itself is gone. What is read through ``reader`` wakes this key when it changes."""
+        """Read everything a plan needs; None when the object itself is gone.
+
+        What is read through ``reader`` wakes this key when it changes.
+        """
         ...
 
     def plan(self, observation: ObservationT) -> Plan:
@@ -49,7 +54,7 @@ class Reconciler(Protocol[ObservationT]):
     def failed(self, observation: ObservationT, error: KubeError | EngineError) -> Plan:
         """Return the status and event for a write that cannot succeed as things stand.
 
-        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, or an EngineError that is not UnreachableError.
-        Only the plan's status, events and ``requeue_after`` count.
+        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, or an EngineError that is
+        not an UnreachableError. Only the plan's status, events and ``requeue_after`` count.
         """
         ...
