@@ -25,8 +25,8 @@ def merge_conditions(
 ) -> list[dict[str, Any]]:
     """Return ``new`` with ``lastTransitionTime`` and ``observedGeneration``; what is not in ``new`` is dropped.
 
-    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it. A time that ``new`` states
-    itself is kept.
+    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it. A time that ``new``
+    states itself is kept.
     """
     before = {condition["type"]: condition for condition in old}
     merged = []

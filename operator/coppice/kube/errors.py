@@ -6,8 +6,8 @@ from __future__ import annotations
 class KubeError(Exception):
     """Any answer of the API server that is not the asked-for object.
 
-    ``status`` is the HTTP status code (0 when there was no answer), ``reason`` the machine-readable reason of the Status
-    object, ``retry_after`` what the server asked to wait, in seconds.
+    ``status`` is the HTTP status code (0 when there was no answer), ``reason`` the machine-readable reason of the
+    Status object, ``retry_after`` what the server asked to wait, in seconds.
     """
 
     def __init__(self, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None) -> None:

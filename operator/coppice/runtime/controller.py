@@ -54,7 +54,7 @@ class Reconciler(Protocol[ObservationT]):
     def failed(self, observation: ObservationT, error: KubeError | EngineError) -> Plan:
         """Return the status and event for a write that cannot succeed as things stand.
 
-        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, or an EngineError that is
-        not an UnreachableError. Only the plan's status, events and ``requeue_after`` count.
+        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, or an EngineError that
+        is not an UnreachableError. Only the plan's status, events and ``requeue_after`` count.
         """
         ...
