@@ -1,0 +1,32 @@
+{{/* What coppice.runtime.settings reads. Ports are those of the Deployment. */}}
+{{- define "coppice.operatorEnvironment" -}}
+- name: COPPICE_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: COPPICE_IDENTITY
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: COPPICE_IMAGES
+  value: {{ include "coppice.engineImages" . | quote }}
+- name: COPPICE_PROFILES
+  value: {{ .Values.profiles | toJson | quote }}
+- name: COPPICE_WORKERS
+  value: {{ .Values.operator.workers | quote }}
+- name: COPPICE_RESYNC_SECONDS
+  value: {{ .Values.operator.resyncSeconds | quote }}
+- name: COPPICE_UNDO_SECONDS
+  value: {{ .Values.operator.undoSeconds | quote }}
+- name: COPPICE_LOG_LEVEL
+  value: {{ .Values.operator.logLevel | quote }}
+{{- end -}}
+
+{{/* {"dolt": {"1.83": "image"}} as JSON. */}}
+{{- define "coppice.engineImages" -}}
+{{- $images := dict -}}
+{{- range $engine, $settings := .Values.engines -}}
+{{- $_ := set $images $engine $settings.images -}}
+{{- end -}}
+{{- $images | toJson -}}
+{{- end -}}
