@@ -1,0 +1,1 @@
+"""End-to-end harness and suite: a real cluster, made where none is given."""

@@ -1,0 +1,107 @@
+"""Debian's part: packages the machine lacks, and root file systems for images, made from packages alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from e2e.harness import cachekey, shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.harness.settings import Settings
+
+SUITE: Final = "bookworm"  # systemd 252 and runc 1.1 of bookworm still run on cgroup v1; those of trixie do not
+HOST_PACKAGES: Final = {
+    "dockerd": "docker.io",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nsenter": "util-linux",
+}
+POLICY: Final = Path("/usr/sbin/policy-rc.d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootFs:
+    """What goes into a root file system; variants are mmdebstrap's ("extract" unpacks without running scripts)."""
+
+    name: str
+    packages: tuple[str, ...]
+    variant: str = "minbase"
+
+    @property
+    def key(self) -> str:
+        """Its name in the cache."""
+        return f"{self.name}-{cachekey.digest([SUITE, self.variant, *self.packages])}"
+
+
+NODE: Final = RootFs(
+    name="node",
+    packages=(
+        *("systemd", "containerd", "runc", "containernetworking-plugins", "iptables", "nftables", "conntrack"),
+        *("iproute2", "ethtool", "kmod", "procps", "ca-certificates", "jq", "e2fsprogs", "btrfs-progs"),
+    ),
+)
+KUBE_PROXY: Final = RootFs(name="kube-proxy", packages=("iptables", "nftables", "conntrack"), variant="extract")
+PYTHON: Final = RootFs(
+    name="python",
+    packages=("python3", "python3-venv", "btrfs-progs", "mount", "e2fsprogs", "ca-certificates"),
+)
+DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
+
+
+def install_host_packages() -> None:
+    """Install what the machine lacks for the offline provider. Raises CommandError, naming the packages."""
+    missing = sorted({package for program, package in HOST_PACKAGES.items() if not _in_path(program)})
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise shell.CommandError(f"the offline cluster needs root and these packages: {' '.join(missing)}")
+    with shell.step(f"apt-get install {' '.join(missing)}"), _no_service_starts():
+        install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+        environment = {"DEBIAN_FRONTEND": "noninteractive"}
+        if not shell.succeeds(install, env=environment):
+            shell.run(["apt-get", "update"])
+            shell.run(install, env=environment)
+
+
+def make(rootfs: RootFs, settings: Settings) -> Path:
+    """Make what the cache lacks and return the tar archive. Raises CommandError."""
+    target = settings.rootfs / f"{rootfs.key}.tar"
+    if target.is_file():
+        return target
+    with shell.step(f"root file system {rootfs.name} (Debian packages)"):
+        settings.scratch.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
+            archive = Path(scratch, "rootfs.tar")
+            include = f"--include={','.join(rootfs.packages)}"
+            shell.run(["mmdebstrap", "--quiet", f"--variant={rootfs.variant}", include, SUITE, archive])
+            archive.rename(target)
+    return target
+
+
+def _in_path(program: str) -> bool:
+    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
+    return any(Path(folder, program).is_file() for folder in folders if folder)
+
+
+@contextmanager
+def _no_service_starts() -> Iterator[None]:
+    # Debian starts a service when its package is installed unless this file forbids it (man 8 invoke-rc.d); an engine
+    # on the machine's own network is just what the private one avoids.
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
