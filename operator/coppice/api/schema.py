@@ -68,6 +68,27 @@ def immutable(what: str, instead: str = "delete the object and create it anew") 
     return Rule("self == oldSelf", f"{what} is immutable: {instead}", reason="FieldValueForbidden")
 
 
+def immutable_optional(path: str, instead: str, *, parent: str = "") -> Rule:
+    """Return the rule that an optional field never changes, appears or goes; it stands where the field itself may not.
+
+    ``parent`` is the optional object on the way to the field. Optional types of CEL (``self.?field.orValue``) would be
+    shorter, but lose the bounds of the field, and with them the rule's known cost.
+    """
+
+    def value(root: str) -> str:
+        steps = [f"{root}.{parent}", f"{root}.{parent}.{path}"] if parent else [f"{root}.{path}"]
+        present = " && ".join(f"has({step})" for step in steps)
+        return f"({present} ? {steps[-1]} : '')"
+
+    full = f"{parent}.{path}" if parent else path
+    return Rule(
+        f"{value('self')} == {value('oldSelf')}",
+        f"{full} is immutable: {instead}",
+        field_path=f".{parent or path}",
+        reason="FieldValueForbidden",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of ``kubectl get``; priority 1 shows with ``-o wide`` only."""

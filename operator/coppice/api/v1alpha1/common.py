@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SERVICE_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
 ENGINE_PATTERN = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 DATABASE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_-]*$"
@@ -56,8 +56,8 @@ def _as_text(value: Any) -> Any:
 Quantity = Annotated[
     str,
     BeforeValidator(_as_text),
-    StringConstraints(max_length=32, pattern=QUANTITY_PATTERN),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": QUANTITY_PATTERN}),
+    StringConstraints(max_length=27, pattern=QUANTITY_PATTERN),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 27, "pattern": QUANTITY_PATTERN}),
     Rule(
         "quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than zero", reason="FieldValueInvalid"
     ),

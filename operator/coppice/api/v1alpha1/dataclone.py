@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable, immutable_optional
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
     NEVER,
@@ -74,7 +74,7 @@ class CloneFrom(From):
     max_age: Duration | None = Field(
         default=None,
         description="How old a snapshot of the branch may be, for example 1h; a new one is made if there is none. "
-        "Left out: any age will do.",
+        "Left out: the branch as it is when the clone is asked for.",
     )
 
 
@@ -103,9 +103,14 @@ class Binding(SpecModel):
 
 
 def _cel_seconds(value: str) -> str:
-    """Return a CEL duration for a duration string; CEL itself knows no days."""
-    in_hours = f"duration(string(int({value}.split('d')[0]) * 24) + 'h' + {value}.split('d')[1])"
-    return f"({value}.contains('d') ? {in_hours} : duration({value}))"
+    """Return a CEL expression for the seconds of a duration string; CEL itself knows no days.
+
+    ``split`` would read better, but its result has no bounds, and with them goes the rule's known cost. Without a ``d``
+    its index is -1, and the rest is the whole.
+    """
+    days = f"({value}.contains('d') ? int({value}.substring(0, {value}.indexOf('d'))) : 0)"
+    rest = f"duration('0s' + {value}.substring({value}.indexOf('d') + 1)).getSeconds()"
+    return f"{days} * 86400 + {rest}"
 
 
 class Lease(SpecModel):
@@ -132,15 +137,8 @@ class DataCloneSpec(SpecModel):
     """The environment that is wanted."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        *(
-            Rule(
-                f"self.?binding.?{name}.orValue('') == oldSelf.?binding.?{name}.orValue('')",
-                f"binding.{name} is immutable: delete the DataClone and create it anew",
-                field_path=".binding",
-                reason="FieldValueForbidden",
-            )
-            for name in ("secretName", "serviceName")
-        ),
+        immutable_optional("secretName", "delete the DataClone and create it anew", parent="binding"),
+        immutable_optional("serviceName", "delete the DataClone and create it anew", parent="binding"),
         Rule(
             "self.refresh != 'OnHeadChange' || has(self.from.branch)",
             "refresh OnHeadChange follows a branch: set from.branch, or refresh Never",

@@ -65,7 +65,8 @@ class LabelSelector(SpecModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "size(self.?matchLabels.orValue({})) + size(self.?matchExpressions.orValue([])) > 0",
+            "(has(self.matchLabels) && size(self.matchLabels) > 0) "
+            "|| (has(self.matchExpressions) && size(self.matchExpressions) > 0)",
             "an empty selector would select every namespace: name labels, or the key kubernetes.io/metadata.name "
             "with the operator Exists if every namespace is meant",
         ),

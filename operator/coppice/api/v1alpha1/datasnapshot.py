@@ -48,6 +48,9 @@ class DataSnapshotStatus(ObservedStatus):
     )
     source_capacity: Text | None = Field(default=None, description="Size of the volume it was made from.")
     database: Text | None = Field(default=None, description="The database that applications get.")
+    default_branch: Text | None = Field(
+        default=None, description="The branch of that database that applications get if they name none."
+    )
     branches: Annotated[tuple[SnapshotBranch, ...], Field(max_length=500)] = Field(
         default=(), description="Branches of all databases and what they are at; at most 500."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable, immutable_optional
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
     ENGINE_PATTERN,
@@ -65,12 +65,7 @@ class Storage(SpecModel):
             field_path=".size",
             reason="FieldValueForbidden",
         ),
-        Rule(
-            "self.?storageClassName.orValue('') == oldSelf.?storageClassName.orValue('')",
-            "storageClassName is immutable: create another DataStore with the other class and load it",
-            field_path=".storageClassName",
-            reason="FieldValueForbidden",
-        ),
+        immutable_optional("storageClassName", "create another DataStore with the other class and load it"),
     )
 
     size: Quantity = Field(description="Size of the volume, for example 20Gi. It can grow later, never shrink.")
