@@ -7,7 +7,7 @@ here, each one safe to repeat, so that a crash between any two writes leaves a s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Manifest = Mapping[str, Any]
@@ -50,13 +50,14 @@ class EngineCall:
     """Something to do inside a database, as data; the engine's adapter executes it.
 
     ``action`` and ``arguments`` are the engine's vocabulary (see ``coppice.engines.base``). ``target`` names the server; its Secret is read only when
-    the call is executed, so that no password stands in a plan.
+    the call is executed, so that no password stands in a plan: ``secret_arguments`` are further arguments, by the Secret's key that holds the value.
     """
 
     engine: str
     target: ServerRef
     action: str
     arguments: Mapping[str, str]
+    secret_arguments: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,17 @@ class ServerRef:
 class Plan:
     """Everything to write for one object, in the order of execution.
 
-    ``add_finalizer`` comes first, because nothing may be made that cannot be cleaned up; ``remove_finalizer`` last.
+    ``add_finalizer`` comes first, because nothing may be made that cannot be cleaned up; ``remove_finalizer`` last. ``calls`` come before ``create``
+    and ``apply``, so that a binding Secret is written only after the engine has taken the credentials over.
     ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one that exists is left as it is.
     ``apply`` is server-side apply with the operator's field manager.
     ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
     """
 
     add_finalizer: bool = False
+    calls: tuple[EngineCall, ...] = ()
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
-    calls: tuple[EngineCall, ...] = ()
     delete: tuple[Ref, ...] = ()
     status: Mapping[str, Any] | None = None
     remove_finalizer: bool = False

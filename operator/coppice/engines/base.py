@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
 
 DATA_PATH = "/var/lib/coppice/data"
 """Where every server finds its volume. It is owned by the engine's user."""
@@ -19,6 +20,11 @@ RUN_PATH = "/run/coppice"
 
 LOAD_PATH = "/coppice/load"
 """Where a store's initial load (a ConfigMap or claim) is mounted read-only, when there is one."""
+
+PATHS: Final[Mapping[str, str]] = MappingProxyType(
+    {"COPPICE_DATA": DATA_PATH, "COPPICE_RUN": RUN_PATH, "COPPICE_LOAD": LOAD_PATH, "COPPICE_HOST": "0.0.0.0"}  # noqa: S104 - in a Pod
+)
+"""Part of every ``Workload.environment``, with ``COPPICE_PORT``: scripts know these names only, so that they also run outside a container."""
 
 CommitPolicy = Literal["Explicit", "PerTransaction"]
 
@@ -63,11 +69,13 @@ class BranchState:
 class Content:
     """What a server or snapshot holds, by hashes.
 
-    ``database`` is the one apps get by default. ``truncated`` says that there are more branches than are listed.
+    ``database`` is the one apps get by default, and ``default_branch`` the branch an app that names none works on there.
+    ``truncated`` says that there are more branches than are listed.
     """
 
     engine_version: str
     database: str
+    default_branch: str
     databases: tuple[str, ...]
     branches: tuple[BranchState, ...]
     truncated: bool = False
@@ -109,9 +117,9 @@ class Version:
 class Workload:
     """How to run something on a volume mounted at ``DATA_PATH``: one container of the engine's image.
 
-    ``script`` is run by ``/bin/sh -eu``; ``load_script`` runs before it in a container of its own that also sees ``LOAD_PATH``.
-    ``environment`` is plain; ``secret_environment`` maps a variable to a key of the server's Secret. ``wait_script`` returns 0 once the server answers
-    (it waits by itself), ``alive_script`` at once.
+    ``script`` is run by ``/bin/sh -eu -c``; ``load_script`` runs before it, at every start, in a container of its own that also sees ``LOAD_PATH``.
+    ``environment`` is plain and the same for all of them; ``secret_environment`` maps a variable to a key of the server's Secret.
+    ``wait_script`` returns 0 as soon as the server listens: it waits by itself, costs next to nothing, and has no time limit of its own.
     """
 
     script: str
@@ -151,7 +159,10 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What happened on a server: ``token`` changes when somebody else than Coppice used it; compare with the last one seen."""
+    """What happened on a server: ``token`` changes when somebody else than Coppice used it; compare with the last one seen.
+
+    An empty one says that nobody has since the server started: a restart alone is not use. ``connections`` are open ones, idle or not.
+    """
 
     token: str
     connections: int
@@ -214,7 +225,8 @@ class Engine(Protocol):
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one thing; safe to repeat. Actions every engine has:
 
-        ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the databases and none on the server.
+        ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the databases and none on the
+        server, and prove it by logging in with it.
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit, EngineError when elsewhere.
         ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.
         """

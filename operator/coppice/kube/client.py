@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from coppice.core.plan import Manifest, Ref
 
@@ -47,10 +47,3 @@ class KubeClient(KubeReader, Protocol):
     async def delete(self, ref: Ref) -> None:
         """Delete exactly this object (``preconditions.uid``); one that is gone or was recreated counts as deleted."""
         ...
-
-
-def owned_fields(manifest: Manifest) -> dict[str, Any]:
-    """Return a fresh apply body with the identity of an existing object (kind, name, namespace, uid) and nothing else."""
-    metadata = manifest["metadata"]
-    identity = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
-    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": identity}

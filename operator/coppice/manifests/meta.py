@@ -24,9 +24,7 @@ class Owner:
     def of(cls, manifest: Manifest) -> Owner:
         """Return the owner identity of an object as read from the API."""
         metadata = manifest["metadata"]
-        return cls(
-            manifest["apiVersion"], manifest["kind"], metadata["name"], metadata["namespace"], metadata["uid"]
-        )
+        return cls(manifest["apiVersion"], manifest["kind"], metadata["name"], metadata["namespace"], metadata["uid"])
 
     @property
     def labels(self) -> dict[str, str]:

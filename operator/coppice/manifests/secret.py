@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +18,7 @@ def build_engine_secret(name: str, owner: Owner, values: Mapping[str, str], *, o
         "metadata": build_metadata(name, owner, owned=owned),
         "type": "Opaque",
         "immutable": True,
-        "stringData": dict(values),
+        "data": _encoded(values),
     }
 
 
@@ -31,8 +31,13 @@ def build_binding_secret(
         "kind": "Secret",
         "metadata": build_metadata(name, owner, annotations=annotations),
         "type": f"servicebinding.io/{values['type']}",
-        "stringData": dict(values),
+        "data": _encoded(values),
     }
+
+
+def _encoded(values: Mapping[str, str]) -> dict[str, str]:
+    # `data` and not `stringData`: only what is stored can be compared with what is wanted.
+    return {key: b64encode(value.encode()).decode() for key, value in values.items()}
 
 
 def read_secret(manifest: Manifest) -> dict[str, str]:

@@ -74,7 +74,12 @@ def build_alias_content(
         "deletionPolicy": "Retain",
         "source": {"snapshotHandle": handle},
         "sourceVolumeMode": "Filesystem",
-        "volumeSnapshotRef": {"apiVersion": SNAPSHOT_API, "kind": "VolumeSnapshot", "name": alias, "namespace": owner.namespace},
+        "volumeSnapshotRef": {
+            "apiVersion": SNAPSHOT_API,
+            "kind": "VolumeSnapshot",
+            "name": alias,
+            "namespace": owner.namespace,
+        },
     }
     if snapshot_class is not None:
         spec["volumeSnapshotClassName"] = snapshot_class

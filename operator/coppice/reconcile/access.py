@@ -1,0 +1,95 @@
+"""The store that another object names: found, allowed, and its server asked. Shared by branches and clones."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coppice.api.v1alpha1 import DataStore, InvalidResource, StoreRef, Verb
+from coppice.core.plan import Manifest
+from coppice.engines.base import Endpoint, Engine
+from coppice.kube.client import KubeReader
+from coppice.reconcile.datastore import admin_secret_name, server_pod_name
+from coppice.reconcile.draft import Fact, stalls, waits
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.grants import OWN_NAMESPACE, Request, Terms, find_terms
+from coppice.reconcile.observed import is_deleting
+from coppice.reconcile.reads import Server, get_each
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A store as seen from another object. ``terms`` is None where no grant allows what is asked."""
+
+    namespace: str
+    name: str
+    manifest: Manifest | None
+    store: DataStore | InvalidResource | None
+    engine: Engine | None
+    server: Server
+    terms: Terms | None
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Return where the store's server can be asked, or None."""
+        return None if self.engine is None else self.server.endpoint(self.engine)
+
+    @property
+    def database(self) -> str | None:
+        """Return the store's default database as its status says, or None before its server ever answered."""
+        databases = ((self.manifest or {}).get("status") or {}).get("databases") or [None]
+        first: str | None = databases[0]
+        return first
+
+
+async def read_source(
+    reader: KubeReader, environment: Environment, reference: StoreRef, *, namespace: str, verb: Verb
+) -> Source:
+    """Read a store and the consent to use it from ``namespace``."""
+    where = reference.namespace or namespace
+    (manifest, pod, secret), terms = await gather(
+        get_each(
+            reader,
+            where,
+            ("DataStore", reference.name),
+            ("Pod", server_pod_name(reference.name)),
+            ("Secret", admin_secret_name(reference.name)),
+        ),
+        _read_terms(reader, reference.name, where=where, namespace=namespace, verb=verb),
+    )
+    store = DataStore.parse(manifest) if manifest is not None else None
+    engine = environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
+    return Source(where, reference.name, manifest, store, engine, Server(pod, secret), terms)
+
+
+async def _read_terms(reader: KubeReader, store: str, *, where: str, namespace: str, verb: Verb) -> Terms | None:
+    if where == namespace:
+        return OWN_NAMESPACE
+    grants, own = await gather(reader.list("DataGrant", where), reader.get("Namespace", namespace))
+    labels: Mapping[str, str] = (own or {}).get("metadata", {}).get("labels") or {}
+    return find_terms(grants, Request(namespace, labels, store, verb))
+
+
+def source_problem(source: Source, *, kind: str, namespace: str, verb: Verb) -> Fact | None:
+    """Return why the store cannot be used, as a fact of the condition ``kind``; None if it can.
+
+    Without a grant, a store that exists and one that does not read the same: nobody learns the names of another team's stores.
+    """
+    where = "this namespace" if source.namespace == namespace else f"namespace {source.namespace}"
+    name = f"DataStore {source.name} in {where}"
+    if source.terms is None:
+        return stalls(
+            kind,
+            "NotGranted",
+            f"no DataGrant in {where} gives namespace {namespace} the verb {verb.value} on DataStore {source.name}: "
+            "ask the owners of that namespace for one",
+            retry_after=300,
+        )
+    if source.manifest is None or source.store is None:
+        return stalls(kind, "StoreNotFound", f"there is no {name}: create it or correct the name", retry_after=60)
+    if is_deleting(source.manifest):
+        return stalls(kind, "StoreDeleting", f"{name} is being deleted", retry_after=60)
+    if isinstance(source.store, InvalidResource) or source.engine is None:
+        return waits(kind, "StoreNotReady", f"{name} is not usable yet: see its conditions", retry_after=30)
+    return None

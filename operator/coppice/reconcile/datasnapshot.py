@@ -1,0 +1,501 @@
+"""DataSnapshot: raw snapshot, scratch copy, preparation, prepared snapshot.
+
+The raw VolumeSnapshot holds password hashes, all history and unmasked rows; it stays in the store's namespace and goes as soon as the prepared one is
+ready. What preparation found is written on the prepared VolumeSnapshot before anything is cleaned up, so that the status can be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import json
+from asyncio import gather
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from coppice.api.v1alpha1 import DataSnapshot, DataStore, InvalidResource
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.names import child, digest
+from coppice.core.plan import Manifest, Plan
+from coppice.core.quantities import quantity_bytes
+from coppice.engines.base import BranchState, Content, Engine, EngineError, Preparation
+from coppice.kube.client import KubeReader
+from coppice.kube.errors import KubeError
+from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
+from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
+from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.datastore import claim_name
+from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.observed import (
+    annotation,
+    claim_state,
+    format_time,
+    is_deleting,
+    is_true,
+    pod_state,
+    volume_snapshot_state,
+)
+from coppice.reconcile.reads import get_each, read_classes
+
+CAPTURED = "Captured"
+PREPARED = "Prepared"
+TYPES = (CAPTURED, PREPARED)
+MAX_LISTED = 500
+
+
+def raw_name(snapshot: str) -> str:
+    """Return the name of the raw VolumeSnapshot."""
+    return child(snapshot, "raw")
+
+
+def scratch_name(snapshot: str) -> str:
+    """Return the name of the claim that is prepared."""
+    return child(snapshot, "scratch")
+
+
+def prepare_pod_name(snapshot: str) -> str:
+    """Return the name of the Pod that prepares."""
+    return child(snapshot, "prepare")
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """What is known of a snapshot, as it is kept on the prepared VolumeSnapshot."""
+
+    store_uid: str
+    engine: str
+    version: str
+    captured_at: str
+    capacity: str
+    content: Content
+
+    def dump(self) -> str:
+        """Return the annotation's text."""
+        content = self.content
+        return json.dumps(
+            {
+                "storeUID": self.store_uid,
+                "engine": self.engine,
+                "version": self.version,
+                "capturedAt": self.captured_at,
+                "capacity": self.capacity,
+                "engineVersion": content.engine_version,
+                "database": content.database,
+                "defaultBranch": content.default_branch,
+                "databases": content.databases,
+                "branches": [[s.database, s.branch, s.head, s.working_root] for s in content.branches[:MAX_LISTED]],
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def load(cls, text: str) -> Capture:
+        """Parse the annotation's text; raises ValueError or KeyError for anything else."""
+        data = json.loads(text)
+        return cls(
+            store_uid=data["storeUID"],
+            engine=data["engine"],
+            version=data["version"],
+            captured_at=data["capturedAt"],
+            capacity=data["capacity"],
+            content=Content(
+                engine_version=data["engineVersion"],
+                database=data["database"],
+                default_branch=data["defaultBranch"],
+                databases=tuple(data["databases"]),
+                branches=tuple(BranchState(*entry) for entry in data["branches"]),
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotObservation:
+    """A DataSnapshot, its store, and the objects on the way from raw to prepared."""
+
+    manifest: Manifest
+    now: datetime
+    snapshot: DataSnapshot | InvalidResource
+    store_manifest: Manifest | None
+    store: DataStore | InvalidResource | None
+    engine: Engine | None
+    classes: ClusterClasses
+    source_claim: Manifest | None
+    raw: Manifest | None
+    scratch: Manifest | None
+    pod: Manifest | None
+    prepared: Manifest | None
+    report_line: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSnapshotReconciler:
+    """Makes DataSnapshots."""
+
+    environment: Environment
+    kind: str = "DataSnapshot"
+
+    async def observe(self, reader: KubeReader, key: Key, now: datetime) -> SnapshotObservation | None:
+        """Read the snapshot, its store, and what is on the way."""
+        manifest = await reader.get("DataSnapshot", key.name, key.namespace)
+        if manifest is None:
+            return None
+        snapshot = DataSnapshot.parse(manifest)
+        store_name = manifest["spec"]["store"]["name"]
+        made, classes = await gather(
+            get_each(
+                reader,
+                key.namespace,
+                ("DataStore", store_name),
+                ("PersistentVolumeClaim", claim_name(store_name)),
+                ("VolumeSnapshot", raw_name(key.name)),
+                ("PersistentVolumeClaim", scratch_name(key.name)),
+                ("Pod", prepare_pod_name(key.name)),
+                ("VolumeSnapshot", key.name),
+            ),
+            read_classes(reader),
+        )
+        store_manifest, source, raw, scratch, pod, prepared = made
+        store = DataStore.parse(store_manifest) if store_manifest is not None else None
+        engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
+        return SnapshotObservation(
+            manifest=manifest,
+            now=now,
+            snapshot=snapshot,
+            store_manifest=store_manifest,
+            store=store,
+            engine=engine,
+            classes=classes,
+            source_claim=source,
+            raw=raw,
+            scratch=scratch,
+            pod=pod,
+            prepared=prepared,
+            report_line=await _report_line(reader, pod),
+        )
+
+    def plan(self, observation: SnapshotObservation) -> Plan:
+        """Return what to do for the snapshot now."""
+        if is_deleting(observation.manifest):
+            return Plan()
+        draft = Draft(observation.manifest, observation.now)
+        if isinstance(observation.snapshot, InvalidResource):
+            draft.facts.append(stalls(CAPTURED, "InvalidSpec", observation.snapshot.message))
+            return draft.finish(TYPES, {})
+        return _SnapshotPlan(self.environment, observation, observation.snapshot.metadata.name).plan(draft)
+
+    def failed(self, observation: SnapshotObservation, error: KubeError | EngineError) -> Plan:
+        """Return the condition for a write that was refused."""
+        return plan_failure(observation.manifest, error)
+
+
+async def _report_line(reader: KubeReader, pod: Manifest | None) -> str:
+    """Return the last line a finished preparation printed: its report (hashes, never rows)."""
+    if pod is None or not pod_state(pod).succeeded:
+        return ""
+    metadata = pod["metadata"]
+    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, 1)
+    return text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _SnapshotPlan:
+    """The chain of facts for one snapshot."""
+
+    environment: Environment
+    observation: SnapshotObservation
+    name: str
+
+    def plan(self, draft: Draft) -> Plan:
+        capture = self._capture_of_prepared()
+        if capture is not None and self._is_ready():
+            return self._finished(draft, capture)
+        for step in (
+            self._store_is_there,
+            self._raw_is_captured,
+            self._scratch_is_there,
+            self._preparation_is_done,
+            self._prepared_is_ready,
+        ):
+            fact = step(draft)
+            draft.facts.append(fact)
+            if not fact.holds:
+                break
+        return draft.finish(TYPES, self._status(capture))
+
+    # -- what is there --
+
+    def _capture_of_prepared(self) -> Capture | None:
+        if self.observation.prepared is None:
+            return None
+        text = annotation(self.observation.prepared, labels.CONTENT)
+        return Capture.load(text) if text is not None else None
+
+    def _is_ready(self) -> bool:
+        prepared = self.observation.prepared
+        return prepared is not None and not is_deleting(prepared) and volume_snapshot_state(prepared).ready
+
+    def _finished(self, draft: Draft, capture: Capture) -> Plan:
+        for leftover in (self.observation.pod, self.observation.scratch, self.observation.raw):
+            draft.drop(leftover)
+        draft.facts.append(holds(CAPTURED, "Captured", f"captured at {capture.captured_at}"))
+        draft.facts.append(
+            holds(PREPARED, "Prepared", f"clones can be made from it; it holds the store as of {capture.captured_at}")
+        )
+        return draft.finish(TYPES, self._status(capture))
+
+    def _status(self, capture: Capture | None) -> dict[str, Any]:
+        if capture is None:
+            state = volume_snapshot_state(self.observation.raw) if self.observation.raw is not None else None
+            moment = state.captured_at if state is not None else None
+            return {"capturedAt": format_time(moment) if moment is not None else None}
+        content = capture.content
+        prepared = self.observation.prepared
+        state = volume_snapshot_state(prepared) if prepared is not None else None
+        return {
+            "storeUID": capture.store_uid,
+            "capturedAt": capture.captured_at,
+            "engine": capture.engine,
+            "version": capture.version,
+            "data": "Raw",
+            "prepared": {"volumeSnapshotName": self.name, "restoreSize": state.restore_size}
+            if state is not None and state.ready
+            else None,
+            "sourceCapacity": capture.capacity,
+            "database": content.database,
+            "defaultBranch": content.default_branch,
+            "branches": [
+                {"database": s.database, "branch": s.branch, "head": s.head, "workingRoot": s.working_root}
+                for s in content.branches
+            ],
+            "identity": digest(
+                *(part for s in content.branches for part in (s.database, s.branch, s.head, s.working_root)), length=32
+            ),
+        }
+
+    # -- the chain --
+
+    def _store_is_there(self, draft: Draft) -> Fact:
+        del draft
+        observation = self.observation
+        store_name = observation.manifest["spec"]["store"]["name"]
+        if observation.store is None:
+            return stalls(
+                CAPTURED,
+                "StoreNotFound",
+                f"there is no DataStore {store_name} in this namespace: create it or delete this snapshot",
+                retry_after=60,
+            )
+        if isinstance(observation.store, InvalidResource) or observation.engine is None:
+            return waits(
+                CAPTURED,
+                "StoreNotReady",
+                f"DataStore {store_name} is not usable yet: see its conditions",
+                retry_after=30,
+            )
+        if self._image() is None:
+            return waits(
+                CAPTURED,
+                "StoreNotReady",
+                f"DataStore {store_name}: its version has no image; see its conditions",
+                retry_after=30,
+            )
+        if observation.raw is None and not is_true(observation.store_manifest or {}, "Ready"):
+            return waits(
+                CAPTURED,
+                "StoreNotReady",
+                f"waits for DataStore {store_name} to be Ready; see its conditions",
+                retry_after=30,
+            )
+        if isinstance(self._storage(), NoStorage) or observation.source_claim is None:
+            return waits(
+                CAPTURED,
+                "StoreNotReady",
+                f"DataStore {store_name} has no volume that can be snapshotted; see its conditions",
+                retry_after=30,
+            )
+        return holds(CAPTURED, "StoreReady", f"DataStore {store_name} is Ready")
+
+    def _storage(self) -> StorageChoice | NoStorage:
+        store, claim = self._store, self.observation.source_claim
+        storage_class = claim_state(claim).storage_class if claim is not None else None
+        return choose_storage(
+            self.observation.classes, storage=storage_class, snapshot=store.spec.managed.storage.snapshot_class_name
+        )
+
+    @property
+    def _store(self) -> DataStore:
+        if not isinstance(self.observation.store, DataStore):
+            raise TypeError("the chain goes on without a store")
+        return self.observation.store
+
+    def _image(self) -> str | None:
+        return self.environment.image(self._store.spec.engine, self._store.spec.managed.version)
+
+    def _chosen(self) -> StorageChoice:
+        choice = self._storage()
+        if isinstance(choice, NoStorage):
+            raise TypeError("the chain goes on without a storage class")
+        return choice
+
+    def _raw_is_captured(self, draft: Draft) -> Fact:
+        source = claim_name(self._store.metadata.name)
+        desired = build_volume_snapshot(
+            raw_name(self.name),
+            draft.owner,
+            claim=source,
+            snapshot_class=self._chosen().snapshot_class,
+            annotations={f"{labels.PREFIX}/store-uid": self._store.metadata.uid},
+        )
+        raw = self.observation.raw
+        problem = draft.make_once(desired, raw, CAPTURED)
+        if problem is not None:
+            return problem
+        if raw is None:
+            return waits(CAPTURED, "Capturing", f"the volume of claim {source} is being captured")
+        if annotation(raw, f"{labels.PREFIX}/store-uid") != self._store.metadata.uid:
+            return stalls(
+                CAPTURED,
+                "StoreReplaced",
+                "the DataStore was deleted and made anew meanwhile: delete this snapshot and make another",
+            )
+        state = volume_snapshot_state(raw)
+        if not state.ready:
+            trouble = f"; the driver says: {state.error}" if state.error else ""
+            return waits(
+                CAPTURED,
+                "Capturing",
+                f"waits for VolumeSnapshot {raw_name(self.name)}{trouble}",
+                retry_after=10 if trouble else None,
+            )
+        return holds(CAPTURED, "Captured", f"captured at {format_time(state.captured_at or self.observation.now)}")
+
+    def _scratch_is_there(self, draft: Draft) -> Fact:
+        observation, choice = self.observation, self._chosen()
+        if observation.prepared is not None:
+            return holds(PREPARED, "Copied", "the scratch copy has been prepared")
+        if observation.raw is None or observation.source_claim is None:
+            raise TypeError("the chain goes on without a raw snapshot")
+        size = volume_snapshot_state(observation.raw).restore_size
+        desired = build_claim(
+            Claim(
+                name=scratch_name(self.name),
+                owner=draft.owner,
+                size=larger(size, claim_state(observation.source_claim).capacity),
+                storage_class=choice.storage_class,
+                from_snapshot=raw_name(self.name),
+            )
+        )
+        problem = draft.make_once(desired, observation.scratch, PREPARED)
+        if problem is not None:
+            return problem
+        if observation.scratch is None:
+            return waits(PREPARED, "Copying", "a scratch copy is being made")
+        if not claim_state(observation.scratch).bound and not choice.waits_for_consumer:
+            return waits(
+                PREPARED,
+                "Copying",
+                f"waits for the volume of claim {scratch_name(self.name)}; see its events",
+                retry_after=30,
+            )
+        return holds(PREPARED, "Copied", "the scratch copy is there")
+
+    def _preparation_is_done(self, draft: Draft) -> Fact:
+        observation = self.observation
+        if observation.prepared is not None:
+            return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
+        problem = draft.make_once(self._pod(draft), observation.pod, PREPARED)
+        if problem is not None:
+            return problem
+        pod_name = prepare_pod_name(self.name)
+        if observation.pod is None:
+            return waits(PREPARED, "Preparing", "the scratch copy is being prepared")
+        state = pod_state(observation.pod)
+        if state.failed:
+            return stalls(
+                PREPARED,
+                "PreparationFailed",
+                f"Pod {pod_name} failed: see its log, then delete this DataSnapshot to try again",
+                retry_after=None,
+            )
+        if not state.succeeded:
+            return waits(
+                PREPARED, "Preparing", f"Pod {pod_name}: {state.trouble or 'prepares the scratch copy'}", retry_after=30
+            )
+        return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
+
+    def _pod(self, draft: Draft) -> dict[str, Any]:
+        engine, image = self.observation.engine, self._image()
+        if engine is None or image is None:
+            raise TypeError("the chain goes on without an engine")
+        store = self._store
+        database = (self.observation.store_manifest or {}).get("status", {}).get("databases", [""])[0]
+        return build_pod(
+            ServerPod(
+                name=prepare_pod_name(self.name),
+                owner=draft.owner,
+                role="prepare",
+                image=image,
+                user_id=engine.user_id,
+                workload=engine.preparation(Preparation(marker=draft.owner.uid, database=database)),
+                claim=scratch_name(self.name),
+                secret=None,
+                resources=self.environment.server,
+                node_selector=store.spec.clones.node_selector,
+            )
+        )
+
+    def _prepared_is_ready(self, draft: Draft) -> Fact:
+        prepared = self.observation.prepared
+        if prepared is not None:
+            problem = draft.make_once({}, prepared, PREPARED)
+            if problem is not None:
+                return problem
+            trouble = volume_snapshot_state(prepared).error
+            return waits(
+                PREPARED,
+                "Publishing",
+                f"waits for VolumeSnapshot {self.name}" + (f"; the driver says: {trouble}" if trouble else ""),
+            )
+        capture = self._new_capture()
+        if isinstance(capture, Fact):
+            return capture
+        draft.create.append(
+            build_volume_snapshot(
+                self.name,
+                draft.owner,
+                claim=scratch_name(self.name),
+                snapshot_class=self._chosen().snapshot_class,
+                annotations={labels.CONTENT: capture.dump()},
+            )
+        )
+        return waits(PREPARED, "Publishing", "the prepared copy is being captured")
+
+    def _new_capture(self) -> Capture | Fact:
+        observation = self.observation
+        if observation.engine is None or observation.raw is None or observation.source_claim is None:
+            raise TypeError("the chain goes on without a raw snapshot")
+        try:
+            content = observation.engine.report(observation.report_line)
+        except EngineError as error:
+            return stalls(
+                PREPARED,
+                "PreparationFailed",
+                f"Pod {prepare_pod_name(self.name)} gave no report ({error}): delete this DataSnapshot to try again",
+            )
+        moment = volume_snapshot_state(observation.raw).captured_at
+        return Capture(
+            store_uid=self._store.metadata.uid,
+            engine=self._store.spec.engine,
+            version=self._store.spec.managed.version,
+            captured_at=format_time(moment or observation.now),
+            capacity=str(claim_state(observation.source_claim).capacity),
+            content=content,
+        )
+
+
+def larger(*sizes: str | None) -> str:
+    """Return the largest of some quantities; drivers round up, so that a restore size may exceed what was asked for."""
+    given = [size for size in sizes if size]
+    return max(given, key=quantity_bytes)

@@ -1,0 +1,565 @@
+"""DataStore: a database that the operator runs, with its claim, its server and its snapshots.
+
+The claim and the administrator's Secret have no ownerReference: they outlive the object unless ``deletionPolicy: Delete`` asks otherwise, and a DataStore
+of the same name takes them over again.
+"""
+
+from __future__ import annotations
+
+from asyncio import gather
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.names import child, digest
+from coppice.core.plan import Manifest, Plan, Ref, ServerRef
+from coppice.core.quantities import quantity_bytes
+from coppice.engines.base import Engine, EngineError, LoginRefusedError, StoreServer, UnreachableError
+from coppice.kube.client import KubeReader
+from coppice.kube.errors import KubeError
+from coppice.manifests.meta import Owner
+from coppice.manifests.network import build_policy, build_service
+from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.secret import build_binding_secret, build_engine_secret
+from coppice.manifests.storage import Claim, build_claim
+from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits, with_uid
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.observed import (
+    annotation,
+    claim_state,
+    is_deleting,
+    is_true,
+    label,
+    pod_state,
+)
+from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each, read_classes
+from coppice.reconcile.schedule import SnapshotLine, plan_snapshots
+
+ENGINE = "EngineSupported"
+STORAGE = "StorageReady"
+SERVER = "ServerReady"
+TYPES = (ENGINE, STORAGE, SERVER)
+HEALTH_PERIOD = 60.0
+"""Seconds between two looks at a server that is well; its heads in status are at most this old."""
+MAX_LISTED = 100
+
+
+def claim_name(store: str) -> str:
+    """Return the name of a store's claim."""
+    return child(store, "data")
+
+
+def admin_secret_name(store: str) -> str:
+    """Return the name of the Secret that opens a store's server to the operator."""
+    return child(store, "admin")
+
+
+def binding_name(store: str) -> str:
+    """Return the name of the Secret for apps in the store's own namespace."""
+    return child(store, "binding")
+
+
+def server_pod_name(store: str) -> str:
+    """Return the name of the Pod of a store's server."""
+    return child(store, "server")
+
+
+def default_database(store: str) -> str:
+    """Return the database that is made where neither the store nor its load names one."""
+    return store.replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreObservation:
+    """A DataStore and everything around it."""
+
+    manifest: Manifest
+    now: datetime
+    store: DataStore | InvalidResource
+    engine: Engine | None
+    classes: ClusterClasses
+    claim: Manifest | None
+    server: Server
+    binding: Manifest | None
+    service: Manifest | None
+    policy: Manifest | None
+    load_found: bool
+    answer: Answer | None
+    snapshots: tuple[Manifest, ...]
+    fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DataStoreReconciler:
+    """Keeps DataStores as their specifications say."""
+
+    environment: Environment
+    kind: str = "DataStore"
+
+    async def observe(self, reader: KubeReader, key: Key, now: datetime) -> StoreObservation | None:
+        """Read the store, what is made for it, and what its server says."""
+        manifest = await reader.get("DataStore", key.name, key.namespace)
+        if manifest is None:
+            return None
+        store = DataStore.parse(manifest)
+        engine = None if isinstance(store, InvalidResource) else self.environment.engines.get(store.spec.engine)
+        made, classes, snapshots = await gather(
+            get_each(
+                reader,
+                key.namespace,
+                ("PersistentVolumeClaim", claim_name(key.name)),
+                ("Pod", server_pod_name(key.name)),
+                ("Secret", admin_secret_name(key.name)),
+                ("Secret", binding_name(key.name)),
+                ("Service", key.name),
+                ("NetworkPolicy", key.name),
+            ),
+            read_classes(reader),
+            reader.list("DataSnapshot", key.namespace),
+        )
+        claim, pod, secret, binding, service, policy = made
+        server = Server(pod, secret)
+        database = None if isinstance(store, InvalidResource) else store.spec.managed.database
+        return StoreObservation(
+            manifest=manifest,
+            now=now,
+            store=store,
+            engine=engine,
+            classes=classes,
+            claim=claim,
+            server=server,
+            binding=binding,
+            service=service,
+            policy=policy,
+            load_found=await _load_found(reader, store),
+            answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
+            snapshots=tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == key.name),
+            fresh_credentials={} if engine is None else engine.credentials({}),
+        )
+
+    def plan(self, observation: StoreObservation) -> Plan:
+        """Return what to do for the store now."""
+        store = observation.store
+        if isinstance(store, InvalidResource):
+            draft = Draft(observation.manifest, observation.now)
+            draft.facts.append(stalls(ENGINE, "InvalidSpec", store.message))
+            return draft.finish(TYPES, {})
+        if is_deleting(observation.manifest):
+            return _plan_deletion(observation, store)
+        return _StorePlan(self.environment, observation, store).plan()
+
+    def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
+        """Return the condition for a write that was refused."""
+        return plan_failure(observation.manifest, error)
+
+
+async def _load_found(reader: KubeReader, store: DataStore | InvalidResource) -> bool:
+    if isinstance(store, InvalidResource) or store.spec.managed.load is None:
+        return True
+    load = store.spec.managed.load
+    namespace = store.metadata.namespace
+    if load.config_map is not None:
+        return await reader.get("ConfigMap", load.config_map.name, namespace) is not None
+    if load.claim is not None:
+        return await reader.get("PersistentVolumeClaim", load.claim.name, namespace) is not None
+    return True
+
+
+def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
+    """Kubernetes collects what the store owns; with Delete, the data goes as well, the server first."""
+    if store.spec.deletion_policy is not DeletionPolicy.DELETE:
+        return Plan(remove_finalizer=True)
+    uid = store.metadata.uid
+    if observation.server.pod is not None and label(observation.server.pod, labels.OWNER_UID) == uid:
+        return condemned(
+            observation.manifest,
+            [Ref.of(observation.server.pod)],
+            message="the server is being stopped; its data goes next",
+        )
+    made = [entry for entry in observation.snapshots if label(entry, labels.OWNER_UID) == uid]
+    data = [observation.claim, observation.server.secret]
+    doomed = [*made, *(entry for entry in data if entry is not None and label(entry, labels.OWNER_UID) == uid)]
+    return Plan(delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)), remove_finalizer=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _StorePlan:
+    """The chain of facts for one store."""
+
+    environment: Environment
+    observation: StoreObservation
+    store: DataStore
+
+    def plan(self) -> Plan:
+        draft = Draft(self.observation.manifest, self.observation.now)
+        for step in (
+            self._engine_is_supported,
+            self._class_can_snapshot,
+            self._load_is_there,
+            self._claim_is_there,
+            self._server_runs,
+            self._server_answers,
+        ):
+            fact = step(draft)
+            draft.facts.append(fact)
+            if not fact.holds:
+                break
+        next_snapshot = self._plan_snapshots(draft)
+        requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
+        plan = draft.finish(TYPES, self._status(), requeue_after=requeue)
+        return self._with_finalizer(plan)
+
+    def _with_finalizer(self, plan: Plan) -> Plan:
+        wanted = self.store.spec.deletion_policy is DeletionPolicy.DELETE
+        present = labels.FINALIZER in self.store.metadata.finalizers
+        if wanted == present:
+            return plan
+        return replace(plan, add_finalizer=wanted, remove_finalizer=not wanted)
+
+    @property
+    def _name(self) -> str:
+        return self.store.metadata.name
+
+    def _engine_is_supported(self, draft: Draft) -> Fact:
+        del draft
+        spec = self.store.spec
+        if self.observation.engine is None:
+            known = ", ".join(sorted(self.environment.engines)) or "none"
+            return stalls(ENGINE, "UnknownEngine", f"there is no engine {spec.engine}; this operator has: {known}")
+        if self.environment.image(spec.engine, spec.managed.version) is None:
+            offered = ", ".join(sorted(self.environment.images.get(spec.engine, {}))) or "none"
+            return stalls(
+                ENGINE,
+                "UnsupportedVersion",
+                f"the administrator offers no image for {spec.engine} {spec.managed.version}; there are: {offered}",
+            )
+        return holds(ENGINE, "Supported", f"{spec.engine} {spec.managed.version}")
+
+    def _storage(self) -> StorageChoice | NoStorage:
+        storage = self.store.spec.managed.storage
+        return choose_storage(
+            self.observation.classes, storage=self._storage_class_name(), snapshot=storage.snapshot_class_name
+        )
+
+    def _storage_class_name(self) -> str | None:
+        """Return the class asked for; once there is a claim, its class, whatever the cluster's default becomes."""
+        claim = self.observation.claim
+        asked = self.store.spec.managed.storage.storage_class_name
+        return asked if asked is not None or claim is None else claim_state(claim).storage_class
+
+    def _class_can_snapshot(self, draft: Draft) -> Fact:
+        del draft
+        choice = self._storage()
+        if isinstance(choice, NoStorage):
+            return stalls(STORAGE, choice.reason, choice.message, retry_after=60)
+        return holds(STORAGE, "CanSnapshot", f"{choice.storage_class} with snapshots by {choice.snapshot_class}")
+
+    def _load_is_there(self, draft: Draft) -> Fact:
+        del draft
+        if self.observation.claim is None and not self.observation.load_found:
+            load = self.store.spec.managed.load
+            source = load.config_map if load is not None and load.config_map is not None else None
+            name = (
+                f"ConfigMap {source.name}"
+                if source is not None
+                else f"claim {load.claim.name}"
+                if load and load.claim
+                else ""
+            )
+            return waits(
+                STORAGE,
+                "LoadNotFound",
+                f"waits for {name} with the initial data: create it in this namespace",
+                retry_after=10,
+            )
+        return holds(STORAGE, "LoadFound", "the initial data is there")
+
+    def _claim_is_there(self, draft: Draft) -> Fact:
+        choice = self._storage()
+        if isinstance(choice, NoStorage):
+            raise TypeError("the chain goes on without a storage class")
+        desired = self._desired_claim(draft.owner, choice)
+        observed = self.observation.claim
+        if observed is None:
+            if self.observation.server.secret is not None:
+                return stalls(
+                    STORAGE,
+                    "ClaimLost",
+                    f"the claim {claim_name(self._name)} is gone but Secret {admin_secret_name(self._name)} shows that there was data: "
+                    "restore the claim from a snapshot, or delete that Secret to begin with an empty store",
+                )
+            draft.create.append(desired)
+            draft.create.append(self._desired_secret(draft.owner))
+            return waits(STORAGE, "ClaimCreated", f"made the claim {claim_name(self._name)}")
+        problem = self._take_over(draft, desired, observed)
+        if problem is not None:
+            return problem
+        state = claim_state(observed)
+        if state.lost:
+            return stalls(
+                STORAGE,
+                "ClaimLost",
+                f"the volume of claim {claim_name(self._name)} is gone: restore it from a snapshot",
+            )
+        if not state.bound and not choice.waits_for_consumer:
+            return waits(
+                STORAGE, "ClaimPending", f"waits for the volume of claim {claim_name(self._name)}; see its events"
+            )
+        return holds(STORAGE, "Bound", f"claim {claim_name(self._name)} with {state.capacity}")
+
+    def _desired_claim(self, owner: Owner, choice: StorageChoice) -> dict[str, Any]:
+        return build_claim(
+            Claim(
+                name=claim_name(self._name),
+                owner=owner,
+                size=self.store.spec.managed.storage.size,
+                storage_class=choice.storage_class,
+                labels={labels.STORE: self._name},
+                annotations={f"{labels.PREFIX}/engine": self.store.spec.engine},
+                owned=False,
+            )
+        )
+
+    def _take_over(self, draft: Draft, desired: Manifest, observed: Manifest) -> Fact | None:
+        """Make a claim of an earlier store of this name ours; grow it where a larger size is asked for."""
+        name = observed["metadata"]["name"]
+        engine = annotation(observed, f"{labels.PREFIX}/engine")
+        if label(observed, labels.STORE) != self._name or label(observed, labels.OWNER_NAME) != self._name:
+            return stalls(
+                STORAGE,
+                "NameConflict",
+                f"PersistentVolumeClaim {name} exists and is not of this store: rename the store or the claim",
+            )
+        if engine != self.store.spec.engine:
+            return stalls(
+                STORAGE,
+                "ForeignData",
+                f"PersistentVolumeClaim {name} holds data of {engine}: create this store under another name",
+            )
+        if is_deleting(observed):
+            return stalls(
+                STORAGE,
+                "ClaimDeleting",
+                f"PersistentVolumeClaim {name} is being deleted: take a snapshot now if the data matters",
+            )
+        change: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {**desired["metadata"]},
+        }
+        asked = desired["spec"]["resources"]["requests"]["storage"]
+        if quantity_bytes(asked) > quantity_bytes(observed["spec"]["resources"]["requests"]["storage"]):
+            change["spec"] = {"resources": {"requests": {"storage": asked}}}
+        elif label(observed, labels.OWNER_UID) == draft.owner.uid:
+            return None
+        draft.apply.append(with_uid(change, observed))
+        return None
+
+    def _desired_secret(self, owner: Owner) -> dict[str, Any]:
+        return build_engine_secret(
+            admin_secret_name(self._name), owner, self.observation.fresh_credentials, owned=False
+        )
+
+    def _server_runs(self, draft: Draft) -> Fact:
+        problem = self._keep_around(draft)
+        if problem is not None:
+            return problem
+        desired = self._desired_pod(draft.owner)
+        pod = self.observation.server.pod
+        problem = draft.make_once(desired, pod, SERVER)
+        if problem is not None:
+            return problem
+        if pod is None:
+            return waits(SERVER, "Starting", "the server is being started")
+        state = pod_state(pod)
+        if (
+            annotation(pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
+            or state.failed
+            or state.succeeded
+        ):
+            draft.drop(pod)
+            return waits(
+                SERVER, "Restarting", "the server is restarted with what the specification says now", retry_after=2
+            )
+        if state.trouble is not None:
+            return waits(SERVER, "ServerTrouble", f"Pod {server_pod_name(self._name)}: {state.trouble}", retry_after=10)
+        if state.ip is None or not state.running:
+            return waits(SERVER, "Starting", f"waits for Pod {server_pod_name(self._name)}")
+        return holds(SERVER, "Running", "the server runs")
+
+    def _keep_around(self, draft: Draft) -> Fact | None:
+        """Keep the Secret, Service and NetworkPolicy of the server."""
+        secret = self.observation.server.secret
+        if secret is None:
+            draft.create.append(self._desired_secret(draft.owner))
+        elif label(secret, labels.OWNER_UID) != draft.owner.uid:
+            if label(secret, labels.OWNER_NAME) != self._name or label(secret, labels.OWNER_KIND) != self.kind:
+                return stalls(
+                    SERVER,
+                    "NameConflict",
+                    f"Secret {admin_secret_name(self._name)} exists and is not of this store: rename one of the two",
+                )
+            body = {"apiVersion": "v1", "kind": "Secret", "metadata": self._desired_secret(draft.owner)["metadata"]}
+            draft.apply.append(with_uid(body, secret))
+        port = self._engine.port
+        service = build_service(self._name, draft.owner, port=port, selector={labels.ROLE: "store"})
+        policy = build_policy(
+            self._name, draft.owner, port=port, operator_namespace=self.environment.operator_namespace
+        )
+        return draft.keep(service, self.observation.service, SERVER) or draft.keep(
+            policy, self.observation.policy, SERVER
+        )
+
+    @property
+    def kind(self) -> str:
+        return "DataStore"
+
+    @property
+    def _engine(self) -> Engine:
+        if self.observation.engine is None:
+            raise TypeError("the chain goes on without an engine")
+        return self.observation.engine
+
+    def _desired_pod(self, owner: Owner) -> dict[str, Any]:
+        managed = self.store.spec.managed
+        workload = self._engine.store_server(
+            StoreServer(
+                database=managed.database,
+                fallback_database=default_database(self._name),
+                commit_policy=managed.commit_policy.value,
+                has_load=managed.load is not None,
+            )
+        )
+        image = self.environment.image(self.store.spec.engine, managed.version)
+        if image is None:
+            raise TypeError("the chain goes on without an image")
+        resources = self._resources()
+        inputs = digest(image, managed.commit_policy.value, resources.memory, resources.cpu)
+        return build_pod(
+            ServerPod(
+                name=server_pod_name(self._name),
+                owner=owner,
+                role="store",
+                image=image,
+                user_id=self._engine.user_id,
+                workload=workload,
+                claim=claim_name(self._name),
+                secret=admin_secret_name(self._name),
+                resources=resources,
+                annotations={labels.INPUTS: inputs},
+                load_volume=self._load_volume(),
+            )
+        )
+
+    def _resources(self) -> Resources:
+        asked = self.store.spec.managed.resources
+        default = self.environment.server
+        if asked is None:
+            return default
+        return Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
+
+    def _load_volume(self) -> dict[str, Any] | None:
+        load = self.store.spec.managed.load
+        if load is None:
+            return None
+        if load.config_map is not None:
+            # Optional: what was loaded once is not needed again, and its absence must not keep the server from starting.
+            return {"configMap": {"name": load.config_map.name, "optional": True}}
+        if load.claim is not None:
+            return {"persistentVolumeClaim": {"claimName": load.claim.name, "readOnly": True}}
+        return None
+
+    def _server_answers(self, draft: Draft) -> Fact:
+        answer = self.observation.answer
+        if answer is None or isinstance(answer.error, UnreachableError):
+            return waits(SERVER, "NotAnswering", "the server runs but does not answer yet", retry_after=1)
+        if isinstance(answer.error, LoginRefusedError):
+            return stalls(
+                SERVER,
+                "CredentialsRefused",
+                f"the server refuses the credentials in Secret {admin_secret_name(self._name)}: restore that Secret from a backup",
+                retry_after=30,
+            )
+        if answer.error is not None or answer.content is None:
+            return waits(SERVER, "EngineError", f"the server answered with an error: {answer.error}", retry_after=10)
+        problem = self._bind(draft, answer.content.database)
+        return problem or holds(SERVER, "Answering", f"the server answers at {self._host}:{self._engine.port}")
+
+    @property
+    def _host(self) -> str:
+        return f"{self._name}.{self.store.metadata.namespace}.svc"
+
+    def _bind(self, draft: Draft, database: str) -> Fact | None:
+        """Give apps a login of their own, then write it down."""
+        password = self.observation.server.credentials["app-password"]
+        values = self._engine.binding(host=self._host, database=database, password=password)
+        secret = build_binding_secret(binding_name(self._name), draft.owner, values, {})
+        pod = self.observation.server.pod
+        wrong = self.observation.binding is None or not _same_binding(self.observation.binding, secret)
+        if wrong and pod is not None:
+            server = ServerRef(
+                host=str(pod_state(pod).ip),
+                port=self._engine.port,
+                secret_namespace=self.store.metadata.namespace,
+                secret_name=admin_secret_name(self._name),
+            )
+            draft.calls.append(ensure_app_user(self.store.spec.engine, self._engine, server, database))
+        return draft.keep(secret, self.observation.binding, SERVER)
+
+    def _plan_snapshots(self, draft: Draft) -> float | None:
+        """Plan scheduled snapshots and drop the ones no longer kept; return the seconds until the next one."""
+        line = SnapshotLine(
+            manifest=self.observation.manifest,
+            store=self.store,
+            snapshots=self.observation.snapshots,
+            now=self.observation.now,
+            ready=all(fact.holds for fact in draft.facts),
+        )
+        schedule = plan_snapshots(line)
+        draft.create.extend(schedule.create)
+        draft.delete.extend(schedule.delete)
+        return schedule.next_in
+
+    def _status(self) -> dict[str, Any]:
+        observation = self.observation
+        status: dict[str, Any] = {
+            "endpoint": {"host": self._host, "port": self._engine.port} if observation.engine is not None else None,
+            "binding": {"name": binding_name(self._name)},
+            "capacity": claim_state(observation.claim).capacity if observation.claim is not None else None,
+        }
+        newest = newest_ready(observation.snapshots)
+        if newest is not None:
+            status["lastSnapshot"] = {"name": newest["metadata"]["name"], "time": newest["status"]["capturedAt"]}
+        content = observation.answer.content if observation.answer is not None else None
+        if content is None:
+            before = observation.manifest.get("status") or {}
+            return {**status, **{key: before.get(key) for key in ("version", "databases", "branches", "branchCount")}}
+        own = [state for state in content.branches if state.database == content.database]
+        return {
+            **status,
+            "version": content.engine_version,
+            "databases": [content.database, *(name for name in content.databases if name != content.database)][
+                :MAX_LISTED
+            ],
+            "branches": [
+                {"name": state.branch, "head": state.head, "workingRoot": state.working_root}
+                for state in own[:MAX_LISTED]
+            ],
+            "branchCount": len(own),
+        }
+
+
+def _same_binding(observed: Manifest, desired: Manifest) -> bool:
+    return bool(observed.get("data") == desired["data"])
+
+
+def newest_ready(snapshots: tuple[Manifest, ...]) -> Manifest | None:
+    """Return the DataSnapshot that holds the youngest point in time and is ready, or None."""
+    ready = [entry for entry in snapshots if is_true(entry, "Ready") and (entry.get("status") or {}).get("capturedAt")]
+    return max(ready, key=lambda entry: str(entry["status"]["capturedAt"]), default=None)

@@ -1,0 +1,170 @@
+"""How a plan is put together: facts one after another, each with what it takes to make it true.
+
+A step looks at the observation, adds to the draft what is missing, and returns a ``Fact``; the first fact that does not hold ends the chain. So every
+plan reads as a list of named facts, and a status always says which of them is being waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from coppice.core.compare import covers
+from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
+from coppice.manifests.meta import Owner, is_owned
+from coppice.reconcile.observed import condition, is_deleting
+
+READY = "Ready"
+STALLED = "Stalled"
+RECONCILING = "Reconciling"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One condition: whether it holds and why. ``stalled``: waiting does not help, somebody must act (the message says how)."""
+
+    type: str
+    holds: bool
+    reason: str
+    message: str
+    stalled: bool = False
+    retry_after: float | None = None
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """Return the fact as a Kubernetes condition."""
+        return _condition(self.type, self.holds, self.reason, self.message)
+
+
+def holds(kind: str, reason: str, message: str) -> Fact:
+    """Return a fact that holds."""
+    return Fact(kind, holds=True, reason=reason, message=message)
+
+
+def waits(kind: str, reason: str, message: str, *, retry_after: float | None = None) -> Fact:
+    """Return a fact that time, or an event, will make true."""
+    return Fact(kind, holds=False, reason=reason, message=message, retry_after=retry_after)
+
+
+def stalls(kind: str, reason: str, message: str, *, retry_after: float | None = 300.0) -> Fact:
+    """Return a fact that somebody must make true; it is looked at again from time to time all the same."""
+    return Fact(kind, holds=False, reason=reason, message=message, stalled=True, retry_after=retry_after)
+
+
+def _condition(kind: str, value: bool | None, reason: str, message: str) -> dict[str, str]:  # noqa: FBT001
+    status = "Unknown" if value is None else str(value)
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+@dataclass(slots=True)
+class Draft:
+    """A plan in the making, for one object."""
+
+    manifest: Manifest
+    now: datetime
+    facts: list[Fact] = field(default_factory=list)
+    create: list[Manifest] = field(default_factory=list)
+    apply: list[Manifest] = field(default_factory=list)
+    calls: list[EngineCall] = field(default_factory=list)
+    delete: list[Ref] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def owner(self) -> Owner:
+        """Return the identity of the object that is being reconciled."""
+        return Owner.of(self.manifest)
+
+    def make_once(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
+        """Plan an object that is never changed once it is there; return why it cannot be had, or None."""
+        if observed is None:
+            self.create.append(desired)
+            return None
+        return self._not_ours(observed, kind)
+
+    def keep(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
+        """Plan an object that is kept as it should be; return why it cannot be had, or None."""
+        if observed is None:
+            self.create.append(desired)
+            return None
+        problem = self._not_ours(observed, kind)
+        if problem is None and not covers(observed, desired):
+            self.apply.append(with_uid(desired, observed))
+        return problem
+
+    def drop(self, observed: Manifest | None) -> None:
+        """Plan the deletion of an object of ours that is not needed any more."""
+        if observed is not None and is_owned(observed, self.owner.uid) and not is_deleting(observed):
+            self.delete.append(Ref.of(observed))
+
+    def _not_ours(self, observed: Manifest, kind: str) -> Fact | None:
+        name = f"{observed['kind']} {observed['metadata']['name']}"
+        if not is_owned(observed, self.owner.uid):
+            return stalls(
+                kind,
+                "NameConflict",
+                f"{name} exists and was not made for this object: rename or delete one of the two",
+                retry_after=60,
+            )
+        if is_deleting(observed):
+            return waits(kind, "BeingDeleted", f"{name} is being deleted and will be made anew", retry_after=2)
+        return None
+
+    def finish(self, types: Sequence[str], status: Mapping[str, Any], *, requeue_after: float | None = None) -> Plan:
+        """Return the plan with its status: a condition for each of ``types``, Ready, and the two that kstatus reads (Stalled, Reconciling)."""
+        summary = self._summary()
+        conditions = [*self._conditions(types), *_summary_conditions(summary)]
+        waits_for = [fact.retry_after for fact in self.facts if not fact.holds and fact.retry_after is not None]
+        delays = [*waits_for, *([] if requeue_after is None else [requeue_after])]
+        return Plan(
+            calls=tuple(self.calls),
+            create=tuple(self.create),
+            apply=tuple(self.apply),
+            delete=tuple(self.delete),
+            status={**status, "conditions": conditions},
+            events=(*self.events, *self._transition(summary)),
+            requeue_after=min(delays) if delays else None,
+        )
+
+    def _summary(self) -> Fact:
+        for fact in self.facts:
+            if not fact.holds:
+                return replace(fact, type=READY)
+        return holds(READY, "Ready", self.facts[-1].message if self.facts else "")
+
+    def _conditions(self, types: Sequence[str]) -> list[dict[str, str]]:
+        by_type = {fact.type: fact for fact in self.facts}
+        return [
+            by_type[kind].condition
+            if kind in by_type
+            else _condition(kind, None, "Pending", "not looked at before the conditions above hold")
+            for kind in types
+        ]
+
+    def _transition(self, summary: Fact) -> tuple[Event, ...]:
+        before = condition(self.manifest, READY)
+        if before is not None and before["reason"] == summary.reason and before["status"] == str(summary.holds):
+            return ()
+        return (Event(summary.reason, summary.message, "Warning" if summary.stalled else "Normal"),)
+
+
+def _summary_conditions(summary: Fact) -> list[dict[str, str]]:
+    working = not summary.holds and not summary.stalled
+    return [
+        summary.condition,
+        _condition(STALLED, summary.stalled, summary.reason, summary.message if summary.stalled else ""),
+        _condition(RECONCILING, working, summary.reason, summary.message if working else ""),
+    ]
+
+
+def with_uid(desired: Manifest, observed: Manifest) -> dict[str, Any]:
+    """Return ``desired`` bound to the identity of ``observed``, so that applying it can neither hit another object nor make one."""
+    metadata = {**desired["metadata"], "uid": observed["metadata"]["uid"]}
+    return {**desired, "metadata": metadata}
+
+
+def condemned(manifest: Manifest, refs: Sequence[Ref], *, message: str) -> Plan:
+    """Return the plan of an object under deletion that still has something to remove."""
+    entry = _condition(READY, value=False, reason="Deleting", message=message)
+    return Plan(delete=tuple(refs), status={**(manifest.get("status") or {}), "conditions": [entry]}, requeue_after=2)

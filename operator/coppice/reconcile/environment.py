@@ -1,0 +1,31 @@
+"""What the administrator has set for all objects: which engines there are, which images run them, and the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from coppice.engines.base import Engine
+from coppice.manifests.pod import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Settings as plan functions see them.
+
+    ``images``: by engine, then by the version as users write it. ``server`` is what a server gets where neither store nor profile says.
+    ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept.
+    """
+
+    engines: Mapping[str, Engine]
+    images: Mapping[str, Mapping[str, str]]
+    operator_namespace: str
+    server: Resources
+    idle: timedelta
+    longest: timedelta
+    undo: timedelta
+
+    def image(self, engine: str, version: str) -> str | None:
+        """Return the image for an engine's version, or None if the administrator offers none."""
+        return self.images.get(engine, {}).get(version)

@@ -1,0 +1,159 @@
+"""Tiny pure parsers: what an object in the cluster means for a plan. The only place that digs through the JSON of foreign kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from coppice.core.plan import Manifest
+
+_HOPELESS_WAITS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"}
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return an RFC 3339 time, or None for none or nonsense."""
+    if not text:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+
+
+def format_time(moment: datetime) -> str:
+    """Return a time as Kubernetes writes it: RFC 3339, UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def created_at(manifest: Manifest) -> datetime:
+    """Return when the API server made the object (whole seconds, rounded down)."""
+    moment = parse_time(manifest["metadata"].get("creationTimestamp"))
+    if moment is None:
+        raise ValueError(f"{manifest['kind']} {manifest['metadata']['name']} has no creationTimestamp")
+    return moment
+
+
+def is_deleting(manifest: Manifest) -> bool:
+    """Return whether deletion of the object has been asked for."""
+    return manifest["metadata"].get("deletionTimestamp") is not None
+
+
+def annotation(manifest: Manifest, key: str) -> str | None:
+    """Return an annotation's value, or None."""
+    value = (manifest["metadata"].get("annotations") or {}).get(key)
+    return None if value is None else str(value)
+
+
+def label(manifest: Manifest, key: str) -> str | None:
+    """Return a label's value, or None."""
+    value = (manifest["metadata"].get("labels") or {}).get(key)
+    return None if value is None else str(value)
+
+
+def condition(manifest: Manifest, kind: str) -> Mapping[str, Any] | None:
+    """Return a condition of an object's status by type, or None."""
+    for entry in (manifest.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == kind:
+            return dict(entry)
+    return None
+
+
+def is_true(manifest: Manifest, kind: str) -> bool:
+    """Return whether a condition is True for the generation that stands in the object now."""
+    entry = condition(manifest, kind)
+    return entry is not None and entry.get("status") == "True"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimState:
+    """A claim: whether it has a volume, how large it is, and of which class."""
+
+    bound: bool
+    lost: bool
+    capacity: str | None
+    storage_class: str | None
+    volume: str | None
+
+
+def claim_state(manifest: Manifest) -> ClaimState:
+    """Parse a PersistentVolumeClaim."""
+    status = manifest.get("status") or {}
+    spec = manifest["spec"]
+    return ClaimState(
+        bound=status.get("phase") == "Bound",
+        lost=status.get("phase") == "Lost",
+        capacity=(status.get("capacity") or {}).get("storage") or spec["resources"]["requests"]["storage"],
+        storage_class=spec.get("storageClassName"),
+        volume=spec.get("volumeName"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSnapshotState:
+    """A VolumeSnapshot. ``captured_at``: the point in time is fixed; ``ready``: it can be restored; they may be minutes apart."""
+
+    captured_at: datetime | None
+    ready: bool
+    restore_size: str | None
+    error: str | None
+    content: str | None
+
+
+def volume_snapshot_state(manifest: Manifest) -> VolumeSnapshotState:
+    """Parse a VolumeSnapshot."""
+    status = manifest.get("status") or {}
+    return VolumeSnapshotState(
+        captured_at=parse_time(status.get("creationTime")) if status.get("boundVolumeSnapshotContentName") else None,
+        ready=status.get("readyToUse") is True,
+        restore_size=status.get("restoreSize"),
+        error=(status.get("error") or {}).get("message"),
+        content=status.get("boundVolumeSnapshotContentName"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """A Pod. ``trouble`` is a sentence when it waits for something that time alone will not mend; ``exit_code`` is set once it has ended for good."""
+
+    ip: str | None
+    ready: bool
+    running: bool
+    succeeded: bool
+    failed: bool
+    trouble: str | None
+
+
+def pod_state(manifest: Manifest) -> PodState:
+    """Parse a Pod."""
+    status = manifest.get("status") or {}
+    phase = status.get("phase")
+    ready = any(
+        entry.get("type") == "Ready" and entry.get("status") == "True" for entry in status.get("conditions") or ()
+    )
+    engine = status.get("containerStatuses") or [{}]
+    return PodState(
+        ip=status.get("podIP"),
+        ready=ready,
+        running="running" in (engine[0].get("state") or {}),
+        succeeded=phase == "Succeeded",
+        failed=phase == "Failed",
+        trouble=_trouble(status),
+    )
+
+
+def _trouble(status: Mapping[str, Any]) -> str | None:
+    for entry in status.get("conditions") or ():
+        if entry.get("type") == "PodScheduled" and entry.get("status") == "False":
+            return f"not scheduled: {entry.get('message', 'no reason given')}"
+    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason")
+        if reason in _HOPELESS_WAITS:
+            return f"container {container['name']}: {reason}: {waiting.get('message', '')}".rstrip(": ")
+        ended = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode", 0) != 0 and "running" not in (container.get("state") or {}):
+            return f"container {container['name']} ended with exit code {ended['exitCode']}; see its log"
+    return None

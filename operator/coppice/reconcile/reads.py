@@ -1,0 +1,81 @@
+"""Reads that several kinds need."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coppice.core.plan import EngineCall, Manifest, ServerRef
+from coppice.engines.base import Content, Endpoint, Engine, EngineError
+from coppice.kube.client import KubeReader
+from coppice.kube.errors import NotFoundError
+from coppice.manifests.secret import read_secret
+from coppice.reconcile.classes import ClusterClasses
+from coppice.reconcile.observed import is_deleting, pod_state
+
+
+async def read_classes(reader: KubeReader) -> ClusterClasses:
+    """Return the cluster's storage and snapshot classes."""
+    storage = await reader.list("StorageClass")
+    try:
+        snapshot = tuple(await reader.list("VolumeSnapshotClass"))
+    except NotFoundError:
+        return ClusterClasses(tuple(storage), None)
+    return ClusterClasses(tuple(storage), snapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server's Pod and Secret, as far as they are there."""
+
+    pod: Manifest | None
+    secret: Manifest | None
+
+    def endpoint(self, engine: Engine) -> Endpoint | None:
+        """Return where to log in as administrator, or None while there is no running Pod or no Secret."""
+        if self.pod is None or self.secret is None or is_deleting(self.pod):
+            return None
+        state = pod_state(self.pod)
+        if state.ip is None or not state.running:
+            return None
+        return Endpoint(state.ip, engine.port, engine.admin_user, self.credentials["admin-password"])
+
+    @property
+    def credentials(self) -> Mapping[str, str]:
+        """Return the values of the Secret; empty without one."""
+        return read_secret(self.secret) if self.secret is not None else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said when it was asked what it holds: content, or the error instead."""
+
+    content: Content | None = None
+    error: EngineError | None = None
+
+
+async def ask(engine: Engine, endpoint: Endpoint | None, *, database: str | None = None) -> Answer | None:
+    """Return a server's answer, or None if there is nobody to ask yet."""
+    if endpoint is None:
+        return None
+    try:
+        return Answer(content=await engine.inspect(endpoint, database=database))
+    except EngineError as error:
+        return Answer(error=error)
+
+
+def ensure_app_user(engine_name: str, engine: Engine, server: ServerRef, database: str) -> EngineCall:
+    """Return the call that gives applications a login of their own on a server, with the password in the server's Secret."""
+    return EngineCall(
+        engine=engine_name,
+        target=server,
+        action="ensure-app-user",
+        arguments={"username": engine.app_user, "database": database},
+        secret_arguments={"password": "app-password"},
+    )
+
+
+async def get_each(reader: KubeReader, namespace: str | None, *wanted: tuple[str, str]) -> list[Manifest | None]:
+    """Return several objects of one namespace, given by kind and name, in the order asked for; None for each that is not there."""
+    return list(await gather(*(reader.get(kind, name, namespace) for kind, name in wanted)))

@@ -1,0 +1,118 @@
+"""When a store's next scheduled snapshot is due, and which snapshots are no longer kept. Pure.
+
+Only DataSnapshots that the operator made itself are ever dropped; one that a user made stays until the user deletes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from croniter import croniter
+
+from coppice.api.v1alpha1 import API_VERSION, DataStore
+from coppice.core import labels
+from coppice.core.names import sequence_name, sequence_of
+from coppice.core.plan import Manifest, Ref
+from coppice.manifests.meta import Owner, build_metadata
+from coppice.reconcile.observed import created_at, is_deleting, is_true, label
+
+SCHEDULE = "schedule"
+CLONE = "clone"
+GRACE = timedelta(minutes=10)
+"""A snapshot younger than this is never dropped: a clone may just be on its way from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLine:
+    """A store and all its DataSnapshots. ``ready``: the store is in a state to be snapshotted."""
+
+    manifest: Manifest
+    store: DataStore
+    snapshots: Sequence[Manifest]
+    now: datetime
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPlan:
+    """What to make and drop now, and in how many seconds the next snapshot is due (None without a schedule)."""
+
+    create: tuple[Manifest, ...]
+    delete: tuple[Ref, ...]
+    next_in: float | None
+
+
+def next_number(snapshots: Sequence[Manifest], store: str) -> int:
+    """Return the number of the next snapshot of a store: one more than the highest there is."""
+    numbers = [sequence_of(entry["metadata"]["name"], store) for entry in snapshots]
+    return max((number for number in numbers if number is not None), default=0) + 1
+
+
+def build_data_snapshot(store: Manifest, number: int, purpose: str) -> dict[str, Any]:
+    """Return the store's n-th DataSnapshot. Its name is the compare-and-set: of two that make the same number, one finds it taken."""
+    name = store["metadata"]["name"]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "DataSnapshot",
+        "metadata": build_metadata(
+            sequence_name(name, number),
+            Owner.of(store),
+            labels={labels.STORE: name, labels.PURPOSE: purpose},
+            owned=False,
+        ),
+        "spec": {"store": {"name": name}},
+    }
+
+
+def plan_snapshots(line: SnapshotLine) -> SnapshotPlan:
+    """Return the snapshots to make and drop."""
+    dropped = tuple(Ref.of(entry) for entry in _not_kept(line))
+    schedule = line.store.spec.snapshots.schedule
+    if schedule is None:
+        return SnapshotPlan((), dropped, None)
+    due = _due(line, schedule)
+    if due > line.now or not line.ready:
+        return SnapshotPlan((), dropped, max((due - line.now).total_seconds(), 1.0))
+    made = build_data_snapshot(line.manifest, next_number(line.snapshots, line.store.metadata.name), SCHEDULE)
+    return SnapshotPlan((made,), dropped, 1.0)
+
+
+def _due(line: SnapshotLine, schedule: str) -> datetime:
+    scheduled = [created_at(entry) for entry in line.snapshots if label(entry, labels.PURPOSE) == SCHEDULE]
+    since = max(scheduled, default=line.store.metadata.creation_timestamp or line.now)
+    due: datetime = croniter(schedule, since).get_next(datetime)
+    return due
+
+
+def _not_kept(line: SnapshotLine) -> list[Manifest]:
+    made = sorted(
+        (entry for entry in line.snapshots if label(entry, labels.PURPOSE) in {SCHEDULE, CLONE}),
+        key=created_at,
+        reverse=True,
+    )
+    ready = [entry for entry in made if is_true(entry, "Ready")]
+    kept = _kept(line, ready)
+    newest_failed = line.now - GRACE
+    return [
+        entry
+        for entry in made
+        if id(entry) not in kept and created_at(entry) < newest_failed and not is_deleting(entry)
+    ]
+
+
+def _kept(line: SnapshotLine, newest_first: Sequence[Manifest]) -> set[int]:
+    keep = line.store.spec.snapshots.keep
+    kept = {id(entry) for entry in newest_first[: keep.last]}
+    kept |= _newest_of_each(newest_first, keep.hourly, lambda moment: moment.strftime("%Y-%m-%dT%H"))
+    kept |= _newest_of_each(newest_first, keep.daily, lambda moment: moment.strftime("%Y-%m-%d"))
+    return kept
+
+
+def _newest_of_each(newest_first: Sequence[Manifest], count: int, period: Callable[[datetime], str]) -> set[int]:
+    newest: dict[str, int] = {}
+    for entry in newest_first:
+        newest.setdefault(period(created_at(entry)), id(entry))
+    return set(list(newest.values())[:count])
