@@ -18,8 +18,8 @@ import yaml
 
 from coppice.kube.resources import RESOURCES, Resource
 
-CHART = Path(__file__).parent / "coppice"
-CRDS = Path(__file__).parent.parent / "crds"
+CHART = Path(__file__).resolve().parent / "coppice"
+CRDS = Path(__file__).resolve().parent.parent / "crds"
 GROUP = "coppice.dev"
 
 READ = ("get", "list", "watch")

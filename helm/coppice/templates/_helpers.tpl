@@ -77,7 +77,7 @@ readOnlyRootFilesystem: true
 
 {{/* The API rate flags of a sidecar: raised, or upstream's own defaults. */}}
 {{- define "coppice.fastFlags" -}}
-{{- if and .Values.local.enabled .Values.local.fast }}
+{{- if and .Values.local.enabled .Values.local.fast -}}
 - --kube-api-qps=500
 - --kube-api-burst=1000
 - --retry-interval-start=100ms
