@@ -42,6 +42,14 @@ CAPTURED_AT: Final = f"{PREFIX}/captured-at"
 VERSION: Final = f"{PREFIX}/version"
 """On a clone's claim: the resolved version it is made for, as JSON."""
 
+RESET_TOKEN: Final = f"{PREFIX}/reset"
+REVISION_TOKEN: Final = f"{PREFIX}/revision"
+"""On a clone's claim: the reset request and the revision it was made for, so that neither is acted upon twice."""
+ENGINE: Final = f"{PREFIX}/engine"
+"""On a claim: which engine wrote what is on it."""
+STORE_UID: Final = f"{PREFIX}/store-uid"
+"""On a raw VolumeSnapshot: the DataStore it was taken of; one recreated under the same name is another."""
+
 FINALIZER: Final = f"{PREFIX}/cleanup"
 
 RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"

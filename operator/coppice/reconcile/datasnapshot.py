@@ -346,7 +346,7 @@ class _SnapshotPlan:
             draft.owner,
             claim=source,
             snapshot_class=self._chosen().snapshot_class,
-            annotations={f"{labels.PREFIX}/store-uid": self._store.metadata.uid},
+            annotations={labels.STORE_UID: self._store.metadata.uid},
         )
         raw = self.observation.raw
         problem = draft.make_once(desired, raw, CAPTURED)
@@ -354,7 +354,7 @@ class _SnapshotPlan:
             return problem
         if raw is None:
             return waits(CAPTURED, "Capturing", f"the volume of claim {source} is being captured")
-        if annotation(raw, f"{labels.PREFIX}/store-uid") != self._store.metadata.uid:
+        if annotation(raw, labels.STORE_UID) != self._store.metadata.uid:
             return stalls(
                 CAPTURED,
                 "StoreReplaced",

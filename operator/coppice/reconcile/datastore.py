@@ -321,7 +321,7 @@ class _StorePlan:
                 size=self.store.spec.managed.storage.size,
                 storage_class=choice.storage_class,
                 labels={labels.STORE: self._name},
-                annotations={f"{labels.PREFIX}/engine": self.store.spec.engine},
+                annotations={labels.ENGINE: self.store.spec.engine},
                 owned=False,
             )
         )
@@ -329,7 +329,7 @@ class _StorePlan:
     def _take_over(self, draft: Draft, desired: Manifest, observed: Manifest) -> Fact | None:
         """Make a claim of an earlier store of this name ours; grow it where a larger size is asked for."""
         name = observed["metadata"]["name"]
-        engine = annotation(observed, f"{labels.PREFIX}/engine")
+        engine = annotation(observed, labels.ENGINE)
         if label(observed, labels.STORE) != self._name or label(observed, labels.OWNER_NAME) != self._name:
             return stalls(
                 STORAGE,

@@ -233,6 +233,12 @@ class DataCloneStatus(ObservedStatus):
     previous: PreviousCopy | None = Field(default=None, description="The copy before the last reset, while it is kept.")
     expires_at: Time | None = Field(default=None, description="When the lease ends if nothing happens.")
     last_activity_at: Time | None = Field(default=None, description="When the clone was last used.")
+    activity: Text | None = Field(
+        default=None, description="An opaque mark of what the server had been asked when it was last looked at."
+    )
+    renewed_at: Time | None = Field(
+        default=None, description="When somebody last asked for the clone: its creation, an extension or a new revision."
+    )
     own_bytes: Annotated[Count, Field(json_schema_extra={"format": "int64"})] | None = Field(
         default=None, description="Bytes the clone holds of its own, where the storage driver tells."
     )

@@ -1,0 +1,183 @@
+"""Which snapshot a clone is made from. Pure.
+
+The promise: a clone of a branch holds everything that was acknowledged before the clone was asked for, or, with ``maxAge``, before that long ago. A
+snapshot keeps it if it was captured late enough, or if the branch has not moved since. If there is none, the next one of the store's line is made, and
+everybody who asked before it is captured shares it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from coppice.api.v1alpha1 import CloneFrom, DataSnapshot
+from coppice.core.durations import parse_duration
+from coppice.core.plan import Manifest
+from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
+from coppice.reconcile.observed import condition, created_at, is_deleting, is_true
+
+CLOCK_STEP = timedelta(seconds=1)
+"""The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
+FAILURE_PAUSE = timedelta(seconds=60)
+"""How long a failed snapshot keeps the next one from being tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a clone asks for. ``live`` is what the store's server says the reference names now, if it was asked.
+
+    ``holding`` are the names of the snapshots from which the live version's commit can be reached. ``raw``: unmasked data are allowed.
+    """
+
+    source: CloneFrom
+    asked_at: datetime
+    now: datetime
+    store_uid: str
+    raw: bool
+    live: Version | EngineError | None
+    holding: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The snapshot to clone, and the version the clone must come up with."""
+
+    snapshot: DataSnapshot
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSnapshot:
+    """No snapshot fits: make the store's next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do yet; ``reason`` and ``message`` say why. ``stalled``: somebody must act."""
+
+    reason: str
+    message: str
+    stalled: bool = False
+
+
+Choice = Chosen | MakeSnapshot | Wait
+
+
+def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
+    """Return what to do about a snapshot for a clone."""
+    if wanted.source.snapshot is not None:
+        return _named(wanted, snapshots, wanted.source.snapshot)
+    known = [entry for entry in snapshots if not is_deleting(entry)]
+    ready = [parsed for parsed in (_parse_ready(entry) for entry in known) if parsed is not None]
+    usable = [entry for entry in ready if entry.status.store_uid == wanted.store_uid]
+    if not wanted.raw:
+        usable = [entry for entry in usable if entry.status.data == "Masked"]
+    for snapshot in sorted(usable, key=lambda entry: entry.status.captured_at or wanted.now, reverse=True):
+        version = _version_in(wanted, snapshot)
+        if version is not None:
+            return Chosen(snapshot, version)
+    return _none_fits(wanted, known)
+
+
+def _parse_ready(manifest: Manifest) -> DataSnapshot | None:
+    snapshot = DataSnapshot.parse(manifest) if is_true(manifest, "Ready") else None
+    return snapshot if isinstance(snapshot, DataSnapshot) and snapshot.status.prepared is not None else None
+
+
+def _named(wanted: Wanted, snapshots: Sequence[Manifest], name: str) -> Choice:
+    found = next((entry for entry in snapshots if entry["metadata"]["name"] == name), None)
+    if found is None or is_deleting(found):
+        return Wait(
+            "SnapshotNotFound", f"there is no DataSnapshot {name} of this store: correct the name", stalled=True
+        )
+    snapshot = _parse_ready(found)
+    if snapshot is None:
+        return Wait("SnapshotNotReady", f"waits for DataSnapshot {name}; see its conditions")
+    if not wanted.raw and snapshot.status.data != "Masked":
+        return _masked_only()
+    status = snapshot.status
+    version = _recorded(snapshot, status.default_branch or "")
+    if version is None:
+        return Wait(
+            "SnapshotUnusable",
+            f"DataSnapshot {name} does not say what its default branch holds: make another",
+            stalled=True,
+        )
+    return Chosen(snapshot, version)
+
+
+def _masked_only() -> Wait:
+    return Wait(
+        "MaskedOnly",
+        "the grant gives masked data only and the store has no masked snapshot: ask its owners for one, or for a grant with data: Raw",
+        stalled=True,
+    )
+
+
+def _recorded(snapshot: DataSnapshot, branch: str) -> Version | None:
+    """Return the state of a branch as preparation found it in the snapshot."""
+    for entry in snapshot.status.branches:
+        if entry.database == snapshot.status.database and entry.branch == branch:
+            return Version(entry.database, branch, entry.head, entry.working_root or "")
+    return None
+
+
+def _version_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
+    """Return the version a clone of this snapshot would have, or None if the snapshot does not keep the promise."""
+    branch = wanted.source.branch
+    if branch is None:
+        return _commit_in(wanted, snapshot)
+    recorded = _recorded(snapshot, branch)
+    captured = snapshot.status.captured_at
+    if recorded is None or captured is None:
+        return None
+    unmoved = isinstance(wanted.live, Version) and _same_data(wanted.live, recorded)
+    return recorded if unmoved or captured >= _oldest_allowed(wanted) else None
+
+
+def _same_data(one: Version, other: Version) -> bool:
+    return (one.database, one.head, one.working_root) == (other.database, other.head, other.working_root)
+
+
+def _oldest_allowed(wanted: Wanted) -> datetime:
+    if wanted.source.max_age is not None:
+        return wanted.now - parse_duration(wanted.source.max_age)
+    return wanted.asked_at + CLOCK_STEP
+
+
+def _commit_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
+    """A tag, commit or time: any snapshot that holds the commit, or that was captured after we knew of it."""
+    if not isinstance(wanted.live, Version):
+        return None
+    captured = snapshot.status.captured_at
+    later = captured is not None and captured >= wanted.asked_at + CLOCK_STEP
+    return wanted.live if later or snapshot.metadata.name in wanted.holding else None
+
+
+def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
+    if isinstance(wanted.live, UnknownVersionError):
+        return Wait("UnknownVersion", f"{wanted.live}: correct spec.from by making this DataClone anew", stalled=True)
+    if not isinstance(wanted.live, Version):
+        detail = "" if wanted.live is None or isinstance(wanted.live, UnreachableError) else f": {wanted.live}"
+        return Wait("StoreNotReady", f"no snapshot fits and the store's server does not answer yet{detail}")
+    if not wanted.raw:
+        return _masked_only()
+    on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready")]
+    failed = [entry for entry in on_the_way if _has_failed(entry)]
+    pending = [entry for entry in on_the_way if not _has_failed(entry)]
+    if pending:
+        newest = max(pending, key=created_at)
+        return Wait("SnapshotPending", f"waits for DataSnapshot {newest['metadata']['name']}; see its conditions")
+    if failed and wanted.now - max(created_at(entry) for entry in failed) < FAILURE_PAUSE:
+        newest = max(failed, key=created_at)
+        return Wait(
+            "SnapshotFailed",
+            f"DataSnapshot {newest['metadata']['name']} failed: see its conditions; another is tried in a minute",
+        )
+    return MakeSnapshot()
+
+
+def _has_failed(manifest: Manifest) -> bool:
+    stalled = condition(manifest, "Stalled")
+    return stalled is not None and stalled["status"] == "True"

@@ -1,0 +1,954 @@
+"""DataClone: a running copy of a store, made from a prepared snapshot, with credentials of its own (design: "From apply to bound").
+
+Facts in order: the source may be used, a snapshot keeps the promise, the volume is there, the server answers with the state that was asked for, and only
+then is the binding written. A reset or refresh goes through the same facts with the next copy, beside the one that serves.
+"""
+
+from __future__ import annotations
+
+from asyncio import gather
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnRevision, Power, Refresh, Verb
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.names import child, digest
+from coppice.core.plan import Manifest, Plan, Ref, ServerRef
+from coppice.engines.base import (
+    Activity,
+    CloneServer,
+    CommitPolicy,
+    Content,
+    Endpoint,
+    Engine,
+    EngineError,
+    LoginRefusedError,
+    UnreachableError,
+    Version,
+)
+from coppice.kube.client import KubeReader
+from coppice.kube.errors import KubeError
+from coppice.manifests.network import build_policy, build_service
+from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.secret import build_binding_secret, build_engine_secret
+from coppice.manifests.storage import Claim, build_alias_content, build_alias_snapshot, build_claim
+from coppice.reconcile.access import Source, read_source, source_problem
+from coppice.reconcile.choice import Choice, Chosen, MakeSnapshot, Wait, Wanted, choose
+from coppice.reconcile.copies import Copy, Origin, copy_name, find_copies, serving_copy
+from coppice.reconcile.databranch import reference_of
+from coppice.reconcile.datasnapshot import larger
+from coppice.reconcile.datastore import claim_name
+from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
+from coppice.reconcile.observed import (
+    annotation,
+    claim_state,
+    created_at,
+    format_time,
+    is_deleting,
+    is_true,
+    parse_time,
+    pod_state,
+    volume_snapshot_state,
+)
+from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each
+from coppice.reconcile.schedule import CLONE, build_data_snapshot, next_number
+
+SOURCE = "SourceReady"
+SNAPSHOT = "SnapshotReady"
+VOLUME = "VolumeReady"
+ENGINE = "EngineReady"
+TYPES = (SOURCE, SNAPSHOT, VOLUME, ENGINE)
+LOOK_PERIOD = 60.0
+"""Seconds between two looks at a clone that is well."""
+HOLDING_LIMIT = 3
+"""How many of the newest snapshots are asked whether they hold a commit; with none, a new one is made."""
+GRACE_SECONDS = 5
+
+
+def engine_secret_name(clone: str) -> str:
+    """Return the name of the Secret that opens a clone's server to the operator."""
+    return child(clone, "engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where the storage backend keeps a prepared snapshot."""
+
+    driver: str
+    handle: str
+    snapshot_class: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloneObservation:
+    """A DataClone and everything around it."""
+
+    manifest: Manifest
+    now: datetime
+    clone: DataClone | InvalidResource
+    source: Source | None = None
+    store_claim: Manifest | None = None
+    storage_class: Manifest | None = None
+    snapshots: tuple[Manifest, ...] = ()
+    live: Version | EngineError | None = None
+    choice: Choice | None = None
+    handle: Handle | None = None
+    others: int | None = None
+    copies: tuple[Copy, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    secret: Manifest | None = None
+    binding: Manifest | None = None
+    service: Manifest | None = None
+    policy: Manifest | None = None
+    alias_snapshots: tuple[Manifest, ...] = ()
+    alias_contents: tuple[Manifest, ...] = ()
+    answer: Answer | None = None
+    activity: Activity | EngineError | None = None
+    fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DataCloneReconciler:
+    """Keeps DataClones as their specifications say."""
+
+    environment: Environment
+    kind: str = "DataClone"
+
+    async def observe(self, reader: KubeReader, key: Key, now: datetime) -> CloneObservation | None:
+        """Read the clone, its source, its copies, and what the servers say."""
+        manifest = await reader.get("DataClone", key.name, key.namespace)
+        if manifest is None:
+            return None
+        clone = DataClone.parse(manifest)
+        if isinstance(clone, InvalidResource):
+            return CloneObservation(manifest, now, clone)
+        seen = await self._observe_children(reader, CloneObservation(manifest, now, clone), clone)
+        if is_deleting(manifest):
+            return seen
+        source = await read_source(
+            reader, self.environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE
+        )
+        seen = replace(seen, source=source)
+        seen = await self._observe_server(seen, clone)
+        return await self._observe_source(reader, seen, clone, source)
+
+    async def _observe_children(self, reader: KubeReader, seen: CloneObservation, clone: DataClone) -> CloneObservation:
+        name, namespace, uid = clone.metadata.name, clone.metadata.namespace, clone.metadata.uid
+        mine = {labels.OWNER_UID: uid}
+        names, claims, pods = await gather(
+            get_each(
+                reader,
+                namespace,
+                ("Secret", engine_secret_name(name)),
+                ("Secret", secret_name(clone)),
+                ("Service", service_name(clone)),
+                ("NetworkPolicy", name),
+            ),
+            reader.list("PersistentVolumeClaim", namespace, mine),
+            reader.list("Pod", namespace, mine),
+        )
+        secret, binding, service, policy = names
+        seen = replace(
+            seen,
+            copies=find_copies(claims, pods),
+            pods=tuple(pods),
+            secret=secret,
+            binding=binding,
+            service=service,
+            policy=policy,
+        )
+        if not is_foreign(clone):
+            return seen
+        snapshots, contents = await gather(
+            reader.list("VolumeSnapshot", namespace, mine), reader.list("VolumeSnapshotContent", None, mine)
+        )
+        return replace(seen, alias_snapshots=tuple(snapshots), alias_contents=tuple(contents))
+
+    async def _observe_server(self, seen: CloneObservation, clone: DataClone) -> CloneObservation:
+        copy = seen.copies[-1] if seen.copies else None
+        engine = self.environment.engines.get(copy.origin.engine) if copy is not None else None
+        if copy is None or engine is None:
+            return seen
+        endpoint = Server(copy.pod, seen.secret).endpoint(engine)
+        if endpoint is None:
+            return seen
+        if serving_copy(seen.copies, seen.binding) is copy and not _needs_proof(seen, clone):
+            return replace(seen, activity=await _activity(engine, endpoint))
+        return replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+
+    async def _observe_source(
+        self, reader: KubeReader, seen: CloneObservation, clone: DataClone, source: Source
+    ) -> CloneObservation:
+        """Ask the store only where a new copy may be due; a clone that is well costs its store nothing."""
+        if seen.source is None or source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
+            return seen
+        target = target_of(seen, clone)
+        follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE
+        if target.copy is not None and is_bound(target.copy) and not follows:
+            return seen
+        live = await _resolve(source, clone)
+        seen = replace(seen, live=live)
+        target = target_of(seen, clone)
+        if target.copy is not None and is_bound(target.copy):
+            return seen
+        snapshots, store_claim = await gather(
+            reader.list("DataSnapshot", source.namespace),
+            reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace),
+        )
+        own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == source.name)
+        seen = replace(seen, snapshots=own, store_claim=store_claim)
+        storage_class = claim_state(store_claim).storage_class if store_claim is not None else None
+        if storage_class is not None:
+            seen = replace(seen, storage_class=await reader.get("StorageClass", storage_class))
+        if target.copy is None:
+            holding = await _holding(source, clone, own, live)
+            seen = replace(seen, choice=choose(_wanted(seen, clone, source, holding), own))
+        if is_foreign(clone):
+            seen = replace(seen, handle=await _read_handle(reader, seen, source))
+            seen = await self._count_others(reader, seen, clone, source)
+        return replace(seen, fresh_credentials=source.engine.credentials({}) if source.engine is not None else {})
+
+    async def _count_others(
+        self, reader: KubeReader, seen: CloneObservation, clone: DataClone, source: Source
+    ) -> CloneObservation:
+        """Count the clones that live under the grant and come before this one; only where the grant has a cap and this clone is new."""
+        caps = source.terms.max_clones if source.terms is not None else None
+        if caps is None or (caps.per_namespace is None and caps.total is None) or seen.copies:
+            return seen
+        everything = await reader.list("DataClone")
+        return replace(seen, others=_over_cap(seen, clone, source, everything))
+
+    def plan(self, observation: CloneObservation) -> Plan:
+        """Return what to do for the clone now."""
+        clone = observation.clone
+        draft = Draft(observation.manifest, observation.now)
+        if isinstance(clone, InvalidResource):
+            draft.facts.append(stalls(SOURCE, "InvalidSpec", clone.message))
+            return draft.finish(TYPES, {})
+        if is_deleting(observation.manifest):
+            return _plan_deletion(observation)
+        return _ClonePlan(self.environment, observation, clone).plan(draft)
+
+    def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
+        """Return the condition for a write that was refused."""
+        return plan_failure(observation.manifest, error)
+
+
+# -- names and small facts --
+
+
+def secret_name(clone: DataClone) -> str:
+    """Return the name of the binding Secret."""
+    return clone.spec.binding.secret_name or child(clone.metadata.name, "binding")
+
+
+def service_name(clone: DataClone) -> str:
+    """Return the name of the Service."""
+    return clone.spec.binding.service_name or clone.metadata.name
+
+
+def is_foreign(clone: DataClone) -> bool:
+    """Return whether the store is in another namespace, so that alias objects are needed."""
+    where = clone.spec.from_.store.namespace
+    return where is not None and where != clone.metadata.namespace
+
+
+def is_bound(copy: Copy) -> bool:
+    """Return whether a copy has its volume."""
+    return claim_state(copy.claim).bound
+
+
+def content_name(uid: str, number: int) -> str:
+    """Return the name of an alias VolumeSnapshotContent; it is cluster-scoped, so the clone's UID makes it unique."""
+    return f"coppice-{digest(uid, str(number), length=24)}"
+
+
+def _needs_proof(seen: CloneObservation, clone: DataClone) -> bool:
+    """Return whether the binding has to be written again, which is only done after asking the server."""
+    del clone
+    return seen.binding is None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The copy that is wanted: ``copy`` is None while it has no claim yet. ``why`` names what asked for it."""
+
+    number: int
+    copy: Copy | None
+    why: str
+
+
+def target_of(seen: CloneObservation, clone: DataClone) -> Target:
+    """Return the copy that should serve: the newest one there is, or the next one where something asks for a new copy."""
+    newest = seen.copies[-1] if seen.copies else None
+    if newest is None:
+        return Target(1, None, "the clone is new")
+    why = _due(seen, clone, newest)
+    if why is not None:
+        return Target(newest.number + 1, None, why)
+    return Target(newest.number, newest, "")
+
+
+def _due(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
+    reset = annotation(seen.manifest, labels.RESET_REQUESTED_AT)
+    if reset and reset != newest.origin.reset:
+        return f"a reset was asked for ({reset})"
+    revision, acted = clone.spec.revision, clone.status.revision
+    if (
+        clone.spec.on_revision is OnRevision.RESET
+        and revision is not None
+        and acted is not None
+        and revision not in {acted, newest.origin.revision}
+    ):
+        return "there is a new revision"
+    follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE and serving_copy(seen.copies, seen.binding) is newest
+    if follows and isinstance(seen.live, Version) and seen.live.head != newest.origin.version.head:
+        return f"the branch moved to {seen.live.head}"
+    return None
+
+
+# -- reads --
+
+
+async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineError:
+    try:
+        return await engine.activity(endpoint)
+    except EngineError as error:
+        return error
+
+
+async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | None:
+    wanted = clone.spec.from_
+    endpoint, engine, database = source.endpoint, source.engine, source.database
+    if wanted.snapshot is not None or endpoint is None or engine is None or database is None:
+        return None
+    try:
+        return await engine.resolve(endpoint, database, reference_of(wanted))
+    except EngineError as error:
+        return error
+
+
+async def _holding(
+    source: Source, clone: DataClone, snapshots: tuple[Manifest, ...], live: Version | EngineError | None
+) -> frozenset[str]:
+    """Return the names of the newest snapshots from which the commit asked for can be reached."""
+    if clone.spec.from_.branch is not None or not isinstance(live, Version) or source.engine is None:
+        return frozenset()
+    endpoint = source.endpoint
+    ready = sorted((entry for entry in snapshots if is_true(entry, "Ready")), key=created_at, reverse=True)
+    holding = set()
+    for entry in ready[:HOLDING_LIMIT]:
+        heads = tuple(
+            str(branch["head"]) for branch in entry["status"].get("branches", ()) if branch["database"] == live.database
+        )
+        try:
+            if endpoint is not None and await source.engine.contains(endpoint, live.database, live.head, heads):
+                holding.add(str(entry["metadata"]["name"]))
+        except EngineError:
+            break
+    return frozenset(holding)
+
+
+def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
+    return Wanted(
+        source=clone.spec.from_,
+        asked_at=_copy_asked_at(seen),
+        now=seen.now,
+        store_uid=str((source.manifest or {})["metadata"]["uid"]),
+        raw=source.terms is not None and source.terms.raw,
+        live=seen.live,
+        holding=holding,
+    )
+
+
+def _copy_asked_at(seen: CloneObservation) -> datetime:
+    """Return when the copy was asked for: with the clone, or with the last reset; never later than now."""
+    reset = parse_time(annotation(seen.manifest, labels.RESET_REQUESTED_AT))
+    return min(max(created_at(seen.manifest), reset or created_at(seen.manifest)), seen.now)
+
+
+async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | None:
+    """Return the backend's handle of the snapshot chosen, or of the one the unbound copy is being made from."""
+    name = None
+    if isinstance(seen.choice, Chosen) and seen.choice.snapshot.status.prepared is not None:
+        name = seen.choice.snapshot.status.prepared.volume_snapshot_name
+    elif seen.copies:
+        name = seen.copies[-1].origin.snapshot
+    snapshot = await reader.get("VolumeSnapshot", name, source.namespace) if name is not None else None
+    content_ref = volume_snapshot_state(snapshot).content if snapshot is not None else None
+    content = await reader.get("VolumeSnapshotContent", content_ref) if content_ref is not None else None
+    handle = ((content or {}).get("status") or {}).get("snapshotHandle")
+    if content is None or handle is None:
+        return None
+    return Handle(content["spec"]["driver"], handle, content["spec"].get("volumeSnapshotClassName"))
+
+
+def _over_cap(seen: CloneObservation, clone: DataClone, source: Source, everything: Any) -> int | None:
+    """Return this clone's place in the queue behind the grant's caps (1 is next), or None if there is room."""
+    caps = source.terms.max_clones if source.terms is not None else None
+    if caps is None:
+        return None
+    ahead = [
+        entry
+        for entry in everything
+        if _names_store(entry, source)
+        and not is_deleting(entry)
+        and not _is_expired(entry)
+        and _before(entry, seen.manifest)
+    ]
+    here = [entry for entry in ahead if entry["metadata"]["namespace"] == clone.metadata.namespace]
+    over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
+    worst = max(over, default=0)
+    return worst if worst > 0 else None
+
+
+def _names_store(entry: Manifest, source: Source) -> bool:
+    store = entry["spec"]["from"]["store"]
+    where = store.get("namespace") or entry["metadata"]["namespace"]
+    foreign = entry["metadata"]["namespace"] != source.namespace
+    return bool(store["name"] == source.name and where == source.namespace and foreign)
+
+
+def _is_expired(entry: Manifest) -> bool:
+    ready = next((c for c in (entry.get("status") or {}).get("conditions") or () if c["type"] == "Ready"), None)
+    return ready is not None and ready["reason"] == "Expired"
+
+
+def _before(entry: Manifest, other: Manifest) -> bool:
+    return (created_at(entry), str(entry["metadata"]["uid"])) < (created_at(other), str(other["metadata"]["uid"]))
+
+
+# -- plans --
+
+
+def _plan_deletion(observation: CloneObservation) -> Plan:
+    """Kubernetes collects what is in the clone's namespace; the alias contents are not in any, so they go first."""
+    doomed = [*observation.alias_snapshots, *observation.alias_contents]
+    if not doomed:
+        return Plan(remove_finalizer=True)
+    return Plan(delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)), requeue_after=2)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClonePlan:
+    """The chain of facts for one clone."""
+
+    environment: Environment
+    observation: CloneObservation
+    clone: DataClone
+
+    def plan(self, draft: Draft) -> Plan:
+        expiry = self._expires_at()
+        if expiry is not None and expiry <= self.observation.now:
+            return self._expired(draft, expiry)
+        for step in (
+            self._source_may_be_used,
+            self._snapshot_is_chosen,
+            self._volume_is_bound,
+            self._server_runs,
+            self._server_proves_itself,
+        ):
+            fact = step(draft)
+            draft.facts.append(fact)
+            if not fact.holds:
+                break
+        served = bool(draft.facts) and draft.facts[-1].type == ENGINE and draft.facts[-1].holds
+        if served:
+            self._drop_replaced(draft)
+        plan = draft.finish(TYPES, self._status(draft, expiry), requeue_after=self._next_look(expiry))
+        wanted = is_foreign(self.clone) and labels.FINALIZER not in self.clone.metadata.finalizers
+        return replace(plan, add_finalizer=wanted)
+
+    # -- what is wanted --
+
+    @property
+    def _name(self) -> str:
+        return self.clone.metadata.name
+
+    @property
+    def _source(self) -> Source:
+        if self.observation.source is None:
+            raise TypeError("a valid clone has a source")
+        return self.observation.source
+
+    @property
+    def _target(self) -> Target:
+        return target_of(self.observation, self.clone)
+
+    @property
+    def _serving(self) -> Copy | None:
+        return serving_copy(self.observation.copies, self.observation.binding)
+
+    def _lease(self) -> LeaseTerms:
+        terms = self._source.terms
+        allowed = terms.longest if terms is not None else None
+        return lease_terms(self.clone.spec.lease, allowed=allowed, default=self.environment.longest)
+
+    def _renewed_at(self) -> datetime:
+        """Return when somebody last asked for the clone."""
+        status, now = self.clone.status, self.observation.now
+        extended = parse_time(annotation(self.observation.manifest, labels.EXTEND_REQUESTED_AT))
+        moments = [created_at(self.observation.manifest), status.renewed_at, extended]
+        if status.revision is not None and self.clone.spec.revision not in {None, status.revision}:
+            moments.append(now)
+        return min(max(moment for moment in moments if moment is not None), now)
+
+    def _last_activity(self) -> datetime:
+        activity, status = self.observation.activity, self.clone.status
+        before = status.last_activity_at or self._renewed_at()
+        if isinstance(activity, Activity) and activity.token and activity.token != status.activity:
+            return self.observation.now
+        return before
+
+    def _expires_at(self) -> datetime | None:
+        return expires_at(self._lease(), asked=self._renewed_at(), active=self._last_activity())
+
+    def _next_look(self, expiry: datetime | None) -> float:
+        if expiry is None:
+            return LOOK_PERIOD
+        return max(min(LOOK_PERIOD, (expiry - self.observation.now).total_seconds()), 1.0)
+
+    def _expired(self, draft: Draft, expiry: datetime) -> Plan:
+        """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
+        observation = self.observation
+        for child_object in (
+            *observation.pods,
+            *(copy.claim for copy in observation.copies),
+            observation.binding,
+            observation.service,
+            observation.policy,
+            observation.secret,
+            *observation.alias_snapshots,
+            *observation.alias_contents,
+        ):
+            draft.drop(child_object)
+        message = (
+            f"the lease ended at {format_time(expiry)} and the data are gone; to have the clone again, annotate it with "
+            f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision"
+        )
+        draft.facts.append(stalls(SOURCE, "Expired", message, retry_after=None))
+        status = {
+            "expiresAt": format_time(expiry),
+            "renewedAt": format_time(self._renewed_at()),
+            "revision": self.clone.status.revision,
+            "handled": self._handled(),
+        }
+        return draft.finish(TYPES, status)
+
+    # -- the chain --
+
+    def _source_may_be_used(self, draft: Draft) -> Fact:
+        problem = source_problem(self._source, kind=SOURCE, namespace=self.clone.metadata.namespace, verb=Verb.CLONE)
+        if problem is None:
+            return holds(SOURCE, "StoreReady", self._source_words())
+        if problem.reason == "NotGranted" and self.observation.copies:
+            for pod in self.observation.pods:
+                draft.drop(pod)
+            return stalls(
+                SOURCE,
+                "GrantRevoked",
+                f"{problem.message}. The server is stopped and the data are kept until the lease ends",
+            )
+        if self._serving is not None and self._target.copy is not None:
+            return holds(SOURCE, "SourceGone", f"{problem.message}. This clone lives on, but cannot be reset")
+        return problem
+
+    def _source_words(self) -> str:
+        source = self._source
+        by = f", by DataGrant {source.terms.grant}" if source.terms is not None and source.terms.grant else ""
+        return f"DataStore {source.namespace}/{source.name}{by}"
+
+    def _snapshot_is_chosen(self, draft: Draft) -> Fact:
+        target = self._target
+        if target.copy is not None:
+            origin = target.copy.origin
+            return holds(
+                SNAPSHOT,
+                "Chosen",
+                f"copy {target.number} is from DataSnapshot {origin.snapshot}, captured at {origin.captured_at}",
+            )
+        if self.observation.others is not None:
+            return waits(
+                SNAPSHOT,
+                "Queued",
+                f"DataGrant {self._grant} has no room: place {self.observation.others} in the queue; delete a clone that is not needed, "
+                "or ask the store's owners for a higher maxClones",
+                retry_after=10,
+            )
+        choice = self.observation.choice
+        if isinstance(choice, Chosen):
+            return holds(
+                SNAPSHOT, "Chosen", f"copy {target.number} will be from DataSnapshot {choice.snapshot.metadata.name}"
+            )
+        if isinstance(choice, MakeSnapshot):
+            return self._make_snapshot(draft)
+        if isinstance(choice, Wait):
+            make = stalls if choice.stalled else waits
+            return make(SNAPSHOT, choice.reason, choice.message, retry_after=60 if choice.stalled else 10)
+        return waits(SNAPSHOT, "StoreNotReady", f"waits for {self._source_words()}; see its conditions", retry_after=5)
+
+    @property
+    def _grant(self) -> str:
+        return self._source.terms.grant or "" if self._source.terms is not None else ""
+
+    def _make_snapshot(self, draft: Draft) -> Fact:
+        source = self._source
+        if source.manifest is None:
+            raise TypeError("a snapshot was chosen to be made of a store that is not there")
+        number = next_number(self.observation.snapshots, source.name)
+        snapshot = build_data_snapshot(source.manifest, number, CLONE)
+        draft.create.append(snapshot)
+        return waits(
+            SNAPSHOT, "SnapshotPending", f"asked for DataSnapshot {snapshot['metadata']['name']}", retry_after=1
+        )
+
+    def _volume_is_bound(self, draft: Draft) -> Fact:
+        target = self._target
+        if target.copy is not None and is_bound(target.copy):
+            for alias in (*self.observation.alias_snapshots, *self.observation.alias_contents):
+                draft.drop(alias)
+            return holds(VOLUME, "Bound", f"claim {copy_name(self._name, target.number)}")
+        if target.copy is not None and is_deleting(target.copy.claim):
+            return waits(
+                VOLUME, "BeingDeleted", f"claim {copy_name(self._name, target.number)} is being deleted", retry_after=2
+            )
+        problem = self._alias(draft, target.number)
+        if problem is not None:
+            return problem
+        if target.copy is None:
+            draft.create.append(self._new_claim(draft, target))
+            return waits(VOLUME, "Copying", f"the volume of copy {target.number} is being made")
+        if self._waits_for_consumer():
+            return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
+        return waits(
+            VOLUME,
+            "Copying",
+            f"waits for the volume of claim {copy_name(self._name, target.number)}; see its events",
+            retry_after=30,
+        )
+
+    def _waits_for_consumer(self) -> bool:
+        storage_class = self.observation.storage_class
+        return storage_class is not None and storage_class.get("volumeBindingMode") == "WaitForFirstConsumer"
+
+    def _alias(self, draft: Draft, number: int) -> Fact | None:
+        """Make the prepared snapshot visible in this namespace for as long as the claim needs it."""
+        if not is_foreign(self.clone):
+            return None
+        handle = self.observation.handle
+        if handle is None:
+            return waits(
+                VOLUME, "SnapshotNotReady", "waits for the storage driver's handle of the snapshot", retry_after=2
+            )
+        name, content = copy_name(self._name, number), content_name(self.clone.metadata.uid, number)
+        owner = draft.owner
+        made = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_contents}
+        bound = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_snapshots}
+        problem = draft.make_once(
+            build_alias_content(
+                content,
+                owner,
+                driver=handle.driver,
+                handle=handle.handle,
+                snapshot_class=handle.snapshot_class,
+                alias=name,
+            ),
+            made.get(content),
+            VOLUME,
+        )
+        return problem or draft.make_once(
+            build_alias_snapshot(name, owner, content=content, snapshot_class=handle.snapshot_class),
+            bound.get(name),
+            VOLUME,
+        )
+
+    def _new_claim(self, draft: Draft, target: Target) -> Manifest:
+        choice, store_claim = self.observation.choice, self.observation.store_claim
+        if not isinstance(choice, Chosen) or store_claim is None or choice.snapshot.status.prepared is None:
+            raise TypeError("the chain goes on without a snapshot")
+        status = choice.snapshot.status
+        origin = Origin(
+            version=choice.version,
+            engine=status.engine or "",
+            engine_version=status.version or "",
+            snapshot=choice.snapshot.metadata.name,
+            snapshot_uid=choice.snapshot.metadata.uid,
+            captured_at=format_time(status.captured_at) if status.captured_at is not None else "",
+            reset=annotation(self.observation.manifest, labels.RESET_REQUESTED_AT) or "",
+            revision=self.clone.spec.revision or "",
+        )
+        foreign = is_foreign(self.clone)
+        prepared = choice.snapshot.status.prepared
+        return build_claim(
+            Claim(
+                name=copy_name(self._name, target.number),
+                owner=draft.owner,
+                size=larger(prepared.restore_size, status.source_capacity),
+                storage_class=claim_state(store_claim).storage_class or "",
+                from_snapshot=copy_name(self._name, target.number) if foreign else prepared.volume_snapshot_name,
+                labels={labels.COPY: str(target.number)},
+                annotations=origin.annotations(),
+            )
+        )
+
+    def _server_runs(self, draft: Draft) -> Fact:
+        copy = self._target.copy
+        if copy is None:
+            raise TypeError("the chain goes on without a copy")
+        if self.clone.spec.power is Power.OFF:
+            for pod in self.observation.pods:
+                draft.drop(pod)
+            return waits(
+                ENGINE,
+                "PoweredOff",
+                "the server is off and the data are kept: set spec.power to On or Auto to have it again",
+            )
+        problem = self._keep_around(draft, copy)
+        if problem is not None:
+            return problem
+        desired = self._pod(draft, copy)
+        if isinstance(desired, Fact):
+            return desired
+        problem = draft.make_once(desired, copy.pod, ENGINE)
+        if problem is not None:
+            return problem
+        name = copy_name(self._name, copy.number)
+        if copy.pod is None:
+            return waits(ENGINE, "Starting", f"Pod {name} is being started")
+        state = pod_state(copy.pod)
+        if (
+            annotation(copy.pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
+            or state.failed
+            or state.succeeded
+        ):
+            draft.drop(copy.pod)
+            return waits(ENGINE, "Restarting", "the server is restarted with what is asked for now", retry_after=2)
+        if state.trouble is not None:
+            return waits(ENGINE, "ServerTrouble", f"Pod {name}: {state.trouble}", retry_after=10)
+        if state.ip is None or not state.running:
+            return waits(ENGINE, "Starting", f"waits for Pod {name}")
+        return holds(ENGINE, "Running", "the server runs")
+
+    def _keep_around(self, draft: Draft, copy: Copy) -> Fact | None:
+        """Keep the operator's Secret, the policy, and, for the first copy, the Service: nobody can log in yet, and the route is there in time."""
+        engine = self._engine_of(copy)
+        if engine is None:
+            return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
+        observation = self.observation
+        secret = build_engine_secret(engine_secret_name(self._name), draft.owner, self._credentials(engine))
+        policy = build_policy(
+            self._name, draft.owner, port=engine.port, operator_namespace=self.environment.operator_namespace
+        )
+        problem = draft.make_once(secret, observation.secret, ENGINE) or draft.keep(policy, observation.policy, ENGINE)
+        if problem is None and self._serving is None:
+            problem = self._keep_service(draft, copy, engine)
+        return problem
+
+    def _credentials(self, engine: Engine) -> Mapping[str, str]:
+        return self.observation.fresh_credentials or engine.credentials({})
+
+    def _keep_service(self, draft: Draft, copy: Copy, engine: Engine) -> Fact | None:
+        service = build_service(
+            service_name(self.clone), draft.owner, port=engine.port, selector={labels.COPY: str(copy.number)}
+        )
+        return draft.keep(service, self.observation.service, ENGINE)
+
+    def _engine_of(self, copy: Copy) -> Engine | None:
+        return self.environment.engines.get(copy.origin.engine)
+
+    def _pod(self, draft: Draft, copy: Copy) -> dict[str, Any] | Fact:
+        engine = self._engine_of(copy)
+        image = self.environment.image(copy.origin.engine, copy.origin.engine_version)
+        if engine is None or image is None:
+            return stalls(
+                ENGINE,
+                "UnsupportedVersion",
+                f"the administrator offers no image for {copy.origin.engine} {copy.origin.engine_version}, which wrote the snapshot",
+            )
+        resources = self._resources()
+        if isinstance(resources, Fact):
+            return resources
+        policy: CommitPolicy = self.clone.spec.commit_policy.value
+        selector = self._store.spec.clones.node_selector if self._store is not None else {}
+        inputs = digest(image, policy, resources.memory, resources.cpu)
+        workload = engine.clone_server(
+            CloneServer(version=copy.origin.version, commit_policy=policy, marker=copy.origin.snapshot_uid)
+        )
+        return build_pod(
+            ServerPod(
+                name=copy_name(self._name, copy.number),
+                owner=draft.owner,
+                role="clone",
+                image=image,
+                user_id=engine.user_id,
+                workload=workload,
+                claim=copy_name(self._name, copy.number),
+                secret=engine_secret_name(self._name),
+                resources=resources,
+                node_selector=selector,
+                labels={labels.COPY: str(copy.number)},
+                annotations={labels.INPUTS: inputs},
+                grace_seconds=GRACE_SECONDS,
+            )
+        )
+
+    @property
+    def _store(self) -> DataStore | None:
+        store = self._source.store
+        return store if isinstance(store, DataStore) else None
+
+    def _resources(self) -> Resources | Fact:
+        default = self.environment.server
+        profiles = self._store.spec.clones.profiles if self._store is not None else {}
+        asked = profiles.get(self.clone.spec.profile)
+        if asked is None:
+            if self.clone.spec.profile == "default" or self._store is None:
+                return default
+            offered = ", ".join(sorted({"default", *profiles}))
+            return stalls(
+                ENGINE,
+                "UnknownProfile",
+                f"{self._source_words()} has no profile {self.clone.spec.profile}; there are: {offered}",
+            )
+        return Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
+
+    def _server_proves_itself(self, draft: Draft) -> Fact:
+        copy = self._target.copy
+        engine = self._engine_of(copy) if copy is not None else None
+        if copy is None or engine is None:
+            raise TypeError("the chain goes on without a server")
+        activity = self.observation.activity
+        if isinstance(activity, Activity):
+            return self._bound(draft, copy, engine)
+        if isinstance(activity, EngineError):
+            return self._server_problem(activity)
+        answer = self.observation.answer
+        if answer is None or answer.content is None:
+            return self._server_problem(None if answer is None else answer.error)
+        if self._serving is not copy:
+            wrong = _wrong_identity(answer.content, copy.origin.version)
+            if wrong is not None:
+                return stalls(
+                    ENGINE,
+                    "WrongIdentity",
+                    f"the copy does not hold what was asked for: {wrong}. It is not handed out; ask for a reset to try again, and report this",
+                    retry_after=None,
+                )
+        return self._bound(draft, copy, engine)
+
+    def _server_problem(self, error: EngineError | None) -> Fact:
+        if isinstance(error, LoginRefusedError):
+            return stalls(
+                ENGINE,
+                "CredentialsRefused",
+                f"the server refuses the credentials in Secret {engine_secret_name(self._name)}: restore that Secret, or ask for a reset",
+                retry_after=30,
+            )
+        if error is None or isinstance(error, UnreachableError):
+            return waits(ENGINE, "NotAnswering", "the server runs but does not answer yet", retry_after=0.5)
+        return waits(ENGINE, "EngineError", f"the server answered with an error: {error}", retry_after=10)
+
+    def _bound(self, draft: Draft, copy: Copy, engine: Engine) -> Fact:
+        """Give apps a login, then tell them."""
+        host = f"{service_name(self.clone)}.{self.clone.metadata.namespace}.svc"
+        password = Server(None, self.observation.secret).credentials["app-password"]
+        values = dict(engine.binding(host=host, database=copy.origin.version.database, password=password))
+        values |= {key: template.format_map(values) for key, template in self.clone.spec.binding.keys.items()}
+        secret = build_binding_secret(secret_name(self.clone), draft.owner, values, {labels.COPY: str(copy.number)})
+        if self._serving is not copy and copy.pod is not None:
+            server = ServerRef(
+                str(pod_state(copy.pod).ip), engine.port, self.clone.metadata.namespace, engine_secret_name(self._name)
+            )
+            draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, copy.origin.version.database))
+        problem = self._keep_service(draft, copy, engine) or draft.keep(secret, self.observation.binding, ENGINE)
+        return problem or holds(
+            ENGINE,
+            "Answering",
+            f"answers at {host}:{engine.port} with {copy.origin.version.branch} at {copy.origin.version.head}",
+        )
+
+    def _drop_replaced(self, draft: Draft) -> None:
+        """Remove what an earlier copy had, its claim after the undo window."""
+        target = self._target
+        for copy in self.observation.copies:
+            if copy.number == target.number:
+                continue
+            draft.drop(copy.pod)
+            if self._undo_ends(copy) is None:
+                draft.drop(copy.claim)
+
+    def _undo_ends(self, copy: Copy) -> datetime | None:
+        """Return until when a replaced copy is kept: only the last one, and only where a reset replaced it."""
+        target = self._target.copy
+        if (
+            target is None
+            or copy.number != target.number - 1
+            or not target.origin.reset
+            or target.origin.reset == copy.origin.reset
+        ):
+            return None
+        ends = created_at(target.claim) + self.environment.undo
+        return ends if ends > self.observation.now else None
+
+    # -- status --
+
+    def _handled(self) -> dict[str, str | None]:
+        manifest = self.observation.manifest
+        newest = self.observation.copies[-1] if self.observation.copies else None
+        return {
+            "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
+            "extendRequestedAt": annotation(manifest, labels.EXTEND_REQUESTED_AT),
+        }
+
+    def _status(self, draft: Draft, expiry: datetime | None) -> dict[str, Any]:
+        served = self._target.copy if draft.facts[-1].type == ENGINE and draft.facts[-1].holds else self._serving
+        status: dict[str, Any] = {
+            "renewedAt": format_time(self._renewed_at()),
+            "lastActivityAt": format_time(self._last_activity()),
+            "activity": self.observation.activity.token
+            if isinstance(self.observation.activity, Activity)
+            else self.clone.status.activity,
+            "expiresAt": format_time(expiry) if expiry is not None else None,
+            "revision": self.clone.spec.revision,
+            "handled": self._handled(),
+        }
+        if served is None:
+            return status
+        origin, engine = served.origin, self._engine_of(served)
+        kept = [(copy, self._undo_ends(copy)) for copy in self.observation.copies]
+        previous = next(((copy, ends) for copy, ends in kept if ends is not None), None)
+        host = f"{service_name(self.clone)}.{self.clone.metadata.namespace}.svc"
+        return {
+            **status,
+            "binding": {"name": secret_name(self.clone)},
+            "endpoint": {"host": host, "port": engine.port} if engine is not None else None,
+            "copy": str(served.number),
+            "snapshot": {"name": origin.snapshot, "uid": origin.snapshot_uid},
+            "source": {
+                "store": f"{self._source.namespace}/{self._source.name}",
+                "branch": None if origin.version.new_branch else origin.version.branch,
+                "head": origin.version.head,
+                "workingRoot": origin.version.working_root,
+                "capturedAt": origin.captured_at or None,
+            },
+            "previous": {"copy": str(previous[0].number), "keptUntil": format_time(previous[1])}
+            if previous is not None and previous[1]
+            else None,
+        }
+
+
+def _wrong_identity(content: Content, version: Version) -> str | None:
+    state = content.state_of(version.branch)
+    if state is None:
+        return f"branch {version.branch} of database {version.database} is not there"
+    if state.head != version.head:
+        return f"branch {version.branch} is at {state.head}, not at {version.head}"
+    if state.working_root != version.working_root:
+        return f"the data on branch {version.branch} have the hash {state.working_root}, not {version.working_root}"
+    return None
