@@ -1,8 +1,9 @@
 """The contract every database engine fulfils.
 
-An engine says, as data, how its server runs on a volume, how a raw copy is prepared, and what an app must know to connect; only the ``async`` methods
-talk to a server. Nothing here knows Kubernetes: ``coppice.manifests`` turns a ``Workload`` into a Pod. A third party's engine is registered under the
-entry-point group ``coppice.engines`` and passes the suite in ``tests/contract``.
+An engine says, as data, how its server runs on a volume, how a raw copy is prepared, and what an app must know to
+connect; only the ``async`` methods talk to a server. Nothing here knows Kubernetes: ``coppice.manifests`` turns a
+``Workload`` into a Pod. A third party's engine is registered under the entry-point group ``coppice.engines`` and passes
+the suite in ``tests/contract``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ LOAD_PATH = "/coppice/load"
 PATHS: Final[Mapping[str, str]] = MappingProxyType(
     {"COPPICE_DATA": DATA_PATH, "COPPICE_RUN": RUN_PATH, "COPPICE_LOAD": LOAD_PATH, "COPPICE_HOST": "0.0.0.0"}  # noqa: S104 - in a Pod
 )
-"""Part of every ``Workload.environment``, with ``COPPICE_PORT``: scripts know these names only, so that they also run outside a container."""
+"""Part of every ``Workload.environment``, with ``COPPICE_PORT``: scripts know these names only, so that they also run
+outside a container."""
 
 CommitPolicy = Literal["Explicit", "PerTransaction"]
 
@@ -57,7 +59,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class BranchState:
-    """The exact state of one branch: its newest commit, and the hash of everything visible on it now (uncommitted changes included)."""
+    """The exact state of one branch: its newest commit, and the hash of all that is visible on it (uncommitted too)."""
 
     database: str
     branch: str
@@ -69,7 +71,8 @@ class BranchState:
 class Content:
     """What a server or snapshot holds, by hashes.
 
-    ``database`` is the one apps get by default, and ``default_branch`` the branch an app that names none works on there.
+    ``database`` is the one apps get by default, and ``default_branch`` the branch an app that names none works on
+    there.
     ``truncated`` says that there are more branches than are listed.
     """
 
@@ -102,7 +105,8 @@ class Reference:
 class Version:
     """One exact state of the default database, resolved.
 
-    ``branch`` is the engine's branch a clone works on: the one asked for, or a new one (``coppice``) cut at ``head`` for a tag, commit or time.
+    ``branch`` is the engine's branch a clone works on: the one asked for, or a new one (``coppice``) cut at ``head``
+    for a tag, commit or time.
     ``working_root`` is the hash of the data itself; two equal ones are equal row by row.
     """
 
@@ -117,9 +121,12 @@ class Version:
 class Workload:
     """How to run something on a volume mounted at ``DATA_PATH``: one container of the engine's image.
 
-    ``script`` is run by ``/bin/sh -eu -c``; ``load_script`` runs before it, at every start, in a container of its own that also sees ``LOAD_PATH``.
-    ``environment`` is plain and the same for all of them; ``secret_environment`` maps a variable to a key of the server's Secret.
-    ``wait_script`` returns 0 as soon as the server listens: it waits by itself, costs next to nothing, and has no time limit of its own.
+    ``script`` is run by ``/bin/sh -eu -c``; ``load_script`` runs before it, at every start, in a container of its own
+    that also sees ``LOAD_PATH``.
+    ``environment`` is plain and the same for all of them; ``secret_environment`` maps a variable to a key of the
+    server's Secret.
+    ``wait_script`` returns 0 as soon as the server listens: it waits by itself, costs next to nothing, and has no time
+    limit of its own.
     """
 
     script: str
@@ -132,7 +139,10 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class StoreServer:
-    """Inputs of a managed store's server: ``database`` is the name asked for, if any; ``fallback_database`` is made where the load made none."""
+    """Inputs of a managed store's server.
+
+    ``database`` is the name asked for, if any; ``fallback_database`` is made where the load made none.
+    """
 
     database: str | None
     fallback_database: str
@@ -142,7 +152,7 @@ class StoreServer:
 
 @dataclass(frozen=True, slots=True)
 class CloneServer:
-    """Inputs of a clone's server: the state it must come up with, and the marker that its volume must carry (see ``Preparation``)."""
+    """Inputs of a clone's server: the state it must come up with, and the marker its volume must carry."""
 
     version: Version
     commit_policy: CommitPolicy
@@ -151,7 +161,10 @@ class CloneServer:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """Inputs of a preparation: ``marker`` is written to the volume (the DataSnapshot's UID) and is the proof against an empty or foreign volume."""
+    """Inputs of a preparation.
+
+    ``marker`` (the DataSnapshot's UID) is written to the volume: the proof against an empty or foreign one.
+    """
 
     marker: str
     database: str
@@ -159,9 +172,12 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What happened on a server: ``token`` changes when somebody else than Coppice used it; compare with the last one seen.
+    """What happened on a server.
 
-    An empty one says that nobody has since the server started: a restart alone is not use. ``connections`` are open ones, idle or not.
+    ``token`` changes when somebody else than Coppice used it; compare with the last one seen.
+
+    An empty one says that nobody has since the server started: a restart alone is not use. ``connections`` are open
+    ones, idle or not.
     """
 
     token: str
@@ -181,7 +197,7 @@ class Engine(Protocol):
     app_user: str
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the whole content of a server's Secret: what ``secret`` holds already, and new random values for what it lacks.
+        """Return the whole content of a server's Secret: what it holds already, and random values for what it lacks.
 
         Keys: ``admin-password``, ``app-password``.
         """
@@ -192,7 +208,10 @@ class Engine(Protocol):
         ...
 
     def clone_server(self, inputs: CloneServer) -> Workload:
-        """Return how a clone runs: its own HOME and configuration, no outbound features, no listener before its own credentials are in force."""
+        """Return how a clone runs.
+
+        Its own HOME and configuration, no outbound features, no listener before its own credentials are in force.
+        """
         ...
 
     def preparation(self, inputs: Preparation) -> Workload:
@@ -223,11 +242,14 @@ class Engine(Protocol):
         ...
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
-        """Do one thing; safe to repeat. Actions every engine has:
+        """Do one thing; safe to repeat.
 
-        ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the databases and none on the
-        server, and prove it by logging in with it.
-        ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit, EngineError when elsewhere.
+        Actions every engine has:
+
+        ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the
+        databases and none on the server, and prove it by logging in with it.
+        ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
+        EngineError when elsewhere.
         ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.
         """
         ...

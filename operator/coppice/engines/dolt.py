@@ -1,0 +1,486 @@
+# ruff: noqa: S608 - every name in a statement is quoted by identifier(), every value is bound or quoted by literal()
+"""Dolt: a MySQL-compatible database with branches, commits and merges.
+
+Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engines``:
+
+- A volume holds ``dolt/`` with ``databases`` (Dolt's data directory), ``users`` (privileges and branch control),
+  ``marker`` (``store``, or the UID of the snapshot it was prepared for) and, in a clone, ``clone`` (its first start is
+  done).
+- Dolt makes its administrator from ``DOLT_ROOT_PASSWORD`` and ``DOLT_ROOT_HOST`` before it listens, and only when there
+  are no users yet.
+- An SQL commit is not a Dolt commit: what is visible on a branch is its working root (``dolt_hashof_db()``), not its
+  head.
+- Every transaction that begins in a database is recorded as a use of the branch (``dolt_branch_activity``), one that
+  begins in none is not. All that Coppice asks is therefore asked in a transaction begun before any ``USE``: it is
+  consistent, and leaves no trace in ``activity``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import quote
+
+from coppice.engines import mysql
+from coppice.engines.base import (
+    PATHS,
+    Activity,
+    BranchState,
+    CloneServer,
+    CommitPolicy,
+    Content,
+    Endpoint,
+    EngineError,
+    Preparation,
+    Reference,
+    StoreServer,
+    UnknownVersionError,
+    Version,
+    Workload,
+)
+from coppice.engines.mysql import Session, identifier, literal
+
+MAX_BRANCHES: Final = 500
+"""How many branches of a database are listed with their state; ``scripts/prepare.sh`` asks for one more, to know
+whether there are."""
+
+NEW_BRANCH: Final = "coppice"
+SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
+_HASH: Final = re.compile(r"[0-9a-v]{7,32}")
+_HASH_LENGTH: Final = 32
+_BRANCH_PREFIX: Final = "refs/heads/"
+
+_CLI_CONFIG: Final = json.dumps(
+    {
+        "metrics.disabled": "true",
+        "versioncheck.disabled": "true",
+        "user.name": "coppice",
+        "user.email": "coppice@localhost",
+    }
+)
+
+
+class DoltEngine:
+    """The Dolt engine: see ``coppice.engines.base.Engine`` for the meaning of every method."""
+
+    name = "dolt"
+    port = 3306
+    binding_type = "mysql"
+    user_id = 999
+    admin_user = "root"
+    app_user = "app"
+
+    def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
+        return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password")}
+
+    def store_server(self, inputs: StoreServer) -> Workload:
+        """Return how a managed store runs; its first boot loads, or makes an empty database."""
+        environment = {
+            "COPPICE_DATABASE": inputs.database or "",
+            "COPPICE_FALLBACK_DATABASE": inputs.fallback_database,
+            "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
+        }
+        return self._server(
+            _script("common", "init", "serve", "store"),
+            environment,
+            _server_config(inputs.commit_policy, clone=False),
+            load_script=_script("common", "init", "load") if inputs.has_load else None,
+        )
+
+    def clone_server(self, inputs: CloneServer) -> Workload:
+        """Return how a clone runs: its first start makes the wanted branch the default one, cut if new."""
+        version = inputs.version
+        environment = {
+            "COPPICE_MARKER": inputs.marker,
+            "COPPICE_DATABASE": version.database,
+            "COPPICE_CUT": _cut(version) if version.new_branch else "",
+            "COPPICE_REPO_STATE": _repo_state(version.branch),
+        }
+        config = _server_config(inputs.commit_policy, clone=True)
+        return self._server(_script("common", "serve", "clone"), environment, config)
+
+    def preparation(self, inputs: Preparation) -> Workload:
+        """Return the job that strips a raw copy of users, remotes, backups and settings, and opens every database."""
+        return Workload(
+            script=_script("common", "prepare"),
+            environment=self._environment(COPPICE_MARKER=inputs.marker, COPPICE_DATABASE=inputs.database),
+        )
+
+    def report(self, last_line: str) -> Content:
+        """Parse what ``scripts/prepare.sh`` prints.
+
+        Rows of {v: version, m: default database}, {d, c: current branch} and {d, b: branch, h: head, w: working root}.
+        """
+        try:
+            rows: list[dict[str, Any]] = json.loads(last_line)["rows"]
+            version = next(str(row["v"]) for row in rows if "v" in row)
+            database = next(str(row["m"]) for row in rows if "m" in row)
+            current = {str(row["d"]): str(row["c"]) for row in rows if "c" in row}
+            states = [_state(row["d"], row["b"], row["h"], row["w"]) for row in rows if "w" in row]
+            return _content(version, database, current, states)
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise EngineError("the preparation did not end with a report: see its log") from None
+
+    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+        """Return the binding Secret's keys (https://servicebinding.io/spec/core/1.1.0/#well-known-secret-entries)."""
+        login = f"{quote(self.app_user, safe='')}:{quote(password, safe='')}"
+        return {
+            "type": self.binding_type,
+            "provider": self.name,
+            "host": host,
+            "port": str(self.port),
+            "username": self.app_user,
+            "password": password,
+            "database": database,
+            "uri": f"mysql://{login}@{host}:{self.port}/{quote(database, safe='')}",
+        }
+
+    async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
+        """Return what the server holds: three round trips after the login, all in one transaction."""
+        async with _transaction(at) as session:
+            [((version,),), databases] = await session.ask("SELECT dolt_version(); SHOW DATABASES")
+            names = _user_databases(databases)
+            default = _default_database(names, database)
+            listed = await session.ask("; ".join(_list_statements(names)))
+            current: dict[str, str] = {}
+            statements: list[str] = []
+            for name, ((branch,),), branches, tables in zip(
+                names, listed[0::3], listed[1::3], listed[2::3], strict=True
+            ):
+                current[name] = branch
+                statements.extend(
+                    f"SELECT 1 FROM {identifier(name)}.{identifier(table)} LIMIT 1" for (table,) in tables
+                )
+                statements.extend(_state_statements(name, (row[0] for row in branches)))
+            answers = await session.ask("; ".join(statements))
+        states = [_state(*answer[0]) for answer in answers if answer and len(answer[0]) == 4]
+        return _content(version, default, current, states)
+
+    async def resolve(self, at: Endpoint, database: str, reference: Reference) -> Version:
+        """Return the exact version a reference names.
+
+        A commit is its whole hash or a prefix of at least 7 characters that names only one. A time names the newest
+        commit that was the head of the default branch by then: the branch is followed by its first parents, as what was
+        merged in later was not on it at that time.
+        """
+        async with _transaction(at) as session:
+            await _use(session, database)
+            if reference.branch is not None:
+                return await _resolve_branch(session, database, reference.branch)
+            if reference.tag is not None:
+                commit = await _commit_of_tag(session, database, reference.tag)
+            elif reference.commit is not None:
+                commit = await _commit_of_prefix(session, database, reference.commit)
+            elif reference.time is not None:
+                commit = await _commit_of_time(session, database, reference.time)
+            else:
+                raise ValueError("a reference names a branch, tag, commit or time")
+        async with _transaction(at) as session:
+            return await _version_of_commit(session, database, commit)
+
+    async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
+        """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""
+        if commit in heads:
+            return True
+        async with _transaction(at) as session:
+            await _use(session, database)
+            asked = [commit, *heads]
+            places = ", ".join(["%s"] * len(asked))
+            [found] = await session.ask(f"SELECT commit_hash FROM dolt_commits WHERE commit_hash IN ({places})", asked)
+            known = {row[0] for row in found}
+            candidates = [head for head in heads if head in known]
+            if commit not in known or not candidates:
+                return False
+            bases = ", ".join(f"dolt_merge_base({literal(head)}, {literal(commit)})" for head in candidates)
+            [(row,)] = await session.ask(f"SELECT {bases}")
+            return commit in row
+
+    async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
+        """Do one of the actions that every engine has; raises EngineError for one that it has not."""
+        async with mysql.session(at) as session:
+            match action:
+                case "ensure-app-user":
+                    await _ensure_app_user(session, arguments["username"], arguments["password"], arguments["database"])
+                case "create-branch":
+                    await _create_branch(session, arguments["database"], arguments["branch"], arguments["commit"])
+                case "delete-branch":
+                    await _delete_branch(session, arguments["database"], arguments["branch"], arguments["head"])
+                case _:
+                    raise EngineError(f"the engine {self.name} has no action {action}")
+
+    async def activity(self, at: Endpoint) -> Activity:
+        """Return when others last began a transaction, by the server's clock; now while one of them runs a statement.
+
+        Idle connections and the MySQL protocol's ping begin none; a pool that tests its connections with a statement
+        does. What reads without a current database is seen while it runs only.
+        """
+        async with _transaction(at) as session:
+            databases, sessions = await session.ask("SHOW DATABASES; SHOW FULL PROCESSLIST")
+            others = [row for row in sessions if row[1] not in {self.admin_user, "unauthenticated user"}]
+            answers = await session.ask(
+                "; ".join(
+                    f"USE {identifier(name)}; SELECT MAX(last_read), MAX(last_write), NOW(6) FROM dolt_branch_activity"
+                    for name in _user_databases(databases)
+                )
+            )
+        times = [time for ((*used, _),) in answers for time in used if time is not None]
+        if any(row[4] == "Query" for row in others):
+            times.append(answers[0][0][2])
+        return Activity(token=str(max(times)) if times else "", connections=len(others))
+
+    def _server(
+        self, script: str, environment: Mapping[str, str], config: str, *, load_script: str | None = None
+    ) -> Workload:
+        return Workload(
+            script=script,
+            environment=self._environment(COPPICE_SERVER_CONFIG=config, DOLT_ROOT_HOST="%", **environment),
+            secret_environment={"DOLT_ROOT_PASSWORD": "admin-password"},
+            load_script=load_script,
+            wait_script=_script("wait"),
+            port=self.port,
+        )
+
+    def _environment(self, **more: str) -> Mapping[str, str]:
+        return {**PATHS, "COPPICE_PORT": str(self.port), "COPPICE_CLI_CONFIG": _CLI_CONFIG, **more}
+
+
+@cache
+def _script(*parts: str) -> str:
+    folder = files("coppice.engines") / "scripts"
+    return "\n".join((folder / f"{part}.sh").read_text(encoding="utf-8") for part in parts)
+
+
+def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:
+    """Return the configuration file; Dolt replaces ``${...}`` by the environment: nothing of a user's may stand in it.
+
+    A clone runs no events, and collects no garbage: that would rewrite, and so unshare, the bytes it has from the
+    snapshot.
+    """
+    per_transaction = "true" if commit_policy == "PerTransaction" else "false"
+    return f"""\
+log_level: warning
+behavior:
+  autocommit: true
+  dolt_transaction_commit: {per_transaction}
+  event_scheduler: "{"DISABLED" if clone else "ON"}"
+  auto_gc_behavior:
+    enable: {"false" if clone else "true"}
+  branch_activity_tracking: true
+listener:
+  host: "${{COPPICE_HOST}}"
+  port: ${{COPPICE_PORT}}
+  socket: "${{COPPICE_RUN}}/mysql.sock"
+data_dir: "${{COPPICE_DATA}}/dolt/databases"
+cfg_dir: "${{COPPICE_DATA}}/dolt/users"
+privilege_file: "${{COPPICE_DATA}}/dolt/users/privileges.db"
+branch_control_file: "${{COPPICE_DATA}}/dolt/users/branch_control.db"
+"""
+
+
+def _repo_state(branch: str) -> str:
+    """Return Dolt's file that names the branch a database opens on, without remotes (``env.RepoState``)."""
+    return json.dumps({"head": _BRANCH_PREFIX + branch, "remotes": {}, "backups": {}, "branches": {}}, indent=2)
+
+
+def _cut(version: Version) -> str:
+    """Return what cuts a clone's own branch; forced, as a crash may have come before the note that it is done."""
+    branch, head = literal(version.branch), literal(version.head)
+    return f"USE {identifier(version.database)}; CALL dolt_branch('-f', {branch}, {head});"
+
+
+def _state(qualified: str, branch: str, head: str, working_root: str) -> BranchState:
+    """Return a state; ``qualified`` is what ``database()`` says in a branch: ``database/branch``."""
+    return BranchState(qualified.partition("/")[0], branch, head, working_root)
+
+
+def _content(version: str, database: str, current: Mapping[str, str], states: Iterable[BranchState]) -> Content:
+    """Return at most MAX_BRANCHES states of each database, and say whether there are more."""
+    kept: list[BranchState] = []
+    counts = dict.fromkeys(current, 0)
+    for state in states:
+        counts[state.database] += 1
+        if counts[state.database] <= MAX_BRANCHES:
+            kept.append(state)
+    return Content(
+        engine_version=version,
+        database=database,
+        default_branch=current[database],
+        databases=tuple(sorted(current)),
+        branches=tuple(sorted(kept, key=lambda state: (state.database, state.branch))),
+        truncated=max(counts.values()) > MAX_BRANCHES,
+    )
+
+
+@asynccontextmanager
+async def _transaction(at: Endpoint) -> AsyncIterator[Session]:
+    """Open a session in a transaction that began in no database (see the module's facts)."""
+    async with mysql.session(at) as session:
+        await session.ask("START TRANSACTION READ ONLY")
+        yield session
+
+
+def _user_databases(rows: mysql.ResultSet) -> list[str]:
+    """Return the databases that hold data; SHOW DATABASES may also list the branch a session is on (``db/branch``)."""
+    return sorted(name for (name,) in rows if name.lower() not in SYSTEM_DATABASES and "/" not in name)
+
+
+def _default_database(names: list[str], asked: str | None) -> str:
+    if not names:
+        raise EngineError("the server holds no database")
+    if asked is None:
+        if len(names) > 1:
+            raise EngineError(f"the server holds several databases ({', '.join(names)}): name the one apps get")
+        return names[0]
+    for name in names:
+        if name.lower() == asked.lower():
+            return name
+    raise EngineError(f"the server holds no database {asked}, but {', '.join(names)}")
+
+
+def _list_statements(names: list[str]) -> Iterable[str]:
+    for name in names:
+        yield f"USE {identifier(name)}"
+        yield "SELECT active_branch()"
+        yield f"SELECT name FROM dolt_branches ORDER BY name LIMIT {MAX_BRANCHES + 1}"
+        yield (
+            "SELECT table_name FROM information_schema.tables"
+            " WHERE table_schema = database() AND table_type = 'BASE TABLE' LIMIT 1"
+        )
+
+
+def _state_statements(database: str, branches: Iterable[str]) -> Iterable[str]:
+    for branch in branches:
+        yield f"USE {identifier(f'{database}/{branch}')}"
+        yield "SELECT database(), active_branch(), dolt_hashof('HEAD'), dolt_hashof_db()"
+
+
+async def _use(session: Session, database: str) -> None:
+    try:
+        await session.ask(f"USE {identifier(database)}")
+    except mysql.StatementError as error:
+        if error.code != mysql.UNKNOWN_DATABASE:
+            raise
+        raise UnknownVersionError(f"there is no database {database}") from None
+
+
+async def _resolve_branch(session: Session, database: str, branch: str) -> Version:
+    [branches] = await session.ask("SELECT name FROM dolt_branches ORDER BY name")
+    if (branch,) not in branches:
+        raise UnknownVersionError(f"there is no branch {branch} in {database}; there is {_some(branches)}")
+    [((_, _, head, working_root),)] = await session.ask("; ".join(_state_statements(database, [branch])))
+    return Version(database, branch, head, working_root)
+
+
+async def _commit_of_tag(session: Session, database: str, tag: str) -> str:
+    [tags] = await session.ask("SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
+    commit = next((row[1] for row in tags if row[0] == tag), None)
+    if commit is None:
+        raise UnknownVersionError(f"there is no tag {tag} in {database}; there is {_some(tags)}")
+    return str(commit)
+
+
+async def _commit_of_prefix(session: Session, database: str, prefix: str) -> str:
+    if not _HASH.fullmatch(prefix):
+        raise UnknownVersionError(
+            f"{prefix} is no commit: 32 characters of 0-9 and a-v, or the first 7 or more of them"
+        )
+    if len(prefix) == _HASH_LENGTH:
+        statement, value = "SELECT commit_hash FROM dolt_commits WHERE commit_hash = %s", prefix
+    else:
+        statement, value = "SELECT commit_hash FROM dolt_commits WHERE commit_hash LIKE %s LIMIT 2", f"{prefix}%"
+    [found] = await session.ask(statement, [value])
+    match found:
+        case ((commit,),):
+            return str(commit)
+        case ():
+            raise UnknownVersionError(f"there is no commit {prefix} in {database}")
+        case _:
+            raise UnknownVersionError(f"several commits of {database} begin with {prefix}: give more of the hash")
+
+
+async def _commit_of_time(session: Session, database: str, time: str) -> str:
+    try:
+        wanted = datetime.fromisoformat(time).astimezone(UTC).replace(tzinfo=None)
+    except ValueError:
+        raise UnknownVersionError(f"{time} is not a time in RFC 3339") from None
+    [((branch,),)] = await session.ask("SELECT active_branch()")
+    statement = f"SELECT commit_hash, parents, date FROM dolt_log('--parents', {literal(branch)})"
+    expected: str | None = None
+    async with aclosing(session.rows(statement)) as log:
+        async for commit, parents, date in log:
+            if expected not in {None, commit}:
+                continue
+            if date <= wanted:
+                return str(commit)
+            expected = parents.split(", ")[0]
+    raise UnknownVersionError(f"the branch {branch} of {database} has no commit as old as {time}")
+
+
+async def _version_of_commit(session: Session, database: str, commit: str) -> Version:
+    statements = f"USE {identifier(database)}; SELECT name FROM dolt_branches; "
+    statements += f"USE {identifier(f'{database}/{commit}')}; SELECT dolt_hashof_db()"
+    branches, ((working_root,),) = await session.ask(statements)
+    taken = {row[0] for row in branches}
+    free = (f"{NEW_BRANCH}-{number}" if number else NEW_BRANCH for number in range(len(taken) + 1))
+    branch = next(name for name in free if name not in taken)
+    return Version(database, branch, commit, working_root, new_branch=True)
+
+
+def _some(rows: mysql.ResultSet) -> str:
+    """Name a few of the things there are, for a message."""
+    names = [row[0] for row in rows]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more if names else "none"
+
+
+async def _ensure_app_user(session: Session, username: str, password: str, database: str) -> None:
+    [databases] = await session.ask("SHOW DATABASES")
+    names = _user_databases(databases)
+    _default_database(names, database)
+    user = f"{literal(username)}@'%'"
+    grants = "; ".join(f"GRANT ALL ON {identifier(name)}.* TO {user}" for name in names)
+    try:
+        await session.ask(
+            f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {literal(password)};"
+            f" ALTER USER {user} IDENTIFIED BY {literal(password)}; {grants}"
+        )
+    except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+        raise EngineError(f"the server refused to make the login {username}: error {error.code}") from None
+
+
+async def _branch_row(session: Session, branch: str) -> tuple[str, bool] | None:
+    [rows] = await session.ask("SELECT hash, dirty FROM dolt_branches WHERE name = %s", [branch])
+    return (rows[0][0], bool(rows[0][1])) if rows else None
+
+
+async def _create_branch(session: Session, database: str, branch: str, commit: str) -> None:
+    await _use(session, database)
+    try:
+        await session.ask("CALL dolt_branch(%s, %s)", [branch, commit])
+    except mysql.StatementError as error:
+        there = await _branch_row(session, branch)
+        if there is None:
+            raise
+        if there[0] != commit:
+            message = f"the branch {branch} of {database} is at {there[0]}, not at {commit}: choose another name"
+            raise EngineError(message) from error
+
+
+async def _delete_branch(session: Session, database: str, branch: str, head: str) -> None:
+    await _use(session, database)
+    there = await _branch_row(session, branch)
+    if there is None:
+        return
+    if there[0] != head:
+        raise EngineError(f"the branch {branch} of {database} has moved from {head} to {there[0]}: it is kept")
+    if there[1]:
+        raise EngineError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
+    await session.ask("CALL dolt_branch('-D', %s)", [branch])

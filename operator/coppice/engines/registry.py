@@ -1,0 +1,42 @@
+"""Which engines there are: the built-in ones, and those of installed packages (entry-point group ``coppice.engines``).
+
+An entry point names a class that fulfils ``coppice.engines.base.Engine`` and is called without arguments; its name is
+the one ``spec.engine`` uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final
+
+from coppice.engines.base import Engine
+from coppice.engines.dolt import DoltEngine
+
+GROUP: Final = "coppice.engines"
+
+BUILT_IN: Final[Mapping[str, Callable[[], Engine]]] = {"dolt": DoltEngine}
+
+
+class PluginError(Exception):
+    """An installed engine cannot be used; the message names the entry point. Start-up ends with it."""
+
+
+def engines(plugins: Iterable[EntryPoint] | None = None) -> Mapping[str, Engine]:
+    """Return every engine by name; raises PluginError for a plug-in that does not load or bears a taken name."""
+    found: dict[str, Engine] = {name: make() for name, make in BUILT_IN.items()}
+    for plugin in entry_points(group=GROUP) if plugins is None else plugins:
+        if plugin.name in found:
+            raise PluginError(f"the engine {plugin.name} ({plugin.value}) has the name of another one")
+        found[plugin.name] = _load(plugin)
+    return found
+
+
+def _load(plugin: EntryPoint) -> Engine:
+    try:
+        engine: Engine = plugin.load()()
+    except Exception as error:
+        raise PluginError(f"the engine {plugin.name} ({plugin.value}) does not load: {error!r}") from error
+    if engine.name != plugin.name:
+        raise PluginError(f"the engine {plugin.name} ({plugin.value}) calls itself {engine.name}")
+    return engine

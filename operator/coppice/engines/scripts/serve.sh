@@ -1,0 +1,8 @@
+# serve: become the server. Dolt makes its administrator from DOLT_ROOT_PASSWORD before it listens, if there are no users yet.
+serve() {
+  [ -n "$(each_database "$databases")" ] || fail "the volume holds no database"
+  # A stale one names a process and a secret of the server that the volume was copied from.
+  rm -rf "$databases/.dolt/sql-server.info"
+  printf '%s\n' "$COPPICE_SERVER_CONFIG" >"$HOME/server.yaml"
+  exec dolt sql-server --config "$HOME/server.yaml"
+}
