@@ -1,0 +1,1 @@
+"""coppice-local: a copy-on-write CSI driver for one node, on btrfs subvolumes."""

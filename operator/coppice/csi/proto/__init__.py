@@ -1,0 +1,1 @@
+"""Generated protobuf modules of the CSI and of the kubelet's plug-in registration; see generate.sh."""
