@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from e2e.harness import providers, shell, toolchain
+from e2e.harness import images, providers, shell, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, current
 from e2e.harness.settings import Settings, SettingsError, from_environment
 
@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load-image", help="load images of the local engine into the cluster")
     load.add_argument("refs", nargs="+", metavar="IMAGE")
     load.set_defaults(command=_load_image)
+    build = commands.add_parser("images", help="build the images that changed, load them and print their names")
+    build.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(images.refs())}; default: all")
+    build.set_defaults(command=_images)
     tools = commands.add_parser("tools", help="build pinned Go programs and print where they are")
     tools.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(toolchain.TOOLS)}; default: all")
     tools.set_defaults(command=_tools)
@@ -91,6 +94,14 @@ def _load_image(settings: Settings, options: argparse.Namespace) -> int:
     for ref in options.refs:
         with shell.step(f"load {ref}"):
             cluster.load_image(ref)
+    return 0
+
+
+def _images(settings: Settings, options: argparse.Namespace) -> int:
+    cluster = current(settings)
+    with _lock(settings):
+        for name in options.names or images.refs():
+            print(images.ensure(name, cluster, settings), flush=True)
     return 0
 
 

@@ -51,7 +51,7 @@ NODE: Final = RootFs(
 KUBE_PROXY: Final = RootFs(name="kube-proxy", packages=("iptables", "nftables", "conntrack"), variant="extract")
 PYTHON: Final = RootFs(
     name="python",
-    packages=("python3", "python3-venv", "btrfs-progs", "mount", "e2fsprogs", "ca-certificates"),
+    packages=("python3", "python3-pip", "python3-venv", "btrfs-progs", "mount", "ca-certificates"),
 )
 DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
 

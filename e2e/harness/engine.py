@@ -26,6 +26,7 @@ CGROUP: Final = "coppice-e2e"
 CGROUPS: Final = Path("/sys/fs/cgroup")
 MODULES: Final = Path("/lib/modules")
 CAP_SYS_RESOURCE: Final = 24  # linux/capability.h
+CLASSIC_BUILDER: Final = {"DOCKER_BUILDKIT": "0"}  # the only one that Debian's Docker has
 RUNC_WRAPPER: Final = Path(__file__).with_name("runc-without-sys-resource")
 
 
@@ -43,8 +44,8 @@ class Engine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a docker or kind command needs. The classic builder is all that Debian's Docker has."""
-        return {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
+        """What a docker or kind command needs."""
+        return {"DOCKER_HOST": self.host, **CLASSIC_BUILDER}
 
     def docker(self, *words: str | Path) -> str:
         """Run the docker command on this engine. Raises CommandError."""
