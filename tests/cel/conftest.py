@@ -1,9 +1,9 @@
 """Makes the API server known to the tests here, with the definitions installed."""
 
 import pytest
+from tests.fakes.apiserver import ApiServer, api_server
 
 from coppice.crdgen import crd_manifests
-from tests.fakes.apiserver import ApiServer, api_server
 
 __all__ = ["api_server", "cluster"]
 

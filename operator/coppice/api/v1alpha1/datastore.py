@@ -131,7 +131,7 @@ class Keep(SpecModel):
 class Snapshots(SpecModel):
     """When snapshots are made and how long they stay."""
 
-    schedule: Annotated[str, StringConstraints(min_length=9, max_length=100, pattern=CRON_PATTERN)] | None = Field(
+    schedule: Annotated[str, StringConstraints(max_length=100, pattern=CRON_PATTERN)] | None = Field(
         default=None,
         description='When to make a snapshot: five cron fields in UTC, for example "*/30 * * * *". '
         "Left out: only when a clone needs one.",

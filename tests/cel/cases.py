@@ -1,0 +1,543 @@
+"""What is accepted and what is refused, for every constraint: tables of examples, and how to put them into objects.
+
+``CASES`` has for every constraint of ``constraints()`` the objects to send. Bounds, enumerations and required fields follow
+from the schema; for patterns and rules the tables below say what to try.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.cel.constraints import Constraint, constraints
+
+from coppice.api.v1alpha1 import API_VERSION, common, dataclone, datastore
+
+ABSENT = object()
+
+STORAGE = {"size": "20Gi", "storageClassName": "fast", "snapshotClassName": "fast"}
+MANAGED = {
+    "version": "1.83",
+    "database": "shop",
+    "storage": STORAGE,
+    "resources": {"memory": "1Gi", "cpu": "500m"},
+    "load": {"configMap": {"name": "shop-sql"}},
+    "commitPolicy": "Explicit",
+}
+STORE = {
+    "engine": "dolt",
+    "deletionPolicy": "Retain",
+    "managed": MANAGED,
+    "snapshots": {"schedule": "*/30 * * * *", "keep": {"last": 3, "hourly": 24, "daily": 7}},
+    "clones": {
+        "profiles": {"default": {"memory": "512Mi", "cpu": "500m"}},
+        "nodeSelector": {"pool": "preview"},
+        "ownBytes": "5Gi",
+    },
+}
+GRANT = {
+    "store": "shop",
+    "to": {"namespaces": ["shop-pr-42"]},
+    "verbs": ["Clone"],
+    "data": "Raw",
+    "maxLease": "7d",
+    "maxClones": {"perNamespace": 5, "total": 40},
+}
+SELECTOR = {
+    "matchLabels": {"coppice.dev/previews": "true"},
+    "matchExpressions": [{"key": "team", "operator": "In", "values": ["shop"]}],
+}
+POINTS = [
+    {"branch": "main"},
+    {"tag": "v1"},
+    {"commit": "0123456789abcdefghijklmnopqrstuv"},
+    {"snapshot": "shop-1"},
+    {"time": "2026-05-01T12:00:00Z"},
+]
+BRANCH = {"store": {"name": "shop", "namespace": "data"}, "branchName": "feature/autumn", "deletionPolicy": "Delete"}
+CLONE_STORE = {"store": {"name": "shop", "namespace": "data"}}
+CLONE = {
+    "from": {**CLONE_STORE, "branch": "main", "maxAge": "1h"},
+    "profile": "large",
+    "binding": {"secretName": "db", "serviceName": "postgres", "keys": {"DATABASE_URL": "{uri}"}},
+    "lease": {"idle": "2h", "max": "3d"},
+    "refresh": "Never",
+    "revision": "abc",
+    "onRevision": "Keep",
+    "power": "Auto",
+    "commitPolicy": "Explicit",
+}
+SPECS: dict[str, list[dict[str, Any]]] = {
+    "DataStore": [STORE, {**STORE, "managed": {**MANAGED, "load": {"claim": {"name": "dump"}}}}],
+    "DataGrant": [GRANT, {**GRANT, "to": {"namespaceSelector": SELECTOR}}],
+    "DataSnapshot": [{"store": {"name": "shop"}}],
+    "DataBranch": [{**BRANCH, "from": point} for point in POINTS],
+    "DataClone": [CLONE, *({**CLONE, "from": {**CLONE_STORE, **point}} for point in POINTS[1:])],
+}
+"""Valid specs of each kind; together they have every field. The first is the one that examples are put into."""
+
+
+@dataclass(frozen=True)
+class Strings:
+    """Strings that match a pattern, that do not, and one of any length that does."""
+
+    good: tuple[str, ...]
+    bad: tuple[str, ...]
+    of_length: Callable[[int], str]
+
+
+def letters(length: int) -> str:
+    return "a" * length
+
+
+def digits(length: int) -> str:
+    return "1" * length
+
+
+def cron(length: int) -> str:
+    minutes = length - len(" * * * *")
+    return f"{'0' if minutes % 2 else '00'}{',0' * ((minutes - 1) // 2)} * * * *"
+
+
+def duration(length: int) -> str:
+    return {2: "1s", 24: "9999d99999h999999m99999s", 25: "9999d99999h999999m999999s"}.get(length, "1")
+
+
+def quantity(length: int) -> str:
+    return "1" * (length - 12) + ".111111111Gi"
+
+
+def field_pattern(kind: str, *path: str) -> str:
+    """The pattern of a field that has one of its own."""
+    found = next(
+        c for c in constraints() if c.kind == kind and c.path == f".{'.'.join(path)}" and c.keyword == "pattern"
+    )
+    return found.argument
+
+
+DURATIONS = Strings(
+    ("90s", "1h30m", "3d", "1d12h", "1d1h1m1s"),
+    ("10", "0s", "1w", "1h1d", "-1h", "1.5h", "never", "3d ", "010h"),
+    duration,
+)
+STRINGS = {
+    common.LABEL_PATTERN: Strings(("a", "0", "shop-2"), ("Shop", "a.b", "-a", "a-", "a_b", "a\n"), letters),
+    common.SERVICE_NAME_PATTERN: Strings(("a", "shop-2"), ("0", "2-shop", "Shop", "a.b", "a-"), letters),
+    common.SUBDOMAIN_PATTERN: Strings(("a", "0.a", "a-b.c-d"), ("A", "a..b", ".a", "a.", "a_b", "-a"), letters),
+    common.LABEL_VALUE_PATTERN: Strings(("", "A", "a_b.c-d"), ("-a", "a-", "a b", "ä"), letters),
+    common.LABEL_KEY_PATTERN: Strings(
+        ("pool", "kubernetes.io/arch", "A_b.c", "a/" + "b" * 63), ("/a", "a/", "A/b", "a b", "b" * 64), lambda n: "a" * (n - 2) + "/b" if n > 2 else "a" * n
+    ),
+    common.ENGINE_PATTERN: Strings(("dolt", "my-engine2"), ("Dolt", "2dolt", "a--b", "a-", "a_b"), letters),
+    common.DATABASE_PATTERN: Strings(("shop", "_s", "My-shop_2"), ("2shop", "a.b", "a b", "-a", "a`b"), letters),
+    common.REF_PATTERN: Strings(
+        ("main", "feature/x", "ünï", "a'b"), ("a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a@b", "a{b}", "a\tb"), letters
+    ),
+    common.NEW_BRANCH_PATTERN: Strings(
+        ("main", "feature/autumn", "v1.2_x-y", "_"), ("/a", "a/", "a//b", "a..b", ".a", "a.", "-a", "a/-b", "a b", "a@b"), letters
+    ),
+    common.COMMIT_PATTERN: Strings(("deadbeef", "0123ABCD"), ("main~1", "HEAD^1", "a b c", "a;b;"), letters),
+    common.DURATION_PATTERN: DURATIONS,
+    common.DURATION_OR_NEVER_PATTERN: Strings((*DURATIONS.good, "Never"), (*DURATIONS.bad, "Never1s"), duration),
+    common.QUANTITY_PATTERN: Strings(("1", "1.5Gi", "500m", "20G"), ("-1", "1Zi", "1e3", "1 Gi", "Gi", "1.", "lots"), quantity),
+    datastore.CRON_PATTERN: Strings(
+        ("* * * * *", "*/30 * * * *", "0 3 * * mon-fri", "5,35 0-6/2 1 jan,jul 0", "59 23 31 12 7"),
+        ("* * * *  *", "60 * * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8", "*/0 * * * *", "0 0 * * * *", "@hourly__"),
+        cron,
+    ),
+    dataclone.TEMPLATE_PATTERN: Strings(
+        ("", "{uri}", "mysql://{username}:{password}@{host}:{port}/{database}?tls=true", "{{literal}}", "{{{host}}}"),
+        ("{pasword}", "{", "}", "{uri", "{}", "{{uri}", "{type}"),
+        letters,
+    ),
+    field_pattern("DataStore", "spec", "managed", "version"): Strings(
+        ("1", "1.83", "1.83.2", "17.2-beta.1"), ("v1", "1.", "1.2.3.4.5", "latest", "1.83 ", "1-"), digits
+    ),
+}  # fmt: skip
+
+
+def names(prefix: str) -> Callable[[int], list[str]]:
+    return lambda count: [f"{prefix}{number}" for number in range(count)]
+
+
+COLLECTIONS: dict[str, Callable[[int], Any]] = {
+    ".spec.to.namespaces": names("ns"),
+    ".spec.verbs": lambda count: ["Clone", "Branch", "Clone"][:count],
+    ".spec.to.namespaceSelector.matchLabels": lambda count: dict.fromkeys(names("key")(count), "v"),
+    ".spec.to.namespaceSelector.matchExpressions": lambda count: [
+        {"key": key, "operator": "Exists"} for key in names("key")(count)
+    ],
+    ".spec.to.namespaceSelector.matchExpressions[].values": names("value"),
+    ".spec.clones.profiles": lambda count: {name: {"cpu": 1} for name in names("profile")(count)},
+    ".spec.clones.nodeSelector": lambda count: dict.fromkeys(names("key")(count), "v"),
+    ".spec.binding.keys": lambda count: dict.fromkeys(names("KEY")(count), "{uri}"),
+}
+"""Lists and maps of any size, by path."""
+
+BESIDE: dict[str, dict[str, Any]] = {
+    ".spec.lease.idle": {".spec.lease.max": "Never"},
+    ".spec.lease.max": {".spec.lease.idle": "Never"},
+    ".spec.maxClones.perNamespace": {".spec.maxClones.total": 10000},
+    ".spec.maxClones.total": {".spec.maxClones.perNamespace": 0},
+}
+"""What must be set beside a field so that its bounds can be reached."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Objects that a rule accepts and refuses, as changes of a valid one: path to value.
+
+    With ``old``, the object is there already, and what is sent is a change of it; ``old`` itself changes the valid one.
+    """
+
+    good: tuple[dict[str, Any], ...]
+    bad: tuple[dict[str, Any], ...]
+    old: dict[str, Any] | None = None
+
+
+def values(path: str, good: list[Any], bad: list[Any]) -> Edits:
+    return Edits(tuple({path: value} for value in good), tuple({path: value} for value in bad))
+
+
+def change(path: str, other: Any) -> Edits:
+    """A field that is immutable: everything else may change."""
+    return Edits(({".metadata.labels": {"a": "b"}},), ({path: other},), old={})
+
+
+def change_optional(path: str, other: str, absent: str = "") -> Edits:
+    return Edits(({".metadata.labels": {"a": "b"}},), ({path: other}, {absent or path: ABSENT}), old={})
+
+
+LABEL_KEYS = ([{}, {"kubernetes.io/arch": "arm64"}], [{"a b": "x"}, {"/x": "x"}, {"a" * 64: "x"}])
+EMPTY_SELECTOR = (
+    "an empty selector would select every namespace: name labels, or the key kubernetes.io/metadata.name "
+    "with the operator Exists if every namespace is meant"
+)
+TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
+RULES: dict[tuple[str, str], Edits] = {
+    ("DataStore.spec.engine", "engine is immutable: create another DataStore for the other engine"): change(
+        ".spec.engine", "postgresql"
+    ),
+    ("DataStore.spec.managed.storage", "a volume never shrinks: ask for the present size or more"): Edits(
+        ({".spec.managed.storage.size": "20480Mi"}, {".spec.managed.storage.size": "21Gi"}),
+        ({".spec.managed.storage.size": "20479Mi"}, {".spec.managed.storage.size": 21474836479}),
+        old={},
+    ),
+    (
+        "DataStore.spec.managed.storage",
+        "storageClassName is immutable: create another DataStore with the other class and load it",
+    ): change_optional(".spec.managed.storage.storageClassName", "slow"),
+    ("DataStore.spec.clones.profiles", "names of profiles hold only lower-case letters, digits and '-'"): values(
+        ".spec.clones.profiles", [{}, {"large": {"cpu": 4}}], [{"Large": {}}, {"a" * 64: {}}, {"": {}}]
+    ),
+    ("DataStore.spec.clones.nodeSelector", "keys are those of node labels, for example kubernetes.io/arch"): values(
+        ".spec.clones.nodeSelector", *LABEL_KEYS
+    ),
+    ("DataGrant.spec.store", "store is immutable: create another DataGrant for the other store"): change(
+        ".spec.store", "other"
+    ),
+    (
+        "DataGrant.spec.to.namespaceSelector",
+        EMPTY_SELECTOR,
+    ): values(
+        ".spec.to",
+        [
+            {"namespaceSelector": {"matchLabels": {"a": "b"}}},
+            {"namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]}},
+        ],
+        [{"namespaceSelector": {}}, {"namespaceSelector": {"matchLabels": {}, "matchExpressions": []}}],
+    ),
+    (
+        "DataGrant.spec.to.namespaceSelector.matchLabels",
+        "keys are those of labels, for example coppice.dev/previews",
+    ): Edits(
+        ({".spec.to": {"namespaceSelector": {"matchLabels": LABEL_KEYS[0][1]}}},),
+        tuple({".spec.to": {"namespaceSelector": {"matchLabels": labels}}} for labels in LABEL_KEYS[1]),
+    ),
+    (
+        "DataGrant.spec.to.namespaceSelector.matchExpressions[]",
+        "In and NotIn need values; Exists and DoesNotExist take none",
+    ): values(
+        ".spec.to",
+        [
+            {"namespaceSelector": {"matchExpressions": [{"key": "a", **demand}]}}
+            for demand in (
+                {"operator": "NotIn", "values": ["b"]},
+                {"operator": "DoesNotExist"},
+                {"operator": "Exists", "values": []},
+            )
+        ],
+        [
+            {"namespaceSelector": {"matchExpressions": [{"key": "a", **demand}]}}
+            for demand in (
+                {"operator": "In"},
+                {"operator": "NotIn", "values": []},
+                {"operator": "Exists", "values": ["b"]},
+            )
+        ],
+    ),
+    (
+        "DataGrant.spec.maxClones",
+        "perNamespace cannot be more than total: raise total or lower perNamespace",
+    ): values(
+        ".spec.maxClones",
+        [{}, {"perNamespace": 5}, {"total": 1}, {"perNamespace": 5, "total": 5}],
+        [{"perNamespace": 6, "total": 5}],
+    ),
+    ("DataSnapshot.spec", "spec is immutable: create another DataSnapshot"): change(".spec.store.name", "other"),
+    ("DataBranch.spec.store", "store is immutable: create another DataBranch for the other store"): change(
+        ".spec.store.name", "other"
+    ),
+    ("DataBranch.spec.branchName", "branchName is immutable: create another DataBranch with the other name"): change(
+        ".spec.branchName", "other"
+    ),
+    (
+        "DataBranch.spec.branchName",
+        "must not be HEAD, look like a commit hash or end in .lock: choose another name",
+    ): values(
+        ".spec.branchName",
+        ["heads", "a" * 31, "a" * 33, "locks"],
+        ["head", "HEAD", "0123456789abcdefghijklmnopqrstuv", "a.lock"],
+    ),
+    ("DataBranch.spec.from", "from is immutable: create another DataBranch from the other point"): change(
+        ".spec.from", {"tag": "v1"}
+    ),
+    ("DataClone.spec.from", "from is immutable: delete the DataClone and create it anew"): change(
+        ".spec.from.branch", "other"
+    ),
+    ("DataClone.spec.from", "maxAge goes with branch only: the other points in history do not age"): values(
+        ".spec.from",
+        [{**CLONE_STORE, "branch": "main", "maxAge": "1h"}, {**CLONE_STORE, "tag": "v1"}],
+        [{**CLONE_STORE, **point, "maxAge": "1h"} for point in POINTS[1:]],
+    ),
+    (
+        "DataClone.spec",
+        "binding.secretName is immutable: delete the DataClone and create it anew",
+    ): change_optional(".spec.binding.secretName", "other", absent=".spec.binding"),
+    (
+        "DataClone.spec",
+        "binding.serviceName is immutable: delete the DataClone and create it anew",
+    ): change_optional(".spec.binding.serviceName", "other", absent=".spec.binding"),
+    ("DataClone.spec", "refresh OnHeadChange follows a branch: set from.branch, or refresh Never"): Edits(
+        ({".spec.refresh": "OnHeadChange"}, {".spec.from": {**CLONE_STORE, "tag": "v1"}}),
+        tuple({".spec.refresh": "OnHeadChange", ".spec.from": {**CLONE_STORE, **point}} for point in POINTS[1:]),
+    ),
+    ("DataClone.spec.binding.keys", "keys are names of environment variables, for example DATABASE_URL"): values(
+        ".spec.binding.keys",
+        [{}, {"_a.b-C": "x"}, {"A" * 63: "x"}],
+        [{"A" * 64: "x"}, {"2A": "x"}, {"A B": "x"}, {"A=": "x"}, {"": "x"}],
+    ),
+    (
+        "DataClone.spec.binding.keys",
+        "type, provider, host, port, uri, username, password, database are there anyway: choose other names",
+    ): values(
+        ".spec.binding.keys",
+        [{"HOST": "{host}", "urls": "{uri}"}],
+        [{key: "x"} for key in dataclone.BINDING_KEYS],
+    ),
+    ("DataClone.spec.lease", TOO_SHORT_A_MAX): values(
+        ".spec.lease",
+        [
+            {},
+            {"idle": "9999d"},
+            {"max": "1s"},
+            {"idle": "Never", "max": "1s"},
+            {"idle": "9999d", "max": "Never"},
+            {"idle": "24h", "max": "1d"},
+            {"idle": "1d", "max": "1440m"},
+            {"idle": "1d1h", "max": "25h"},
+        ],
+        [
+            {"idle": "86401s", "max": "1d"},
+            {"idle": "1d1s", "max": "24h"},
+            {"idle": "2d", "max": "47h59m59s"},
+            {"idle": "2s", "max": "1s"},
+        ],
+    ),
+}
+"""What to try for a rule, by where it stands and its message."""
+
+NAME_BOUNDS = {"DataStore": 40, "DataGrant": 63, "DataSnapshot": 52, "DataBranch": 40, "DataClone": 40}
+SERVICE_KINDS = ("DataStore", "DataClone")
+
+FRAGMENTS = {
+    "pattern": "should match",
+    "minLength": "chars long",
+    "maxLength": "may not be more than",
+    "minimum": "should be greater than or equal to",
+    "maximum": "should be less than or equal to",
+    "minItems": "should have at least",
+    "maxItems": "must have at most",
+    "maxProperties": "must have at most",
+    "enum": "supported values",
+    "required": "Required value",
+    "format": "must be of type date-time",
+    "x-kubernetes-list-type": "Duplicate value",
+    "x-kubernetes-int-or-string": "must be of type integer,string",
+}
+"""Words of the API server's answer when a constraint is not met."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Objects to send for one constraint."""
+
+    constraint: Constraint
+    good: tuple[dict[str, Any], ...]
+    bad: tuple[dict[str, Any], ...]
+    old: dict[str, Any] | None = None
+
+    @property
+    def fragment(self) -> str:
+        return FRAGMENTS.get(self.constraint.keyword, self.constraint.argument)
+
+
+def manifest(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "db"}, "spec": copy.deepcopy(spec)}
+
+
+def steps(path: str) -> list[str]:
+    return re.findall(r"\[\]|\{\}|[^.\[\]{}]+", path)
+
+
+def follow(value: Any, path: list[str]) -> Any:
+    """Return what stands at a path; of lists and maps the first entry. Raises LookupError."""
+    for step in path:
+        if step == "[]":
+            value = value[0]
+        elif step == "{}":
+            value = next(iter(value.values()))
+        else:
+            value = value[step]
+    return value
+
+
+def put(target: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of an object with the value at the path, or without it."""
+    result = copy.deepcopy(target)
+    *before, last = steps(path)
+    parent = follow(result, before)
+    key = {"[]": 0, "{}": next(iter(parent), None)}.get(last, last)
+    if value is ABSENT:
+        parent.pop(key, None)
+    else:
+        parent[key] = value
+    return result
+
+
+def edited(target: dict[str, Any], edits: dict[str, Any]) -> dict[str, Any]:
+    for path, value in edits.items():
+        target = put(target, path, value)
+    return target
+
+
+def having(kind: str, path: str) -> dict[str, Any]:
+    """Return the first valid object of a kind that has the field."""
+    for spec in SPECS[kind]:
+        candidate = edited(manifest(kind, spec), BESIDE.get(path, {}))
+        try:
+            follow(candidate, steps(path))
+        except LookupError:
+            continue
+        return candidate
+    raise LookupError(f"no valid {kind} in the tables has {path}")
+
+
+def cases() -> Iterator[Case]:
+    for constraint in constraints():
+        yield case(constraint)
+
+
+def case(constraint: Constraint) -> Case:
+    """Return the objects to try; raises LookupError if the tables say nothing about a constraint."""
+    if constraint.keyword == "rule":
+        return rule_case(constraint)
+    base = having(constraint.kind, constraint.path)
+    good, bad = examples(constraint)
+    return Case(
+        constraint,
+        tuple(with_operator(put(base, constraint.path, value)) for value in good),
+        tuple(put(base, constraint.path, value) for value in bad),
+    )
+
+
+def with_operator(target: dict[str, Any]) -> dict[str, Any]:
+    """Take the values from demands that may have none."""
+    for demand in target["spec"].get("to", {}).get("namespaceSelector", {}).get("matchExpressions", []):
+        if "Exist" in demand.get("operator", ""):
+            demand.pop("values", None)
+    return target
+
+
+def examples(constraint: Constraint) -> tuple[list[Any], list[Any]]:
+    """Return values for the field of a constraint: accepted and refused."""
+    argument, keyword = constraint.argument, constraint.keyword
+    if keyword in ("minLength", "maxLength"):
+        pattern = constraint.schema.get("pattern")
+        of_length = STRINGS[pattern].of_length if pattern else letters
+        return [of_length(argument)], [of_length(argument + (1 if keyword == "maxLength" else -1))]
+    if keyword in ("minItems", "maxItems", "maxProperties"):
+        collection = COLLECTIONS[constraint.path]
+        return [collection(argument)], [collection(argument + (-1 if keyword == "minItems" else 1))]
+    if keyword == "required":
+        whole = follow(having(constraint.kind, constraint.path), steps(constraint.path))
+        return [whole], [{name: value for name, value in whole.items() if name != argument}]
+    simple = {
+        "pattern": lambda: (list(STRINGS[argument].good), list(STRINGS[argument].bad)),
+        "minimum": lambda: ([argument], [argument - 1]),
+        "maximum": lambda: ([argument], [argument + 1]),
+        "enum": lambda: (list(argument), ["Nonsense", ""]),
+        "format": lambda: (["2026-05-01T12:00:00Z", "2026-05-01T12:00:00.5+02:00"], ["yesterday", "2026-05-01"]),
+        "x-kubernetes-list-type": lambda: ([["Clone"]], [["Clone", "Clone"]]) if constraint.path == ".spec.verbs" else ([["a", "b"]], [["a", "a"]]),
+        "x-kubernetes-int-or-string": lambda: ([1073741824, "1Gi"], [True, 1.5, ["1Gi"]]),
+    }  # fmt: skip
+    return simple[keyword]()
+
+
+def rule_case(constraint: Constraint) -> Case:
+    place, message = f"{constraint.kind}{constraint.path}", constraint.argument
+    if constraint.path == "":
+        return name_case(constraint)
+    if message.startswith("set exactly one of "):
+        return exactly_one_case(constraint, message.removeprefix("set exactly one of ").split(", "))
+    if message == "must be greater than zero":
+        edits = values(constraint.path, [1, "1", "0.5", "1m"], [0, "0", "0.0", "0Gi"])
+        base = having(constraint.kind, constraint.path)
+    else:
+        edits = RULES[place, message]
+        base = having(constraint.kind, constraint.path.partition("[]")[0])
+    old = None if edits.old is None else edited(base, edits.old)
+    start = base if old is None else old
+    return Case(
+        constraint,
+        tuple(edited(start, good) for good in edits.good),
+        tuple(edited(start, bad) for bad in edits.bad),
+        old,
+    )
+
+
+def name_case(constraint: Constraint) -> Case:
+    kind, bound = constraint.kind, NAME_BOUNDS[constraint.kind]
+    if "characters" in constraint.argument:
+        good, bad = ["a" * bound], ["a" * (bound + 1)]
+    elif kind in SERVICE_KINDS:
+        good, bad = ["a", "db-2"], ["a.b", "2-db"]
+    else:
+        good, bad = ["a", "2-db"], ["a.b"]
+    base = manifest(kind, SPECS[kind][0])
+    return Case(
+        constraint,
+        tuple(put(base, ".metadata.name", name) for name in good),
+        tuple(put(base, ".metadata.name", name) for name in bad),
+    )
+
+
+def exactly_one_case(constraint: Constraint, alternatives: list[str]) -> Case:
+    path = constraint.path
+    good = tuple(having(constraint.kind, f"{path}.{name}") for name in alternatives)
+    none = put(good[0], f"{path}.{alternatives[0]}", ABSENT)
+    second = follow(good[1], steps(f"{path}.{alternatives[1]}"))
+    return Case(
+        constraint, good, (edited(none, {f"{path}.maxAge": ABSENT}), put(good[0], f"{path}.{alternatives[1]}", second))
+    )
