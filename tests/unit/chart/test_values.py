@@ -75,7 +75,7 @@ def test_schema_and_defaults_know_the_same_values():
         ("unknown", 1),
         ("operator.unknown", 1),
         ("operator.image.version", "1"),
-        ("local.storageClass.parameters", {}),
+        ("local.storageClass.parameters", {"ownBytes": 5}),
         ("operator.replicas", "2"),
         ("operator.replicas", -1),
         ("operator.logLevel", "verbose"),
