@@ -16,6 +16,7 @@ import yaml
 
 from coppice.api.schema import SHOW_DEFAULT, VALIDATIONS
 from coppice.api.v1alpha1 import GROUP, KINDS, VERSION
+from coppice.apidoc import reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from coppice.api.v1alpha1 import Resource
 
 CATEGORY = "coppice"
+REFERENCE = "docs/api.md"
 HEADER = "# Generated from operator/coppice/api by `python -m coppice.crdgen --write`; do not edit.\n"
 
 _API_VERSION_TEXT = "Group and version of this object's schema: coppice.dev/v1alpha1."
@@ -34,6 +36,13 @@ _DROPPED = {"title", "default", "anyOf", "$ref", "const", SHOW_DEFAULT}
 def crd_manifests() -> dict[str, dict[str, Any]]:
     """Return the CustomResourceDefinition of every kind by its plural."""
     return {model.crd.plural: _crd(model) for model in KINDS.values()}
+
+
+def generated_files() -> dict[str, str]:
+    """Return the text of every file that is made from the models, by its path in the checkout."""
+    manifests = crd_manifests()
+    definitions = {f"crds/{plural}.yaml": crd_yaml(manifest) for plural, manifest in manifests.items()}
+    return {**definitions, REFERENCE: reference(manifests)}
 
 
 def crd_yaml(manifest: Mapping[str, Any]) -> str:
@@ -139,22 +148,25 @@ class _PlainDumper(yaml.SafeDumper):
 
 @click.command()
 @click.option("--write/--check", required=True, help="Write the files, or fail if they differ from the models.")
-@click.option("--directory", type=click.Path(path_type=Path), default=Path("crds"), help="Where the files are.")
-def main(*, write: bool, directory: Path) -> None:
-    """Write the CustomResourceDefinitions to files, or check that the files are up to date."""
-    wanted = {f"{plural}.yaml": crd_yaml(manifest) for plural, manifest in crd_manifests().items()}
-    if write:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, text in wanted.items():
-            (directory / name).write_text(text, encoding="utf-8")
-        for path in set(directory.glob("*.yaml")) - {directory / name for name in wanted}:
-            path.unlink()
-        return
-    found = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.yaml")}
+@click.option("--root", type=click.Path(path_type=Path), default=Path(), help="The checkout that has crds/ and docs/.")
+def main(*, write: bool, root: Path) -> None:
+    """Write the CustomResourceDefinitions and their reference to files, or check that the files are up to date."""
+    wanted = generated_files()
+    found = {
+        str(path.relative_to(root)): path.read_text(encoding="utf-8")
+        for path in (*(root / "crds").glob("*.yaml"), root / REFERENCE)
+        if path.exists()
+    }
     stale = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if stale:
-        click.echo(f"{directory}: {', '.join(stale)} out of date: run `python -m coppice.crdgen --write`", err=True)
+    if not write and stale:
+        click.echo(f"{', '.join(stale)} out of date: run `python -m coppice.crdgen --write`", err=True)
         sys.exit(1)
+    for name in stale:
+        if name not in wanted:
+            (root / name).unlink()
+            continue
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(wanted[name], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from coppice import crdgen
 from coppice.api.v1alpha1 import KINDS
 
-CRDS = Path(__file__).parents[3] / "crds"
+ROOT = Path(__file__).parents[3]
 MANIFESTS = crdgen.crd_manifests()
 FORBIDDEN = {
     "$ref", "$defs", "title", "const", "examples", "prefixItems", "uniqueItems", "deprecated", "oneOf", "anyOf", "allOf", "not",
@@ -43,22 +43,36 @@ NODES = [
 ]
 
 
+def run(option, root):
+    return CliRunner().invoke(crdgen.main, [option, "--root", str(root)])
+
+
 def test_committed_files_are_those_the_models_make():
-    result = CliRunner().invoke(crdgen.main, ["--check", "--directory", str(CRDS)])
+    result = run("--check", ROOT)
     assert result.exit_code == 0, result.output
 
 
-def test_check_names_the_file_that_drifted(tmp_path):
-    runner = CliRunner()
-    assert runner.invoke(crdgen.main, ["--write", "--directory", str(tmp_path)]).exit_code == 0
-    stale = tmp_path / "dataclones.yaml"
+def test_check_names_the_files_that_drifted_and_write_puts_them_right(tmp_path):
+    assert run("--check", tmp_path).exit_code == 1
+    assert run("--write", tmp_path).exit_code == 0
+    stale = tmp_path / "crds" / "dataclones.yaml"
     stale.write_text(stale.read_text() + "# changed by hand\n")
-    (tmp_path / "datadreams.yaml").write_text("{}")
-    result = runner.invoke(crdgen.main, ["--check", "--directory", str(tmp_path)])
+    (tmp_path / "crds" / "datadreams.yaml").write_text("{}")
+    result = run("--check", tmp_path)
     assert result.exit_code == 1
-    assert "dataclones.yaml, datadreams.yaml" in result.output
-    runner.invoke(crdgen.main, ["--write", "--directory", str(tmp_path)])
-    assert runner.invoke(crdgen.main, ["--check", "--directory", str(tmp_path)]).exit_code == 0
+    assert "crds/dataclones.yaml, crds/datadreams.yaml out of date" in result.output
+    assert run("--write", tmp_path).exit_code == 0
+    assert run("--check", tmp_path).exit_code == 0
+
+
+def test_the_reference_names_every_field_and_rule():
+    text = crdgen.generated_files()["docs/api.md"]
+    for plural in MANIFESTS:
+        for path, schema in nodes(root_schema(plural)):
+            if path.count(".") > 1 and not path.endswith(("[]", "{}")) and ".conditions[]" not in path:
+                assert f"| `{path.split('.', 2)[2]}`" in text
+            for rule in schema.get("x-kubernetes-validations", []):
+                assert rule["message"] in text
 
 
 def test_every_kind_has_a_definition():

@@ -237,7 +237,8 @@ class DataCloneStatus(ObservedStatus):
         default=None, description="An opaque mark of what the server had been asked when it was last looked at."
     )
     renewed_at: Time | None = Field(
-        default=None, description="When somebody last asked for the clone: its creation, an extension or a new revision."
+        default=None,
+        description="When somebody last asked for the clone: its creation, an extension or a new revision.",
     )
     own_bytes: Annotated[Count, Field(json_schema_extra={"format": "int64"})] | None = Field(
         default=None, description="Bytes the clone holds of its own, where the storage driver tells."

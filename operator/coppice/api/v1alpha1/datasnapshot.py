@@ -52,7 +52,7 @@ class DataSnapshotStatus(ObservedStatus):
         default=None, description="The branch of that database that applications get if they name none."
     )
     branches: Annotated[tuple[SnapshotBranch, ...], Field(max_length=500)] = Field(
-        default=(), description="Branches of all databases and what they are at; at most 500."
+        default=(), description="Branches of all databases and what they are at."
     )
     identity: Text | None = Field(
         default=None, description="Digest over all heads and working sets: equal digests mean equal data."

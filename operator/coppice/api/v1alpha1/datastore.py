@@ -208,10 +208,10 @@ class DataStoreStatus(ObservedStatus):
     )
     version: Text | None = Field(default=None, description="Version of the running server.")
     databases: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
-        default=(), description="Databases of the store, the one that applications get first; at most 100."
+        default=(), description="Databases of the store, the one that applications get first."
     )
     branches: Annotated[tuple[BranchHead, ...], Field(max_length=100)] = Field(
-        default=(), description="Branches and where they are; at most 100, branchCount has their number."
+        default=(), description="Branches and where they are, the first ones by name; branchCount has their number."
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
