@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from e2e.harness import images, providers, shell, toolchain
+from e2e.harness import debian, images, providers, shell, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, current
 from e2e.harness.settings import Settings, SettingsError, from_environment
 
@@ -42,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("images", help="build the images that changed, load them and print their names")
     build.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(images.refs())}; default: all")
     build.set_defaults(command=_images)
-    tools = commands.add_parser("tools", help="build pinned Go programs and print where they are")
-    tools.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(toolchain.TOOLS)}; default: all")
-    tools.set_defaults(command=_tools)
+    assets = commands.add_parser("assets", aliases=["tools"], help="build pinned Go programs and print exports: a PATH")
+    assets.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(toolchain.TOOLS)}; default: all")
+    assets.set_defaults(command=_assets)
     return parser
 
 
@@ -85,7 +85,7 @@ def _env(settings: Settings, _: argparse.Namespace) -> int:
     cluster = current(settings)
     for name, value in cluster.environment.items():
         print(f"export {name}={shlex.quote(value)}")
-    print(f'export PATH={shlex.quote(str(cluster.state / "bin"))}:"$PATH"')
+    print(_path_export(str(cluster.state / "bin")))
     return 0
 
 
@@ -105,14 +105,20 @@ def _images(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _tools(settings: Settings, options: argparse.Namespace) -> int:
-    for name in options.names or toolchain.TOOLS:
-        if name not in toolchain.TOOLS:
-            raise SettingsError(f"no tool {name}: there are {', '.join(toolchain.TOOLS)}")
-        folder = toolchain.build(toolchain.TOOLS[name], settings)
-        for program in toolchain.TOOLS[name].programs:
-            print(folder / program)
+def _assets(settings: Settings, options: argparse.Namespace) -> int:
+    names = options.names or list(toolchain.TOOLS)
+    if unknown := [name for name in names if name not in toolchain.TOOLS]:
+        raise SettingsError(f"no program {', '.join(unknown)}: there are {', '.join(toolchain.TOOLS)}")
+    with _lock(settings):
+        folders = [str(toolchain.build(toolchain.TOOLS[name], settings)) for name in names]
+        if "sanity" in names:
+            debian.install_host_packages(debian.STORAGE_PACKAGES)
+    print(_path_export(*folders))
     return 0
+
+
+def _path_export(*folders: str) -> str:
+    return f'export PATH={shlex.quote(":".join(folders))}:"$PATH"'
 
 
 def _link_programs(cluster: Cluster) -> None:

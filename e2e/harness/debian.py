@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Final
 from e2e.harness import cachekey, shell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from e2e.harness.settings import Settings
 
+# Nobody reads manuals in an image, and each load of it is faster without them. Licences stay.
+LEAN: Final = tuple(
+    f"--dpkgopt={rule}"
+    for rule in (
+        *("path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*", "path-exclude=/usr/share/doc/*"),
+        "path-include=/usr/share/doc/*/copyright",
+    )
+)
 SUITE: Final = "bookworm"  # systemd 252 and runc 1.1 of bookworm still run on cgroup v1; those of trixie do not
-HOST_PACKAGES: Final = {
+# Programs the machine needs and the packages they come in.
+STORAGE_PACKAGES: Final = {"mkfs.btrfs": "btrfs-progs"}
+CLUSTER_PACKAGES: Final = {
     "dockerd": "docker.io",
     "mmdebstrap": "mmdebstrap",
     "ip": "iproute2",
@@ -38,7 +48,7 @@ class RootFs:
     @property
     def key(self) -> str:
         """Its name in the cache."""
-        return f"{self.name}-{cachekey.digest([SUITE, self.variant, *self.packages])}"
+        return f"{self.name}-{cachekey.digest([SUITE, self.variant, *LEAN, *self.packages])}"
 
 
 NODE: Final = RootFs(
@@ -56,13 +66,13 @@ PYTHON: Final = RootFs(
 DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
 
 
-def install_host_packages() -> None:
-    """Install what the machine lacks for the offline provider. Raises CommandError, naming the packages."""
-    missing = sorted({package for program, package in HOST_PACKAGES.items() if not _in_path(program)})
+def install_host_packages(wanted: Mapping[str, str]) -> None:
+    """Install what the machine lacks. Raises CommandError, naming the packages."""
+    missing = sorted({package for program, package in wanted.items() if not _in_path(program)})
     if not missing:
         return
     if os.geteuid() != 0:
-        raise shell.CommandError(f"the offline cluster needs root and these packages: {' '.join(missing)}")
+        raise shell.CommandError(f"these packages are missing, and only root can install them: {' '.join(missing)}")
     with shell.step(f"apt-get install {' '.join(missing)}"), _no_service_starts():
         install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
         environment = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -82,7 +92,7 @@ def make(rootfs: RootFs, settings: Settings) -> Path:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
             archive = Path(scratch, "rootfs.tar")
             include = f"--include={','.join(rootfs.packages)}"
-            shell.run(["mmdebstrap", "--quiet", f"--variant={rootfs.variant}", include, SUITE, archive])
+            shell.run(["mmdebstrap", "--quiet", f"--variant={rootfs.variant}", *LEAN, include, SUITE, archive])
             archive.rename(target)
     return target
 

@@ -97,7 +97,7 @@ def _create_stock(settings: Settings) -> Cluster:
 
 
 def _create_offline(settings: Settings) -> Cluster:
-    debian.install_host_packages()
+    debian.install_host_packages(debian.CLUSTER_PACKAGES)
     profile = settings.profile or "fast"
     private = private_engine(settings)
     kind = toolchain.build(toolchain.KIND, settings) / "kind"
