@@ -25,6 +25,7 @@ _IMAGE = "pool.img"
 _ROOT = "pool"
 _LOCK = "lock"
 _MKFS = "mkfs.btrfs"
+_SECTOR = 4096  # btrfs uses whole sectors of its device
 
 
 class PoolError(Exception):
@@ -71,8 +72,7 @@ class Pool:
 
     def total_bytes(self) -> int:
         """The size of the pool."""
-        status = os.statvfs(self.root)
-        return status.f_blocks * status.f_frsize
+        return _total(self.root)
 
     def free_bytes(self) -> int:
         """Bytes that can still be written, also counting what the host has left for a sparse image.
@@ -211,7 +211,8 @@ def _mount_image(image: Path, root: Path, settings: PoolSettings) -> None:
 def _use_whole_image(image: Path, device: Path, root: Path) -> None:
     if _device_size(device) < image.stat().st_size:
         loop.grow(device)
-    btrfs.resize_to_device(root)
+    if _total(root) + _SECTOR <= _device_size(device):
+        btrfs.resize_to_device(root)
 
 
 def _device_size(device: Path) -> int:
@@ -220,6 +221,11 @@ def _device_size(device: Path) -> int:
         return os.lseek(descriptor, 0, os.SEEK_END)
     finally:
         os.close(descriptor)
+
+
+def _total(path: Path) -> int:
+    status = os.statvfs(path)
+    return status.f_blocks * status.f_frsize
 
 
 def _available(path: Path) -> int:

@@ -5,6 +5,7 @@ says DELETING, the subvolume goes, and once the file system has committed that, 
 whatever is CREATING or DELETING, so the callers' repetition finds a clean start.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -130,7 +131,16 @@ class Volumes:
             raise failed_precondition(
                 f"{record.id} is mounted at {mounted[0].mount_point}: stop the Pod that uses it first"
             )
-        self._set_state(record, State.DELETING)
+        try:
+            self._set_state(record, State.DELETING)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            # Not a byte is left to note the deletion, which alone can make room: a crash right here leaves a record
+            # without its subvolume, and the caller's repetition removes that.
+            _log.warning("pool %s is full: deleting %s without noting it first", self.pool.root, record.id)
+            self._discard(record)
+            return
         if btrfs.is_subvolume(path):
             btrfs.destroy_subvolume(path)
         self._deleted.set()
