@@ -1,0 +1,229 @@
+"""The adapter against a real API server: every rule the reconciliation relies on, as the API server has it."""
+
+import pytest
+from tests.fakes.apiserver import ApiServer
+
+from coppice.core.plan import Ref
+from coppice.kube.aio import AioKubeClient
+from coppice.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    TransientError,
+)
+
+WIDGETS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "dataclones.coppice.dev"},
+    "spec": {
+        "group": "coppice.dev",
+        "names": {"kind": "DataClone", "plural": "dataclones"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1alpha1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                            "status": {
+                                "type": "object",
+                                "properties": {
+                                    "observedGeneration": {"type": "integer"},
+                                    "conditions": {
+                                        "type": "array",
+                                        "x-kubernetes-list-type": "map",
+                                        "x-kubernetes-list-map-keys": ["type"],
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["type"],
+                                            "x-kubernetes-preserve-unknown-fields": True,
+                                            "properties": {"type": {"type": "string"}},
+                                        },
+                                    },
+                                },
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def clones(api_server: ApiServer) -> None:
+    api_server.install_crds({"dataclones": WIDGETS})
+
+
+def secret(namespace, name="db", **data):
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "stringData": data,
+    }
+
+
+def clone(namespace, **fields):
+    metadata = {"name": "db", "namespace": namespace}
+    return {"apiVersion": "coppice.dev/v1alpha1", "kind": "DataClone", "metadata": metadata, **fields}
+
+
+def same(manifest, **fields):
+    """An apply body for exactly this object."""
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace", "uid")}
+    body = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+    body["metadata"].update(fields.pop("metadata", {}))
+    return {**body, **fields}
+
+
+async def test_what_is_not_there_is_none_and_a_kind_that_is_not_there_is_an_error(client, namespace):
+    assert await client.get("Secret", "db", namespace) is None
+    with pytest.raises(NotFoundError):
+        await client.get("VolumeSnapshot", "db", namespace)
+    with pytest.raises(NotFoundError):
+        await client.list("VolumeSnapshot", namespace)
+
+
+async def test_create_once(client, namespace):
+    made = await client.create(secret(namespace, password="x"))
+    assert made["kind"] == "Secret"
+    assert await client.get("Secret", "db", namespace) == made
+    with pytest.raises(AlreadyExistsError):
+        await client.create(secret(namespace, password="y"))
+
+
+async def test_an_object_that_the_server_refuses_is_invalid(client, namespace):
+    with pytest.raises(InvalidError, match="Invalid value"):
+        await client.create(secret(namespace, name="No Name"))
+
+
+async def test_apply_with_uid_neither_makes_nor_takes_over(client, namespace):
+    """Design invariant 6: an apply that carries metadata.uid cannot re-create what is gone."""
+    made = await client.create(secret(namespace, password="x"))
+    await client.delete(Ref.of(made))
+    with pytest.raises(ConflictError):
+        await client.apply(same(made, stringData={"password": "y"}))
+    assert await client.get("Secret", "db", namespace) is None
+    await client.create(secret(namespace, password="z"))
+    with pytest.raises(ConflictError):
+        await client.apply(same(made, stringData={"password": "y"}))
+
+
+async def test_a_status_of_an_object_that_is_gone_is_a_conflict_or_not_found(client, namespace, clones):
+    made = await client.create(clone(namespace, spec={}))
+    await client.delete(Ref.of(made))
+    with pytest.raises((ConflictError, NotFoundError)):
+        await client.apply(same(made, status={"observedGeneration": 1}), manager="coppice-status", subresource="status")
+
+
+async def test_delete_spares_a_recreated_object(client, namespace):
+    made = await client.create(secret(namespace))
+    await client.delete(Ref.of(made))
+    again = await client.create(secret(namespace))
+    await client.delete(Ref.of(made))
+    assert (await client.get("Secret", "db", namespace))["metadata"]["uid"] == again["metadata"]["uid"]
+    await client.delete(Ref.of(again))
+    await client.delete(Ref.of(again))
+
+
+async def test_finalizers_have_a_manager_of_their_own(client, namespace, clones):
+    """Server-side apply with a dedicated manager adds and removes only ours, without read-modify-write."""
+    made = await client.create(
+        clone(namespace, metadata={"name": "db", "namespace": namespace, "finalizers": ["a.b/c"]})
+    )
+    await client.apply(same(made, metadata={"finalizers": ["coppice.dev/cleanup"]}), manager="coppice-finalizer")
+    await client.apply(same(made, spec={"x": 1}))
+    found = await client.get("DataClone", "db", namespace)
+    assert sorted(found["metadata"]["finalizers"]) == ["a.b/c", "coppice.dev/cleanup"]
+    await client.delete(Ref.of(made))
+    await client.apply(same(made), manager="coppice-finalizer")
+    assert (await client.get("DataClone", "db", namespace))["metadata"]["finalizers"] == ["a.b/c"]
+
+
+async def test_the_last_finalizer_lets_a_deleted_object_go(client, namespace, clones):
+    made = await client.create(clone(namespace))
+    await client.apply(same(made, metadata={"finalizers": ["coppice.dev/cleanup"]}), manager="coppice-finalizer")
+    await client.delete(Ref.of(made))
+    assert "deletionTimestamp" in (await client.get("DataClone", "db", namespace))["metadata"]
+    await client.apply(same(made), manager="coppice-finalizer")
+    assert await client.get("DataClone", "db", namespace) is None
+
+
+async def test_what_an_apply_leaves_out_goes(client, namespace):
+    bare = secret(namespace)
+    del bare["stringData"]
+    made = await client.apply({**bare, "data": {"one": "MQ==", "two": "Mg=="}})
+    found = await client.apply(same(made, data={"one": "MQ=="}))
+    assert found["data"] == {"one": "MQ=="}
+
+
+async def test_what_was_applied_as_string_data_never_goes(client, namespace):
+    """A trap: the API server moves stringData to data but keeps its owners where it was."""
+    made = await client.apply(secret(namespace, one="1", two="2"))
+    found = await client.apply(same(made, stringData={"one": "1"}))
+    assert sorted(found["data"]) == ["one", "two"]
+
+
+async def test_an_apply_after_a_create_leaves_old_fields_behind(client, namespace):
+    """Why the executor makes what it keeps by apply: a create's fields belong to another entry of the same manager."""
+    made = await client.create({**secret(namespace), "data": {"one": "MQ==", "two": "Mg=="}})
+    found = await client.apply(same(made, data={"one": "MQ=="}))
+    assert sorted(found["data"]) == ["one", "two"]
+
+
+async def test_without_force_a_foreign_field_is_a_conflict(client, namespace):
+    made = await client.apply({**secret(namespace), "data": {"password": "eA=="}}, manager="somebody")
+    with pytest.raises(ConflictError, match="somebody"):
+        await client.apply(same(made, data={"password": "eQ=="}), force=False)
+
+
+async def test_an_equal_apply_is_not_a_new_version(client, namespace, clones):
+    made = await client.create(clone(namespace))
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    written = [
+        await client.apply(same(made, status=status), manager="coppice-status", subresource="status") for _ in range(2)
+    ]
+    assert written[0]["metadata"]["resourceVersion"] == written[1]["metadata"]["resourceVersion"]
+
+
+async def test_replace_needs_the_version_that_was_read(client, namespace):
+    made = await client.create(secret(namespace))
+    await client.replace({**made, "stringData": {"a": "b"}})
+    with pytest.raises(ConflictError):
+        await client.replace({**made, "stringData": {"a": "c"}})
+
+
+async def test_lists_are_read_in_pages_and_by_label(client, namespace, monkeypatch):
+    monkeypatch.setattr("coppice.kube.aio.CHUNK", 2)
+    for index in range(5):
+        await client.create(secret(namespace, name=f"s{index}"))
+    found = await client.list("Secret", namespace)
+    assert [item["metadata"]["name"] for item in found] == ["s0", "s1", "s2", "s3", "s4"]
+    assert {item["kind"] for item in found} == {"Secret"}
+    assert [item["metadata"]["name"] for item in await client.list("Secret", namespace, {"app": "s3"})] == ["s3"]
+    assert {"s0"} <= {item["metadata"]["name"] for item in await client.list("Secret", None, {"app": "s0"})}
+
+
+async def test_the_log_of_a_pod_that_is_gone_or_not_started_is_empty(client, namespace):
+    assert await client.log_tail(namespace, "db", "main", 10) == ""
+
+
+async def test_a_name_cannot_escape_its_place(client, namespace):
+    assert await client.get("Secret", "../../../nodes", namespace) is None
+
+
+async def test_no_answer_is_transient(configuration):
+    configuration.host = "https://127.0.0.1:1"
+    client = AioKubeClient(configuration)
+    with pytest.raises(TransientError):
+        await client.get("Secret", "db", "app")
+    await client.aclose()
