@@ -106,16 +106,18 @@ def write(chart: Path, files: Mapping[str, str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the generated files, or with ``--check`` name the stale ones; return the exit code."""
+    """Write the generated files, or name the stale ones; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when a file is stale")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", action="store_true", help="bring the chart's copies up to date")
+    what.add_argument("--check", action="store_true", help="change nothing; fail when a copy is stale")
     files = generated()
-    if not parser.parse_args(arguments).check:
+    if parser.parse_args(arguments).write:
         write(CHART, files)
         return 0
     outdated = stale(CHART, files)
     if outdated:
-        sys.stderr.write(f"stale in {CHART.name}: {', '.join(outdated)}; run python helm/generate.py\n")
+        sys.stderr.write(f"stale in {CHART.name}: {', '.join(outdated)}; run python helm/generate.py --write\n")
     return 1 if outdated else 0
 
 
