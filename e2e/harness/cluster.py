@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from e2e.harness import settings as settings_module
-from e2e.harness import shell
+from e2e.harness import shell, transfer
 
 if TYPE_CHECKING:
     from e2e.harness.settings import Profile, Provider, Settings
@@ -77,11 +77,12 @@ class Cluster:
         if loaded.get(ref) == identity:
             return False
         node = f"{self.name}-control-plane"
-        shell.pipe(
-            ["docker", "save", ref],
-            ["docker", "exec", "-i", node, "ctr", "-n=k8s.io", "images", "import", "--all-platforms", "-"],
-            env=self.environment,
-        )
+        if self.provider == "offline":
+            transfer.into_node(ref, node=node, environment=self.environment, scratch=self.state / "transfer")
+        else:
+            # What `kind load docker-image` does.
+            into = ["docker", "exec", "-i", node, "ctr", "-n=k8s.io", "images", "import", "--all-platforms", "-"]
+            shell.pipe(["docker", "save", ref], into, env=self.environment)
         record.write_text(json.dumps({**loaded, ref: identity}, indent=2))
         return True
 

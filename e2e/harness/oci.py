@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,15 @@ CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_NEEDED: Final = ("./dev/", "./usr/share/", "./var/", "./usr/lib/x86_64-linux-gnu/gconv/")
+
+
+class Descriptor(TypedDict):
+    """What one part of a layout says of another (image-spec, descriptor.md)."""
+
+    mediaType: str
+    digest: str
+    size: int
+    annotations: NotRequired[dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +45,40 @@ class Image:
 
 def write_archive(images: Sequence[Image], archive: Path, *, scratch: Path) -> tuple[str, ...]:
     """Write all images into one archive, and return the digests of their layers in the same order."""
-    manifests: list[dict[str, Any]] = []
+    manifests: list[Descriptor] = []
     layers: list[str] = []
     with tarfile.open(archive, "w") as output:
-        _add(output, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
         for image in images:
             layer = _write_layer(image, scratch / "layer.tar")
-            layers.append(str(layer["digest"]))
-            output.add(scratch / "layer.tar", arcname=_blob_path(layer))
-            config = _json(_config(image, str(layer["digest"])))
-            manifest = _json(
-                {"schemaVersion": 2, "mediaType": MANIFEST, "config": _describe(CONFIG, config), "layers": [layer]}
-            )
-            for media, blob in ((CONFIG, config), (MANIFEST, manifest)):
-                _add(output, _blob_path(_describe(media, blob)), blob)
-            annotations = {"io.containerd.image.name": image.name}
-            manifests.append({**_describe(MANIFEST, manifest), "annotations": annotations})
-        _add(output, "index.json", _json({"schemaVersion": 2, "manifests": manifests}))
+            layers.append(layer["digest"])
+            output.add(scratch / "layer.tar", arcname=blob_path(layer))
+            manifests.append(add_manifest(output, image.name, _json(_config(image, layer["digest"])), [layer]))
+        add_index(output, manifests)
     (scratch / "layer.tar").unlink(missing_ok=True)
     return tuple(layers)
 
 
-def _write_layer(image: Image, path: Path) -> dict[str, Any]:
+def add_manifest(archive: tarfile.TarFile, name: str, config: bytes, layers: Sequence[Descriptor]) -> Descriptor:
+    """Add an image's configuration and manifest, and return what the index says of it. Its layers are the caller's."""
+    described = _describe(CONFIG, config)
+    manifest = _json({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": list(layers)})
+    _add(archive, blob_path(described), config)
+    _add(archive, blob_path(_describe(MANIFEST, manifest)), manifest)
+    return {**_describe(MANIFEST, manifest), "annotations": {"io.containerd.image.name": name}}
+
+
+def add_index(archive: tarfile.TarFile, manifests: Sequence[Descriptor]) -> None:
+    """Add what makes the archive an OCI image layout."""
+    _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+    _add(archive, "index.json", _json({"schemaVersion": 2, "manifests": list(manifests)}))
+
+
+def blob_path(descriptor: Descriptor) -> str:
+    """Where an OCI image layout keeps a blob."""
+    return f"blobs/{descriptor['digest'].replace(':', '/')}"
+
+
+def _write_layer(image: Image, path: Path) -> Descriptor:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as layer:
         if image.base is not None:
             _copy_members(image.base, layer)
@@ -92,12 +113,8 @@ def _config(image: Image, layer: str) -> dict[str, Any]:
     }
 
 
-def _describe(media_type: str, blob: bytes) -> dict[str, Any]:
+def _describe(media_type: str, blob: bytes) -> Descriptor:
     return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "size": len(blob)}
-
-
-def _blob_path(descriptor: dict[str, Any]) -> str:
-    return f"blobs/{str(descriptor['digest']).replace(':', '/')}"
 
 
 def _json(value: object) -> bytes:

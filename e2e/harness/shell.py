@@ -35,7 +35,7 @@ def run(
     """Run a program to its end and return its standard output. Raises CommandError; `env` adds to the environment."""
     result = subprocess.run(
         [str(word) for word in argv],
-        env={**os.environ, **(env or {})},
+        env=environment(env),
         cwd=cwd,
         input=stdin,
         capture_output=True,
@@ -59,11 +59,10 @@ def succeeds(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None
 
 def pipe(source: Sequence[str | Path], sink: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> None:
     """Run `source | sink`. Raises CommandError if either fails."""
-    environment = {**os.environ, **(env or {})}
-    with subprocess.Popen([str(word) for word in source], env=environment, stdout=subprocess.PIPE) as producer:
+    with subprocess.Popen([str(word) for word in source], env=environment(env), stdout=subprocess.PIPE) as producer:
         consumer = subprocess.run(
             [str(word) for word in sink],
-            env=environment,
+            env=environment(env),
             stdin=producer.stdout,
             capture_output=True,
             text=True,
@@ -74,6 +73,11 @@ def pipe(source: Sequence[str | Path], sink: Sequence[str | Path], *, env: Mappi
         raise CommandError(failure(sink, consumer.returncode, consumer.stdout + consumer.stderr))
     if producer.returncode != 0:
         raise CommandError(failure(source, producer.returncode, ""))
+
+
+def environment(additions: Mapping[str, str] | None) -> dict[str, str]:
+    """This process's environment and what is added to it."""
+    return {**os.environ, **(additions or {})}
 
 
 def failure(argv: Sequence[str | Path], code: int, output: str) -> str:
