@@ -1,0 +1,154 @@
+"""Executes a plan: the only place that writes to the cluster on behalf of an object.
+
+Everything happens in the order of the plan's fields, each step safe to repeat. What exists is changed only under the
+UID the plan saw, and what is there under our name but not ours is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from coppice.core import labels
+from coppice.core.conditions import complete_status, same_status
+from coppice.engines.base import Endpoint, EngineError, UnreachableError
+from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER
+from coppice.kube.errors import AlreadyExistsError, ConflictError, NameConflictError
+from coppice.manifests.secret import read_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from coppice.core.plan import EngineCall, Event, Manifest, Plan
+    from coppice.engines.base import Engine
+    from coppice.kube.client import KubeClient
+    from coppice.runtime.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Where the events of plans go."""
+
+    def record(self, manifest: Manifest, event: Event) -> None:
+        """Take an event of an object; never fails and never waits."""
+        ...
+
+
+class Executor:
+    """Carries out plans. Raises ``KubeError`` and ``EngineError``; what was done until then stays done."""
+
+    def __init__(
+        self, *, client: KubeClient, engines: Mapping[str, Engine], recorder: Recorder, metrics: Metrics
+    ) -> None:
+        self._client = client
+        self._engines = engines
+        self._recorder = recorder
+        self._metrics = metrics
+
+    async def execute(self, plan: Plan, manifest: Manifest, now: datetime) -> Mapping[str, Any]:
+        """Carry out a plan for an object as it was observed; return its status afterwards."""
+        finalized = labels.FINALIZER in (manifest["metadata"].get("finalizers") or ())
+        if plan.add_finalizer and not finalized:
+            await self._apply_finalizers(manifest, [labels.FINALIZER])
+        for call in plan.calls:
+            await self._call(call)
+        for desired in plan.create:
+            await self._create(desired)
+        for desired in plan.apply:
+            await self._apply(desired)
+        for ref in plan.delete:
+            await self._client.delete(ref)
+        current: Mapping[str, Any] = manifest.get("status") or {}
+        status = current if plan.status is None else complete_status(plan.status, manifest, now)
+        changed = not same_status(current, status)
+        if changed:
+            body = {**_identity(manifest), "status": status}
+            await self._client.apply(body, manager=STATUS_MANAGER, subresource="status")
+        if plan.remove_finalizer and finalized:
+            await self._apply_finalizers(manifest, [])
+        # A state that shows in the status already has been reported: whatever woke us, it is no transition.
+        if changed or plan.status is None:
+            for event in plan.events:
+                self._recorder.record(manifest, event)
+        return status
+
+    async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
+        body = _identity(manifest)
+        if finalizers:
+            body["metadata"]["finalizers"] = finalizers
+        await self._client.apply(body, manager=FINALIZER_MANAGER)
+
+    async def _create(self, desired: Manifest) -> None:
+        """Create what is made once; one that is there and ours is left as it is."""
+        _owner_uid(desired)
+        try:
+            await self._client.create(desired)
+        except AlreadyExistsError:
+            existing = await self._existing(desired)
+            if existing is None:
+                raise ConflictError(f"{_name(desired)} came and went") from None
+            _require_ours(existing, desired)
+
+    async def _apply(self, desired: Manifest) -> None:
+        """Apply what is kept as it should be.
+
+        With ``metadata.uid`` the API server sees to it that exactly that object is meant. Without, the plan means to
+        make it, and it is made by apply as well: what a create writes can never be taken away by a later apply, because
+        its fields stay with another entry of the same manager.
+        """
+        if "uid" in desired["metadata"]:
+            await self._client.apply(desired)
+            return
+        _owner_uid(desired)
+        existing = await self._existing(desired)
+        if existing is None:
+            await self._client.apply(desired, force=False)
+            return
+        _require_ours(existing, desired)
+        metadata = {**desired["metadata"], "uid": existing["metadata"]["uid"]}
+        await self._client.apply({**desired, "metadata": metadata})
+
+    async def _existing(self, desired: Manifest) -> Manifest | None:
+        metadata = desired["metadata"]
+        return await self._client.get(desired["kind"], metadata["name"], metadata.get("namespace"))
+
+    async def _call(self, call: EngineCall) -> None:
+        """Execute an engine call; its Secret is read only now, so that no password is ever part of a plan."""
+        engine, target = self._engines[call.engine], call.target
+        found = await self._client.get("Secret", target.secret_name, target.secret_namespace)
+        if found is None:
+            raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
+        secret = read_secret(found)
+        arguments = {**call.arguments, **{name: secret[key] for name, key in call.secret_arguments.items()}}
+        endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
+        try:
+            await engine.execute(endpoint, call.action, arguments)
+        except EngineError:
+            self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
+            raise
+
+
+def _identity(manifest: Manifest) -> dict[str, Any]:
+    """Return an apply body that names exactly this object and owns nothing yet."""
+    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace", "uid") if key in manifest["metadata"]}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
+
+
+def _owner_uid(manifest: Manifest) -> str:
+    """Return on whose behalf an object is made; everything made without it could never be cleaned up."""
+    uid = (manifest["metadata"].get("labels") or {}).get(labels.OWNER_UID)
+    if not uid:
+        raise ValueError(f"{_name(manifest)} has no {labels.OWNER_UID} label")
+    return str(uid)
+
+
+def _require_ours(existing: Manifest, desired: Manifest) -> None:
+    if (existing["metadata"].get("labels") or {}).get(labels.OWNER_UID) != _owner_uid(desired):
+        metadata = desired["metadata"]
+        raise NameConflictError(desired["kind"], metadata.get("namespace"), metadata["name"])
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest['kind']} {manifest['metadata'].get('namespace', '')}/{manifest['metadata']['name']}"

@@ -1,0 +1,140 @@
+"""What the operator tells Prometheus; ``docs/metrics.md`` explains each to its reader."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from coppice.core.key import Key
+    from coppice.core.plan import Manifest
+
+_RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_STEP_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300, 900)
+
+
+class Metrics:
+    """Every metric, in a registry of its own, so that two operators in one process do not share any."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.reconciles = self._counter(
+            "coppice_reconciles_total",
+            "Reconciliations by kind and outcome (done, retry, refused, bug).",
+            "kind",
+            "outcome",
+        )
+        self.reconcile_seconds = Histogram(
+            "coppice_reconcile_seconds",
+            "Duration of one reconciliation, reads, plan and writes.",
+            ["kind"],
+            buckets=_RECONCILE_BUCKETS,
+            registry=self.registry,
+        )
+        self.reconcile_errors = self._counter(
+            "coppice_reconcile_errors_total", "Reconciliations that ended in an error, by its class.", "kind", "class"
+        )
+        self.engine_call_errors = self._counter(
+            "coppice_engine_call_errors_total", "Calls into a database that failed.", "engine", "action"
+        )
+        self.queue_depth = self._gauge("coppice_queue_depth", "Objects that are due and wait for a worker.")
+        self.queue_oldest = self._gauge(
+            "coppice_queue_oldest_seconds", "How long the object that waits longest has been due."
+        )
+        self.leading = self._gauge("coppice_leading", "1 while this replica holds the lease.")
+        self.last_resync = self._gauge(
+            "coppice_last_resync_timestamp_seconds", "When all objects were last listed, as Unix time."
+        )
+        self.clones = self._gauge("coppice_clones", "DataClones by state: Ready, or the reason why not.", "state")
+        self.orphans = self._gauge(
+            "coppice_orphans", "Objects made for an owner that is gone, as of the last resync.", "kind"
+        )
+        self.clone_step_seconds = Histogram(
+            "coppice_clone_step_seconds",
+            "Time from a DataClone's previous step to this one; step `total` is from its creation to Ready.",
+            ["step"],
+            buckets=_STEP_BUCKETS,
+            registry=self.registry,
+        )
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+
+class CloneMetrics:
+    """Follows each DataClone from status to status: how many are in which state, and how long each step took.
+
+    Times are taken here, not from ``lastTransitionTime``, which knows only whole seconds. A clone that this process has
+    not seen from its beginning counts no steps.
+    """
+
+    KIND = "DataClone"
+
+    def __init__(self, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._states: dict[Key, str] = {}
+        self._tally: Tally[str] = Tally()
+        self._marks: dict[Key, tuple[str, float, float]] = {}
+
+    def seen(self, key: Key, manifest: Manifest) -> None:
+        """Start the clock of a clone that has no status yet."""
+        uid = manifest["metadata"]["uid"]
+        if not manifest.get("status") and self._marks.get(key, ("",))[0] != uid:
+            now = self._monotonic()
+            self._marks[key] = (uid, now, now)
+
+    def changed(self, key: Key, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Count the steps that a new status completes, and the state it means."""
+        self._count(key, _state(after))
+        if key not in self._marks:
+            return
+        uid, start, mark = self._marks[key]
+        completed = _true_conditions(after) - _true_conditions(before)
+        if not completed:
+            return
+        now = self._monotonic()
+        for step in completed - {"Ready", "Reconciling", "Stalled"}:
+            self._metrics.clone_step_seconds.labels(step).observe(now - mark)
+        self._marks[key] = (uid, start, now)
+        if "Ready" in completed:
+            self._metrics.clone_step_seconds.labels("total").observe(now - start)
+            del self._marks[key]
+
+    def gone(self, key: Key) -> None:
+        """Forget a clone."""
+        self._marks.pop(key, None)
+        self._count(key, None)
+
+    def _count(self, key: Key, state: str | None) -> None:
+        before = self._states.pop(key, None)
+        if state is not None:
+            self._states[key] = state
+        for name, change in ((before, -1), (state, 1)):
+            if name is not None:
+                self._tally[name] += change
+                self._metrics.clones.labels(name).set(self._tally[name])
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "Ready":
+            return "Ready" if condition["status"] == "True" else str(condition["reason"])
+    return "Unknown"
+
+
+def _true_conditions(status: Mapping[str, Any]) -> set[str]:
+    return {condition["type"] for condition in status.get("conditions", ()) if condition["status"] == "True"}
