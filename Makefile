@@ -39,7 +39,7 @@ unit: venv ## Unit tests: seconds, no cluster
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
-	eval "$$($(HARNESS) assets kubernetes etcd)" && $(BIN)/pytest tests/cel tests/apiserver
+	eval "$$($(HARNESS) assets kubernetes etcd)" && $(BIN)/pytest tests/cel tests/unit/kube
 
 .PHONY: contract
 contract: venv ## The engine contract, on real engines

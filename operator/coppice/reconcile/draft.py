@@ -86,7 +86,8 @@ class Draft:
     def keep(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
         """Plan an object that is kept as it should be; return why it cannot be had, or None."""
         if observed is None:
-            self.create.append(desired)
+            # Made by apply as well: what a create writes can never be taken away by a later apply.
+            self.apply.append(desired)
             return None
         problem = self._not_ours(observed, kind)
         if problem is None and not covers(observed, desired):
