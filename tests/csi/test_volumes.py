@@ -1,7 +1,6 @@
 """What programs find in their volumes, and what is refused: the traps of copy-on-write storage."""
 
 import errno
-import os
 import re
 import stat
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from coppice.csi.quota import QuotaMode
 from coppice.csi.settings import TOPOLOGY_KEY
 
 USER = 1000
+LIMITS = {"ownBytes": "16Mi", "ownBytesHeadroom": "8Mi"}
 
 
 def refused(
@@ -247,8 +247,6 @@ def counting(request: pytest.FixtureRequest, settings: PoolSettings, tmp_path: P
 
 
 class TestOwnBytes:
-    LIMITS = {"ownBytes": "16Mi", "ownBytesHeadroom": "8Mi"}
-
     @pytest.fixture
     def store(self, counting: Driver) -> str:
         """A store with 40 MiB, more than a clone may write by itself."""
@@ -258,7 +256,7 @@ class TestOwnBytes:
         return store
 
     def clone(self, driver: Driver, store: str) -> str:
-        return driver.create("clone", snapshot=driver.snapshot("s", store), parameters=self.LIMITS)
+        return driver.create("clone", snapshot=driver.snapshot("s", store), parameters=LIMITS)
 
     def test_a_clone_costs_next_to_nothing_at_birth(self, counting: Driver, store: str) -> None:
         clone = self.clone(counting, store)
@@ -302,7 +300,7 @@ class TestOwnBytes:
             write(path / "flood", 18 * MIB)
 
     def test_the_store_itself_is_not_bound(self, counting: Driver) -> None:
-        path = counting.publish(counting.create("store", parameters=self.LIMITS))
+        path = counting.publish(counting.create("store", parameters=LIMITS))
         write(path / "big", 40 * MIB)
 
     def test_a_limit_that_cannot_be_kept_is_refused(self, settings: PoolSettings, tmp_path: Path) -> None:
@@ -406,9 +404,9 @@ class TestTopology:
 
 
 def test_the_headroom_is_not_given_away_before_it_is_needed(driver: Driver) -> None:
-    clone = driver.create("clone", volume=driver.create("store"), parameters=TestOwnBytes.LIMITS)
+    clone = driver.create("clone", volume=driver.create("store"), parameters=LIMITS)
     path = driver.publish(clone)
     driver.publish(clone)
     with pytest.raises(OSError):
         write(path / "flood", 18 * MIB)
-    assert os.stat(path / "flood").st_size <= 16 * MIB
+    assert (path / "flood").stat().st_size <= 16 * MIB

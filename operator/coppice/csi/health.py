@@ -13,9 +13,11 @@ from pathlib import Path
 
 import grpc
 
+from coppice.csi import rpc
 from coppice.csi.proto import csi_pb2
 
 _log = logging.getLogger(__name__)
+_IDENTITY = csi_pb2.DESCRIPTOR.services_by_name["Identity"]
 _TIMEOUT_SECONDS = 5
 
 
@@ -35,19 +37,13 @@ def serving(port: int, endpoint: Path) -> Iterator[int]:
 
 
 def _handler(channel: grpc.Channel) -> type[BaseHTTPRequestHandler]:
-    probe = channel.unary_unary(
-        "/csi.v1.Identity/Probe",
-        request_serializer=csi_pb2.ProbeRequest.SerializeToString,
-        response_deserializer=csi_pb2.ProbeResponse.FromString,
-    )
-
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path != "/healthz":
                 self._answer(HTTPStatus.NOT_FOUND, "only /healthz is here\n")
                 return
             try:
-                probe(csi_pb2.ProbeRequest(), timeout=_TIMEOUT_SECONDS)
+                rpc.call(channel, _IDENTITY, "Probe", csi_pb2.ProbeRequest(), timeout=_TIMEOUT_SECONDS)
             except grpc.RpcError as error:
                 details = error.details() if isinstance(error, grpc.Call) else str(error)
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{details}\n")

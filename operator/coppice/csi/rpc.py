@@ -36,6 +36,17 @@ def handler(service: ServiceDescriptor, servicer: object) -> "grpc.GenericRpcHan
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
+def call(channel: grpc.Channel, service: ServiceDescriptor, name: str, request: Message, *, timeout: float) -> Any:
+    """The response of procedure `name` of `service`; raises grpc.RpcError, also after `timeout` seconds."""
+    method = service.methods_by_name[name]
+    procedure = channel.unary_unary(
+        f"/{service.full_name}/{name}",
+        request_serializer=GetMessageClass(method.input_type).SerializeToString,
+        response_deserializer=GetMessageClass(method.output_type).FromString,
+    )
+    return procedure(request, timeout=timeout)
+
+
 def snake_case(name: str) -> str:
     """The Python name of a remote procedure."""
     return _WORD.sub("_", name).lower()
