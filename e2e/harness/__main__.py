@@ -8,9 +8,10 @@ import os
 import shlex
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from e2e.harness import debian, images, providers, shell, toolchain
+from e2e.harness import checks, debian, images, providers, shell, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, current
 from e2e.harness.settings import Settings, SettingsError, from_environment
 
@@ -60,8 +61,9 @@ def _up(settings: Settings, _: argparse.Namespace) -> int:
         provider = providers.choose(settings, providers.look(settings))
         with shell.step("cluster"):
             cluster = providers.create(provider, settings)
+        found = checks.run(cluster, image=images.python_base(cluster, settings))
         _link_programs(cluster)
-        cluster.write()
+        replace(cluster, network_policies_enforced=found.network_policies_enforced).write()
     shell.say(f'the cluster is up: eval "$({sys.executable} -m e2e.harness env)"')
     return 0
 

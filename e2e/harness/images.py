@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LABEL: Final = "coppice.dev/content"
 PREFIX: Final = "localhost/coppice"
+PYTHON_BASE: Final = "python:3.11-slim-bookworm"
 DOCKERFILES: Final = CHECKOUT / "e2e" / "images"
 # They build the project itself; the lock holds only what runs.
 BUILD_REQUIREMENTS: Final = ("setuptools>=77",)
@@ -75,6 +76,16 @@ def ensure(name: str, cluster: Cluster, settings: Settings) -> str:
     with shell.step(f"load {refs()[name]}"):
         cluster.load_image(refs()[name])
     return refs()[name]
+
+
+def python_base(cluster: Cluster, settings: Settings) -> str:
+    """The name of an image with Python that the cluster's nodes can run. Raises CommandError."""
+    if cluster.provider != "offline":
+        return PYTHON_BASE
+    image = nodeimage.import_rootfs(debian.PYTHON, providers.private_engine(settings), settings)
+    with shell.step(f"load {image}"):
+        cluster.load_image(image)
+    return image
 
 
 def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] = ()) -> Path:
