@@ -25,8 +25,8 @@ def merge_conditions(
 ) -> list[dict[str, Any]]:
     """Return ``new`` with ``lastTransitionTime`` and ``observedGeneration``; what is not in ``new`` is dropped.
 
-    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it. A time that ``new``
-    states itself is kept.
+    ``lastTransitionTime`` moves only when ``status`` flips; a new reason or message keeps it, and so does a
+    condition carried over from ``old``.
     """
     before = {condition["type"]: condition for condition in old}
     merged = []
@@ -35,7 +35,7 @@ def merge_conditions(
         since = timestamp(now)
         if previous is not None and previous.get("status") == condition["status"]:
             since = previous.get("lastTransitionTime") or since
-        entry = {"lastTransitionTime": since, **condition}
+        entry = {**condition, "lastTransitionTime": since}
         if generation is not None:
             entry["observedGeneration"] = generation
         merged.append(entry)

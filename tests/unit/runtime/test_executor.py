@@ -1,0 +1,184 @@
+"""What the executor writes, in which order, and what it refuses to touch."""
+
+import base64
+
+import pytest
+from tests.fakes.kube import FakeKube
+from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
+
+from coppice.core import labels
+from coppice.core.plan import EngineCall, Event, Plan, Ref, ServerRef
+from coppice.engines.base import EngineError, UnreachableError
+from coppice.kube.errors import ConflictError, NameConflictError
+from coppice.runtime.executor import Executor
+from coppice.runtime.metrics import Metrics
+
+
+class Engine:
+    admin_user = "root"
+
+    def __init__(self, error=None):
+        self.calls = []
+        self.error = error
+
+    async def execute(self, at, action, arguments):
+        self.calls.append((at, action, dict(arguments)))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def kube():
+    return FakeKube(clone())
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture
+def engine():
+    return Engine()
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def execute(kube, recorder, engine, metrics):
+    executor = Executor(client=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
+
+    async def run(plan):
+        return await executor.execute(plan, kube.peek("DataClone", "app", "db"), NOON)
+
+    return run
+
+
+def writes(kube):
+    return [(call.verb, call.key.kind, call.manager) for call in kube.calls if call.verb not in {"get", "list"}]
+
+
+async def test_the_order_is_that_of_the_plan(kube, execute, recorder):
+    owner = kube.peek("DataClone", "app", "db")
+    old = kube.add(secret(owner, "old"))
+    kept = kube.add(secret(owner, "kept"))
+    plan = Plan(
+        add_finalizer=True,
+        create=(secret(owner, "new"),),
+        apply=(kept,),
+        delete=(Ref.of(old),),
+        status={"conditions": [ready("True", "Made")]},
+        events=(Event("Ready", "done"),),
+    )
+    await execute(plan)
+    assert writes(kube) == [
+        ("apply", "DataClone", "coppice-finalizer"),
+        ("create", "Secret", "coppice"),
+        ("apply", "Secret", "coppice"),
+        ("delete", "Secret", ""),
+        ("apply", "DataClone", "coppice-status"),
+    ]
+    assert recorder.events == [("db", "Ready")]
+
+
+async def test_a_plan_that_changes_nothing_writes_nothing_and_reports_nothing(kube, execute, recorder):
+    plan = Plan(add_finalizer=True, status={"conditions": [ready("True", "Made")]}, events=(Event("Ready", "done"),))
+    await execute(plan)
+    before = kube.mutations
+    await execute(plan)
+    assert kube.mutations == before
+    assert recorder.events == [("db", "Ready")]
+
+
+async def test_creating_twice_is_creating_once(kube, execute):
+    owner = kube.peek("DataClone", "app", "db")
+    await execute(Plan(create=(secret(owner, password="eA=="),)))
+    await execute(Plan(create=(secret(owner, password="eQ=="),)))
+    assert kube.peek("Secret", "app", "db")["data"] == {"password": "eA=="}
+
+
+@pytest.mark.parametrize("how", ["create", "apply"])
+async def test_somebody_elses_object_of_our_name_is_left_alone(kube, execute, how):
+    owner = kube.peek("DataClone", "app", "db")
+    theirs = secret({**owner, "metadata": {**owner["metadata"], "uid": "another"}}, password="eA==")
+    kube.add(theirs)
+    before = kube.peek("Secret", "app", "db")
+    with pytest.raises(NameConflictError, match="Secret app/db exists already"):
+        await execute(Plan(**{how: (secret(owner, password="eQ=="),)}))
+    assert kube.peek("Secret", "app", "db") == before
+
+
+async def test_an_apply_without_uid_makes_and_after_a_crash_keeps(kube, execute):
+    owner = kube.peek("DataClone", "app", "db")
+    await execute(Plan(apply=(secret(owner, one="MQ==", two="Mg=="),)))
+    await execute(Plan(apply=(secret(owner, one="MQ=="),)))
+    assert kube.peek("Secret", "app", "db")["data"] == {"one": "MQ=="}
+
+
+async def test_an_apply_with_uid_makes_nothing(kube, execute):
+    owner = kube.peek("DataClone", "app", "db")
+    gone = kube.add(secret(owner))
+    kube.remove("Secret", "app", "db")
+    with pytest.raises(ConflictError):
+        await execute(Plan(apply=(gone,)))
+    assert kube.peek("Secret", "app", "db") is None
+
+
+@pytest.mark.parametrize("how", ["create", "apply"])
+async def test_nothing_is_made_without_an_owner(kube, execute, how):
+    orphan = secret(kube.peek("DataClone", "app", "db"))
+    del orphan["metadata"]["labels"][labels.OWNER_UID]
+    with pytest.raises(ValueError, match="owner-uid"):
+        await execute(Plan(**{how: (orphan,)}))
+    assert kube.all("Secret") == []
+
+
+async def test_the_finalizer_goes_last(kube, execute):
+    await execute(Plan(add_finalizer=True))
+    kube.remove("DataClone", "app", "db")
+    await execute(Plan(status={"conditions": [ready("False", "Deleting")]}, remove_finalizer=True))
+    assert kube.peek("DataClone", "app", "db") is None
+    assert [call.manager for call in kube.calls][-2:] == ["coppice-status", "coppice-finalizer"]
+
+
+async def test_a_status_is_not_written_to_a_successor_of_the_same_name(kube, recorder, engine, metrics):
+    executor = Executor(client=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
+    observed = kube.peek("DataClone", "app", "db")
+    kube.remove("DataClone", "app", "db")
+    kube.add(clone())
+    with pytest.raises(ConflictError):
+        await executor.execute(Plan(status={"conditions": [ready("True", "Made")]}), observed, NOON)
+    assert "status" not in kube.peek("DataClone", "app", "db")
+
+
+def call(**secret_arguments):
+    target = ServerRef(host="10.0.0.1", port=3306, secret_namespace="app", secret_name="db")
+    return EngineCall("dolt", target, "ensure-app-user", {"username": "app"}, secret_arguments)
+
+
+async def test_an_engine_call_gets_its_secrets_when_it_is_made(kube, execute, engine):
+    values = {key: base64.b64encode(key.encode()).decode() for key in ("admin-password", "app-password")}
+    kube.add(secret(kube.peek("DataClone", "app", "db"), **values))
+    await execute(Plan(calls=(call(password="app-password"),)))
+    ((at, action, arguments),) = engine.calls
+    assert (at.host, at.port, at.username, at.password) == ("10.0.0.1", 3306, "root", "admin-password")
+    assert (action, arguments) == ("ensure-app-user", {"username": "app", "password": "app-password"})
+    assert "admin-password" not in repr(at)
+
+
+async def test_without_its_secret_an_engine_is_not_reachable(execute):
+    with pytest.raises(UnreachableError, match="Secret app/db is not there"):
+        await execute(Plan(calls=(call(),)))
+
+
+async def test_nothing_is_written_after_a_failed_call(kube, execute, engine, metrics):
+    kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
+    engine.error = EngineError("no such database")
+    with pytest.raises(EngineError):
+        await execute(Plan(calls=(call(),), status={"conditions": [ready("True", "Made")]}))
+    assert writes(kube) == []
+    labels_ = {"engine": "dolt", "action": "ensure-app-user"}
+    assert metrics.registry.get_sample_value("coppice_engine_call_errors_total", labels_) == 1
