@@ -1,4 +1,4 @@
-"""Proves that a new cluster works: a Pod runs, DNS answers, a new Service routes. Finds out whether it enforces policies.
+"""Proves that a new cluster works: a Pod runs, DNS answers, a new Service routes; tells whether it enforces policies.
 
 A cluster can look healthy and not be: a kube-proxy without its packet filter programs leaves every Pod Running and no
 new Service reachable.
