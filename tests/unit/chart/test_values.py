@@ -12,6 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
+from coppice.api.v1alpha1.common import DURATION_PATTERN
+
 CHART = Path(__file__).parents[3] / "helm" / "coppice"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -65,6 +67,10 @@ def test_the_value_sets_fit(name: str):
     check(merged(VALUES, yaml.safe_load((CHART / "ci" / f"{name}.yaml").read_text())))
 
 
+def test_durations_are_those_of_the_api():
+    assert SCHEMA["definitions"]["duration"]["pattern"] == DURATION_PATTERN
+
+
 def test_schema_and_defaults_know_the_same_values():
     assert list(differences(VALUES, SCHEMA)) == []
 
@@ -80,9 +86,11 @@ def test_schema_and_defaults_know_the_same_values():
         ("operator.replicas", -1),
         ("operator.logLevel", "verbose"),
         ("operator.image.digest", "latest"),
-        ("profiles", {"large": {"memory": "1Gi", "cpu": "1"}}),
-        ("profiles.default", {"memory": "1Gi"}),
-        ("profiles.default", {"memory": "much", "cpu": "1"}),
+        ("servers.memory", "much"),
+        ("servers", {"disk": "1Gi"}),
+        ("clones.lease.idle", "2 hours"),
+        ("clones.lease.idle", ""),
+        ("operator.resync", 600),
         ("engines.dolt", {"image": "x"}),
         ("local.nodeSelector", {}),
         ("local.storageClass.volumeBindingMode", "Later"),
@@ -102,6 +110,7 @@ def test_what_means_nothing_is_refused(path: str, value: Any):
         ("engines.other", {"images": {"1": "c"}}),
         ("snapshotController.install", True),
         ("operator.podSecurityContext", {"runAsUser": None}),
+        ("clones.lease.max", "1d12h"),
         ("global", {"anything": 1}),
     ],
 )

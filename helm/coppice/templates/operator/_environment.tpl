@@ -10,14 +10,20 @@
       fieldPath: metadata.name
 - name: COPPICE_IMAGES
   value: {{ include "coppice.engineImages" . | quote }}
-- name: COPPICE_PROFILES
-  value: {{ .Values.profiles | toJson | quote }}
+- name: COPPICE_SERVER_MEMORY
+  value: {{ .Values.servers.memory | quote }}
+- name: COPPICE_SERVER_CPU
+  value: {{ .Values.servers.cpu | quote }}
+- name: COPPICE_LEASE_IDLE
+  value: {{ .Values.clones.lease.idle | quote }}
+- name: COPPICE_LEASE_MAX
+  value: {{ .Values.clones.lease.max | quote }}
+- name: COPPICE_UNDO
+  value: {{ .Values.clones.undo | quote }}
+- name: COPPICE_RESYNC
+  value: {{ .Values.operator.resync | quote }}
 - name: COPPICE_WORKERS
   value: {{ .Values.operator.workers | quote }}
-- name: COPPICE_RESYNC_SECONDS
-  value: {{ .Values.operator.resyncSeconds | quote }}
-- name: COPPICE_UNDO_SECONDS
-  value: {{ .Values.operator.undoSeconds | quote }}
 - name: COPPICE_LOG_LEVEL
   value: {{ .Values.operator.logLevel | quote }}
 {{- end -}}
