@@ -1,0 +1,303 @@
+"""A versioned database in memory: what the reconcilers' promises are checked against.
+
+A ``Volume`` is what stands on a claim: it is copied as a storage driver copies bytes, passwords, remotes and all. A
+``Server`` serves one at an address. The engine's workloads say what to run as JSON instead of a shell script, so that
+the world (``tests/fakes/world.py``) can run them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from coppice.engines.base import (
+    Activity,
+    BranchState,
+    CloneServer,
+    Content,
+    Endpoint,
+    EngineError,
+    LoginRefusedError,
+    Preparation,
+    Reference,
+    StoreServer,
+    UnknownVersionError,
+    UnreachableError,
+    Version,
+    Workload,
+)
+
+MAIN = "main"
+CUT = "coppice"
+ADMIN = "root"
+APP = "app"
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One state of all rows, and where it came from."""
+
+    parent: str | None
+    rows: frozenset[str]
+    at: datetime
+
+
+@dataclass
+class Branch:
+    """A branch: its newest commit and the rows that an app sees, committed or not."""
+
+    head: str
+    rows: frozenset[str]
+
+    @property
+    def working_root(self) -> str:
+        return _hash("rows", *sorted(self.rows))
+
+
+@dataclass
+class Volume:
+    """The bytes on a claim; an empty one has no database."""
+
+    database: str = ""
+    marker: str = ""
+    default_branch: str = MAIN
+    branches: dict[str, Branch] = field(default_factory=dict)
+    commits: dict[str, Commit] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)
+    remotes: set[str] = field(default_factory=set)
+    cloned: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not self.database
+
+    def initialise(self, database: str, rows: frozenset[str], at: datetime) -> None:
+        self.database, self.marker = database, "store"
+        first = self._add(None, rows, at)
+        self.branches = {MAIN: Branch(first, rows)}
+
+    def write(self, branch: str, *rows: str) -> None:
+        """Change rows without a commit."""
+        self.branches[branch].rows |= set(rows)
+
+    def commit(self, branch: str, *rows: str, at: datetime) -> str:
+        found = self.branches[branch]
+        self.write(branch, *rows)
+        found.head = self._add(found.head, found.rows, at)
+        return found.head
+
+    def _add(self, parent: str | None, rows: frozenset[str], at: datetime) -> str:
+        name = _hash("commit", parent or "", *sorted(rows))
+        self.commits[name] = Commit(parent, rows, at)
+        return name
+
+    def ancestors(self, head: str) -> list[str]:
+        found, at = [], head if head in self.commits else None
+        while at is not None:
+            found.append(at)
+            at = self.commits[at].parent
+        return found
+
+    def states(self) -> tuple[BranchState, ...]:
+        return tuple(
+            BranchState(self.database, name, branch.head, branch.working_root)
+            for name, branch in sorted(self.branches.items())
+        )
+
+    def content(self) -> Content:
+        return Content("1.0.0-fake", self.database, self.default_branch, (self.database,), self.states())
+
+
+@dataclass
+class Server:
+    """A running server. ``fault``, if set, is what everybody who asks it gets."""
+
+    volume: Volume
+    pod_uid: str
+    listening: bool = False
+    uses: int = 0
+    fault: Exception | None = None
+
+
+class FakeEngine:
+    """See ``coppice.engines.base.Engine``; ``servers`` is the network: what listens at which address."""
+
+    name = "fake"
+    port = 3306
+    binding_type = "mysql"
+    user_id = 999
+    admin_user = ADMIN
+    app_user = APP
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Server] = {}
+        self.refused: dict[str, EngineError] = {}
+        """By action: what ``execute`` raises instead of doing it."""
+        self.before_call: Callable[[str], None] = lambda action: None
+        self.after_call: Callable[[str], None] = lambda action: None
+        self.calls: list[str] = []
+        self.asked = 0
+        """How often anybody asked a server anything."""
+        self._passwords = 0
+
+    # -- the pure half --
+
+    def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
+        self._passwords += 1
+        return {
+            key: secret.get(key) or f"password-{key}-{self._passwords}" for key in ("admin-password", "app-password")
+        }
+
+    def store_server(self, inputs: StoreServer) -> Workload:
+        return self._server(
+            {
+                "run": "store",
+                "database": inputs.database or inputs.fallback_database,
+                "policy": inputs.commit_policy,
+                "load": inputs.has_load,
+            },
+            load_script=json.dumps({"run": "load"}) if inputs.has_load else None,
+        )
+
+    def clone_server(self, inputs: CloneServer) -> Workload:
+        version = inputs.version
+        return self._server(
+            {
+                "run": "clone",
+                "marker": inputs.marker,
+                "database": version.database,
+                "branch": version.branch,
+                "head": version.head,
+                "cut": version.new_branch,
+                "policy": inputs.commit_policy,
+            }
+        )
+
+    def preparation(self, inputs: Preparation) -> Workload:
+        return Workload(script=json.dumps({"run": "prepare", "marker": inputs.marker, "database": inputs.database}))
+
+    def report(self, last_line: str) -> Content:
+        try:
+            data = json.loads(last_line)
+            return Content(
+                data["version"],
+                data["database"],
+                data["default"],
+                (data["database"],),
+                tuple(BranchState(*entry) for entry in data["branches"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            raise EngineError("the preparation did not end with a report") from None
+
+    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+        return {
+            "type": self.binding_type,
+            "provider": self.name,
+            "host": host,
+            "port": str(self.port),
+            "username": APP,
+            "password": password,
+            "database": database,
+            "uri": f"mysql://{APP}:{password}@{host}:{self.port}/{database}",
+        }
+
+    def _server(self, script: Mapping[str, object], load_script: str | None = None) -> Workload:
+        return Workload(
+            script=json.dumps(script),
+            secret_environment={"ADMIN_PASSWORD": "admin-password"},
+            load_script=load_script,
+            wait_script="wait",
+            port=self.port,
+        )
+
+    # -- the half that talks --
+
+    def _enter(self, at: Endpoint) -> Server:
+        self.asked += 1
+        server = self.servers.get(at.host)
+        if server is None or not server.listening:
+            raise UnreachableError(f"nothing answers at {at.host}:{at.port}")
+        if server.fault is not None:
+            raise server.fault
+        if server.volume.users.get(at.username) != at.password:
+            raise LoginRefusedError(f"the server at {at.host} refuses the login {at.username}")
+        return server
+
+    async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
+        volume = self._enter(at).volume
+        if database is not None and database != volume.database:
+            raise EngineError(f"the server holds no database {database}, but {volume.database}")
+        return volume.content()
+
+    async def resolve(self, at: Endpoint, database: str, reference: Reference) -> Version:
+        volume = self._enter(at).volume
+        if reference.branch is not None:
+            branch = volume.branches.get(reference.branch)
+            if branch is None:
+                known = ", ".join(sorted(volume.branches))
+                raise UnknownVersionError(f"there is no branch {reference.branch} in {database}; there is {known}")
+            return Version(database, reference.branch, branch.head, branch.working_root)
+        commit = self._commit(volume, reference)
+        return Version(database, CUT, commit, Branch(commit, volume.commits[commit].rows).working_root, new_branch=True)
+
+    @staticmethod
+    def _commit(volume: Volume, reference: Reference) -> str:
+        if reference.tag is not None:
+            found = volume.tags.get(reference.tag)
+        elif reference.commit is not None:
+            found = reference.commit if reference.commit in volume.commits else None
+        else:
+            wanted = datetime.fromisoformat(reference.time or "").astimezone(UTC)
+            line = volume.ancestors(volume.branches[volume.default_branch].head)
+            found = next((name for name in line if volume.commits[name].at <= wanted), None)
+        if found is None:
+            raise UnknownVersionError(f"there is no {reference} in {volume.database}")
+        return found
+
+    async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
+        volume = self._enter(at).volume
+        return any(commit in volume.ancestors(head) for head in heads)
+
+    async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
+        self.before_call(action)
+        volume = self._enter(at).volume
+        self.calls.append(action)
+        if action in self.refused:
+            raise self.refused[action]
+        match action:
+            case "ensure-app-user":
+                volume.users[arguments["username"]] = arguments["password"]
+            case "create-branch":
+                self._create_branch(volume, arguments["branch"], arguments["commit"])
+            case "delete-branch":
+                self._delete_branch(volume, arguments["branch"], arguments["head"])
+            case _:
+                raise EngineError(f"no action {action}")
+        self.after_call(action)
+
+    @staticmethod
+    def _create_branch(volume: Volume, name: str, commit: str) -> None:
+        there = volume.branches.get(name)
+        if there is None:
+            volume.branches[name] = Branch(commit, volume.commits[commit].rows)
+        elif there.head != commit:
+            raise EngineError(f"the branch {name} is at {there.head}, not at {commit}")
+
+    @staticmethod
+    def _delete_branch(volume: Volume, name: str, head: str) -> None:
+        there = volume.branches.get(name)
+        if there is not None and there.head != head:
+            raise EngineError(f"the branch {name} has moved from {head} to {there.head}: it is kept")
+        volume.branches.pop(name, None)
+
+    async def activity(self, at: Endpoint) -> Activity:
+        server = self._enter(at)
+        return Activity(token=str(server.uses or ""), connections=0)

@@ -1,0 +1,292 @@
+"""The operator over a ``World``: the real controller and executor, with the work queue's clock in the test's hands.
+
+An object is looked at again for the reasons that count in a cluster, and for no others: a watch event of something it
+read, or the delay its plan asked for. ``settle`` lets operator and world take turns until nothing changes any more, so
+that a lost wake-up is a test that does not get where it should, and a hot loop one that does not end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import timedelta
+from typing import Any
+
+from tests.fakes.kube import Crash
+from tests.fakes.world import World, key_of
+
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.plan import Event, Manifest, Plan
+from coppice.core.quantities import quantity_bytes
+from coppice.kube.resources import RESOURCES
+from coppice.manifests.pod import Resources
+from coppice.reconcile.databranch import DataBranchReconciler
+from coppice.reconcile.dataclone import DataCloneReconciler
+from coppice.reconcile.datagrant import DataGrantReconciler
+from coppice.reconcile.datasnapshot import DataSnapshotReconciler
+from coppice.reconcile.datastore import DataStoreReconciler
+from coppice.reconcile.environment import Environment
+from coppice.runtime.controller import Controller
+from coppice.runtime.dependencies import Dependencies
+from coppice.runtime.executor import Executor
+from coppice.runtime.metrics import Metrics
+
+KINDS = ("DataStore", "DataGrant", "DataSnapshot", "DataBranch", "DataClone")
+PATIENCE = 16.0
+"""Seconds of the world's time in which nothing may happen for it to count as settled; longer waits are a test's own."""
+TURN = 0.05
+"""Seconds of the world's time that a turn takes."""
+
+
+def environment(world: World, **changes: Any) -> Environment:
+    settings: dict[str, Any] = {
+        "engines": {"fake": world.engine},
+        "images": {"fake": {"1.0": "example.com/fake:1.0", "2.0": "example.com/fake:2.0"}},
+        "operator_namespace": "coppice-system",
+        "server": Resources(memory="256Mi", cpu="100m"),
+        "idle": timedelta(days=1),
+        "longest": timedelta(days=7),
+        "undo": timedelta(minutes=30),
+    }
+    return Environment(**{**settings, **changes})
+
+
+@dataclass
+class Log:
+    """What the operator said and planned, over all its lives."""
+
+    events: list[tuple[Key, Event]] = field(default_factory=list)
+    plans: list[tuple[Key, Plan]] = field(default_factory=list)
+
+    def record(self, manifest: Manifest, event: Event) -> None:
+        self.events.append((key_of(manifest), event))
+
+
+class Checked:
+    """A reconciler that fails the test on a bug, and on a plan that breaks a rule every plan keeps."""
+
+    def __init__(self, inner: Any, world: World, log: Log) -> None:
+        self.kind = inner.kind
+        self._inner, self._world, self._log = inner, world, log
+        self.bugs: list[BaseException] = []
+
+    async def observe(self, reader: Any, key: Key, now: Any) -> Any:
+        return await self._guard_async(self._inner.observe(reader, key, now))
+
+    def plan(self, observation: Any) -> Plan:
+        plan: Plan = self._guard(lambda: self._inner.plan(observation))
+        again: Plan = self._guard(lambda: self._inner.plan(observation))
+        self._guard(lambda: _equal(plan, again))
+        self._guard(lambda: check_plan(self._world, observation.manifest, plan))
+        self._log.plans.append((key_of(observation.manifest), plan))
+        return plan
+
+    def failed(self, observation: Any, error: Any) -> Plan:
+        plan: Plan = self._guard(lambda: self._inner.failed(observation, error))
+        return plan
+
+    def _guard(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except BaseException as error:
+            self.bugs.append(error)
+            raise
+
+    async def _guard_async(self, waiting: Any) -> Any:
+        try:
+            return await waiting
+        except BaseException as error:
+            if type(error).__module__ != "coppice.kube.errors":
+                self.bugs.append(error)
+            raise
+
+
+def _equal(plan: Plan, again: Plan) -> None:
+    assert plan == again, "the same observation gives two plans"
+
+
+def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
+    """What holds of every plan, whatever the situation."""
+    uid = manifest["metadata"]["uid"]
+    assert not (plan.add_finalizer and plan.remove_finalizer)
+    for desired in (*plan.create, *plan.apply):
+        _check_written(world, uid, desired)
+    for ref in plan.delete:
+        found = world.kube.peek(ref.kind, ref.namespace, ref.name)
+        if found is not None and found["metadata"]["uid"] == ref.uid:
+            owner = (found["metadata"].get("labels") or {}).get(labels.OWNER_UID)
+            assert owner == uid, f"{ref} belongs to {owner}, not to {uid}"
+    _check_secrets(world, plan)
+
+
+def _check_written(world: World, uid: str, desired: Manifest) -> None:
+    metadata = desired["metadata"]
+    what = f"{desired['kind']} {metadata['name']}"
+    found = world.kube.peek(desired["kind"], metadata.get("namespace"), metadata["name"])
+    if found is not None and desired["kind"] == "PersistentVolumeClaim":
+        wanted = (desired.get("spec") or {}).get("resources", {}).get("requests", {}).get("storage")
+        present = found["spec"]["resources"]["requests"]["storage"]
+        assert wanted is None or quantity_bytes(wanted) >= quantity_bytes(present), f"{what} would shrink"
+    if "uid" in metadata:
+        return
+    assert metadata["labels"][labels.OWNER_UID], f"{what} has no owner"
+    owner = metadata["labels"][labels.OWNER_UID]
+    made_for_store = desired["kind"] == "DataSnapshot"
+    assert owner == uid or made_for_store, f"{what} is made for {owner}, not for {uid}"
+
+
+def _check_secrets(world: World, plan: Plan) -> None:
+    """No password stands in a plan but in the data of a Secret."""
+    passwords = {
+        password
+        for volume in (*world.volumes.values(), *world.snapshots.values())
+        for password in volume.users.values()
+    }
+    manifests = [
+        {**manifest, "data": None} if manifest["kind"] == "Secret" else manifest
+        for manifest in (*plan.create, *plan.apply)
+    ]
+    rest = [_plain(getattr(plan, entry.name)) for entry in fields(plan) if entry.name not in {"create", "apply"}]
+    text = json.dumps([manifests, rest], default=str)
+    assert "password-" not in text.replace("password-app", ""), "a password stands in a plan"
+    assert not [password for password in passwords if password in text], "a password stands in a plan"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+class Operator:
+    """One operator after another: ``restart`` forgets everything that is not in the cluster."""
+
+    def __init__(self, world: World, **settings: Any) -> None:
+        self.world = world
+        self.settings = settings
+        self.log = Log()
+        self.deaf = False
+        """No watch event arrives; only what was asked for by delay, and what ``restart`` lists, is looked at."""
+        self.crashes = 0
+        world.kube.subscribe(self._on_event)
+        self.restart()
+
+    def restart(self) -> None:
+        world = self.world
+        surroundings = environment(world, **self.settings)
+        metrics = Metrics()
+        self._dependencies = Dependencies()
+        reconcilers = (
+            DataStoreReconciler(surroundings),
+            DataGrantReconciler(surroundings),
+            DataSnapshotReconciler(surroundings),
+            DataBranchReconciler(surroundings),
+            DataCloneReconciler(surroundings),
+        )
+        self.reconcilers = {inner.kind: Checked(inner, world, self.log) for inner in reconcilers}
+        executor = Executor(client=world.kube, engines=surroundings.engines, recorder=self.log, metrics=metrics)
+        self._controller = Controller(
+            reconcilers=self.reconcilers,
+            reader=world.kube,
+            executor=executor,
+            dependencies=self._dependencies,
+            metrics=metrics,
+            clock=lambda: world.now,
+        )
+        self.due: dict[Key, Any] = {}
+        self._failures: dict[Key, int] = {}
+        for kind in KINDS:
+            for found in world.kube.all(kind):
+                self.due[key_of(found)] = world.now
+
+    def _on_event(self, event: str, manifest: Manifest) -> None:
+        resource = RESOURCES[manifest["kind"]]
+        found_labels = manifest["metadata"].get("labels") or {}
+        if self.deaf or not resource.watched or (resource.labelled and labels.MANAGED_BY not in found_labels):
+            return
+        key = key_of(manifest)
+        if key.kind in KINDS:
+            self._wake(key)
+        for reader in self._dependencies.readers_of(key, found_labels):
+            self._wake(reader)
+
+    def _wake(self, key: Key) -> None:
+        self.due[key] = min(self.due.get(key, self.world.now), self.world.now)
+
+    async def run_due(self) -> int:
+        """Look at every object that is due, until none is; return how often."""
+        runs = 0
+        while ready := sorted((key for key, when in self.due.items() if when <= self.world.now), key=str):
+            for key in ready:
+                await self.reconcile(key)
+                runs += 1
+            assert runs < 5000, self._trace("the operator does not come to rest")
+        return runs
+
+    async def reconcile(self, key: Key) -> None:
+        """Look at one object now."""
+        self.due.pop(key, None)
+        try:
+            outcome = await self._controller.run_once(key)
+        except Crash:
+            self.crashes += 1
+            self.restart()
+            return
+        for reconciler in self.reconcilers.values():
+            if reconciler.bugs:
+                raise reconciler.bugs[0]
+        delay = outcome.delay
+        self._failures[key] = self._failures.get(key, 0) + 1 if outcome.retry else 0
+        if outcome.retry:
+            delay = max(delay or 0.0, min(0.1 * 2 ** self._failures[key], 30.0))
+        if delay is not None:
+            when = self.world.now + timedelta(seconds=delay)
+            self.due[key] = min(self.due.get(key, when), when)
+
+    async def settle(self, patience: float = PATIENCE) -> None:
+        """Let operator and world take turns until nothing changes for ``patience`` seconds."""
+        world = self.world
+        quiet_since = world.now
+        for _ in range(3000):
+            before = len(world.writes)
+            await self.run_due()
+            world.turn()
+            if len(world.writes) != before or any(when <= world.now for when in self.due.values()):
+                world.tick(TURN)
+                quiet_since = world.now
+                continue
+            next_due = min(self.due.values(), default=None)
+            if next_due is None or (next_due - quiet_since).total_seconds() > patience:
+                assert not world.violations, world.violations
+                return
+            world.now = max(world.now, next_due)
+        raise AssertionError(self._trace("the world does not settle"))
+
+    async def live(self, **length: float) -> None:
+        """Let time pass with the operator at work."""
+        world = self.world
+        end = world.now + timedelta(**length)
+        await self.settle()
+        while (next_due := min(self.due.values(), default=end)) < end:
+            world.now = max(world.now, next_due)
+            await self.run_due()
+            while world.turn():
+                world.tick(TURN)
+                await self.run_due()
+        world.now = max(world.now, end)
+        await self.settle()
+
+    def _trace(self, problem: str) -> str:
+        last = "\n  ".join(self.world.writes[-25:])
+        conditions = "\n  ".join(
+            f"{key_of(found)}: {[(c['type'], c['status'], c['reason'], c['message']) for c in found.get('status', {}).get('conditions', ())]}"
+            for kind in KINDS
+            for found in self.world.kube.all(kind)
+        )
+        return f"{problem}; the last writes:\n  {last}\nand the objects:\n  {conditions}"

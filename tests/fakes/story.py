@@ -1,0 +1,146 @@
+"""Words to tell a user's day with: objects by a line of Python each, and what the user would look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.fakes.engine import Volume
+from tests.fakes.kube import Object
+from tests.fakes.operator import Operator
+from tests.fakes.world import World
+
+from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
+from coppice.core.conditions import timestamp
+
+
+class Story:
+    """A world with an operator in it. Stores live in the namespace ``data``, apps in ``app``."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.world = World()
+        self.operator = Operator(self.world, **settings)
+
+    @property
+    def kube(self) -> Any:
+        return self.world.kube
+
+    async def settle(self) -> None:
+        await self.operator.settle()
+
+    # -- objects --
+
+    def add(self, kind: str, name: str, spec: Mapping[str, Any], namespace: str, **metadata: Any) -> None:
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace, **metadata},
+            "spec": dict(spec),
+        }
+        parsed = parse(manifest)
+        assert not isinstance(parsed, InvalidResource), parsed.message
+        self.kube.add(manifest)
+
+    def store(self, name: str = "shop", *, storage: Mapping[str, Any] | None = None, **spec: Any) -> None:
+        managed = {"version": "1.0", "storage": {"size": "2Gi", **(storage or {})}, **spec.pop("managed", {})}
+        self.add("DataStore", name, {"engine": "fake", "managed": managed, **spec}, "data")
+
+    def clone(self, name: str = "db", *, namespace: str = "data", store: str = "shop", **spec: Any) -> None:
+        source = spec.pop("source", {"branch": "main"})
+        store_ref = {"name": store} if namespace == "data" else {"name": store, "namespace": "data"}
+        self.add("DataClone", name, {"from": {"store": store_ref, **source}, **spec}, namespace)
+
+    def branch(self, name: str, *, namespace: str = "data", **spec: Any) -> None:
+        source = spec.pop("source", {"branch": "main"})
+        store_ref = {"name": "shop"} if namespace == "data" else {"name": "shop", "namespace": "data"}
+        self.add("DataBranch", name, {"store": store_ref, "branchName": name, "from": source, **spec}, namespace)
+
+    def snapshot(self, name: str) -> None:
+        self.add("DataSnapshot", name, {"store": {"name": "shop"}}, "data")
+
+    def grant(self, name: str = "previews", **spec: Any) -> None:
+        wanted = {
+            "store": "shop",
+            "to": {"namespaces": ["app"]},
+            "verbs": ["Clone", "Branch"],
+            "data": "Raw",
+            "maxLease": "Never",
+            **spec,
+        }
+        self.add("DataGrant", name, wanted, "data")
+
+    def get(self, kind: str, name: str, namespace: str = "data") -> Object:
+        found: Object | None = self.kube.peek(kind, namespace, name)
+        assert found is not None, f"there is no {kind} {namespace}/{name}"
+        return found
+
+    def edit(self, kind: str, name: str, namespace: str = "data", **spec: Any) -> None:
+        def change(found: Object) -> None:
+            for key, value in spec.items():
+                if value is None:
+                    found["spec"].pop(key, None)
+                elif isinstance(value, Mapping) and isinstance(found["spec"].get(key), dict):
+                    found["spec"][key].update(value)
+                else:
+                    found["spec"][key] = value
+
+        self.kube.change(kind, namespace, name, change)
+
+    def annotate(self, kind: str, name: str, namespace: str = "data", **verbs: str) -> None:
+        """Ask for something by annotation, in the way ``kubectl annotate`` does: ``reset="now"`` and the like."""
+
+        def change(found: Object) -> None:
+            annotations = found["metadata"].setdefault("annotations", {})
+            for verb, value in verbs.items():
+                text = timestamp(self.world.now) if value == "now" else value
+                annotations[f"coppice.dev/{verb}-requested-at"] = text
+
+        self.kube.change(kind, namespace, name, change)
+
+    def delete(self, kind: str, name: str, namespace: str = "data") -> None:
+        self.kube.remove(kind, namespace, name)
+
+    # -- what one sees --
+
+    def condition(self, kind: str, name: str, namespace: str = "data", *, of: str = "Ready") -> Object:
+        conditions = (self.get(kind, name, namespace).get("status") or {}).get("conditions", [])
+        found = [entry for entry in conditions if entry["type"] == of]
+        assert found, f"{kind} {namespace}/{name} has no condition {of}: {conditions}"
+        return dict(found[0])
+
+    def reason(self, kind: str, name: str, namespace: str = "data") -> str:
+        return str(self.condition(kind, name, namespace)["reason"])
+
+    def is_ready(self, kind: str, name: str, namespace: str = "data") -> bool:
+        return bool(self.condition(kind, name, namespace)["status"] == "True")
+
+    def expect_ready(self, kind: str, name: str, namespace: str = "data") -> None:
+        found = self.condition(kind, name, namespace)
+        assert found["status"] == "True", f"{kind} {namespace}/{name}: {found['reason']}: {found['message']}"
+
+    def expect_stalled(self, kind: str, name: str, reason: str, namespace: str = "data") -> str:
+        """Expect a condition that says why, and one event that says the same; return its message."""
+        found = self.condition(kind, name, namespace)
+        stalled = self.condition(kind, name, namespace, of="Stalled")
+        assert (found["status"], found["reason"], stalled["status"]) == ("False", reason, "True"), found
+        return str(found["message"])
+
+    def events(self, kind: str, name: str) -> list[str]:
+        return [event.reason for key, event in self.operator.log.events if (key.kind, key.name) == (kind, name)]
+
+    def status(self, kind: str, name: str, namespace: str = "data") -> Object:
+        return dict(self.get(kind, name, namespace).get("status") or {})
+
+    def rows(self, clone: str = "db", namespace: str = "data") -> frozenset[str]:
+        """Return what an app sees that knows nothing but the clone's binding Secret."""
+        return self.world.rows(namespace, f"{clone}-binding")
+
+    def names(self, kind: str, namespace: str | None = None) -> list[str]:
+        return [found["metadata"]["name"] for found in self.kube.all(kind, namespace)]
+
+    def data_of(self, store: str = "shop") -> Volume:
+        """Return the store's own data, for writing to it like an app that is connected all the time."""
+        return self.world.volume("data", f"{store}-data")
+
+    def commit(self, *rows: str, branch: str = "main") -> str:
+        return self.data_of().commit(branch, *rows, at=self.world.now)

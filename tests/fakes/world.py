@@ -1,0 +1,639 @@
+"""The rest of the cluster: storage, snapshots, kubelet and garbage collection over ``FakeKube``, one step at a time.
+
+Every controller's next moves are listed by ``World.actions``; a test takes them all (``turn``) or one by one in an order
+of its choice. The rules that bite are kept: finalizers of claims and snapshots in use, drivers that round sizes up,
+restores that wait for ever when the snapshot goes, Pods that end gracefully, contents that outlive their snapshot.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.fakes.engine import ADMIN, Branch, FakeEngine, Server, Volume
+from tests.fakes.kube import FakeKube, Object
+
+from coppice.core.conditions import timestamp
+from coppice.core.key import Key
+from coppice.core.quantities import quantity_bytes
+from coppice.manifests.secret import read_secret
+
+DRIVER = "csi.example.com"
+GIB = 1024**3
+CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
+SOURCE_FINALIZER = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
+SNAPSHOT_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
+CONTENT_FINALIZER = "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"
+KUBELET = "example.com/kubelet"
+"""Stands for the grace period: a Pod under deletion is there until its containers have ended."""
+NAMESPACE_FINALIZER = "kubernetes"
+
+
+@dataclass(frozen=True)
+class Action:
+    """One move of one controller: what it is about, for a failing test's reader, and how to make it."""
+
+    name: str
+    run: Callable[[], None]
+
+
+def deleting(found: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in found["metadata"]
+
+
+def name_of(found: Mapping[str, Any]) -> str:
+    return str(found["metadata"]["name"])
+
+
+def key_of(found: Mapping[str, Any]) -> Key:
+    return Key(found["kind"], found["metadata"].get("namespace"), name_of(found))
+
+
+class World:
+    """A cluster without an operator."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+        self.kube = FakeKube(clock=lambda: self.now)
+        self.engine = FakeEngine()
+        self.volumes: dict[str, Volume] = {}
+        """The storage backend's volumes, by the UID of their claim."""
+        self.snapshots: dict[str, Volume] = {}
+        """The storage backend's snapshots, by handle."""
+        self.writes: list[str] = []
+        self.broken_images: set[str] = set()
+        self.crashing: Callable[[Object], bool] = lambda pod: False
+        """Which Pods' programs fail."""
+        self.snapshot_error: str | None = None
+        """What the driver says instead of making a snapshot."""
+        self.full = False
+        """No volume can be provisioned."""
+        self.loads: dict[tuple[str, str], frozenset[str]] = {}
+        """Rows of an initial load, by namespace and the ConfigMap's name."""
+        self.violations: list[str] = []
+        """What must never happen and did."""
+        self._addresses = 0
+        self.kube.subscribe(self._on_write)
+        self._add_classes()
+        for namespace in ("data", "app", "coppice-system"):
+            self.add_namespace(namespace)
+
+    def _add_classes(self) -> None:
+        for name, driver, mode, default in (
+            ("fast", DRIVER, "Immediate", "true"),
+            ("late", DRIVER, "WaitForFirstConsumer", "false"),
+            ("dumb", "nfs.example.com", "Immediate", "false"),
+        ):
+            self.kube.add(
+                {
+                    "apiVersion": "storage.k8s.io/v1",
+                    "kind": "StorageClass",
+                    "metadata": {
+                        "name": name,
+                        "annotations": {"storageclass.kubernetes.io/is-default-class": default},
+                    },
+                    "provisioner": driver,
+                    "volumeBindingMode": mode,
+                }
+            )
+        self.kube.add(
+            {
+                "apiVersion": "snapshot.storage.k8s.io/v1",
+                "kind": "VolumeSnapshotClass",
+                "metadata": {"name": "snap"},
+                "driver": DRIVER,
+                "deletionPolicy": "Delete",
+            }
+        )
+
+    def add_namespace(self, name: str, **labels: str) -> None:
+        self.kube.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name, "labels": labels, "finalizers": [NAMESPACE_FINALIZER]},
+            }
+        )
+
+    def _on_write(self, event: str, manifest: Mapping[str, Any]) -> None:
+        self.writes.append(f"{event} {key_of(manifest)}")
+        if event != "DELETED":
+            return
+        if manifest["kind"] == "PersistentVolumeClaim":
+            self.volumes.pop(manifest["metadata"]["uid"], None)
+        if manifest["kind"] == "Pod":
+            self._stop(manifest)
+
+    # -- moves --
+
+    def turn(self) -> int:
+        """Make every move that is possible now; return how many there were."""
+        self.kube.collect_garbage()
+        actions = list(self.actions())
+        for action in actions:
+            action.run()
+        return len(actions)
+
+    def actions(self) -> Iterator[Action]:
+        """Return every move that some controller would make now."""
+        for claim in self.kube.all("PersistentVolumeClaim"):
+            yield from self._claim_actions(claim)
+        for snapshot in self.kube.all("VolumeSnapshot"):
+            yield from self._snapshot_actions(snapshot)
+        for content in self.kube.all("VolumeSnapshotContent"):
+            yield from self._content_actions(content)
+        for pod in self.kube.all("Pod"):
+            yield from self._pod_actions(pod)
+        for namespace in self.kube.all("Namespace"):
+            if deleting(namespace) and not self._inhabited(name_of(namespace)):
+                yield Action(f"end {key_of(namespace)}", self._unfinalize(namespace, NAMESPACE_FINALIZER))
+
+    def _inhabited(self, namespace: str) -> bool:
+        return any(found["kind"] != "Namespace" for found in self.kube.all(None, namespace))
+
+    def _edit(self, found: Object, edit: Callable[[Object], Any]) -> Callable[[], None]:
+        """Return an edit that does nothing once the object is gone or has been made anew."""
+
+        def run() -> None:
+            present = self.kube.peek(*key_of(found))
+            if present is not None and present["metadata"]["uid"] == found["metadata"]["uid"]:
+                self.kube.change(*key_of(found), edit)
+
+        return run
+
+    def _finalize(self, found: Object, *finalizers: str) -> Callable[[], None]:
+        def edit(draft: Object) -> None:
+            if not deleting(draft):
+                held = draft["metadata"].setdefault("finalizers", [])
+                held.extend(entry for entry in finalizers if entry not in held)
+
+        return self._edit(found, edit)
+
+    def _unfinalize(self, found: Object, *finalizers: str) -> Callable[[], None]:
+        def edit(draft: Object) -> None:
+            held = [entry for entry in draft["metadata"].get("finalizers", []) if entry not in finalizers]
+            draft["metadata"]["finalizers"] = held
+
+        return self._edit(found, edit)
+
+    # -- claims --
+
+    def _claim_actions(self, claim: Object) -> Iterator[Action]:
+        what = key_of(claim)
+        finalizers = claim["metadata"].get("finalizers", [])
+        status = claim.get("status") or {}
+        if deleting(claim):
+            held = {CLAIM_FINALIZER: self._is_mounted(claim), SOURCE_FINALIZER: self._is_being_captured(claim)}
+            free = [entry for entry in finalizers if not held.get(entry, True)]
+            if free:
+                yield Action(f"release {what}", self._unfinalize(claim, *free))
+            return
+        if CLAIM_FINALIZER not in finalizers or not status:
+            yield Action(f"protect {what}", lambda: self._protect(claim))
+        elif status.get("phase") == "Pending" and self._provisions(claim) and self._source_of(claim) is not None:
+            yield Action(f"bind {what}", lambda: self._bind(claim))
+        elif status.get("phase") == "Bound" and self._asked(claim) > quantity_bytes(status["capacity"]["storage"]):
+            yield Action(f"expand {what}", self._edit(claim, self._expand))
+
+    def _protect(self, claim: Object) -> None:
+        self._finalize(claim, CLAIM_FINALIZER)()
+        self._edit(claim, lambda draft: draft.setdefault("status", {"phase": "Pending"}))()
+
+    @staticmethod
+    def _asked(claim: Object) -> int:
+        return quantity_bytes(claim["spec"]["resources"]["requests"]["storage"])
+
+    def _expand(self, draft: Object) -> None:
+        draft["status"]["capacity"]["storage"] = f"{math.ceil(self._asked(draft) / GIB)}Gi"
+
+    def _provisions(self, claim: Object) -> bool:
+        found = self.kube.peek("StorageClass", None, claim["spec"].get("storageClassName") or "fast")
+        if found is None or self.full:
+            return False
+        return found["volumeBindingMode"] == "Immediate" or any(
+            not deleting(pod) for pod in self._pods_of(claim) if (pod.get("status") or {}).get("phase") == "Pending"
+        )
+
+    def _source_of(self, claim: Object) -> Volume | None:
+        """Return what a new volume holds, or None while it cannot be made."""
+        reference = claim["spec"].get("dataSourceRef")
+        if reference is None:
+            return Volume()
+        snapshot = self.kube.peek("VolumeSnapshot", claim["metadata"]["namespace"], reference["name"])
+        if snapshot is None or deleting(snapshot) or not (snapshot.get("status") or {}).get("readyToUse"):
+            return None  # csi-provisioner: "snapshot is currently being deleted" / "not Ready"; it tries for ever
+        if self._asked(claim) < quantity_bytes(snapshot["status"]["restoreSize"]):
+            return None  # csi-provisioner refuses a volume smaller than the snapshot
+        content = self.kube.peek("VolumeSnapshotContent", None, snapshot["status"]["boundVolumeSnapshotContentName"])
+        return None if content is None else self.snapshots.get(content["status"]["snapshotHandle"])
+
+    def _bind(self, claim: Object) -> None:
+        source, present = self._source_of(claim), self.kube.peek(*key_of(claim))
+        if source is None or present is None or present["metadata"]["uid"] != claim["metadata"]["uid"]:
+            return
+        uid = claim["metadata"]["uid"]
+        self.volumes[uid] = copy.deepcopy(source)
+        # Drivers round up, here to whole GiB.
+        capacity = f"{math.ceil(self._asked(claim) / GIB)}Gi"
+
+        def edit(draft: Object) -> None:
+            draft["spec"]["volumeName"] = f"pv-{uid}"
+            draft["status"] = {"phase": "Bound", "capacity": {"storage": capacity}}
+
+        self.kube.change(*key_of(claim), edit)
+
+    def _pods_of(self, claim: Object) -> list[Object]:
+        return [
+            pod
+            for pod in self.kube.all("Pod", claim["metadata"]["namespace"])
+            if any(
+                volume.get("persistentVolumeClaim", {}).get("claimName") == name_of(claim)
+                for volume in pod["spec"]["volumes"]
+            )
+        ]
+
+    def _is_mounted(self, claim: Object) -> bool:
+        # kube-controller-manager's pvc-protection: an ended Pod holds its claim as well until it is deleted.
+        return any((pod.get("status") or {}).get("nodeName") for pod in self._pods_of(claim))
+
+    def _is_being_captured(self, claim: Object) -> bool:
+        return any(
+            found["spec"]["source"].get("persistentVolumeClaimName") == name_of(claim)
+            and not (found.get("status") or {}).get("readyToUse")
+            for found in self.kube.all("VolumeSnapshot", claim["metadata"]["namespace"])
+        )
+
+    def volume(self, namespace: str, claim: str) -> Volume:
+        found = self.kube.peek("PersistentVolumeClaim", namespace, claim)
+        assert found is not None, f"there is no claim {namespace}/{claim}"
+        return self.volumes[found["metadata"]["uid"]]
+
+    # -- snapshots --
+
+    def _snapshot_actions(self, snapshot: Object) -> Iterator[Action]:
+        what = key_of(snapshot)
+        status = snapshot.get("status") or {}
+        if deleting(snapshot):
+            if snapshot["metadata"].get("finalizers") and not self._is_being_restored(snapshot):
+                yield Action(f"end {what}", lambda: self._end_snapshot(snapshot))
+        elif SNAPSHOT_FINALIZER not in snapshot["metadata"].get("finalizers", []):
+            yield Action(f"protect {what}", self._finalize(snapshot, SNAPSHOT_FINALIZER))
+        elif "volumeSnapshotContentName" in snapshot["spec"]["source"]:
+            if not status.get("readyToUse") and self._alias_content(snapshot) is not None:
+                yield Action(f"bind {what}", lambda: self._bind_alias(snapshot))
+        elif not status.get("boundVolumeSnapshotContentName"):
+            if self._capturable(snapshot) is not None:
+                yield Action(f"begin {what}", lambda: self._begin_snapshot(snapshot))
+        else:
+            yield from self._mirror_actions(snapshot, status)
+
+    def _capturable(self, snapshot: Object) -> Object | None:
+        source = snapshot["spec"]["source"]["persistentVolumeClaimName"]
+        claim = self.kube.peek("PersistentVolumeClaim", snapshot["metadata"]["namespace"], source)
+        bound = claim is not None and not deleting(claim) and claim.get("status", {}).get("phase") == "Bound"
+        return claim if bound else None
+
+    def _begin_snapshot(self, snapshot: Object) -> None:
+        claim = self._capturable(snapshot)
+        if claim is None:
+            return
+        if self.snapshot_error is not None:
+            error = {"message": self.snapshot_error, "time": timestamp(self.now)}
+            if ((snapshot.get("status") or {}).get("error") or {}).get("message") != self.snapshot_error:
+                self._edit(snapshot, lambda draft: draft.update(status={"readyToUse": False, "error": error}))()
+            return
+        self._finalize(claim, SOURCE_FINALIZER)()
+        uid = snapshot["metadata"]["uid"]
+        content = f"snapcontent-{uid}"
+        classes = self.kube.peek("VolumeSnapshotClass", None, snapshot["spec"]["volumeSnapshotClassName"])
+        assert classes is not None
+        self.kube.add(
+            {
+                "apiVersion": "snapshot.storage.k8s.io/v1",
+                "kind": "VolumeSnapshotContent",
+                "metadata": {"name": content, "finalizers": [CONTENT_FINALIZER]},
+                "spec": {
+                    "driver": DRIVER,
+                    "deletionPolicy": classes["deletionPolicy"],
+                    "volumeSnapshotClassName": name_of(classes),
+                    "source": {"volumeHandle": claim["metadata"]["uid"]},
+                    "volumeSnapshotRef": {
+                        "name": name_of(snapshot),
+                        "namespace": snapshot["metadata"]["namespace"],
+                        "uid": uid,
+                    },
+                },
+            }
+        )
+        bound = {"boundVolumeSnapshotContentName": content, "readyToUse": False}
+        self._edit(snapshot, lambda draft: draft.update(status=bound))()
+
+    def _mirror_actions(self, snapshot: Object, status: Object) -> Iterator[Action]:
+        content = self.kube.peek("VolumeSnapshotContent", None, status["boundVolumeSnapshotContentName"])
+        if content is None:
+            return
+        found = content.get("status") or {}
+        wanted = {
+            "boundVolumeSnapshotContentName": name_of(content),
+            "readyToUse": found.get("readyToUse", False),
+            **{key: found[key] for key in ("creationTime", "restoreSize") if key in found},
+        }
+        if wanted != status:
+            mirror = self._edit(snapshot, lambda draft: draft.update(status=wanted))
+            yield Action(f"mirror {key_of(snapshot)}", mirror)
+
+    def _content_actions(self, content: Object) -> Iterator[Action]:
+        what = key_of(content)
+        if deleting(content):
+            if content["metadata"].get("finalizers") and not self._is_referenced(content):
+                yield Action(f"end {what}", lambda: self._end_content(content))
+            return
+        if CONTENT_FINALIZER not in content["metadata"].get("finalizers", []):
+            yield Action(f"protect {what}", self._finalize(content, CONTENT_FINALIZER))
+            return
+        status = content.get("status") or {}
+        handle = content["spec"]["source"].get("volumeHandle")
+        if handle is not None and not status:
+            if handle in self.volumes:
+                yield Action(f"capture {what}", lambda: self._capture(content, handle))
+        elif handle is not None and not status["readyToUse"]:
+            ready = self._edit(content, lambda draft: draft["status"].update(readyToUse=True))
+            yield Action(f"finish {what}", ready)
+
+    def _capture(self, content: Object, volume: str) -> None:
+        """The driver fixes the point in time; the snapshot can be restored a while later."""
+        handle = f"snap-{content['metadata']['uid']}"
+        if volume not in self.volumes:
+            return
+        self.snapshots[handle] = copy.deepcopy(self.volumes[volume])
+        claim = next(c for c in self.kube.all("PersistentVolumeClaim") if c["metadata"]["uid"] == volume)
+        status = {
+            "snapshotHandle": handle,
+            "creationTime": timestamp(self.now),
+            "restoreSize": claim["status"]["capacity"]["storage"],
+            "readyToUse": False,
+        }
+        self._edit(content, lambda draft: draft.update(status=status))()
+
+    def _alias_content(self, snapshot: Object) -> Object | None:
+        """Return the pre-provisioned content a snapshot names, if each names the other and the bytes are there."""
+        content = self.kube.peek("VolumeSnapshotContent", None, snapshot["spec"]["source"]["volumeSnapshotContentName"])
+        if content is None or deleting(content):
+            return None
+        reference = content["spec"]["volumeSnapshotRef"]
+        mutual = (reference["namespace"], reference["name"]) == (snapshot["metadata"]["namespace"], name_of(snapshot))
+        fits = mutual and reference.get("uid", snapshot["metadata"]["uid"]) == snapshot["metadata"]["uid"]
+        return content if fits and content["spec"]["source"]["snapshotHandle"] in self.snapshots else None
+
+    def _bind_alias(self, snapshot: Object) -> None:
+        content = self._alias_content(snapshot)
+        if content is None:
+            return
+        handle = content["spec"]["source"]["snapshotHandle"]
+        size = next(
+            found["status"]["restoreSize"]
+            for found in self.kube.all("VolumeSnapshotContent")
+            if (found.get("status") or {}).get("snapshotHandle") == handle
+        )
+        captured = {"creationTime": timestamp(self.now), "restoreSize": size, "readyToUse": True}
+
+        def take(draft: Object) -> None:
+            draft["spec"]["volumeSnapshotRef"]["uid"] = snapshot["metadata"]["uid"]
+            draft["status"] = {"snapshotHandle": handle, **captured}
+
+        self._edit(content, take)()
+        bound = {"boundVolumeSnapshotContentName": name_of(content), **captured}
+        self._edit(snapshot, lambda draft: draft.update(status=bound))()
+
+    def _is_being_restored(self, snapshot: Object) -> bool:
+        return any(
+            (claim["spec"].get("dataSourceRef") or {}).get("name") == name_of(snapshot)
+            and (claim.get("status") or {}).get("phase") == "Pending"
+            for claim in self.kube.all("PersistentVolumeClaim", snapshot["metadata"]["namespace"])
+        )
+
+    def _end_snapshot(self, snapshot: Object) -> None:
+        for content in self.kube.all("VolumeSnapshotContent"):
+            reference = content["spec"]["volumeSnapshotRef"]
+            if reference.get("uid") == snapshot["metadata"]["uid"] and content["spec"]["deletionPolicy"] == "Delete":
+                self.kube.remove(*key_of(content))
+        self._unfinalize(snapshot, SNAPSHOT_FINALIZER)()
+
+    def _is_referenced(self, content: Object) -> bool:
+        reference = content["spec"]["volumeSnapshotRef"]
+        snapshot = self.kube.peek("VolumeSnapshot", reference["namespace"], reference["name"])
+        return snapshot is not None and snapshot["metadata"]["uid"] == reference.get("uid")
+
+    def _end_content(self, content: Object) -> None:
+        handle = (content.get("status") or {}).get("snapshotHandle")
+        if content["spec"]["deletionPolicy"] == "Delete" and handle is not None:
+            self.snapshots.pop(handle, None)
+        self._unfinalize(content, CONTENT_FINALIZER)()
+
+    # -- Pods --
+
+    def _pod_actions(self, pod: Object) -> Iterator[Action]:
+        what = key_of(pod)
+        status = pod.get("status") or {}
+        if deleting(pod):
+            if pod["metadata"].get("finalizers"):
+                yield Action(f"end {what}", lambda: (self._stop(pod), self._unfinalize(pod, KUBELET)())[1])
+        elif status.get("phase") in {"Succeeded", "Failed"}:
+            return
+        elif not status.get("nodeName"):
+            problem = self._unschedulable(pod)
+            if problem is None:
+                yield Action(f"schedule {what}", lambda: self._schedule(pod))
+            elif status != self._refused(problem):
+                refused = self._edit(pod, lambda draft: draft.update(status=self._refused(problem)))
+                yield Action(f"cannot schedule {what}", refused)
+        elif status["phase"] == "Pending":
+            problem = self._cannot_start(pod)
+            if problem is None:
+                yield Action(f"start {what}", lambda: self._start(pod))
+            elif status.get("containerStatuses") != problem:
+                waiting = self._edit(pod, lambda draft: draft["status"].update(containerStatuses=problem))
+                yield Action(f"cannot start {what}", waiting)
+        elif (server := self.engine.servers.get(status.get("podIP", ""))) is not None and not server.listening:
+            yield Action(f"listen {what}", lambda: self._listen(pod, server))
+
+    def _unschedulable(self, pod: Object) -> str | None:
+        """Return why the scheduler cannot place a Pod; the empty string while it waits for its own volume."""
+        for volume in pod["spec"]["volumes"]:
+            if "persistentVolumeClaim" not in volume:
+                continue
+            name = volume["persistentVolumeClaim"]["claimName"]
+            claim = self.kube.peek("PersistentVolumeClaim", pod["metadata"]["namespace"], name)
+            if claim is None:
+                return f'persistentvolumeclaim "{name}" not found'
+            if deleting(claim):
+                return f'persistentvolumeclaim "{name}" is being deleted'
+            if (claim.get("status") or {}).get("phase") != "Bound":
+                late = claim["spec"]["storageClassName"] == "late"
+                return "" if late else "pod has unbound immediate PersistentVolumeClaims"
+        return None
+
+    @staticmethod
+    def _refused(problem: str) -> Object:
+        conditions = [{"type": "PodScheduled", "status": "False", "message": problem}] if problem else []
+        return {"phase": "Pending", "conditions": conditions}
+
+    def _schedule(self, pod: Object) -> None:
+        self._finalize(pod, KUBELET)()
+        self._edit(pod, lambda draft: draft.update(status={"phase": "Pending", "nodeName": "node-1"}))()
+
+    def _cannot_start(self, pod: Object) -> list[Object] | None:
+        container = pod["spec"]["containers"][0]
+        if container["image"] in self.broken_images:
+            reason, message = "ImagePullBackOff", f'Back-off pulling image "{container["image"]}"'
+        elif (missing := self._missing_secret(pod)) is not None:
+            reason, message = "CreateContainerConfigError", f'secret "{missing}" not found'
+        else:
+            return None
+        return [{"name": container["name"], "state": {"waiting": {"reason": reason, "message": message}}}]
+
+    def _missing_secret(self, pod: Object) -> str | None:
+        for entry in pod["spec"]["containers"][0]["env"]:
+            name = entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+            if name and self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None:
+                return str(name)
+        return None
+
+    def _start(self, pod: Object) -> None:
+        script = json.loads(pod["spec"]["containers"][0]["command"][-1])
+        claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+        volume = self.volume(pod["metadata"]["namespace"], claim)
+        failed = self.crashing(pod)
+        if script["run"] == "prepare":
+            self._prepare(pod, script, volume, failed=failed)
+            return
+        failed = failed or not getattr(self, f"_boot_{script['run']}")(pod, script, volume)
+        if failed:
+            ended = {"exitCode": 1}
+            broken = {
+                "name": "engine",
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": ended},
+            }
+            self._edit(pod, lambda draft: draft["status"].update(containerStatuses=[broken]))()
+            return
+        self._addresses += 1
+        address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
+        self._watch_for_two_servers(pod, volume)
+        self.engine.servers[address] = Server(volume, pod["metadata"]["uid"])
+        running = {
+            "phase": "Running",
+            "podIP": address,
+            "containerStatuses": [{"name": "engine", "state": {"running": {}}}],
+        }
+        self._edit(pod, lambda draft: draft["status"].update(running))()
+
+    def _watch_for_two_servers(self, pod: Object, volume: Volume) -> None:
+        if any(server.volume is volume for server in self.engine.servers.values()):
+            self.violations.append(f"a second server on the volume of {key_of(pod)}")
+
+    def _prepare(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
+        if failed or volume.empty or volume.database != script["database"]:
+            ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1}}}]
+            self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()
+            return
+        volume.users, volume.remotes, volume.marker = {}, set(), script["marker"]
+        report = {
+            "version": "1.0.0-fake",
+            "database": volume.database,
+            "default": volume.default_branch,
+            "branches": [[s.database, s.branch, s.head, s.working_root] for s in volume.states()],
+        }
+        metadata = pod["metadata"]
+        self.kube.logs[metadata["namespace"], metadata["name"], "engine"] = f"preparing\n{json.dumps(report)}\n"
+        ended = [{"name": "engine", "state": {"terminated": {"exitCode": 0}}}]
+        self._edit(pod, lambda draft: draft["status"].update(phase="Succeeded", containerStatuses=ended))()
+
+    def _admin_password(self, pod: Object) -> str:
+        reference = pod["spec"]["containers"][0]["env"][-1]["valueFrom"]["secretKeyRef"]
+        secret = self.kube.peek("Secret", pod["metadata"]["namespace"], reference["name"])
+        assert secret is not None
+        return read_secret(secret)[reference["key"]]
+
+    def _boot_store(self, pod: Object, script: Object, volume: Volume) -> bool:
+        if volume.empty:
+            rows: frozenset[str] = frozenset()
+            if script["load"]:
+                load = next(v for v in pod["spec"]["volumes"] if v["name"] == "load")
+                rows = self.loads.get((pod["metadata"]["namespace"], load["configMap"]["name"]), rows)
+            volume.initialise(script["database"], rows, self.now)
+        if ADMIN not in volume.users:
+            volume.users[ADMIN] = self._admin_password(pod)
+        return True
+
+    def _boot_clone(self, pod: Object, script: Object, volume: Volume) -> bool:
+        if volume.empty or volume.marker != script["marker"]:
+            return False
+        if not volume.cloned:
+            volume.users = {}
+            if script["cut"]:
+                if script["head"] not in volume.commits:
+                    return False
+                volume.branches[script["branch"]] = Branch(script["head"], volume.commits[script["head"]].rows)
+            volume.default_branch = script["branch"]
+            volume.cloned = True
+        if not volume.users:
+            volume.users[ADMIN] = self._admin_password(pod)
+        return True
+
+    def _listen(self, pod: Object, server: Server) -> None:
+        server.listening = True
+        ready = [{"type": "Ready", "status": "True"}]
+        self._edit(pod, lambda draft: draft["status"].update(conditions=ready))()
+
+    def _stop(self, pod: Mapping[str, Any]) -> None:
+        address = (pod.get("status") or {}).get("podIP")
+        server = self.engine.servers.get(address or "")
+        if server is not None and server.pod_uid == pod["metadata"]["uid"]:
+            del self.engine.servers[address]
+
+    def evict(self, pod: Object) -> None:
+        """The node needs the room: the Pod fails and stays as a record."""
+        self._stop(pod)
+        self._edit(pod, lambda draft: draft["status"].update(phase="Failed", reason="Evicted", podIP=None))()
+
+    # -- people and apps --
+
+    def server_behind(self, namespace: str, service: str) -> Server | None:
+        """Return the server that a connection to a Service reaches."""
+        found = self.kube.peek("Service", namespace, service)
+        if found is None:
+            return None
+        wanted = found["spec"]["selector"].items()
+        for pod in self.kube.all("Pod", namespace):
+            status = pod.get("status") or {}
+            if wanted <= pod["metadata"]["labels"].items() and not deleting(pod):
+                server = self.engine.servers.get(status.get("podIP") or "")
+                if server is not None and server.listening:
+                    return server
+        return None
+
+    def rows(self, namespace: str, secret: str, branch: str | None = None) -> frozenset[str]:
+        """Log in like an app with nothing but a binding Secret, and read all rows."""
+        server = self.login(namespace, secret)
+        server.uses += 1
+        return server.volume.branches[branch or server.volume.default_branch].rows
+
+    def login(self, namespace: str, secret: str) -> Server:
+        found = self.kube.peek("Secret", namespace, secret)
+        assert found is not None, f"there is no Secret {namespace}/{secret}"
+        values = read_secret(found)
+        service, where, _ = values["host"].split(".")
+        server = self.server_behind(where, service)
+        assert server is not None, f"nothing answers at {values['host']}"
+        assert server.volume.users.get(values["username"]) == values["password"], "the login is refused"
+        assert server.volume.database == values["database"]
+        return server
+
+    def tick(self, seconds: float = 1.0) -> None:
+        self.now += timedelta(seconds=seconds)
