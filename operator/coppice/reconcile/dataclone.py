@@ -134,9 +134,14 @@ class DataCloneReconciler:
         source = await read_source(
             reader, self.environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE
         )
-        seen = replace(seen, source=source)
+        seen = replace(seen, source=source, fresh_credentials=self._credentials(seen, source))
         seen = await self._observe_server(seen, clone)
         return await self._observe_source(reader, seen, clone, source)
+
+    def _credentials(self, seen: CloneObservation, source: Source) -> Mapping[str, str]:
+        """Return passwords for a server that has none yet: drawn here, because a plan is pure."""
+        engine = self.environment.engines.get(seen.copies[-1].origin.engine) if seen.copies else source.engine
+        return {} if engine is None or seen.secret is not None else engine.credentials({})
 
     async def _observe_children(self, reader: KubeReader, seen: CloneObservation, clone: DataClone) -> CloneObservation:
         name, namespace, uid = clone.metadata.name, clone.metadata.namespace, clone.metadata.uid
@@ -212,7 +217,7 @@ class DataCloneReconciler:
         if is_foreign(clone):
             seen = replace(seen, handle=await _read_handle(reader, seen, source))
             seen = await self._count_others(reader, seen, clone, source)
-        return replace(seen, fresh_credentials=source.engine.credentials({}) if source.engine is not None else {})
+        return seen
 
     async def _count_others(
         self, reader: KubeReader, seen: CloneObservation, clone: DataClone, source: Source
@@ -741,7 +746,7 @@ class _ClonePlan:
         if engine is None:
             return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
         observation = self.observation
-        secret = build_engine_secret(engine_secret_name(self._name), draft.owner, self._credentials(engine))
+        secret = build_engine_secret(engine_secret_name(self._name), draft.owner, observation.fresh_credentials)
         policy = build_policy(
             self._name, draft.owner, port=engine.port, operator_namespace=self.environment.operator_namespace
         )
@@ -749,9 +754,6 @@ class _ClonePlan:
         if problem is None and self._serving is None:
             problem = self._keep_service(draft, copy, engine)
         return problem
-
-    def _credentials(self, engine: Engine) -> Mapping[str, str]:
-        return self.observation.fresh_credentials or engine.credentials({})
 
     def _keep_service(self, draft: Draft, copy: Copy, engine: Engine) -> Fact | None:
         service = build_service(
