@@ -223,3 +223,23 @@ def _check_consistent(driver: Driver, given: Given, case: Case) -> None:
         assert _holds_the_row(driver.data(given.other))
     if case.keeps_snapshot:
         assert _holds_the_row(driver.snapshot_data(given.snapshot))
+
+
+@pytest.mark.parametrize("forgetting", ["in the background", "in recovery"])
+def test_a_deletion_is_on_disk_before_its_record_is_dropped(
+    forgetting: str, small: PoolSettings, given: Given, tmp_path: Path
+) -> None:
+    """Otherwise a power cut could bring back a subvolume that no record names, and nothing would ever remove it."""
+    with started(small, tmp_path / "targets") as driver:
+        if forgetting == "in recovery":
+            record = driver.volumes.volumes.ready(given.other)
+            assert record is not None
+            driver.volumes.volumes.set_state(record, State.DELETING)
+            driver.volumes.recover()
+        else:
+            driver.delete(given.other)
+            driver.volumes.drop_deleted_records()
+        _expand(driver, given)  # puts the catalogue's directory on disk, and nothing else
+    _cut_power(small)
+    with started(small, tmp_path / "targets") as driver:
+        assert driver.subvolumes() == {given.store, given.snapshot}

@@ -150,3 +150,19 @@ def test_arguments_of_the_kernels_size_go_through(driver: Driver) -> None:
     with pytest.raises(OSError) as refused:
         btrfs.create_subvolume(driver.pool.root / ("n" * 256))
     assert refused.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_pool_without_a_free_byte_is_still_healthy(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A restart would not help, and deletions must go on."""
+    really_open = os.open
+
+    def refuse_temporary_files(path: object, flags: int, *arguments: object, **named: object) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return really_open(path, flags, *arguments, **named)  # type: ignore[arg-type, misc]
+
+    monkeypatch.setattr(os, "open", refuse_temporary_files)
+    driver.pool.check()

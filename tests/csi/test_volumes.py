@@ -381,6 +381,20 @@ class TestLists:
         driver.volumes.drop_deleted_records()
         assert driver.listed() == [new]
 
+    def test_a_name_used_again_meanwhile_stays(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Dropping the old record waits for the disk, and a new object may take its name in that time."""
+        driver.delete(driver.create("a"))
+        sync = btrfs.sync
+
+        def create_then_sync(path: Path) -> None:
+            monkeypatch.undo()
+            driver.create("a")
+            sync(path)
+
+        monkeypatch.setattr(btrfs, "sync", create_then_sync)
+        driver.volumes.drop_deleted_records()
+        assert len(driver.listed()) == 1
+
 
 class TestTopology:
     def test_a_volume_for_another_node_is_not_made_here(self, driver: Driver) -> None:
