@@ -1,0 +1,1 @@
+"""The stories, on a real cluster."""
