@@ -123,8 +123,8 @@ class Workload:
 
     ``script`` is run by ``/bin/sh -eu -c``; ``load_script`` runs before it, at every start, in a container of its own
     that also sees ``LOAD_PATH``.
-    ``environment`` is plain and the same for all of them; ``secret_environment`` maps a variable to a key of the
-    server's Secret.
+    ``environment`` is plain and the same for all of them; ``secret_environment``, for ``script`` alone, maps a variable
+    to a key of the server's Secret.
     ``wait_script`` returns 0 as soon as the server listens: it waits by itself, costs next to nothing, and has no time
     limit of its own.
     """

@@ -205,10 +205,12 @@ class DoltEngine:
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""
+        if action == "ensure-app-user":
+            app = Endpoint(at.host, at.port, arguments["username"], arguments["password"])
+            await _ensure_app_user(at, app, arguments["database"])
+            return
         async with mysql.session(at) as session:
             match action:
-                case "ensure-app-user":
-                    await _ensure_app_user(session, arguments["username"], arguments["password"], arguments["database"])
                 case "create-branch":
                     await _create_branch(session, arguments["database"], arguments["branch"], arguments["commit"])
                 case "delete-branch":
@@ -261,8 +263,9 @@ def _script(*parts: str) -> str:
 def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:
     """Return the configuration file; Dolt replaces ``${...}`` by the environment: nothing of a user's may stand in it.
 
-    A clone runs no events, and collects no garbage: that would rewrite, and so unshare, the bytes it has from the
-    snapshot.
+    Without ``secure_file_priv`` Dolt lets every user read and write the server's files: the administrator's password in
+    ``/proc/self/environ``, for one. A clone runs no events, and collects no garbage: that would rewrite, and so
+    unshare, the bytes it has from the snapshot.
     """
     per_transaction = "true" if commit_policy == "PerTransaction" else "false"
     return f"""\
@@ -270,7 +273,7 @@ log_level: warning
 behavior:
   autocommit: true
   dolt_transaction_commit: {per_transaction}
-  event_scheduler: "{"DISABLED" if clone else "ON"}"
+  event_scheduler: "{"OFF" if clone else "ON"}"
   auto_gc_behavior:
     enable: {"false" if clone else "true"}
   branch_activity_tracking: true
@@ -282,6 +285,8 @@ data_dir: "${{COPPICE_DATA}}/dolt/databases"
 cfg_dir: "${{COPPICE_DATA}}/dolt/users"
 privilege_file: "${{COPPICE_DATA}}/dolt/users/privileges.db"
 branch_control_file: "${{COPPICE_DATA}}/dolt/users/branch_control.db"
+system_variables:
+  secure_file_priv: "${{COPPICE_RUN}}/no-such-directory"
 """
 
 
@@ -441,19 +446,22 @@ def _some(rows: mysql.ResultSet) -> str:
     return ", ".join(names[:10]) + more if names else "none"
 
 
-async def _ensure_app_user(session: Session, username: str, password: str, database: str) -> None:
-    [databases] = await session.ask("SHOW DATABASES")
-    names = _user_databases(databases)
-    _default_database(names, database)
-    user = f"{literal(username)}@'%'"
-    grants = "; ".join(f"GRANT ALL ON {identifier(name)}.* TO {user}" for name in names)
-    try:
-        await session.ask(
-            f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {literal(password)};"
-            f" ALTER USER {user} IDENTIFIED BY {literal(password)}; {grants}"
-        )
-    except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
-        raise EngineError(f"the server refused to make the login {username}: error {error.code}") from None
+async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
+    user, password = f"{literal(app.username)}@'%'", literal(app.password)
+    async with mysql.session(at) as session:
+        [databases] = await session.ask("SHOW DATABASES")
+        names = _user_databases(databases)
+        name = _default_database(names, database)
+        grants = "; ".join(f"GRANT ALL ON {identifier(each)}.* TO {user}" for each in names)
+        try:
+            await session.ask(
+                f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};"
+                f" ALTER USER {user} IDENTIFIED BY {password}; {grants}"
+            )
+        except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+            raise EngineError(f"the server refused to make the login {app.username}: error {error.code}") from None
+    async with _transaction(app) as session:
+        await session.ask(f"USE {identifier(name)}; SELECT database()")
 
 
 async def _branch_row(session: Session, branch: str) -> tuple[str, bool] | None:

@@ -1,0 +1,107 @@
+"""Every test of the contract runs over every engine; one whose programs are not installed is skipped by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.engines.base import (
+    CloneServer,
+    CommitPolicy,
+    Content,
+    Endpoint,
+    Engine,
+    Preparation,
+    StoreServer,
+    Version,
+    Workload,
+)
+from coppice.engines.registry import engines
+
+from .kit import Kit, kits
+from .runner import Runner, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MARKER = "5b0e1c1e-6f0f-4e4b-9e5e-1f1c7c0f4a01"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An engine, its test material, and somewhere to run it."""
+
+    engine: Engine
+    kit: Kit
+    runner: Runner
+
+    def secret(self) -> Mapping[str, str]:
+        return self.engine.credentials({})
+
+    def store(self, *, load: bool = True, database: str | None = None, policy: CommitPolicy = "Explicit") -> Workload:
+        return self.engine.store_server(
+            StoreServer(database=database, fallback_database="fallback", commit_policy=policy, has_load=load)
+        )
+
+    def clone(self, version: Version, *, marker: str = MARKER, policy: CommitPolicy = "Explicit") -> Workload:
+        return self.engine.clone_server(CloneServer(version=version, commit_policy=policy, marker=marker))
+
+    def preparation(self, *, marker: str = MARKER) -> Workload:
+        return self.engine.preparation(Preparation(marker=marker, database=self.kit.database))
+
+    def admin(self, server: Server) -> Endpoint:
+        return server.endpoint(self.engine.admin_user, server.secret["admin-password"])
+
+    def app(self, server: Server) -> Endpoint:
+        return server.endpoint(self.engine.app_user, server.secret["app-password"])
+
+    async def ensure_app(self, server: Server, database: str | None = None) -> Endpoint:
+        at = self.app(server)
+        arguments = {"username": at.username, "password": at.password, "database": database or self.kit.database}
+        await self.engine.execute(self.admin(server), "ensure-app-user", arguments)
+        return at
+
+    async def prepared(self, volume: Path, server: Server | None = None) -> tuple[Path, Content]:
+        """Return a prepared copy of a volume, and the report."""
+        copy = self.runner.copy(volume, server)
+        outcome = await self.runner.run(self.preparation(), copy)
+        assert outcome.code == 0, outcome.errors
+        return copy, self.engine.report(outcome.last_line)
+
+
+def version_of(content: Content, branch: str | None = None) -> Version:
+    state = content.state_of(branch or content.default_branch)
+    assert state is not None
+    return Version(state.database, state.branch, state.head, state.working_root)
+
+
+@pytest.fixture(params=sorted(engines()))
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+    name: str = request.param
+    kit = kits()[name]
+    path = kit.path()
+    if path is None:
+        pytest.skip(f"the programs of the engine {name} are not installed")
+    return Stage(engines()[name], kit, Runner(tmp_path, path))
+
+
+@pytest.fixture(scope="session")
+def _loaded() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+async def loaded(stage: Stage, _loaded: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store's volume, loaded but never started; every test has its own copy."""
+    if stage.engine.name not in _loaded:
+        volume = tmp_path_factory.mktemp("loaded")
+        workload = stage.store()
+        assert workload.load_script
+        load = stage.runner.load(stage.kit.load)
+        outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=load)
+        assert outcome.code == 0, outcome.errors
+        _loaded[stage.engine.name] = volume
+    return stage.runner.copy(_loaded[stage.engine.name])

@@ -1,0 +1,219 @@
+"""What the contract suite must be able to do inside an engine's database, to make the situations its tests are about.
+
+A third party registers a class like this, under the name of its engine, in the entry-point group ``coppice.engine_kits``; see docs/engines/README.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiomysql
+import pymysql.err
+
+from coppice.engines.base import Endpoint
+
+from .runner import search_path
+
+
+class Idle(Protocol):
+    """A connection of a pool that nobody uses now."""
+
+    async def ping(self) -> None:
+        """Ask the server whether the connection is alive, by the protocol's own means."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class Kit(Protocol):
+    """One engine's test material. The data it loads has ``rows`` rows in one table of ``database``."""
+
+    database: str
+    rows: int
+    load: Mapping[str, bytes]
+    slow_load: Mapping[str, bytes]
+    broken_load: Mapping[str, bytes]
+    gaps: frozenset[str]
+    """What this engine lets an app do although it should not, and no setting prevents; docs/engines names each."""
+
+    def path(self) -> str | None:
+        """Return a PATH with the engine's programs, or None to skip."""
+        ...
+
+    async def count(self, at: Endpoint, branch: str | None = None) -> int:
+        """Count the rows an app sees that connects to the database, or to one of its branches."""
+        ...
+
+    async def insert(self, at: Endpoint, branch: str | None = None) -> None:
+        """Add one row, and do not make a version of it."""
+        ...
+
+    async def version(self, at: Endpoint, branch: str | None = None) -> str:
+        """Make a version of what there is, and return its commit."""
+        ...
+
+    async def tag(self, at: Endpoint, name: str) -> None:
+        """Tag the newest version of the default branch."""
+        ...
+
+    async def connect_outside(self, at: Endpoint, directory: Path) -> None:
+        """Make a login of somebody's, and set up everything by which a server acts on others: remotes, replication, events."""
+        ...
+
+    async def outside(self, at: Endpoint) -> Sequence[str]:
+        """Name what of the above a server has."""
+        ...
+
+    async def idle(self, at: Endpoint) -> Idle:
+        """Open a connection as a pool does."""
+        ...
+
+    async def refused(self, at: Endpoint, directory: Path) -> Sequence[str]:
+        """Try what an app must not do; name what was not refused."""
+        ...
+
+
+class DoltKit:
+    database = "shop"
+    rows = 3
+    load: Mapping[str, bytes] = {
+        "1-schema.sql": b"CREATE DATABASE shop; USE shop; CREATE TABLE product (id INT PRIMARY KEY AUTO_INCREMENT, name TEXT);",
+        "2-data.sql": b"USE shop; INSERT INTO product (name) VALUES ('one'), ('two'), ('three');",
+    }
+    slow_load: Mapping[str, bytes] = {
+        **load,
+        "3-more.sql": b"USE shop;\n" + b"CREATE TABLE more (id INT PRIMARY KEY AUTO_INCREMENT, name TEXT);\n"
+        + b"".join(b"INSERT INTO more (name) VALUES ('%d');\n" % number for number in range(500)),
+    }  # fmt: skip
+    gaps = frozenset(
+        {
+            "CREATE DATABASE other",
+            "SET GLOBAL dolt_replicate_to_remote = 'out'",
+            "SET PERSIST dolt_replicate_to_remote = 'out'",
+        }
+    )
+    broken_load: Mapping[str, bytes] = {
+        **load,
+        "3-broken.sql": b"USE shop;\nINSERT INTO nowhere VALUES ('secret row');",
+    }
+
+    def path(self) -> str | None:
+        return search_path("DOLT_BIN", "dolt")
+
+    async def count(self, at: Endpoint, branch: str | None = None) -> int:
+        [(number,)] = await sql(at, "SELECT COUNT(*) FROM product", database=self._database(branch))
+        return int(number)
+
+    async def insert(self, at: Endpoint, branch: str | None = None) -> None:
+        await sql(at, "INSERT INTO product (name) VALUES ('more')", database=self._database(branch))
+
+    async def version(self, at: Endpoint, branch: str | None = None) -> str:
+        [(commit,)] = await sql(at, "CALL dolt_commit('-A', '-m', 'more')", database=self._database(branch))
+        return str(commit)
+
+    async def tag(self, at: Endpoint, name: str) -> None:
+        await sql(at, f"CALL dolt_tag('{name}')", database=self.database)
+
+    async def connect_outside(self, at: Endpoint, directory: Path) -> None:
+        for statement in (
+            "CREATE USER boss@'%' IDENTIFIED BY 'boss'",
+            "GRANT ALL ON *.* TO boss@'%'",
+            f"CALL dolt_remote('add', 'origin', 'file://{directory}/remote')",
+            f"CALL dolt_backup('add', 'nightly', 'file://{directory}/backup')",
+            "CALL dolt_push('origin', 'main')",
+            "SET PERSIST dolt_replicate_to_remote = 'origin'",
+            "SET PERSIST dolt_async_replication = 0",
+            "INSERT INTO dolt_branch_control VALUES ('shop', 'main', 'boss', '%', 'admin')",
+            "CREATE TABLE ticks (at DATETIME(6) PRIMARY KEY)",
+            "CREATE EVENT tick ON SCHEDULE EVERY 1 SECOND DO INSERT INTO ticks VALUES (NOW(6))",
+        ):
+            await sql(at, statement, database=self.database)
+
+    async def outside(self, at: Endpoint) -> Sequence[str]:
+        asked = {
+            "login": "SELECT user FROM mysql.user WHERE user NOT IN ('root', 'app', 'event_scheduler', '__dolt_local_user__')",
+            "remote": "SELECT name FROM dolt_remotes",
+            "backup": "SELECT name FROM dolt_backups",
+            "branch rule": "SELECT user FROM dolt_branch_control WHERE user <> '%'",
+            "replication": "SELECT @@dolt_replicate_to_remote WHERE @@dolt_replicate_to_remote <> ''",
+            "replica": "SELECT @@dolt_read_replica_remote WHERE @@dolt_read_replica_remote <> ''",
+            "scheduler": "SELECT 1 WHERE @@event_scheduler NOT IN ('OFF', 'DISABLED')",
+        }
+        return [
+            f"{what}: {row[0]}"
+            for what, statement in asked.items()
+            for row in await sql(at, statement, database=self.database)
+        ]
+
+    async def refused(self, at: Endpoint, directory: Path) -> Sequence[str]:
+        tried = (
+            "CREATE USER friend",
+            "ALTER USER root@'%' IDENTIFIED BY 'x'",
+            "GRANT ALL ON *.* TO app@'%'",
+            "SELECT * FROM mysql.user",
+            "CREATE DATABASE other",
+            "CALL dolt_remote('add', 'out', 'http://192.0.2.1/x')",
+            "CALL dolt_push('origin', 'main')",
+            "CALL dolt_fetch('origin')",
+            "CALL dolt_pull('origin')",
+            "CALL dolt_clone('http://192.0.2.1/x')",
+            "CALL dolt_backup('sync-url', 'file:///tmp/out')",
+            "CALL dolt_gc()",
+            "CALL dolt_undrop('other')",
+            "CALL dolt_purge_dropped_databases()",
+            "SET PERSIST dolt_replicate_to_remote = 'out'",
+            "SET GLOBAL dolt_replicate_to_remote = 'out'",
+            "SET GLOBAL secure_file_priv = ''",
+            "SET SESSION secure_file_priv = ''",
+            f"SELECT 1 INTO OUTFILE '{directory}/out'",
+            f"SELECT 1 INTO DUMPFILE '{directory}/out'",
+            f"LOAD DATA INFILE '{directory}/in' INTO TABLE product",
+            "SELECT LOAD_FILE('/proc/self/environ')",
+        )
+        (directory / "in").write_text("1\tone\n")
+        allowed = []
+        for statement in tried:
+            try:
+                rows = await sql(at, statement, database=self.database)
+            except pymysql.err.MySQLError as error:
+                if not re.search(r"denied|privilege|secure|read.?only|GLOBAL variable|no-such-directory", str(error)):
+                    allowed.append(f"{statement}: {error}")
+                continue
+            if not (statement.startswith("SELECT LOAD_FILE") and rows == ((None,),)):
+                allowed.append(statement)
+        return allowed
+
+    async def idle(self, at: Endpoint) -> Idle:
+        connection: Idle = await aiomysql.connect(
+            host=at.host, port=at.port, user=at.username, password=at.password, db=self.database, autocommit=True
+        )
+        return connection
+
+    def _database(self, branch: str | None) -> str:
+        return f"{self.database}/{branch}" if branch else self.database
+
+
+async def sql(at: Endpoint, statement: str, *, database: str | None = None) -> Sequence[tuple[Any, ...]]:
+    """Run one statement as any app would."""
+    connection = await aiomysql.connect(
+        host=at.host, port=at.port, user=at.username, password=at.password, db=database, autocommit=True
+    )
+    try:
+        async with connection.cursor() as cursor:
+            await cursor.execute(statement)
+            return tuple(await cursor.fetchall()) if cursor.description else ()
+    finally:
+        connection.close()
+
+
+def kits() -> Mapping[str, Kit]:
+    found: dict[str, Kit] = {"dolt": DoltKit()}
+    for plugin in entry_points(group="coppice.engine_kits"):
+        found[plugin.name] = plugin.load()()
+    return found

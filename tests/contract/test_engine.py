@@ -1,0 +1,487 @@
+"""What every engine must do, run for real: see ``coppice.engines.base`` for the words."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from coppice.engines.base import (
+    Endpoint,
+    EngineError,
+    LoginRefusedError,
+    Reference,
+    UnknownVersionError,
+    UnreachableError,
+)
+
+from .conftest import MARKER, Stage, version_of
+from .runner import files, free_port, kill, listening, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def test_a_store_loads_once(stage: Stage) -> None:
+    volume, secret = stage.runner.new("volume"), stage.secret()
+    load = stage.runner.load(stage.kit.load)
+    async with stage.runner.serving(stage.store(), volume, secret, load=load) as server:
+        app = await stage.ensure_app(server)
+        assert await stage.kit.count(app) == stage.kit.rows
+        await stage.kit.insert(app)
+    async with stage.runner.serving(stage.store(), volume, secret, load=load) as server:
+        assert await stage.kit.count(stage.app(server)) == stage.kit.rows + 1
+
+
+async def test_a_store_without_a_load_starts_empty_under_the_fallback_name(stage: Stage) -> None:
+    volume, secret = stage.runner.new("volume"), stage.secret()
+    async with stage.runner.serving(stage.store(load=False), volume, secret) as server:
+        content = await stage.engine.inspect(stage.admin(server))
+        assert content.databases == ("fallback",)
+        await stage.ensure_app(server, "fallback")
+
+
+async def test_a_load_killed_in_the_middle_leaves_nothing_half(stage: Stage) -> None:
+    volume, workload = stage.runner.new("volume"), stage.store()
+    load = stage.runner.load(stage.kit.slow_load)
+    assert workload.load_script
+    environment = stage.runner.environment(
+        workload, volume, stage.secret(), run=stage.runner.new("run"), port=1, load=load
+    )
+    process = await stage.runner.spawn(workload.load_script, environment, stage.runner.directory / "killed.log")
+    await until(lambda: bool(files(volume)))
+    assert kill(process), "the load was over before it could be killed"
+    await process.wait()
+
+    refused = await stage.runner.run(workload, volume, stage.secret())
+    assert refused.code != 0, "a half-loaded volume was served"
+    async with stage.runner.serving(workload, volume, stage.secret(), load=load) as server:
+        assert await stage.kit.count(stage.admin(server)) == stage.kit.rows
+
+
+async def test_a_load_that_fails_names_its_file_and_can_be_corrected(stage: Stage) -> None:
+    volume, workload = stage.runner.new("volume"), stage.store()
+    load = stage.runner.load(stage.kit.broken_load)
+    outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=load)
+    assert outcome.code != 0
+    assert "3-broken" in outcome.errors
+    async with stage.runner.serving(workload, volume, stage.secret(), load=stage.runner.load(stage.kit.load)) as server:
+        assert await stage.kit.count(stage.admin(server)) == stage.kit.rows
+
+
+async def test_a_server_killed_in_its_first_boot_starts_again(stage: Stage, loaded: Path) -> None:
+    workload, secret = stage.store(), stage.secret()
+    for written in range(1, 5):
+        volume, port = stage.runner.copy(loaded), free_port()
+        before = files(volume)
+        run = stage.runner.new("run")
+        environment = stage.runner.environment(workload, volume, secret, run=run, port=port, load=None)
+        process = await stage.runner.spawn(workload.script, environment, stage.runner.directory / f"{written}.log")
+        await until(partial(_got_so_far, volume, before, written, port))
+        assert kill(process), "the server ended by itself"
+        await process.wait()
+        async with stage.runner.serving(workload, volume, secret) as server:
+            assert await stage.kit.count(stage.admin(server)) == stage.kit.rows
+
+
+def _got_so_far(volume: Path, before: set[str], written: int, port: int) -> bool:
+    return len(files(volume) - before) >= written or listening(port)
+
+
+async def test_a_volume_with_something_else_on_it_is_not_taken_for_a_new_store(stage: Stage) -> None:
+    volume = stage.runner.new("volume")
+    (volume / "holiday.jpg").write_bytes(b"jpg")
+    outcome = await stage.runner.run(stage.store(load=False), volume, stage.secret())
+    assert outcome.code != 0
+    assert "holiday.jpg" in outcome.errors
+    assert [file.name for file in volume.iterdir()] == ["holiday.jpg"]
+
+
+async def test_a_new_file_system_is_an_empty_volume(stage: Stage) -> None:
+    volume = stage.runner.new("volume")
+    (volume / "lost+found").mkdir()
+    async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
+        await stage.engine.inspect(stage.admin(server))
+
+
+async def test_an_empty_volume_is_refused_where_data_was_expected(stage: Stage, loaded: Path) -> None:
+    _, content = await stage.prepared(loaded)
+    empty = stage.runner.new("empty")
+    for workload in (stage.store(load=True), stage.clone(version_of(content)), stage.preparation()):
+        outcome = await stage.runner.run(workload, empty, stage.secret())
+        assert outcome.code != 0
+        assert "empty" in outcome.errors
+        assert list(empty.iterdir()) == []
+
+
+async def test_a_clone_refuses_the_copy_of_another_snapshot(stage: Stage, loaded: Path) -> None:
+    copy, content = await stage.prepared(loaded)
+    outcome = await stage.runner.run(stage.clone(version_of(content), marker="another"), copy, stage.secret())
+    assert outcome.code != 0
+    assert MARKER in outcome.errors
+    assert "another" in outcome.errors
+
+
+async def test_a_clone_refuses_a_raw_copy(stage: Stage, loaded: Path) -> None:
+    _, content = await stage.prepared(loaded)
+    outcome = await stage.runner.run(stage.clone(version_of(content)), stage.runner.copy(loaded), stage.secret())
+    assert outcome.code != 0
+
+
+async def test_the_report_is_what_the_running_store_said(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        await stage.kit.insert(stage.admin(server))
+        said = await stage.engine.inspect(stage.admin(server))
+        _, reported = await stage.prepared(loaded, server)
+        assert reported == said
+
+
+async def test_a_preparation_done_twice_says_the_same(stage: Stage, loaded: Path) -> None:
+    copy, content = await stage.prepared(loaded)
+    again = await stage.runner.run(stage.preparation(), copy)
+    assert stage.engine.report(again.last_line) == content
+
+
+async def test_something_else_than_a_report_is_an_error(stage: Stage) -> None:
+    for line in ("", "{}", "Killed", '{"rows": []}', '{"rows": [1]}'):
+        with pytest.raises(EngineError):
+            stage.engine.report(line)
+
+
+async def test_the_clone_is_the_snapshot_uncommitted_rows_too(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        await stage.kit.insert(stage.admin(source))
+        copy, content = await stage.prepared(loaded, source)
+        await stage.kit.insert(stage.admin(source))
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+        assert await stage.engine.inspect(stage.admin(clone), database=content.database) == content
+        assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows + 1
+
+
+async def test_equal_hashes_mean_equal_rows(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        before = version_of(await stage.engine.inspect(admin))
+        await stage.kit.insert(admin)
+        dirty = version_of(await stage.engine.inspect(admin))
+        assert dirty.head == before.head
+        assert dirty.working_root != before.working_root
+        await stage.kit.version(admin)
+        committed = version_of(await stage.engine.inspect(admin))
+        assert committed.head != dirty.head
+        assert committed.working_root == dirty.working_root
+
+
+async def test_a_clone_opens_to_its_own_password_only_from_its_first_packet(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        await stage.ensure_app(source)
+        await stage.kit.connect_outside(stage.admin(source), stage.runner.new("outside"))
+        copy, content = await stage.prepared(loaded, source)
+        theirs = [stage.admin(source), stage.app(source), source.endpoint("boss", "boss"), source.endpoint("root", "")]
+
+    port = free_port()
+    over = asyncio.Event()
+    opened: list[str] = []
+    refused: list[str] = []
+
+    async def hammer(at: Endpoint) -> None:
+        while not over.is_set():
+            try:
+                await stage.engine.inspect(at)
+                opened.append(at.username)
+            except LoginRefusedError:
+                refused.append(at.username)
+            except EngineError:
+                await asyncio.sleep(0)
+
+    workload = stage.clone(version_of(content))
+    async with asyncio.TaskGroup() as hammers:
+        for at in theirs:
+            hammers.create_task(hammer(Endpoint("127.0.0.1", port, at.username, at.password)))
+        try:
+            async with stage.runner.serving(workload, copy, stage.secret(), port=port) as clone:
+                await stage.ensure_app(clone)
+                assert await stage.kit.count(stage.app(clone)) == stage.kit.rows
+                await until(lambda: {at.username for at in theirs} <= set(refused))
+        finally:
+            over.set()
+    assert opened == []
+
+
+async def test_nothing_by_which_the_source_acted_on_others_is_in_the_clone(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        await stage.ensure_app(source)
+        await stage.kit.connect_outside(stage.admin(source), stage.runner.new("outside"))
+        assert await stage.kit.outside(stage.admin(source)), "the source has nothing to lose"
+        copy, content = await stage.prepared(loaded, source)
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+        assert await stage.kit.outside(stage.admin(clone)) == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("pod", ["the same", "another"])
+async def test_a_restart_keeps_a_clones_data_users_and_branch(
+    stage: Stage, loaded: Path, ending: int, pod: str
+) -> None:
+    copy, content = await stage.prepared(loaded)
+    secret, run = stage.secret(), stage.runner.new("run")
+    workload = stage.clone(version_of(content))
+    async with stage.runner.serving(workload, copy, secret, run=run) as clone:
+        app = await stage.ensure_app(clone)
+        await stage.kit.insert(app)
+        before = await stage.engine.inspect(stage.admin(clone), database=content.database)
+        await clone.stop(ending)
+    async with stage.runner.serving(workload, copy, secret, run=run if pod == "the same" else None) as clone:
+        assert await stage.kit.count(stage.app(clone)) == stage.kit.rows + 1
+        assert await stage.engine.inspect(stage.admin(clone), database=content.database) == before
+
+
+async def test_a_clone_of_a_clone_has_neither_the_users_nor_the_branch_choice_of_the_first(
+    stage: Stage, loaded: Path
+) -> None:
+    copy, content = await stage.prepared(loaded)
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as first:
+        await stage.ensure_app(first)
+        await stage.kit.insert(stage.admin(first))
+        second_copy, second_content = await stage.prepared(copy, first)
+        first_logins = [stage.admin(first), stage.app(first)]
+    async with stage.runner.serving(stage.clone(version_of(second_content)), second_copy, stage.secret()) as second:
+        assert await stage.kit.count(stage.admin(second)) == stage.kit.rows + 1
+        for at in first_logins:
+            with pytest.raises(LoginRefusedError):
+                await stage.engine.inspect(second.endpoint(at.username, at.password))
+
+
+async def test_a_branch_is_what_an_app_gets_that_names_none(stage: Stage, loaded: Path) -> None:
+    database = stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        admin = stage.admin(source)
+        head = version_of(await stage.engine.inspect(admin)).head
+        await stage.engine.execute(
+            admin,
+            "create-branch",
+            {"database": database, "branch": "feature/it's 50% $new".replace(" ", "-"), "commit": head},
+        )
+        branch = "feature/it's-50%-$new"
+        await stage.kit.insert(admin, branch)
+        asked = await stage.engine.resolve(admin, database, Reference(branch=branch))
+        copy, content = await stage.prepared(loaded, source)
+    assert version_of(content, branch) == asked
+    secret, workload = stage.secret(), stage.clone(asked)
+    for _ in range(2):
+        async with stage.runner.serving(workload, copy, secret) as clone:
+            app = await stage.ensure_app(clone)
+            assert (await stage.engine.inspect(stage.admin(clone), database=database)).default_branch == branch
+            assert await stage.kit.count(app) == stage.kit.rows + 1
+            assert await stage.kit.count(app, "main") == stage.kit.rows
+
+
+async def test_a_tag_a_commit_and_a_time_give_a_branch_of_their_own(stage: Stage, loaded: Path) -> None:
+    database = stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        admin = stage.admin(source)
+        old = version_of(await stage.engine.inspect(admin))
+        await stage.kit.tag(admin, "v1")
+        await stage.kit.insert(admin)
+        new = await stage.kit.version(admin)
+        asked = [
+            await stage.engine.resolve(admin, database, Reference(tag="v1")),
+            await stage.engine.resolve(admin, database, Reference(commit=old.head)),
+            await stage.engine.resolve(admin, database, Reference(commit=old.head[:8])),
+        ]
+        latest = await stage.engine.resolve(admin, database, Reference(time="2999-01-01T00:00:00+01:00"))
+        copy, _ = await stage.prepared(loaded, source)
+    assert latest.head == new
+    assert {(version.head, version.working_root, version.new_branch) for version in asked} == {
+        (old.head, old.working_root, True)
+    }
+    version = asked[0]
+    assert version.branch not in {"main", ""}
+    secret = stage.secret()
+    for added in range(2):
+        async with stage.runner.serving(stage.clone(version), copy, secret) as clone:
+            app = await stage.ensure_app(clone)
+            assert await stage.kit.count(app) == stage.kit.rows + added
+            state = await stage.engine.inspect(stage.admin(clone), database=database)
+            assert state.default_branch == version.branch
+            if not added:
+                found = version_of(state)
+                assert (found.head, found.working_root) == (version.head, version.working_root)
+                await stage.kit.insert(app)
+
+
+@pytest.mark.parametrize(
+    ("reference", "named"),
+    [
+        (Reference(branch="nope"), "main"),
+        (Reference(branch="v1"), "main"),
+        (Reference(tag="nope"), "v1"),
+        (Reference(commit="v" * 32), "commit"),
+        (Reference(commit="vvvvvvv"), "commit"),
+        (Reference(commit="abc"), "7"),
+        (Reference(commit="HEAD~1"), "7"),
+        (Reference(time="1999-01-01T00:00:00Z"), "1999"),
+        (Reference(time="yesterday"), "yesterday"),
+    ],
+)
+async def test_what_does_not_exist_is_refused_by_name(
+    stage: Stage, loaded: Path, reference: Reference, named: str
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        await stage.kit.tag(stage.admin(server), "v1")
+        with pytest.raises(UnknownVersionError, match=named):
+            await stage.engine.resolve(stage.admin(server), stage.kit.database, reference)
+        with pytest.raises(UnknownVersionError, match="elsewhere"):
+            await stage.engine.resolve(stage.admin(server), "elsewhere", reference)
+
+
+async def test_a_commit_is_contained_in_the_heads_that_come_after_it(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, database = stage.admin(server), stage.kit.database
+        first = version_of(await stage.engine.inspect(admin)).head
+        await stage.engine.execute(admin, "create-branch", {"database": database, "branch": "side", "commit": first})
+        await stage.kit.insert(admin)
+        second = await stage.kit.version(admin)
+        await stage.kit.insert(admin, "side")
+        side = await stage.kit.version(admin, "side")
+        unknown = "v" * 32
+        for commit, heads, expected in (
+            (first, (second,), True),
+            (first, (first,), True),
+            (second, (first,), False),
+            (second, (side,), False),
+            (second, (side, second), True),
+            (first, (unknown, side), True),
+            (first, (unknown,), False),
+            (unknown, (second,), False),
+            (first, (), False),
+        ):
+            assert await stage.engine.contains(admin, database, commit, heads) is expected, (commit, heads)
+
+
+async def test_branches_are_made_and_deleted_once_and_never_over_somebody_elses_work(
+    stage: Stage, loaded: Path
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, database = stage.admin(server), stage.kit.database
+        head = version_of(await stage.engine.inspect(admin)).head
+        make = {"database": database, "branch": "b", "commit": head}
+        await stage.engine.execute(admin, "create-branch", make)
+        await stage.engine.execute(admin, "create-branch", make)
+        await stage.kit.insert(admin, "b")
+        delete = {"database": database, "branch": "b", "head": head}
+        with pytest.raises(EngineError, match="uncommitted"):
+            await stage.engine.execute(admin, "delete-branch", delete)
+        moved = await stage.kit.version(admin, "b")
+        with pytest.raises(EngineError, match=moved):
+            await stage.engine.execute(admin, "create-branch", make)
+        with pytest.raises(EngineError, match=moved):
+            await stage.engine.execute(admin, "delete-branch", delete)
+        await stage.engine.execute(admin, "delete-branch", {**delete, "head": moved})
+        await stage.engine.execute(admin, "delete-branch", {**delete, "head": moved})
+        assert (await stage.engine.inspect(admin)).state_of("b") is None
+
+
+async def test_the_binding_uri_connects(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        await stage.ensure_app(server)
+        binding = stage.engine.binding(
+            host="127.0.0.1", database=stage.kit.database, password=server.secret["app-password"]
+        )
+        assert set(binding) == {"type", "provider", "host", "port", "username", "password", "database", "uri"}
+        uri = urlsplit(binding["uri"])
+        assert (uri.scheme, uri.hostname, uri.port) == (binding["type"], binding["host"], int(binding["port"]))
+        assert (uri.username, uri.password, uri.path) == (
+            binding["username"], binding["password"], f"/{binding['database']}",
+        )  # fmt: skip
+        assert await stage.kit.count(server.endpoint(uri.username or "", uri.password or "")) == stage.kit.rows
+
+
+async def test_the_app_may_change_everything_in_its_database_and_nothing_on_the_server(
+    stage: Stage, loaded: Path
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        app = await stage.ensure_app(server)
+        await stage.kit.insert(app)
+        await stage.kit.version(app)
+        assert set(await stage.kit.refused(app, stage.runner.new("files"))) == stage.kit.gaps
+
+
+async def test_ensuring_the_app_user_again_keeps_its_password_or_sets_the_new_one(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        old = await stage.ensure_app(server)
+        await stage.ensure_app(server)
+        assert await stage.kit.count(old) == stage.kit.rows
+        new = {"username": old.username, "password": "another'pass\\word", "database": stage.kit.database}
+        await stage.engine.execute(stage.admin(server), "ensure-app-user", new)
+        assert await stage.kit.count(server.endpoint(old.username, new["password"])) == stage.kit.rows
+        with pytest.raises(LoginRefusedError):
+            await stage.engine.inspect(old)
+
+
+async def test_every_failure_is_told_apart_and_holds_no_password(stage: Stage, loaded: Path) -> None:
+    with pytest.raises(UnreachableError) as nobody:
+        await stage.engine.inspect(Endpoint("127.0.0.1", free_port(), "root", "hunter2"))
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        with pytest.raises(LoginRefusedError) as wrong:
+            await stage.engine.inspect(server.endpoint(stage.engine.admin_user, "hunter2"))
+        with pytest.raises(EngineError) as missing:
+            await stage.engine.inspect(stage.admin(server), database="nope")
+        with pytest.raises(EngineError) as unnamed:
+            await stage.engine.execute(stage.admin(server), "sing", {})
+        with pytest.raises(EngineError) as nowhere:
+            await stage.engine.execute(
+                stage.admin(server), "ensure-app-user", {"username": "a", "password": "hunter2", "database": "nope"}
+            )
+        secret = server.secret["admin-password"]
+    for failure in (nobody, wrong, missing, unnamed, nowhere):
+        assert "hunter2" not in str(failure.value)
+        assert secret not in str(failure.value)
+    assert "hunter2" not in repr(Endpoint("h", 1, "u", "hunter2"))
+
+
+async def test_only_others_are_activity(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, engine, database = stage.admin(server), stage.engine, stage.kit.database
+        app = await stage.ensure_app(server)
+        idle = await stage.kit.idle(app)
+        token = (await engine.activity(admin)).token
+
+        async def ours() -> None:
+            content = await engine.inspect(admin)
+            await engine.resolve(admin, database, Reference(branch=content.default_branch))
+            await engine.resolve(admin, database, Reference(commit=version_of(content).head))
+            await engine.contains(admin, database, "v" * 32, (version_of(content).head,))
+            await stage.ensure_app(server)
+            _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.close()
+
+        for act in (stage.kit.count, stage.kit.insert):
+            await ours()
+            await idle.ping()
+            assert (await engine.activity(admin)).token == token
+            await act(app)
+            while (now := await engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
+                await asyncio.sleep(0)  # recorded by the server in the background
+            assert now.connections == 1
+            token = now.token
+        idle.close()
+
+
+async def test_credentials_are_completed_and_never_changed(stage: Stage) -> None:
+    fresh = stage.engine.credentials({})
+    assert stage.engine.credentials(fresh) == fresh
+    assert stage.engine.credentials({"app-password": "kept"})["app-password"] == "kept"
+    assert all(len(value) >= 32 for value in fresh.values())
+    assert stage.engine.credentials({}) != fresh
+
+
+async def test_nothing_secret_is_in_a_workload(stage: Stage, loaded: Path) -> None:
+    _, content = await stage.prepared(loaded)
+    for workload in (stage.store(), stage.clone(version_of(content))):
+        assert set(workload.secret_environment.values()) <= set(stage.engine.credentials({}))
+        assert set(workload.secret_environment).isdisjoint(workload.environment)
