@@ -65,7 +65,10 @@ ObservationT = TypeVar("ObservationT", bound=Observation)
 class Reconciler(Protocol[ObservationT]):
     """How one kind is kept as its specification says."""
 
-    kind: str
+    @property
+    def kind(self) -> str:
+        """The kind, as in ``RESOURCES``."""
+        ...
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> ObservationT | None:
         """Read everything a plan needs; None when the object itself is gone.

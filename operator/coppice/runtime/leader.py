@@ -1,0 +1,230 @@
+"""What runs while this replica leads: events in, keys through the queue, reconciliations out, all again now and then.
+
+kopf knows nothing of this, and this nothing of kopf (``coppice.runtime.app`` joins them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.kube.errors import KubeError, NotFoundError
+from coppice.kube.resources import RESOURCES
+from coppice.runtime.controller import Controller, Reconciler
+from coppice.runtime.dependencies import Dependencies
+from coppice.runtime.events import EventRecorder
+from coppice.runtime.executor import Executor
+from coppice.runtime.health import Watches
+from coppice.runtime.metrics import Metrics
+from coppice.runtime.queue import WorkQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from coppice.core.plan import Manifest
+    from coppice.engines.base import Engine
+    from coppice.kube.client import KubeClient
+    from coppice.runtime.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RETRY_RESYNC_SECONDS: Final = 10.0
+SPREAD: Final = 0.1
+"""The part of a resync's period over which its keys come due: a user's change need not wait behind all of them."""
+
+_LATE_RESYNCS: Final = 3
+
+
+class Operator:
+    """Everything that runs while this replica leads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        client: KubeClient,
+        reconcilers: Iterable[Reconciler[Any]],
+        engines: Mapping[str, Engine],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self.metrics = Metrics()
+        self.queue: WorkQueue[Key] = WorkQueue()
+        self._dependencies = Dependencies()
+        self._recorder = EventRecorder(client, identity=settings.identity, clock=clock)
+        self._controller = Controller(
+            reconcilers={reconciler.kind: reconciler for reconciler in reconcilers},
+            reader=client,
+            executor=Executor(client=client, engines=engines, recorder=self._recorder, metrics=self.metrics),
+            dependencies=self._dependencies,
+            metrics=self.metrics,
+            clock=clock,
+        )
+        self._watches = Watches()
+        self._workers: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._resynced_at: float | None = None
+        self._started_at: float | None = None
+
+    def on_event(self, kind: str, manifest: Manifest, *, deleted: bool) -> None:
+        """Wake everybody whom a change of an object may concern."""
+        metadata = manifest["metadata"]
+        key = Key(kind, metadata.get("namespace"), metadata["name"])
+        self._watches.event(key, metadata.get("resourceVersion", ""), deleted=deleted)
+        for concerned in self._concerned(key, metadata.get("labels") or {}):
+            self.queue.add(concerned)
+
+    def start(self) -> None:
+        """Start the workers, the resync and the posting of Events."""
+        self._started_at = _now()
+        self.metrics.leading.set(1)
+        self._workers = [
+            asyncio.create_task(self._work(), name=f"worker {number}") for number in range(self._settings.workers)
+        ]
+        self._background = [
+            asyncio.create_task(self._resync_forever(), name="resync"),
+            asyncio.create_task(self._recorder.run(), name="events"),
+        ]
+
+    def stop(self) -> None:
+        """Take up nothing more; what is being worked on goes on until ``drain``."""
+        self.queue.close()
+
+    async def drain(self) -> None:
+        """Let the workers finish, for a while, and end everything."""
+        self.stop()
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=self._settings.drain.total_seconds())
+            if late:
+                logger.warning("%d reconciliations did not finish in time and are cut off", len(late))
+        self.abort()
+        await asyncio.gather(*self._workers, *self._background, return_exceptions=True)
+        await self._recorder.flush()
+
+    def abort(self) -> None:
+        """Cut everything off at once: another replica may lead by now."""
+        self.stop()
+        self.metrics.leading.set(0)
+        for task in (*self._workers, *self._background):
+            task.cancel()
+
+    def refresh_metrics(self) -> None:
+        """Set the gauges that are read off the queue."""
+        self.metrics.queue_depth.set(self.queue.depth)
+        self.metrics.queue_oldest.set(self.queue.oldest_wait)
+
+    def ailments(self) -> list[str]:
+        """Return why the process should be restarted, in a line each; nothing while it works or has not started."""
+        if self._started_at is None:
+            return []
+        found = [f"no event of {kind} arrives any more" for kind in sorted(self._watches.silent(_now()))]
+        if self.queue.longest_work > self._settings.stuck.total_seconds():
+            found.append(f"a reconciliation has been running for {self.queue.longest_work:.0f} s")
+        since = _now() - (self._started_at if self._resynced_at is None else self._resynced_at)
+        if since > _LATE_RESYNCS * self._settings.resync.total_seconds():
+            found.append(f"the last resync was {since:.0f} s ago")
+        found += [f"{task.get_name()} has ended" for task in (*self._workers, *self._background) if task.done()]
+        return found
+
+    def unready(self) -> list[str]:
+        """Return why this leader does not serve yet; nothing once it has listed its kinds."""
+        if self._started_at is not None and self._resynced_at is None:
+            return ["the kinds of Coppice have not been listed yet"]
+        return []
+
+    def _concerned(self, key: Key, object_labels: Mapping[str, str]) -> set[Key]:
+        found = self._dependencies.readers_of(key, object_labels)
+        if key.kind in self._controller.kinds:
+            found.add(key)
+        # Who owns a child is told by its labels, too: a key that has not been reconciled yet has read nothing.
+        owner_kind = object_labels.get(labels.OWNER_KIND)
+        if owner_kind in self._controller.kinds:
+            name, namespace = object_labels.get(labels.OWNER_NAME), object_labels.get(labels.OWNER_NAMESPACE)
+            if name and namespace:
+                found.add(Key(owner_kind, namespace, name))
+        return found
+
+    async def _work(self) -> None:
+        while (key := await self.queue.get()) is not None:
+            try:
+                outcome = await self._controller.run_once(key)
+                if outcome.retry:
+                    self.queue.retry(key, at_least=outcome.delay or 0.0)
+                else:
+                    self.queue.forget(key)
+                    if outcome.delay is not None:
+                        self.queue.add_after(key, outcome.delay)
+            finally:
+                self.queue.done(key)
+
+    async def _resync_forever(self) -> None:
+        while True:
+            delay = self._settings.resync.total_seconds()
+            try:
+                await self.resync()
+            except NotFoundError as error:
+                logger.error("the CustomResourceDefinitions are not installed (kubectl apply -f crds/): %s", error)  # noqa: TRY400 - no bug
+                delay = RETRY_RESYNC_SECONDS
+            except KubeError as error:
+                logger.warning("resync: %s", error)
+                delay = RETRY_RESYNC_SECONDS
+            await asyncio.sleep(delay)
+
+    async def resync(self) -> None:
+        """List everything: what no event has told of is found, and every object is looked at again."""
+        first = self._resynced_at is None
+        alive: set[str] = set()
+        for kind in sorted(self._controller.kinds):
+            found = await self._list(kind, None)
+            alive |= {manifest["metadata"]["uid"] for manifest in found.values()}
+            for key in found:
+                self._make_due(key, at_once=first)
+        for kind, resource in RESOURCES.items():
+            if resource.watched and resource.labelled:
+                await self._resync_children(kind, alive)
+        self._resynced_at = _now()
+        self.metrics.last_resync.set(self._clock().timestamp())
+
+    async def _resync_children(self, kind: str, alive: set[str]) -> None:
+        """Count the objects of a kind whose owner is gone; a store's data outlive it on purpose and are none."""
+        try:
+            found = await self._list(kind, {labels.MANAGED_BY: labels.MANAGER})
+        except NotFoundError:
+            return
+        owners = [manifest["metadata"].get("labels") or {} for manifest in found.values()]
+        orphans = sum(
+            owner.get(labels.OWNER_KIND) in self._controller.kinds - {"DataStore"}
+            and owner.get(labels.OWNER_UID) not in alive
+            for owner in owners
+        )
+        self.metrics.orphans.labels(kind).set(orphans)
+
+    async def _list(self, kind: str, selector: Mapping[str, str] | None) -> dict[Key, Manifest]:
+        """List a kind of all namespaces; whose disappearance no event told is woken here."""
+        found = {
+            Key(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"]): manifest
+            for manifest in await self._client.list(kind, None, selector)
+        }
+        versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}
+        for key in self._watches.listed(kind, versions, _now()):
+            for concerned in self._concerned(key, {}):
+                self.queue.add(concerned)
+        return found
+
+    def _make_due(self, key: Key, *, at_once: bool) -> None:
+        if at_once:
+            self.queue.add(key)
+        else:
+            spread = self._settings.resync.total_seconds() * SPREAD
+            self.queue.add_after(key, random.uniform(0, spread))  # noqa: S311 - no secret
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
