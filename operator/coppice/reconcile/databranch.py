@@ -15,7 +15,7 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.access import Source, read_source, source_problem
 from coppice.reconcile.datastore import admin_secret_name
-from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.observed import format_time, is_deleting
@@ -95,6 +95,8 @@ class DataBranchReconciler:
         """Return what to do for the branch now."""
         branch = observation.branch
         draft = Draft(observation.manifest, observation.now)
+        if isinstance(branch, InvalidResource) and is_deleting(observation.manifest):
+            return Plan(remove_finalizer=True)
         if isinstance(branch, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", branch.message))
             return draft.finish(TYPES, {})
@@ -119,16 +121,32 @@ async def _version_of_snapshot(reader: KubeReader, source: Source, name: str) ->
 def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
     """Remove the branch from the store if this object made it and its policy says Delete, and only as it was last seen."""
     state = _state(observation, branch)
-    made = branch.status.created is True and branch.spec.deletion_policy is DeletionPolicy.DELETE
     source = observation.source
-    if not made or source is None or source.manifest is None or source.terms is None:
+    if branch.spec.deletion_policy is not DeletionPolicy.DELETE or source is None:
+        return Plan(remove_finalizer=True)
+    if source.manifest is None or is_deleting(source.manifest) or source.terms is None:
         return Plan(remove_finalizer=True)
     if observation.answer is None or observation.answer.content is None:
-        return Plan(requeue_after=10)
-    if state is None:
+        message = (
+            f"waits for the server of DataStore {source.name} to answer, to delete the branch {branch.spec.branch_name}; "
+            "set spec.deletionPolicy to Retain to leave the branch there"
+        )
+        return condemned(observation.manifest, [], message=message)
+    if state is None or not _is_created(branch, state):
         return Plan(remove_finalizer=True)
     call = _call(observation, source, "delete-branch", {"branch": state.branch, "head": state.head})
     return Plan(calls=(call,), remove_finalizer=True)
+
+
+def _is_created(branch: DataBranch, state: BranchState | None) -> bool | None:
+    """Return whether this object made the branch; None while there is none.
+
+    Where the branch is to start is written down before it is made: after a crash in between, a branch that stands there
+    is its own. Any other that is found at the first look was there before.
+    """
+    if branch.status.created is not None or state is None:
+        return branch.status.created
+    return branch.status.base is not None and branch.status.base == state.head
 
 
 def _state(observation: BranchObservation, branch: DataBranch) -> BranchState | None:
@@ -203,32 +221,29 @@ class _BranchPlan:
                 "make it again there, or delete this DataBranch",
                 retry_after=60,
             )
-        start = self.observation.start
-        if isinstance(start, Version):
-            draft.calls.append(
-                _call(self.observation, self._source, "create-branch", {"branch": name, "commit": start.head})
-            )
-            return waits(BRANCH, "Creating", f"branch {name} is being made at {start.head}", retry_after=0.1)
+        start, base = self.observation.start, self._base
+        if base is not None:
+            if base == self.branch.status.base:
+                draft.calls.append(
+                    _call(self.observation, self._source, "create-branch", {"branch": name, "commit": base})
+                )
+            return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
         if isinstance(start, UnknownVersionError):
             return stalls(
                 BRANCH, "UnknownVersion", f"{start}: correct spec.from by making this DataBranch anew", retry_after=60
             )
         return waits(BRANCH, "StoreNotReady", f"the store cannot say where the branch starts: {start}", retry_after=5)
 
+    @property
+    def _base(self) -> str | None:
+        """Return where the branch starts: as once written down, although the source may have moved on."""
+        start = self.observation.start
+        return self.branch.status.base or (start.head if isinstance(start, Version) else None)
+
     def _status(self) -> dict[str, Any]:
         before = self.branch.status
         state = _state(self.observation, self.branch)
-        start = self.observation.start
-        creating = isinstance(start, Version)
-        status: dict[str, Any] = {
-            # Written with the call that makes the branch; a branch that was there before this object ever called is never taken for its own.
-            "created": True
-            if creating
-            else before.created
-            if before.created is not None
-            else (False if state else None),
-            "base": start.head if isinstance(start, Version) else before.base,
-        }
-        if state is not None:
-            return {**status, "head": state.head, "workingRoot": state.working_root}
-        return {**status, "head": before.head, "workingRoot": before.working_root}
+        created = _is_created(self.branch, state)
+        if state is None:
+            return {"created": created, "base": self._base, "head": before.head, "workingRoot": before.working_root}
+        return {"created": created, "base": before.base, "head": state.head, "workingRoot": state.working_root}
