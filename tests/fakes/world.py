@@ -18,6 +18,7 @@ from typing import Any
 from tests.fakes.engine import ADMIN, Branch, FakeEngine, Server, Volume
 from tests.fakes.kube import FakeKube, Object
 
+from coppice.core import labels
 from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
@@ -443,7 +444,7 @@ class World:
         if deleting(pod):
             if pod["metadata"].get("finalizers"):
                 yield Action(f"end {what}", lambda: (self._stop(pod), self._unfinalize(pod, KUBELET)())[1])
-        elif status.get("phase") in {"Succeeded", "Failed"}:
+        elif status.get("phase") in {"Succeeded", "Failed"} or labels.MANAGED_BY not in pod["metadata"].get("labels", {}):
             return
         elif not status.get("nodeName"):
             problem = self._unschedulable(pod)

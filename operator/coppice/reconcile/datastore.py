@@ -146,6 +146,8 @@ class DataStoreReconciler:
     def plan(self, observation: StoreObservation) -> Plan:
         """Return what to do for the store now."""
         store = observation.store
+        if isinstance(store, InvalidResource) and is_deleting(observation.manifest):
+            return Plan(remove_finalizer=True)
         if isinstance(store, InvalidResource):
             draft = Draft(observation.manifest, observation.now)
             draft.facts.append(stalls(ENGINE, "InvalidSpec", store.message))
@@ -287,7 +289,10 @@ class _StorePlan:
         desired = self._desired_claim(draft.owner, choice)
         observed = self.observation.claim
         if observed is None:
-            if self.observation.server.secret is not None:
+            secret = self.observation.server.secret
+            if secret is not None and not self._is_of_this_store(secret):
+                return self._secret_conflict()
+            if secret is not None:
                 return stalls(
                     STORAGE,
                     "ClaimLost",
@@ -366,6 +371,18 @@ class _StorePlan:
             admin_secret_name(self._name), owner, self.observation.fresh_credentials, owned=False
         )
 
+    def _is_of_this_store(self, secret: Manifest) -> bool:
+        """Return whether a Secret was made for this store or for an earlier one of its name."""
+        return label(secret, labels.OWNER_NAME) == self._name and label(secret, labels.OWNER_KIND) == self.kind
+
+    def _secret_conflict(self) -> Fact:
+        return stalls(
+            SERVER,
+            "NameConflict",
+            f"Secret {admin_secret_name(self._name)} exists and is not of this store: rename one of the two",
+            retry_after=60,
+        )
+
     def _server_runs(self, draft: Draft) -> Fact:
         problem = self._keep_around(draft)
         if problem is not None:
@@ -396,15 +413,19 @@ class _StorePlan:
     def _keep_around(self, draft: Draft) -> Fact | None:
         """Keep the Secret, Service and NetworkPolicy of the server."""
         secret = self.observation.server.secret
+        if secret is None and self.store.status.version is not None:
+            return stalls(
+                SERVER,
+                "CredentialsLost",
+                f"Secret {admin_secret_name(self._name)} is gone and the server takes no other: "
+                "restore that Secret from a backup",
+                retry_after=60,
+            )
         if secret is None:
             draft.create.append(self._desired_secret(draft.owner))
         elif label(secret, labels.OWNER_UID) != draft.owner.uid:
-            if label(secret, labels.OWNER_NAME) != self._name or label(secret, labels.OWNER_KIND) != self.kind:
-                return stalls(
-                    SERVER,
-                    "NameConflict",
-                    f"Secret {admin_secret_name(self._name)} exists and is not of this store: rename one of the two",
-                )
+            if not self._is_of_this_store(secret):
+                return self._secret_conflict()
             body = {"apiVersion": "v1", "kind": "Secret", "metadata": self._desired_secret(draft.owner)["metadata"]}
             draft.apply.append(with_uid(body, secret))
         port = self._engine.port
@@ -538,7 +559,7 @@ class _StorePlan:
             status["lastSnapshot"] = {"name": newest["metadata"]["name"], "time": newest["status"]["capturedAt"]}
         content = observation.answer.content if observation.answer is not None else None
         if content is None:
-            before = observation.manifest.get("status") or {}
+            before = (observation.manifest.get("status") or {}) if observation.claim is not None else {}
             return {**status, **{key: before.get(key) for key in ("version", "databases", "branches", "branchCount")}}
         own = [state for state in content.branches if state.database == content.database]
         return {
