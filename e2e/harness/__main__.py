@@ -61,7 +61,7 @@ def _up(settings: Settings, _: argparse.Namespace) -> int:
         provider = providers.choose(settings, providers.look(settings))
         with shell.step("cluster"):
             cluster = providers.create(provider, settings)
-        found = checks.run(cluster, image=images.python_base(cluster, settings))
+        found = checks.run(cluster, image=images.python_base(cluster))
         _link_programs(cluster)
         replace(cluster, network_policies_enforced=found.network_policies_enforced).write()
     shell.say(f'the cluster is up: eval "$({sys.executable} -m e2e.harness env)"')

@@ -46,6 +46,12 @@ class Cluster:
         docker = {"DOCKER_HOST": self.docker_host} if self.docker_host else {}
         return {"KUBECONFIG": str(self.kubeconfig), **docker}
 
+    @property
+    def node(self) -> transfer.Node:
+        """The node, where the harness made it."""
+        name = f"{self.name}-control-plane"
+        return transfer.Node(name=name, environment=self.environment, scratch=self.state / "transfer")
+
     def run_kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl against this cluster and return its output. Raises CommandError."""
         return shell.run([self.kubectl, *words], env=self.environment, stdin=stdin)
@@ -76,12 +82,22 @@ class Cluster:
         loaded: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
         if loaded.get(ref) == identity:
             return False
-        node = f"{self.name}-control-plane"
         if self.provider == "offline":
-            transfer.into_node(ref, node=node, environment=self.environment, scratch=self.state / "transfer")
+            self.node.load(ref)
         else:
             # What `kind load docker-image` does.
-            into = ["docker", "exec", "-i", node, "ctr", "-n=k8s.io", "images", "import", "--all-platforms", "-"]
+            into = [
+                "docker",
+                "exec",
+                "-i",
+                self.node.name,
+                "ctr",
+                "-n=k8s.io",
+                "images",
+                "import",
+                "--all-platforms",
+                "-",
+            ]
             shell.pipe(["docker", "save", ref], into, env=self.environment)
         record.write_text(json.dumps({**loaded, ref: identity}, indent=2))
         return True

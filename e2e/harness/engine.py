@@ -13,9 +13,12 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from e2e.harness import shell
+
+if TYPE_CHECKING:
+    from e2e.harness.settings import Settings
 
 NAMESPACE: Final = "coppice-e2e"
 HOST_DEVICE: Final = "coppice0"
@@ -131,6 +134,11 @@ class Engine:
                 shell.wait_until(lambda: not _is_ours(pid, str(self.state)), what="dockerd ends", seconds=30)
             if _is_ours(pid, str(self.state)):
                 os.kill(pid, signal.SIGKILL)
+
+
+def private(settings: Settings) -> Engine:
+    """The offline provider's engine."""
+    return Engine(state=settings.state, data=settings.engine)
 
 
 def lacks_capability(bounding_set: int) -> bool:

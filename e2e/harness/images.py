@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from e2e.harness import cachekey, debian, engine, nodeimage, providers, shell, toolchain
+from e2e.harness import cachekey, debian, engine, nodeimage, oci, shell, toolchain
 from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import CHECKOUT
 
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
     from e2e.harness.cluster import Cluster
     from e2e.harness.settings import Settings
-    from e2e.harness.toolchain import Tool
 
 LABEL: Final = "coppice.dev/content"
 PREFIX: Final = "localhost/coppice"
 PYTHON_BASE: Final = "python:3.11-slim-bookworm"
-DOCKERFILES: Final = CHECKOUT / "e2e" / "images"
 # They build the project itself; the lock holds only what runs.
 BUILD_REQUIREMENTS: Final = ("setuptools>=77",)
 IMAGE_PYTHON: Final = ("--python-version=3.11", "--implementation=cp", "--only-binary=:all:")
@@ -36,6 +34,13 @@ SIDECARS: Final = {
     "csi-snapshotter": (toolchain.CSI, "github.com/kubernetes-csi/external-snapshotter/v8"),
     "snapshot-controller": (toolchain.CSI, "github.com/kubernetes-csi/external-snapshotter/v8"),
     "csi-resizer": (toolchain.CSI, "github.com/kubernetes-csi/external-resizer/v2"),
+}
+# Where there is a registry, what is not the project's own is pulled.
+OFFICIAL: Final = {
+    "dolt": "dolthub/dolt-sql-server:1.83.2",
+    **{
+        name: f"registry.k8s.io/sig-storage/{name}:{tool.required(module)}" for name, (tool, module) in SIDECARS.items()
+    },
 }
 
 
@@ -47,17 +52,15 @@ class Image:
     dockerfile: Path
     key: str
     stage: Callable[[Path], None]
-    base: debian.RootFs | None = None
-    arguments: tuple[str, ...] = ()
+    base: debian.RootFs | None
 
 
 def refs() -> dict[str, str]:
     """The name of every image by its short name."""
     return {
         "operator": f"{PREFIX}/operator:dev",
-        "dolt": f"{PREFIX}/dolt:{_dolt_version((DOCKERFILES / 'dolt/Dockerfile').read_text())}",
         "chinook-app": f"{PREFIX}/chinook-app:dev",
-        **{name: f"{PREFIX}/{name}:{_sidecar_version(*pin)}" for name, pin in SIDECARS.items()},
+        **{name: f"{PREFIX}/{name}:{official.rpartition(':')[2]}" for name, official in OFFICIAL.items()},
     }
 
 
@@ -68,24 +71,50 @@ def ensure(name: str, cluster: Cluster, settings: Settings) -> str:
     """
     if name not in refs():
         raise ClusterError(f"no image {name}: there are {', '.join(refs())}")
-    offline = cluster.provider == "offline"
-    if name in SIDECARS and not offline:
-        _pull_sidecar(name, cluster)
+    ref, offline = refs()[name], cluster.provider == "offline"
+    if name in OFFICIAL and offline:
+        if not cluster.node.has(ref):
+            with shell.step(f"load {ref}"):
+                cluster.node.load_made(prebuilt(settings)[name])
+        return ref
+    if name in OFFICIAL:
+        _pull(OFFICIAL[name], ref, cluster)
     else:
         _build(_describe(name, settings, offline=offline), cluster, settings)
-    with shell.step(f"load {refs()[name]}"):
-        cluster.load_image(refs()[name])
-    return refs()[name]
+    with shell.step(f"load {ref}"):
+        cluster.load_image(ref)
+    return ref
 
 
-def python_base(cluster: Cluster, settings: Settings) -> str:
-    """The name of an image with Python that the cluster's nodes can run. Raises CommandError."""
-    if cluster.provider != "offline":
-        return PYTHON_BASE
-    image = nodeimage.import_rootfs(debian.PYTHON, providers.private_engine(settings), settings)
-    with shell.step(f"load {image}"):
-        cluster.load_image(image)
-    return image
+def prebuilt(settings: Settings) -> dict[str, oci.Image]:
+    """The images that no Dockerfile makes: Debian packages and pinned programs. The offline node is born with them.
+
+    Raises CommandError.
+    """
+    dolt = toolchain.build(toolchain.DOLT, settings) / "dolt"
+    images = [
+        oci.Image(name=python_base_ref(), base=debian.make(debian.PYTHON, settings)),
+        oci.Image(
+            name=refs()["dolt"],
+            files={"usr/local/bin/dolt": dolt},
+            base=debian.make(debian.DEBIAN, settings),
+            entrypoint=("/usr/local/bin/dolt",),
+        ),
+    ]
+    for name, (tool, _) in SIDECARS.items():
+        program = toolchain.build(tool, settings) / name
+        images.append(oci.Image(name=refs()[name], files={name: program}, entrypoint=(f"/{name}",)))
+    return {image.name.removeprefix(f"{PREFIX}/").partition(":")[0]: image for image in images}
+
+
+def python_base(cluster: Cluster) -> str:
+    """The name of an image with Python that the cluster's nodes can run."""
+    return python_base_ref() if cluster.provider == "offline" else PYTHON_BASE
+
+
+def python_base_ref() -> str:
+    """The offline node's image with Python, which the operator's and the example's images are built on."""
+    return f"{PREFIX}/base:{debian.PYTHON.key}"
 
 
 def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] = ()) -> Path:
@@ -120,11 +149,7 @@ def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] 
 def _describe(name: str, settings: Settings, *, offline: bool) -> Image:
     if name == "operator":
         return _operator(settings, offline=offline)
-    if name == "dolt":
-        return _dolt(settings, offline=offline)
-    if name == "chinook-app":
-        return _chinook_app(settings, offline=offline)
-    return _sidecar(name, settings)
+    return _chinook_app(settings, offline=offline)
 
 
 def _operator(settings: Settings, *, offline: bool) -> Image:
@@ -167,41 +192,6 @@ def _chinook_app(settings: Settings, *, offline: bool) -> Image:
     )
 
 
-def _dolt(settings: Settings, *, offline: bool) -> Image:
-    dockerfile = DOCKERFILES / "dolt/Dockerfile"
-    binaries = toolchain.build(toolchain.DOLT, settings) if offline else None
-
-    def stage(context: Path) -> None:
-        (context / "root").mkdir()
-        if binaries is not None:
-            programs = context / "root/usr/local/bin"
-            programs.mkdir(parents=True)
-            shutil.copy2(binaries / "dolt", programs)
-
-    return Image(
-        ref=refs()["dolt"],
-        dockerfile=dockerfile,
-        key=cachekey.digest([cachekey.digest_tree(dockerfile), binaries.name if binaries else ""]),
-        stage=stage,
-        base=debian.DEBIAN if offline else None,
-    )
-
-
-def _sidecar(name: str, settings: Settings) -> Image:
-    dockerfile, binaries = DOCKERFILES / "sidecar/Dockerfile", toolchain.build(SIDECARS[name][0], settings)
-
-    def stage(context: Path) -> None:
-        shutil.copy2(binaries / name, context)
-
-    return Image(
-        ref=refs()[name],
-        dockerfile=dockerfile,
-        key=cachekey.digest([cachekey.digest_tree(dockerfile), binaries.name, name]),
-        stage=stage,
-        arguments=(f"PROGRAM={name}",),
-    )
-
-
 def _build(image: Image, cluster: Cluster, settings: Settings) -> None:
     key = cachekey.digest([image.key, image.base.key if image.base else ""])
     if _label(image.ref, cluster) == key:
@@ -209,9 +199,9 @@ def _build(image: Image, cluster: Cluster, settings: Settings) -> None:
     with shell.step(f"build {image.ref}"), tempfile.TemporaryDirectory(dir=_scratch(settings)) as folder:
         context = Path(folder)
         image.stage(context)
-        arguments = [f"--build-arg={argument}" for argument in image.arguments]
+        arguments = []
         if image.base is not None:
-            base = nodeimage.import_rootfs(image.base, providers.private_engine(settings), settings)
+            base = nodeimage.import_rootfs(image.base, engine.private(settings), settings)
             arguments.append(f"--build-arg=BASE={base}")
         label = f"--label={LABEL}={key}"
         command = ["docker", "build", f"--file={image.dockerfile}", f"--tag={image.ref}", label, *arguments]
@@ -222,9 +212,7 @@ def _builder(cluster: Cluster) -> dict[str, str]:
     return engine.CLASSIC_BUILDER if cluster.provider == "offline" else {}
 
 
-def _pull_sidecar(name: str, cluster: Cluster) -> None:
-    ref = refs()[name]
-    official = f"registry.k8s.io/sig-storage/{ref.removeprefix(f'{PREFIX}/')}"
+def _pull(official: str, ref: str, cluster: Cluster) -> None:
     if not shell.succeeds(["docker", "image", "inspect", ref], env=cluster.environment):
         with shell.step(f"pull {official}"):
             shell.run(["docker", "pull", "--quiet", official], env=cluster.environment)
@@ -247,12 +235,3 @@ def _copy(source: Path, target: Path) -> None:
 def _scratch(settings: Settings) -> Path:
     settings.scratch.mkdir(parents=True, exist_ok=True)
     return settings.scratch
-
-
-def _sidecar_version(tool: Tool, module: str) -> str:
-    return toolchain.required_version((tool.directory / "go.mod").read_text(), module)
-
-
-def _dolt_version(dockerfile: str) -> str:
-    line = next(line for line in dockerfile.splitlines() if line.startswith("ARG BASE="))
-    return line.rpartition(":")[2]

@@ -12,6 +12,8 @@ from e2e.harness import cachekey, debian, oci, shell, toolchain
 from e2e.harness.settings import CHECKOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from e2e.harness.engine import Engine
     from e2e.harness.settings import Settings
 
@@ -34,27 +36,31 @@ def pause_image(containerd_config: str) -> str:
     return found.group(1)
 
 
-def ensure(engine: Engine, settings: Settings) -> str:
-    """Build the image unless the engine has it, and return its name. Raises CommandError."""
+def ensure(engine: Engine, settings: Settings, *, preload: Sequence[oci.Image] = ()) -> str:
+    """Build the image unless the engine has it, and return its name. Raises CommandError.
+
+    Its containerd holds the control plane's images and those to `preload`.
+    """
     parts = (toolchain.KUBERNETES, toolchain.ETCD, toolchain.COREDNS, toolchain.PAUSE)
     binaries = {tool.module: toolchain.build(tool, settings) for tool in parts}
-    hashes = [folder.name for folder in binaries.values()]
-    key = cachekey.digest([debian.NODE.key, debian.KUBE_PROXY.key, *hashes, cachekey.digest_tree(SOURCES, *CODE)])
+    images = [*control_plane_images(binaries, debian.make(debian.KUBE_PROXY, settings)), *preload]
+    programs = binaries["kubernetes"].name
+    key = cachekey.digest(
+        [debian.NODE.key, programs, *(image.key for image in images), cachekey.digest_tree(SOURCES, *CODE)]
+    )
     image = f"localhost/coppice/node:{key}"
     if shell.succeeds(["docker", "image", "inspect", image], env=engine.environment):
         return image
     base = import_rootfs(debian.NODE, engine, settings)
-    kube_proxy_base = debian.make(debian.KUBE_PROXY, settings)
     with shell.step("kind node image"), tempfile.TemporaryDirectory(dir=settings.scratch) as folder:
         context = Path(folder)
         shutil.copytree(SOURCES, context, dirs_exist_ok=True, symlinks=True)
         (context / "bin").mkdir()
         for name in ("kubeadm", "kubelet", "kubectl"):
             shutil.copy2(binaries["kubernetes"] / name, context / "bin" / name)
-        layers = oci.write_archive(
-            control_plane_images(binaries, kube_proxy_base), context / "images.tar", scratch=context
-        )
+        layers = oci.write_archive(images, context / "images.tar")
         _unpack(engine, base=base, context=context, layers=layers)
+        (context / "images.tar").unlink()
         version = f"KUBERNETES_VERSION={toolchain.KUBERNETES.version}"
         engine.docker("build", "--tag", image, "--build-arg", f"BASE={base}", "--build-arg", version, context)
     return image
@@ -95,7 +101,7 @@ def control_plane_images(binaries: dict[str, Path], kube_proxy_base: Path) -> li
     ]
 
 
-def _unpack(engine: Engine, *, base: str, context: Path, layers: tuple[str, ...]) -> None:
+def _unpack(engine: Engine, *, base: str, context: Path, layers: Iterable[str]) -> None:
     # In a container of the node's own root file system, so that the containerd that reads the store is the one that
     # wrote it.
     store = context / "containerd"

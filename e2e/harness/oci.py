@@ -1,4 +1,4 @@
-"""Writes container images of one layer as an OCI image layout, without an engine.
+"""Writes container images as an OCI image layout, without an engine.
 
 The format: github.com/opencontainers/image-spec, image-layout.md.
 """
@@ -12,6 +12,8 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
+from e2e.harness import cachekey
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -20,7 +22,6 @@ MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NOT_NEEDED: Final = ("./dev/", "./usr/share/", "./var/", "./usr/lib/x86_64-linux-gnu/gconv/")
 
 
 class Descriptor(TypedDict):
@@ -34,28 +35,43 @@ class Descriptor(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A name and what is in it: a root file system (a tar archive, or none), files and links laid over it."""
+    """A name and what is in it: a root file system (a tar archive, or none) and a layer of files and links over it."""
 
     name: str
-    files: dict[str, Path]
+    files: dict[str, Path] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     base: Path | None = None
     entrypoint: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Names its content, as each file comes from a place that is named by content."""
+        files = [f"{name}={path.parent.name}/{path.name}" for name, path in self.files.items()]
+        base = self.base.name if self.base else ""
+        return cachekey.digest([self.name, base, *files, *map(str, self.links.items()), *self.entrypoint])
 
-def write_archive(images: Sequence[Image], archive: Path, *, scratch: Path) -> tuple[str, ...]:
-    """Write all images into one archive, and return the digests of their layers in the same order."""
+
+def write_archive(images: Sequence[Image], archive: Path) -> frozenset[str]:
+    """Write all images into one archive, each layer once, and return the digests of the layers."""
     manifests: list[Descriptor] = []
-    layers: list[str] = []
+    written: dict[str, Descriptor] = {}
+    scratch = archive.with_name("layer.tar")
     with tarfile.open(archive, "w") as output:
         for image in images:
-            layer = _write_layer(image, scratch / "layer.tar")
-            layers.append(layer["digest"])
-            output.add(scratch / "layer.tar", arcname=blob_path(layer))
-            manifests.append(add_manifest(output, image.name, _json(_config(image, layer["digest"])), [layer]))
+            layers = [image.base] if image.base else []
+            if image.files or image.links:
+                _write_layer(image, scratch)
+                layers.append(scratch)
+            described = [_describe_file(LAYER, layer) for layer in layers]
+            for layer, description in zip(layers, described, strict=True):
+                if description["digest"] not in written:
+                    output.add(layer, arcname=blob_path(description))
+                    written[description["digest"]] = description
+            config = _json(_config(image, [description["digest"] for description in described]))
+            manifests.append(add_manifest(output, image.name, config, described))
         add_index(output, manifests)
-    (scratch / "layer.tar").unlink(missing_ok=True)
-    return tuple(layers)
+    scratch.unlink(missing_ok=True)
+    return frozenset(written)
 
 
 def add_manifest(archive: tarfile.TarFile, name: str, config: bytes, layers: Sequence[Descriptor]) -> Descriptor:
@@ -78,10 +94,8 @@ def blob_path(descriptor: Descriptor) -> str:
     return f"blobs/{descriptor['digest'].replace(':', '/')}"
 
 
-def _write_layer(image: Image, path: Path) -> Descriptor:
+def _write_layer(image: Image, path: Path) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as layer:
-        if image.base is not None:
-            _copy_members(image.base, layer)
         for name, target in image.links.items():
             link = tarfile.TarInfo(name)
             link.type, link.linkname = tarfile.SYMTYPE, target
@@ -91,30 +105,26 @@ def _write_layer(image: Image, path: Path) -> Descriptor:
             entry.size, entry.mode = source.stat().st_size, 0o755
             with source.open("rb") as content:
                 layer.addfile(entry, content)
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"mediaType": LAYER, "digest": f"sha256:{digest}", "size": path.stat().st_size}
 
 
-def _copy_members(base: Path, layer: tarfile.TarFile) -> None:
-    with tarfile.open(base) as source:
-        for member in source:
-            if not member.name.startswith(tuple(name.rstrip("/") for name in NOT_NEEDED)):
-                layer.addfile(member, source.extractfile(member) if member.isreg() else None)
-
-
-def _config(image: Image, layer: str) -> dict[str, Any]:
+def _config(image: Image, layers: Sequence[str]) -> dict[str, Any]:
     run = {"Env": [PATH], **({"Entrypoint": list(image.entrypoint)} if image.entrypoint else {})}
     return {
         "architecture": "amd64",
         "os": "linux",
         "config": run,
-        "rootfs": {"type": "layers", "diff_ids": [layer]},
+        "rootfs": {"type": "layers", "diff_ids": list(layers)},
     }
 
 
 def _describe(media_type: str, blob: bytes) -> Descriptor:
     return {"mediaType": media_type, "digest": f"sha256:{hashlib.sha256(blob).hexdigest()}", "size": len(blob)}
+
+
+def _describe_file(media_type: str, path: Path) -> Descriptor:
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": path.stat().st_size}
 
 
 def _json(value: object) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from e2e.harness import debian, engine, kindconfig, nodeimage, shell, toolchain
+from e2e.harness import debian, engine, images, kindconfig, nodeimage, shell, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, existing, kubectl_in_path
 from e2e.harness.settings import CLUSTER_NAME
 
@@ -50,11 +50,6 @@ def look(settings: Settings) -> Machine:
     return Machine(engine_answers=True, node_image_available=present)
 
 
-def private_engine(settings: Settings) -> engine.Engine:
-    """The offline provider's engine."""
-    return engine.Engine(state=settings.state, data=settings.engine)
-
-
 def create(provider: Provider, settings: Settings) -> Cluster:
     """Make a cluster. Raises ClusterError or CommandError with the log that matters."""
     if provider == "existing":
@@ -65,7 +60,7 @@ def create(provider: Provider, settings: Settings) -> Cluster:
 def remove(settings: Settings) -> None:
     """Remove whatever cluster is there, whole or half-made; the caches stay."""
     recorded = Cluster.read(settings.state)
-    offline = private_engine(settings)
+    offline = engine.private(settings)
     if recorded is not None and recorded.provider == "existing":
         shutil.rmtree(settings.state, ignore_errors=True)
     elif Path("/run/netns", engine.NAMESPACE).exists() or offline.answers():
@@ -99,11 +94,11 @@ def _create_stock(settings: Settings) -> Cluster:
 def _create_offline(settings: Settings) -> Cluster:
     debian.install_host_packages(debian.CLUSTER_PACKAGES)
     profile = settings.profile or "fast"
-    private = private_engine(settings)
+    private = engine.private(settings)
     kind = toolchain.build(toolchain.KIND, settings) / "kind"
     kubectl = toolchain.build(toolchain.KUBERNETES, settings) / "kubectl"
     private.start()
-    image = nodeimage.ensure(private, settings)
+    image = nodeimage.ensure(private, settings, preload=list(images.prebuilt(settings).values()))
     node = kindconfig.OfflineNode(
         image=image,
         api_server_address=engine.ADDRESS,

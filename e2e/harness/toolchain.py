@@ -42,7 +42,11 @@ class Tool:
     @property
     def version(self) -> str:
         """The version that go.mod pins for the module that counts, as "v1.2.3"."""
-        return required_version((self.directory / "go.mod").read_text(), self.pinned)
+        return self.required(self.pinned)
+
+    def required(self, module: str) -> str:
+        """The version of another module that go.mod requires. Raises LookupError."""
+        return required_version((self.directory / "go.mod").read_text(), module)
 
     @property
     def flags(self) -> tuple[str, ...]:

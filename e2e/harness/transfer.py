@@ -11,13 +11,15 @@ import json
 import subprocess
 import tarfile
 import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from e2e.harness import oci, shell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 CHUNK: Final = 1 << 20
 
@@ -41,23 +43,50 @@ def missing_layers(layers: Sequence[str], snapshots: Sequence[str]) -> frozenset
     return frozenset(layers[max(known, default=-1) + 1 :])
 
 
-def into_node(ref: str, *, node: str, environment: Mapping[str, str], scratch: Path) -> None:
-    """Make an image of the engine known to the containerd of a node. Raises CommandError."""
-    inspect = ["docker", "image", "inspect", "--format={{json .RootFS.Layers}}", ref]
-    layers: list[str] = json.loads(shell.run(inspect, env=environment))
-    ctr = ["docker", "exec", "-i", node, "ctr", "--namespace=k8s.io"]
-    wanted = missing_layers(layers, shell.run([*ctr, "snapshots", "list"], env=environment).split())
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        archive = Path(folder, "image.tar")
-        with subprocess.Popen(
-            ["docker", "save", ref], env=shell.environment(environment), stdout=subprocess.PIPE
-        ) as save:
-            assert save.stdout is not None
-            thin_archive(save.stdout, ref=ref, wanted=wanted, archive=archive)
-        if save.returncode != 0:
-            raise shell.CommandError(shell.failure(["docker", "save", ref], save.returncode, ""))
-        shell.pipe(["cat", archive], [*ctr, "images", "import", "--all-platforms", "-"], env=environment)
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """The containerd of a kind node; `environment` says by which engine it is reached."""
+
+    name: str
+    environment: Mapping[str, str]
+    scratch: Path
+
+    @property
+    def _ctr(self) -> list[str | Path]:
+        return ["docker", "exec", "-i", self.name, "ctr", "--namespace=k8s.io"]
+
+    def has(self, ref: str) -> bool:
+        """Whether it has an image of this name."""
+        return ref in shell.run([*self._ctr, "images", "list", "--quiet"], env=self.environment).split()
+
+    def load(self, ref: str) -> None:
+        """Bring it an image of the engine. Raises CommandError."""
+        inspect = ["docker", "image", "inspect", "--format={{json .RootFS.Layers}}", ref]
+        layers: list[str] = json.loads(shell.run(inspect, env=self.environment))
+        wanted = missing_layers(layers, shell.run([*self._ctr, "snapshots", "list"], env=self.environment).split())
+        with self._archive() as archive:
+            command = ["docker", "save", ref]
+            with subprocess.Popen(command, env=shell.environment(self.environment), stdout=subprocess.PIPE) as save:
+                if save.stdout is not None:
+                    thin_archive(save.stdout, ref=ref, wanted=wanted, archive=archive)
+            if save.returncode != 0:
+                raise shell.CommandError(shell.failure(command, save.returncode, ""))
+            self._import(archive)
+
+    def load_made(self, image: oci.Image) -> None:
+        """Bring it an image that no engine has. Raises CommandError."""
+        with self._archive() as archive:
+            oci.write_archive([image], archive)
+            self._import(archive)
+
+    @contextmanager
+    def _archive(self) -> Iterator[Path]:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            yield Path(folder, "image.tar")
+
+    def _import(self, archive: Path) -> None:
+        shell.pipe(["cat", archive], [*self._ctr, "images", "import", "--all-platforms", "-"], env=self.environment)
 
 
 def thin_archive(saved: IO[bytes], *, ref: str, wanted: frozenset[str], archive: Path) -> None:

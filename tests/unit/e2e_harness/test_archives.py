@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,34 +37,54 @@ def test_archive_is_a_whole_oci_layout(tmp_path: Path, program: Path) -> None:
     archive = tmp_path / "images.tar"
     names = ["registry.k8s.io/a:1", "registry.k8s.io/b:2"]
     images = [oci.Image(name=name, files={"bin/p": program}, entrypoint=("/bin/p",)) for name in names]
-    layers = oci.write_archive(images, archive, scratch=tmp_path)
+    layers = oci.write_archive(images, archive)
     files = contents(archive)
     assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads(files["index.json"])["manifests"]
     assert [entry["annotations"]["io.containerd.image.name"] for entry in index] == names
-    for entry, layer in zip(index, layers, strict=True):
+    for entry in index:
         manifest = blob(files, entry["digest"])
         config = blob(files, manifest["config"]["digest"])
         assert config["config"]["Entrypoint"] == ["/bin/p"]
-        assert config["rootfs"]["diff_ids"] == [layer] == [part["digest"] for part in manifest["layers"]]
+        assert config["rootfs"]["diff_ids"] == [part["digest"] for part in manifest["layers"]] == list(layers)
     for name, data in files.items():
         if name.startswith("blobs/"):
             assert name == f"blobs/{sha256(data).replace(':', '/')}"
 
 
-def test_a_base_is_kept_but_for_what_no_program_needs(tmp_path: Path, program: Path) -> None:
+def test_base_is_a_layer_as_it_stands_so_that_images_share_it(tmp_path: Path, program: Path) -> None:
     base, archive = tmp_path / "base.tar", tmp_path / "images.tar"
     with tarfile.open(base, "w") as output:
-        for name in ("./usr/lib/libc.so", "./usr/share/doc/x", "./dev/null"):
-            entry = tarfile.TarInfo(name)
-            entry.size = 1
-            output.addfile(entry, io.BytesIO(b"x"))
-    image = oci.Image(name="n:1", files={"bin/p": program}, links={"sbin/iptables": "xtables-nft-multi"}, base=base)
-    (layer,) = oci.write_archive([image], archive, scratch=tmp_path)
-    with tarfile.open(fileobj=io.BytesIO(contents(archive)[f"blobs/{layer.replace(':', '/')}"])) as inner:
-        assert inner.getnames() == ["./usr/lib/libc.so", "sbin/iptables", "bin/p"]
+        output.addfile(tarfile.TarInfo("./etc"))
+    images = [
+        oci.Image(name="python:1", base=base),
+        oci.Image(name="proxy:1", base=base, files={"bin/p": program}, links={"sbin/iptables": "xtables-nft-multi"}),
+    ]
+    layers = oci.write_archive(images, archive)
+    files = contents(archive)
+    shared = sha256(base.read_bytes())
+    (upper,) = layers - {shared}
+    index = json.loads(files["index.json"])["manifests"]
+    stacks = [[part["digest"] for part in blob(files, entry["digest"])["layers"]] for entry in index]
+    assert stacks == [[shared], [shared, upper]]
+    with tarfile.open(archive) as whole:
+        assert len(whole.getnames()) == len(set(whole.getnames()))
+    with tarfile.open(fileobj=io.BytesIO(files[f"blobs/{upper.replace(':', '/')}"])) as inner:
         assert inner.getmember("sbin/iptables").linkname == "xtables-nft-multi"
         assert inner.getmember("bin/p").mode == 0o755
+
+
+def test_image_is_named_by_all_that_is_in_it(tmp_path: Path) -> None:
+    image = oci.Image(name="n:1", files={"bin/p": tmp_path / "p-1" / "p"}, base=tmp_path / "debian-1.tar")
+    others = [
+        replace(image, name="n:2"),
+        replace(image, files={"bin/p": tmp_path / "p-2" / "p"}),
+        replace(image, files={"bin/q": tmp_path / "p-1" / "p"}),
+        replace(image, base=tmp_path / "debian-2.tar"),
+        replace(image, links={"a": "b"}),
+        replace(image, entrypoint=("/bin/p",)),
+    ]
+    assert len({image.key, *(other.key for other in others)}) == len(others) + 1
 
 
 def test_chain_ids_are_those_of_the_specification() -> None:
