@@ -50,7 +50,7 @@ class AioKubeClient:
     """Requests to one API server over one connection pool; ``aclose`` ends it."""
 
     def __init__(self, configuration: Configuration, *, request_seconds: float = REQUEST_SECONDS) -> None:
-        configuration.retries = False  # the work queue repeats, with its own backoff
+        configuration.retries = None  # the work queue repeats, with its own backoff
         self._api = ApiClient(configuration)
         self._api.user_agent = "coppice"
         self._timeout = aiohttp.ClientTimeout(total=request_seconds)
