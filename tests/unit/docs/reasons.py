@@ -45,8 +45,8 @@ def _values(node: ast.AST) -> Iterator[ast.expr]:
 
 def _literals(value: ast.expr) -> set[str]:
     if isinstance(value, ast.Constant):
-        assert isinstance(value.value, str) and REASON.fullmatch(value.value), f"{value.value!r} is not a reason"
-        return {value.value}
+        assert REASON.fullmatch(str(value.value)), f"{value.value!r} is not a reason"
+        return {str(value.value)}
     if isinstance(value, ast.IfExp):
         return _literals(value.body) | _literals(value.orelse)
     # A name or attribute hands on what is a literal elsewhere.
