@@ -25,7 +25,7 @@ from .kit import Kit, kits
 from .runner import Runner, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MARKER = "5b0e1c1e-6f0f-4e4b-9e5e-1f1c7c0f4a01"
 
@@ -79,13 +79,15 @@ def version_of(content: Content, branch: str | None = None) -> Version:
 
 
 @pytest.fixture(params=sorted(engines()))
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Stage:
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     name: str = request.param
     kit = kits()[name]
     path = kit.path()
     if path is None:
         pytest.skip(f"the programs of the engine {name} are not installed")
-    return Stage(engines()[name], kit, Runner(tmp_path, path))
+    runner = Runner(tmp_path, path)
+    yield Stage(engines()[name], kit, runner)
+    runner.close()
 
 
 @pytest.fixture(scope="session")

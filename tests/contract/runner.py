@@ -69,6 +69,7 @@ class Runner:
         self.directory = directory
         self.path = path
         self._number = 0
+        self._spawned: list[asyncio.subprocess.Process] = []
 
     def new(self, name: str) -> Path:
         self._number += 1
@@ -110,9 +111,16 @@ class Runner:
 
     async def spawn(self, script: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
         with log.open("ab") as sink:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 "/bin/sh", "-eu", "-c", script, env=environment, stdout=sink, stderr=sink, start_new_session=True
             )
+        self._spawned.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill what a failed test has left running."""
+        for process in self._spawned:
+            kill(process)
 
     async def run(
         self,
@@ -196,6 +204,10 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - what is outside of this process signals nobody
             await asyncio.sleep(0.001)
+
+
+def environment_of(process: int) -> str:
+    return Path(f"/proc/{process}/environ").read_text()
 
 
 def listening(port: int) -> bool:

@@ -48,8 +48,8 @@ from coppice.engines.base import (
 from coppice.engines.mysql import Session, identifier, literal
 
 MAX_BRANCHES: Final = 500
-"""How many branches of a database are listed with their state; ``scripts/prepare.sh`` asks for one more, to know
-whether there are."""
+"""How many branches of a database are listed with their state, the default one first; ``scripts/prepare.sh`` asks for
+one more, to know whether there are."""
 
 NEW_BRANCH: Final = "coppice"
 SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
@@ -354,7 +354,7 @@ def _list_statements(names: list[str]) -> Iterable[str]:
     for name in names:
         yield f"USE {identifier(name)}"
         yield "SELECT active_branch()"
-        yield f"SELECT name FROM dolt_branches ORDER BY name LIMIT {MAX_BRANCHES + 1}"
+        yield f"SELECT name FROM dolt_branches ORDER BY name <> active_branch(), name LIMIT {MAX_BRANCHES + 1}"
         yield (
             "SELECT table_name FROM information_schema.tables"
             " WHERE table_schema = database() AND table_type = 'BASE TABLE' LIMIT 1"

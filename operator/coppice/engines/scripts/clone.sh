@@ -14,8 +14,9 @@ if [ ! -f "$root/clone" ]; then
   fi
   # Dolt opens a database on the branch named here; it is what an app gets that names no branch.
   printf '%s\n' "$COPPICE_REPO_STATE" >"$root/repo_state.json"
+  # The file alone: syncing a file system that many clones share would make each wait for all.
+  sync "$root/repo_state.json"
   mv "$root/repo_state.json" "$databases/$COPPICE_DATABASE/.dolt/repo_state.json"
-  sync -f "$root"
   : >"$root/clone"
 fi
 serve

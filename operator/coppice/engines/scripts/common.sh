@@ -16,11 +16,11 @@ printf '%s\n' "$COPPICE_CLI_CONFIG" >"$HOME/.dolt/config_global.json"
 cd "$HOME" || exit 1
 
 # offline DATA_DIR ARGUMENT...: dolt sql on databases that no server has open; the users it knows or makes are thrown away with HOME.
-offline() {
-  dir=$1
+offline() (
+  directory=$1
   shift
-  dolt --data-dir "$dir" --doltcfg-dir "$HOME/offline" sql "$@"
-}
+  dolt --data-dir "$directory" --doltcfg-dir "$HOME/offline" sql "$@"
+)
 
 # quote NAME: as an SQL identifier.
 quote() {
@@ -29,19 +29,19 @@ quote() {
 }
 
 # each_database DATA_DIR: the names of the databases in a data directory, one a line.
-each_database() {
+each_database() (
   for entry in "$1"/*; do
     if [ -d "$entry/.dolt/noms" ]; then
       printf '%s\n' "${entry##*/}"
     fi
   done
-}
+)
 
 # strange_files DIRECTORY NAME...: the entries of a directory that are none of these names.
-strange_files() {
+strange_files() (
   where=$1
   shift
-  for entry in "$where"/* "$where"/.[!.]*; do
+  for entry in "$where"/* "$where"/.[!.]* "$where"/..?*; do
     [ -e "$entry" ] || [ -L "$entry" ] || continue
     known=
     for name; do
@@ -49,4 +49,4 @@ strange_files() {
     done
     [ -n "$known" ] || printf '%s\n' "$entry"
   done
-}
+)

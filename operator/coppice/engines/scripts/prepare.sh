@@ -7,7 +7,7 @@ done | while read -r entry; do
   [ -z "$entry" ] || rm -rf "$entry"
 done
 
-for entry in "$databases"/* "$databases"/.[!.]*; do
+for entry in "$databases"/* "$databases"/.[!.]* "$databases"/..?*; do
   [ -e "$entry" ] || [ -L "$entry" ] || continue
   state=$entry/.dolt/repo_state.json
   # Users, branch control, a server's secret, dropped databases, links and stray files.
@@ -38,7 +38,7 @@ SELECT CONCAT('SELECT 1 FROM `', REPLACE(table_name, '`', '``'), '` LIMIT 0, 1;'
   WHERE table_schema = database() AND table_type = 'BASE TABLE' LIMIT 1;
 SELECT CONCAT('USE `', REPLACE(CONCAT(database(), '/', name), '`', '``'),
   '`; SELECT database() AS d, active_branch() AS b, dolt_hashof(''HEAD'') AS h, dolt_hashof_db() AS w;') AS line
-  FROM dolt_branches ORDER BY name LIMIT 501;
+  FROM dolt_branches ORDER BY name <> active_branch(), name LIMIT 501;
 SQL
 done >"$HOME/list.sql"
 # Dolt leaves out a database that it cannot open and says so in its log only; USE is what fails then.

@@ -1,0 +1,291 @@
+"""What only Dolt does, run for real; most of these are traps that somebody has fallen into."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coppice.engines.base import Endpoint, EngineError, Reference
+from coppice.engines.dolt import DoltEngine
+
+from .conftest import Stage, version_of
+from .kit import DoltKit, sql
+from .runner import Outcome, Runner, environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CHINOOK = Path(__file__).parents[2] / "examples" / "quickstart" / "data" / "chinook.sql"
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    kit = DoltKit()
+    path = kit.path()
+    if path is None:
+        pytest.skip("the programs of the engine dolt are not installed")
+    runner = Runner(tmp_path, path)
+    yield Stage(DoltEngine(), kit, runner)
+    runner.close()
+
+
+async def _loaded(stage: Stage, files: Mapping[str, bytes], *, database: str | None = None) -> tuple[Path, Outcome]:
+    volume, workload = stage.runner.new("volume"), stage.store(database=database)
+    outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=stage.runner.load(files))
+    return volume, outcome
+
+
+class TestLoad:
+    async def test_the_sample_database_loads_under_its_own_name_as_one_commit(self, stage: Stage) -> None:
+        volume, outcome = await _loaded(stage, {"chinook.sql": CHINOOK.read_bytes()})
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            content = await stage.engine.inspect(admin)
+            assert content.databases == ("Chinook",)
+            assert await sql(admin, "SELECT COUNT(*) FROM Track", database="Chinook") == ((3503,),)
+            log = await sql(admin, "SELECT message FROM dolt_log", database="Chinook")
+            assert log == (("Initial load",), ("Initialize data repository",))
+            assert await sql(admin, "SELECT * FROM dolt_status", database="Chinook") == ()
+
+    async def test_files_load_in_the_order_of_their_names_and_may_be_packed(self, stage: Stage) -> None:
+        files = {
+            "02.sql.gz": gzip.compress(b"INSERT INTO t VALUES (2)"),
+            "10.sql": b"INSERT INTO t SELECT MAX(n) + 1 FROM t",
+            "01.sql": b"CREATE TABLE t (n INT PRIMARY KEY);",
+            "notes.txt": b"not SQL",
+        }
+        volume, outcome = await _loaded(stage, files, database="shop")
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(database="shop"), volume, stage.secret()) as server:
+            assert await sql(stage.admin(server), "SELECT n FROM t", database="shop") == ((2,), (3,))
+
+    async def test_a_load_that_makes_no_database_fills_the_fallback(self, stage: Stage) -> None:
+        volume, outcome = await _loaded(stage, {"a.sql": b"CREATE TABLE t (n INT PRIMARY KEY)"})
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
+            assert (await stage.engine.inspect(stage.admin(server))).databases == ("fallback",)
+
+    @pytest.mark.parametrize(
+        ("files", "database", "message"),
+        [
+            ({"a.sql": b"CREATE DATABASE a; CREATE DATABASE b"}, None, "a b"),
+            ({"a.sql": b"CREATE DATABASE fallback; CREATE TABLE t (n INT PRIMARY KEY)"}, None, "fallback"),
+            ({"a.sql": b"DROP DATABASE shop; CREATE DATABASE other"}, "shop", "other"),
+            ({"a.txt": b""}, None, "no *.sql"),
+            ({"a.sql.gz": b"not packed"}, None, "a.sql.gz"),
+        ],
+    )
+    async def test_a_load_that_leaves_in_doubt_what_apps_get_is_refused(
+        self, stage: Stage, files: Mapping[str, bytes], database: str | None, message: str
+    ) -> None:
+        volume, outcome = await _loaded(stage, files, database=database)
+        assert outcome.code != 0
+        assert message in outcome.errors
+        assert not (volume / "dolt").exists()
+
+    async def test_what_a_load_drops_or_makes_beside_its_data_is_not_kept(self, stage: Stage) -> None:
+        files = {
+            "a.sql": b"CREATE DATABASE old; DROP DATABASE old; CREATE DATABASE shop; CREATE USER u IDENTIFIED BY 'u'"
+        }
+        volume, outcome = await _loaded(stage, files)
+        assert outcome.code == 0, outcome.errors
+        assert [entry.name for entry in (volume / "dolt" / "databases").iterdir()] == ["shop"]
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            assert await sql(stage.admin(server), "SELECT user FROM mysql.user WHERE user = 'u'") == ()
+
+    async def test_a_failing_statement_is_not_repeated_at_length(self, stage: Stage) -> None:
+        rows = b", ".join(b"(%d, 'somebody@example.org')" % number for number in range(1000))
+        _, outcome = await _loaded(stage, {"a.sql": b"INSERT INTO nowhere VALUES " + rows})
+        assert outcome.code != 0
+        assert len(outcome.errors) < 1000
+
+
+class TestPreparation:
+    async def _damaged(self, stage: Stage, name: str, content: bytes) -> Outcome:
+        volume, outcome = await _loaded(stage, stage.kit.load)
+        assert outcome.code == 0, outcome.errors
+        (volume / "dolt" / "databases" / "shop" / ".dolt" / name).write_bytes(content)
+        return await stage.runner.run(stage.preparation(), volume)
+
+    @pytest.mark.parametrize("name", ["noms/manifest", "repo_state.json"])
+    async def test_a_database_that_does_not_open_fails_it(self, stage: Stage, name: str) -> None:
+        outcome = await self._damaged(stage, name, b"garbage")
+        assert outcome.code != 0
+        assert "shop" in outcome.errors
+
+    async def test_a_second_database_that_does_not_open_fails_it_too(self, stage: Stage) -> None:
+        """Dolt leaves it out and says so in its log only."""
+        files = {**stage.kit.load, "3.sql": b"CREATE DATABASE lost"}
+        volume, outcome = await _loaded(stage, files, database="shop2")
+        (volume / "dolt" / "databases" / "lost" / ".dolt" / "noms" / "manifest").write_bytes(b"garbage")
+        outcome = await stage.runner.run(stage.preparation(), volume)
+        assert outcome.code != 0
+        assert "lost" in outcome.errors
+
+    async def test_a_hole_in_the_journal_fails_it(self, stage: Stage) -> None:
+        """What a copy that is not atomic may look like: Dolt's "possible data loss"."""
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            for _ in range(8):
+                await stage.kit.insert(stage.admin(server))
+            copy = stage.runner.copy(volume, server)
+        journal = copy / "dolt" / "databases" / "shop" / ".dolt" / "noms" / ("v" * 32)
+        data = bytearray(journal.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 64] = bytes(64)
+        journal.write_bytes(data)
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code != 0
+
+    async def test_only_databases_leave(self, stage: Stage) -> None:
+        volume, outcome = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            await sql(stage.admin(server), "CREATE DATABASE old")
+            await sql(stage.admin(server), "DROP DATABASE old")
+            copy = stage.runner.copy(volume, server)
+        databases = copy / "dolt" / "databases"
+        assert (databases / ".dolt_dropped_databases").exists()
+        assert (databases / ".dolt" / "sql-server.info").exists()
+        (databases / "export.csv").write_text("rows")
+        (databases / "link").symlink_to(volume)
+        (databases / "shop" / ".dolt" / "temptf").mkdir(exist_ok=True)
+        (databases / "shop" / ".dolt" / "temptf" / "table").write_text("rows")
+        (copy / ".loading").mkdir()
+        (copy / "backup.sql").write_text("rows")
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code == 0, outcome.errors
+        assert [entry.name for entry in copy.iterdir()] == ["dolt"]
+        assert sorted(entry.name for entry in (copy / "dolt").iterdir()) == ["databases", "marker"]
+        assert [entry.name for entry in databases.iterdir()] == ["shop"]
+        assert [entry.name for entry in (databases / "shop").iterdir()] == [".dolt"]
+        assert not (databases / "shop" / ".dolt" / "temptf" / "table").exists()
+
+    async def test_every_database_and_branch_is_reported_however_it_is_called(self, stage: Stage) -> None:
+        odd = "it`s \"a\" $shop, 'really'"
+        quoted = odd.replace("`", "``")
+        files = {**stage.kit.load, "3.sql": f"CREATE DATABASE `{quoted}`".encode()}
+        volume, outcome = await _loaded(stage, files, database="fine-shop")
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            await sql(admin, 'CALL dolt_branch("""quoted"",\'$(id)`")', database=odd)
+            said = await stage.engine.inspect(admin, database="shop")
+            copy = stage.runner.copy(volume, server)
+        assert said.databases == ("fine-shop", odd, "shop")
+        assert {state.branch for state in said.branches if state.database == odd} == {"main", '"quoted",\'$(id)`'}
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert stage.engine.report(outcome.last_line) == said
+
+    async def test_settings_that_travel_on_the_volume_are_gone(self, stage: Stage) -> None:
+        """SET PERSIST of a server whose HOME is its volume: a clone that kept it would write into the source's remote."""
+        volume, _ = await _loaded(stage, stage.kit.load)
+        remote = stage.runner.new("remote")
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            await sql(admin, f"CALL dolt_remote('add', 'origin', 'file://{remote}')", database="shop")
+            await sql(admin, "CALL dolt_push('origin', 'main')", database="shop")
+            copy = stage.runner.copy(volume, server)
+        settings = '{"sqlserver.global.dolt_replicate_to_remote": "origin"}'
+        databases = copy / "dolt" / "databases"
+        (databases / "shop" / ".dolt" / "config.json").write_text(settings)
+        for directory in (databases / ".dolt", copy / "dolt" / "home" / ".dolt", copy / ".dolt"):
+            directory.mkdir(parents=True, exist_ok=True)
+            for name in ("config.json", "config_global.json"):
+                (directory / name).write_text(settings)
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        before = {file: file.stat().st_mtime_ns for file in remote.rglob("*")}
+        workload = stage.clone(version_of(stage.engine.report(outcome.last_line)))
+        async with stage.runner.serving(workload, copy, stage.secret()) as clone:
+            admin = stage.admin(clone)
+            assert await sql(admin, "SELECT @@GLOBAL.dolt_replicate_to_remote") in (((None,),), (("",),))
+            await stage.kit.insert(admin)
+            await stage.kit.version(admin)
+        assert {file: file.stat().st_mtime_ns for file in remote.rglob("*")} == before
+
+
+class TestServer:
+    async def test_a_commit_policy_makes_every_transaction_a_commit(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(policy="PerTransaction"), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            before = version_of(await stage.engine.inspect(admin))
+            await stage.kit.insert(admin)
+            after = version_of(await stage.engine.inspect(admin))
+            assert after.head != before.head
+            assert await sql(admin, "SELECT * FROM dolt_status", database="shop") == ()
+
+    async def test_a_server_with_several_databases_asks_which_one_apps_get(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            await sql(stage.admin(server), "CREATE DATABASE more")
+            with pytest.raises(EngineError, match="more, shop"):
+                await stage.engine.inspect(stage.admin(server))
+            assert (await stage.engine.inspect(stage.admin(server), database="SHOP")).database == "shop"
+
+    async def test_more_branches_than_are_listed_are_said_to_be_there(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            for number in range(501):
+                await sql(admin, f"CALL dolt_branch('b{number:03}')", database="shop")
+            content = await stage.engine.inspect(admin)
+            assert content.truncated
+            assert len(content.branches) == 500
+            assert content.state_of("main") is not None, "the default branch is always listed"
+            copy = stage.runner.copy(volume, server)
+            assert (await stage.engine.resolve(admin, "shop", Reference(branch="b500"))).branch == "b500"
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert stage.engine.report(outcome.last_line) == content
+
+    async def test_a_time_is_followed_along_first_parents(self, stage: Stage) -> None:
+        """What was committed on a side branch before, and merged after, was not on the branch at the time."""
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            first = version_of(await stage.engine.inspect(admin))
+            await sql(admin, "CALL dolt_branch('side')", database="shop")
+            await stage.kit.insert(admin, "side")
+            side = await stage.kit.version(admin, "side")
+            [(then,)] = await sql(admin, f"SELECT date FROM dolt_commits WHERE commit_hash = '{side}'", database="shop")
+            await sql(admin, "CALL dolt_merge('side', '--no-ff', '-m', 'merge')", database="shop")
+            found = await stage.engine.resolve(admin, "shop", Reference(time=f"{then.isoformat()}Z"))
+            assert found.head == first.head
+            assert found.working_root == first.working_root
+
+    async def test_a_new_branch_has_a_free_name(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            head = version_of(await stage.engine.inspect(admin)).head
+            assert (await stage.engine.resolve(admin, "shop", Reference(commit=head))).branch == "coppice"
+            await sql(admin, "CALL dolt_branch('coppice')", database="shop")
+            assert (await stage.engine.resolve(admin, "shop", Reference(commit=head))).branch == "coppice-1"
+
+    async def test_an_app_reads_and_writes_a_branch_that_was_made_after_its_login(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            app = await stage.ensure_app(server)
+            await sql(stage.admin(server), "CALL dolt_branch('later')", database="shop")
+            await stage.kit.insert(app, "later")
+            assert await stage.kit.count(app, "later") == stage.kit.rows + 1
+
+    async def test_the_administrators_password_is_not_in_a_restarted_servers_environment(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        for restarted in (False, True):
+            async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+                environment = environment_of(server.process.pid)
+                assert (server.secret["admin-password"] not in environment) is restarted
+
+    async def test_a_server_that_stops_answering_is_unreachable(self, stage: Stage) -> None:
+        """A listener that takes connections and says nothing: nobody may wait for it for ever."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("coppice.engines.mysql.ANSWER_SECONDS", 0.1)
+                with pytest.raises(EngineError, match="did not answer"):
+                    await stage.engine.inspect(Endpoint("127.0.0.1", port, "root", "x"))
