@@ -62,7 +62,7 @@ def _install_chart(cluster: Cluster, settings: Settings) -> None:
         # The tag never changes, so the image's own name is what makes a new image roll out.
         f"--set-string=operator.podAnnotations.image={images_id.removeprefix('sha256:')[:16]}",
         "--wait",
-        "--timeout=5m",
+        "--timeout=3m",
     ]
     with shell.step("install the chart"):
         done = subprocess.run(  # noqa: S603 - a program the harness built

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TYPE_CHECKING, cast
 
 import kopf
 
@@ -115,6 +115,8 @@ async def _serve(operator: Operator, stop: asyncio.Event) -> None:
         settings=build_settings(),
         clusterwide=True,
         standalone=True,
+        # Left out, kopf makes one from the name of the system's user; a Pod's user need not have one.
+        identity=cast("Any", "coppice"),
         stop_flag=stop,
     )
 
