@@ -102,6 +102,15 @@ class HttpApi:
         for stream in self._streams:
             stream.send("ERROR", _status(code, "InternalError", "etcd is unhappy"))
 
+    def install(self, kind: str) -> None:
+        """Install the definition of a kind that was missing, and tell who watches definitions."""
+        self.kube.missing_kinds.discard(kind)
+        resource = TABLE[kind]
+        metadata = {"name": f"{resource.plural}.{resource.group}", "resourceVersion": "1"}
+        for stream in self._streams:
+            if stream.kind == "CustomResourceDefinition":
+                stream.send("ADDED", {"metadata": metadata, "spec": {"group": resource.group}})
+
     def hang_up_streams(self) -> None:
         """Close every stream without a word."""
         for stream in self._streams:
@@ -150,7 +159,7 @@ class HttpApi:
 
     async def _right_answer(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
-        document = _discovery(parts)
+        document = _discovery(parts, self.kube.missing_kinds)
         if document is not None:
             return web.json_response(document)
         target = _target(parts)
@@ -257,13 +266,14 @@ def _target(parts: list[str]) -> tuple[str, str | None, str | None, str | None] 
     return None
 
 
-def _discovery(parts: list[str]) -> dict[str, Any] | None:
+def _discovery(parts: list[str], missing: set[str]) -> dict[str, Any] | None:
     if parts == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"]}
     if parts == ["apis"]:
-        return {"kind": "APIGroupList", "groups": list(_groups())}
+        return {"kind": "APIGroupList", "groups": list(_groups(missing))}
     group_version = "/".join(parts[1:])
-    resources = {kind: resource for kind, resource in TABLE.items() if resource.api_version == group_version}
+    known = {kind: resource for kind, resource in TABLE.items() if kind not in missing}
+    resources = {kind: resource for kind, resource in known.items() if resource.api_version == group_version}
     if parts[0] not in {"api", "apis"} or not resources:
         return None
     return {
@@ -273,8 +283,9 @@ def _discovery(parts: list[str]) -> dict[str, Any] | None:
     }
 
 
-def _groups() -> Iterator[dict[str, Any]]:
-    for group, version in sorted({(resource.group, resource.version) for resource in TABLE.values() if resource.group}):
+def _groups(missing: set[str]) -> Iterator[dict[str, Any]]:
+    known = [resource for kind, resource in TABLE.items() if kind not in missing and resource.group]
+    for group, version in sorted({(resource.group, resource.version) for resource in known}):
         preferred = {"groupVersion": f"{group}/{version}", "version": version}
         yield {"name": group, "versions": [preferred], "preferredVersion": preferred}
 
