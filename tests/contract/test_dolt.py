@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import socket
 from pathlib import Path
@@ -280,6 +281,28 @@ class TestServer:
             async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
                 environment = environment_of(server.process.pid)
                 assert (server.secret["admin-password"] not in environment) is restarted
+
+    async def test_a_statement_that_runs_without_a_current_database_is_activity_while_it_runs(
+        self, stage: Stage
+    ) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin, app = stage.admin(server), await stage.ensure_app(server)
+            assert (await stage.engine.activity(admin)).token == ""
+            running = asyncio.create_task(sql(app, "SELECT SLEEP(60)"))
+            while not (await stage.engine.activity(admin)).token:  # noqa: ASYNC110 - as in until()
+                await asyncio.sleep(0.001)
+            assert not running.done()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def test_a_restart_alone_is_no_activity(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        secret = stage.secret()
+        for _ in range(2):
+            async with stage.runner.serving(stage.store(), volume, secret) as server:
+                assert (await stage.engine.activity(stage.admin(server))).token == ""
+                await stage.kit.count(stage.admin(server))
 
     async def test_a_server_that_stops_answering_is_unreachable(self, stage: Stage) -> None:
         """A listener that takes connections and says nothing: nobody may wait for it for ever."""

@@ -162,6 +162,32 @@ async def test_the_clone_is_the_snapshot_uncommitted_rows_too(stage: Stage, load
         assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows + 1
 
 
+async def test_every_write_acknowledged_before_the_snapshot_is_in_the_clone(stage: Stage, loaded: Path) -> None:
+    acknowledged = 0
+
+    async def write(at: Endpoint) -> None:
+        nonlocal acknowledged
+        while True:
+            await stage.kit.insert(at)
+            acknowledged += 1
+
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as source:
+        app = await stage.ensure_app(source)
+        writers = [asyncio.create_task(write(app)) for _ in range(4)]
+        for _ in range(3):
+            seen = acknowledged
+            await until(lambda: acknowledged > seen + 10)  # noqa: B023 - awaited here
+            promised = acknowledged
+            copy, content = await stage.prepared(loaded, source)
+            async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+                held = await stage.kit.count(stage.admin(clone))
+                assert stage.kit.rows + promised <= held <= stage.kit.rows + promised + len(writers)
+        assert not any(writer.done() for writer in writers), "a writer saw an error"
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+
+
 async def test_equal_hashes_mean_equal_rows(stage: Stage, loaded: Path) -> None:
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
         admin = stage.admin(server)
