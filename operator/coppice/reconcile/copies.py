@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coppice.core import labels
-from coppice.core.names import child
+from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
 from coppice.reconcile.observed import annotation, label
@@ -80,9 +80,12 @@ class Copy:
     origin: Origin
 
 
-def copy_name(clone: str, number: int) -> str:
-    """Return the name of a copy's claim, Pod and alias snapshot."""
-    return child(clone, str(number))
+def copy_name(clone: str, uid: str, number: int) -> str:
+    """Return the name of a copy's claim, Pod and alias snapshot.
+
+    The clone's UID is in it: a clone that is deleted and made anew under the same name need not wait for the old claim to go.
+    """
+    return child(clone, f"{digest(uid, length=5)}-{number}")
 
 
 def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[Copy, ...]:

@@ -490,6 +490,9 @@ class _ClonePlan:
     def _serving(self) -> Copy | None:
         return serving_copy(self.observation.copies, self.observation.binding)
 
+    def _copy_name(self, number: int) -> str:
+        return copy_name(self._name, self.clone.metadata.uid, number)
+
     def _lease(self) -> LeaseTerms:
         terms = self._source.terms
         allowed = terms.longest if terms is not None else None
@@ -618,10 +621,10 @@ class _ClonePlan:
         if target.copy is not None and is_bound(target.copy):
             for alias in (*self.observation.alias_snapshots, *self.observation.alias_contents):
                 draft.drop(alias)
-            return holds(VOLUME, "Bound", f"claim {copy_name(self._name, target.number)}")
+            return holds(VOLUME, "Bound", f"claim {self._copy_name(target.number)}")
         if target.copy is not None and is_deleting(target.copy.claim):
             return waits(
-                VOLUME, "BeingDeleted", f"claim {copy_name(self._name, target.number)} is being deleted", retry_after=2
+                VOLUME, "BeingDeleted", f"claim {self._copy_name(target.number)} is being deleted", retry_after=2
             )
         problem = self._alias(draft, target.number)
         if problem is not None:
@@ -634,7 +637,7 @@ class _ClonePlan:
         return waits(
             VOLUME,
             "Copying",
-            f"waits for the volume of claim {copy_name(self._name, target.number)}; see its events",
+            f"waits for the volume of claim {self._copy_name(target.number)}; see its events",
             retry_after=30,
         )
 
@@ -651,7 +654,7 @@ class _ClonePlan:
             return waits(
                 VOLUME, "SnapshotNotReady", "waits for the storage driver's handle of the snapshot", retry_after=2
             )
-        name, content = copy_name(self._name, number), content_name(self.clone.metadata.uid, number)
+        name, content = self._copy_name(number), content_name(self.clone.metadata.uid, number)
         owner = draft.owner
         made = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_contents}
         bound = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_snapshots}
@@ -692,11 +695,11 @@ class _ClonePlan:
         prepared = choice.snapshot.status.prepared
         return build_claim(
             Claim(
-                name=copy_name(self._name, target.number),
+                name=self._copy_name(target.number),
                 owner=draft.owner,
                 size=larger(prepared.restore_size, status.source_capacity),
                 storage_class=claim_state(store_claim).storage_class or "",
-                from_snapshot=copy_name(self._name, target.number) if foreign else prepared.volume_snapshot_name,
+                from_snapshot=self._copy_name(target.number) if foreign else prepared.volume_snapshot_name,
                 labels={labels.COPY: str(target.number)},
                 annotations=origin.annotations(),
             )
@@ -723,7 +726,7 @@ class _ClonePlan:
         problem = draft.make_once(desired, copy.pod, ENGINE)
         if problem is not None:
             return problem
-        name = copy_name(self._name, copy.number)
+        name = self._copy_name(copy.number)
         if copy.pod is None:
             return waits(ENGINE, "Starting", f"Pod {name} is being started")
         state = pod_state(copy.pod)
@@ -784,13 +787,13 @@ class _ClonePlan:
         )
         return build_pod(
             ServerPod(
-                name=copy_name(self._name, copy.number),
+                name=self._copy_name(copy.number),
                 owner=draft.owner,
                 role="clone",
                 image=image,
                 user_id=engine.user_id,
                 workload=workload,
-                claim=copy_name(self._name, copy.number),
+                claim=self._copy_name(copy.number),
                 secret=engine_secret_name(self._name),
                 resources=resources,
                 node_selector=selector,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from coppice.core import labels
 from coppice.core.compare import covers
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, is_owned
@@ -101,6 +102,10 @@ class Draft:
 
     def _not_ours(self, observed: Manifest, kind: str) -> Fact | None:
         name = f"{observed['kind']} {observed['metadata']['name']}"
+        if self._is_of_predecessor(observed):
+            return waits(
+                kind, "Leftover", f"{name} of the deleted object of this name is on its way out", retry_after=2
+            )
         if not is_owned(observed, self.owner.uid):
             return stalls(
                 kind,
@@ -111,6 +116,17 @@ class Draft:
         if is_deleting(observed):
             return waits(kind, "BeingDeleted", f"{name} is being deleted and will be made anew", retry_after=2)
         return None
+
+    def _is_of_predecessor(self, observed: Manifest) -> bool:
+        """Return whether an object was made for another object of our name, which Kubernetes is about to collect."""
+        owner = self.owner
+        theirs = observed["metadata"].get("labels") or {}
+        named = {key: theirs.get(key) for key in (labels.OWNER_KIND, labels.OWNER_NAMESPACE, labels.OWNER_NAME)} == {
+            labels.OWNER_KIND: owner.kind,
+            labels.OWNER_NAMESPACE: owner.namespace,
+            labels.OWNER_NAME: owner.name,
+        }
+        return named and not is_owned(observed, owner.uid)
 
     def finish(self, types: Sequence[str], status: Mapping[str, Any], *, requeue_after: float | None = None) -> Plan:
         """Return the plan with its status: a condition for each of ``types``, Ready, and the two that kstatus reads (Stalled, Reconciling)."""
