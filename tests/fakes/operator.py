@@ -275,12 +275,24 @@ class Operator:
         await self.settle()
         while (next_due := min(self.due.values(), default=end)) < end:
             world.now = max(world.now, next_due)
-            await self.run_due()
-            while world.turn():
-                world.tick(TURN)
+            before = -1
+            while len(world.writes) != before:
+                before = len(world.writes)
                 await self.run_due()
+                world.turn()
+                world.tick(TURN)
         world.now = max(world.now, end)
         await self.settle()
+
+    async def until(self, happened: Callable[[], object]) -> None:
+        """Let operator and world take turns until something has happened, and not a turn longer."""
+        for _ in range(500):
+            if happened():
+                return
+            await self.run_due()
+            self.world.turn()
+            self.world.tick(TURN)
+        raise AssertionError(self._trace("it never happens"))
 
     def _trace(self, problem: str) -> str:
         last = "\n  ".join(self.world.writes[-25:])

@@ -21,6 +21,7 @@ from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import BranchState, Content, Engine, EngineError, Preparation
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
+from coppice.manifests.meta import is_owned
 from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
@@ -211,6 +212,10 @@ class _SnapshotPlan:
         capture = self._capture_of_prepared()
         if capture is not None and self._is_ready():
             return self._finished(draft, capture)
+        problem = self._problem_of_prepared(draft, capture)
+        if problem is not None:
+            draft.facts.append(problem)
+            return draft.finish(TYPES, {**(self.observation.manifest.get("status") or {}), "prepared": None})
         for step in (
             self._store_is_there,
             self._raw_is_captured,
@@ -227,10 +232,32 @@ class _SnapshotPlan:
     # -- what is there --
 
     def _capture_of_prepared(self) -> Capture | None:
-        if self.observation.prepared is None:
+        """Return what stands on the prepared VolumeSnapshot; one that is not ours says nothing."""
+        prepared = self.observation.prepared
+        if prepared is None or not is_owned(prepared, str(self.observation.manifest["metadata"]["uid"])):
             return None
-        text = annotation(self.observation.prepared, labels.CONTENT)
-        return Capture.load(text) if text is not None else None
+        try:
+            return Capture.load(annotation(prepared, labels.CONTENT) or "")
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _problem_of_prepared(self, draft: Draft, capture: Capture | None) -> Fact | None:
+        """Return why the VolumeSnapshot can be neither waited for nor made.
+
+        A snapshot holds one point in time for good: it is never made a second time, from what the store holds now.
+        """
+        prepared = self.observation.prepared
+        complete = (self.observation.manifest.get("status") or {}).get("identity") is not None
+        if prepared is not None and not is_owned(prepared, draft.owner.uid):
+            return draft.make_once({}, prepared, PREPARED)
+        if (complete or prepared is not None) and (prepared is None or is_deleting(prepared) or capture is None):
+            return stalls(
+                PREPARED,
+                "SnapshotLost",
+                f"VolumeSnapshot {self.name} was deleted or changed: delete this DataSnapshot and make another",
+                retry_after=None,
+            )
+        return None
 
     def _is_ready(self) -> bool:
         prepared = self.observation.prepared
@@ -412,6 +439,9 @@ class _SnapshotPlan:
         if observation.pod is None:
             return waits(PREPARED, "Preparing", "the scratch copy is being prepared")
         state = pod_state(observation.pod)
+        if state.failed and state.disrupted:
+            draft.drop(observation.pod)
+            return waits(PREPARED, "Preparing", f"Pod {pod_name} was disrupted and will be made anew", retry_after=2)
         if state.failed:
             return stalls(
                 PREPARED,
@@ -449,9 +479,6 @@ class _SnapshotPlan:
     def _prepared_is_ready(self, draft: Draft) -> Fact:
         prepared = self.observation.prepared
         if prepared is not None:
-            problem = draft.make_once({}, prepared, PREPARED)
-            if problem is not None:
-                return problem
             trouble = volume_snapshot_state(prepared).error
             return waits(
                 PREPARED,

@@ -116,13 +116,17 @@ def volume_snapshot_state(manifest: Manifest) -> VolumeSnapshotState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """A Pod. ``trouble`` is a sentence when it waits for something that time alone will not mend; ``exit_code`` is set once it has ended for good."""
+    """A Pod. ``trouble`` is a sentence when it waits for something that time alone will not mend.
+
+    ``disrupted``: the node took it away (eviction, preemption, shutdown); that it failed says nothing of its program.
+    """
 
     ip: str | None
     ready: bool
     running: bool
     succeeded: bool
     failed: bool
+    disrupted: bool
     trouble: str | None
 
 
@@ -130,16 +134,15 @@ def pod_state(manifest: Manifest) -> PodState:
     """Parse a Pod."""
     status = manifest.get("status") or {}
     phase = status.get("phase")
-    ready = any(
-        entry.get("type") == "Ready" and entry.get("status") == "True" for entry in status.get("conditions") or ()
-    )
+    true = {entry.get("type") for entry in status.get("conditions") or () if entry.get("status") == "True"}
     engine = status.get("containerStatuses") or [{}]
     return PodState(
         ip=status.get("podIP"),
-        ready=ready,
+        ready="Ready" in true,
         running="running" in (engine[0].get("state") or {}),
         succeeded=phase == "Succeeded",
         failed=phase == "Failed",
+        disrupted="DisruptionTarget" in true or status.get("reason") == "Evicted",
         trouble=_trouble(status),
     )
 

@@ -16,7 +16,7 @@ from coppice.api.v1alpha1 import API_VERSION, DataStore
 from coppice.core import labels
 from coppice.core.names import sequence_name, sequence_of
 from coppice.core.plan import Manifest, Ref
-from coppice.manifests.meta import Owner, build_metadata
+from coppice.manifests.meta import Owner, build_metadata, is_owned
 from coppice.reconcile.observed import created_at, is_deleting, is_true, label
 
 SCHEDULE = "schedule"
@@ -38,7 +38,7 @@ class SnapshotLine:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPlan:
-    """What to make and drop now, and in how many seconds the next snapshot is due (None without a schedule)."""
+    """What to make and drop now, and in how many seconds the next snapshot is due; None where time alone brings none."""
 
     create: tuple[Manifest, ...]
     delete: tuple[Ref, ...]
@@ -74,8 +74,10 @@ def plan_snapshots(line: SnapshotLine) -> SnapshotPlan:
     if schedule is None:
         return SnapshotPlan((), dropped, None)
     due = _due(line, schedule)
-    if due > line.now or not line.ready:
+    if due > line.now:
         return SnapshotPlan((), dropped, max((due - line.now).total_seconds(), 1.0))
+    if not line.ready:
+        return SnapshotPlan((), dropped, None)
     made = build_data_snapshot(line.manifest, next_number(line.snapshots, line.store.metadata.name), SCHEDULE)
     return SnapshotPlan((made,), dropped, 1.0)
 
@@ -88,18 +90,25 @@ def _due(line: SnapshotLine, schedule: str) -> datetime:
 
 
 def _not_kept(line: SnapshotLine) -> list[Manifest]:
+    """Return this store's own snapshots that may go: superseded ones, and failed ones; one on its way is waited for."""
     made = sorted(
-        (entry for entry in line.snapshots if label(entry, labels.PURPOSE) in {SCHEDULE, CLONE}),
+        (
+            entry
+            for entry in line.snapshots
+            if label(entry, labels.PURPOSE) in {SCHEDULE, CLONE} and is_owned(entry, line.store.metadata.uid)
+        ),
         key=created_at,
         reverse=True,
     )
     ready = [entry for entry in made if is_true(entry, "Ready")]
     kept = _kept(line, ready)
-    newest_failed = line.now - GRACE
     return [
         entry
         for entry in made
-        if id(entry) not in kept and created_at(entry) < newest_failed and not is_deleting(entry)
+        if id(entry) not in kept
+        and (is_true(entry, "Ready") or is_true(entry, "Stalled"))
+        and created_at(entry) < line.now - GRACE
+        and not is_deleting(entry)
     ]
 
 

@@ -1,0 +1,320 @@
+"""What a clone is made from: the promise that it holds all that was there when it was asked for, and no wrong data ever."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from coppice.core.conditions import timestamp
+from coppice.engines.base import UnreachableError
+
+
+@pytest.fixture
+async def shop(story):
+    story.store()
+    await story.settle()
+    return story
+
+
+async def test_a_clone_of_a_tag_a_commit_or_a_time_holds_that_state(shop):
+    old = shop.commit("alice")
+    shop.data_of().tags["v1"] = old
+    moment = shop.world.now
+    shop.world.tick(60)
+    shop.commit("bob")
+    shop.clone("tagged", source={"tag": "v1"})
+    shop.clone("committed", source={"commit": old})
+    shop.clone("timed", source={"time": timestamp(moment + timedelta(seconds=1))})
+    await shop.settle()
+    for name in ("tagged", "committed", "timed"):
+        shop.expect_ready("DataClone", name)
+        assert shop.rows(name) == {"alice"}
+        assert shop.status("DataClone", name)["source"]["head"] == old
+    assert len(shop.names("DataSnapshot")) == 1
+
+
+async def test_a_clone_of_a_named_snapshot_holds_what_it_holds(shop):
+    shop.commit("alice")
+    shop.snapshot("before")
+    await shop.settle()
+    shop.commit("bob")
+    shop.clone(source={"snapshot": "before"})
+    await shop.settle()
+    assert shop.rows() == {"alice"}
+    assert shop.names("DataSnapshot") == ["before"]
+
+
+async def test_a_clone_holds_the_latest_of_a_branch_that_moved_since_the_last_snapshot(shop):
+    shop.clone("first")
+    await shop.settle()
+    shop.commit("alice")
+    shop.clone("second")
+    await shop.settle()
+    assert shop.rows("first") == frozenset()
+    assert shop.rows("second") == {"alice"}
+    assert len(shop.names("DataSnapshot")) == 2
+
+
+async def test_uncommitted_rows_count_as_a_move(shop):
+    shop.clone("first")
+    await shop.settle()
+    shop.data_of().write("main", "draft")
+    shop.clone("second")
+    await shop.settle()
+    assert shop.rows("second") == {"draft"}
+
+
+async def test_a_snapshot_that_is_young_enough_for_max_age_is_used(shop):
+    shop.clone("first")
+    await shop.settle()
+    shop.world.tick(600)
+    shop.commit("alice")
+    shop.clone("old", source={"branch": "main", "maxAge": "1h"})
+    shop.clone("new", source={"branch": "main", "maxAge": "1m"})
+    await shop.settle()
+    assert shop.rows("old") == frozenset()
+    assert shop.rows("new") == {"alice"}
+
+
+async def test_clones_under_writers_hold_everything_that_was_there_when_they_were_asked_for(shop):
+    acknowledged = {}
+    writes = 0
+
+    def write():
+        nonlocal writes
+        writes += 1
+        shop.commit(f"row-{writes}")
+
+    for number in range(10):
+        write()
+        acknowledged[f"db-{number}"] = frozenset(shop.data_of().branches["main"].rows)
+        shop.clone(f"db-{number}")
+        for _ in range(3):
+            await shop.operator.run_due()
+            write()
+            shop.world.turn()
+            shop.world.tick(0.3)
+    await shop.settle()
+    for name, rows in acknowledged.items():
+        shop.expect_ready("DataClone", name)
+        assert rows <= shop.rows(name), name
+    assert len(shop.names("DataSnapshot")) < 10
+
+
+async def test_a_store_that_is_down_still_serves_clones_of_snapshots_that_keep_the_promise(shop):
+    shop.clone("first")
+    await shop.settle()
+    shop.world.login("data", "shop-binding").fault = UnreachableError("silence")
+    shop.clone("aged", source={"branch": "main", "maxAge": "1h"})
+    shop.clone("fresh")
+    await shop.settle()
+    shop.expect_ready("DataClone", "aged")
+    assert shop.reason("DataClone", "fresh") == "StoreNotReady"
+
+
+@pytest.mark.parametrize("source", [{"branch": "gone"}, {"tag": "gone"}, {"commit": "abcd"}])
+async def test_an_unknown_point_is_said(shop, source):
+    shop.clone(source=source)
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "UnknownVersion")
+    assert shop.names("DataSnapshot") == []
+
+
+async def test_an_unknown_branch_that_appears_recovers(shop):
+    shop.clone(source={"branch": "autumn"})
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "UnknownVersion")
+    shop.data_of().branches["autumn"] = shop.data_of().branches["main"]
+    await shop.operator.live(minutes=2)
+    shop.expect_ready("DataClone", "db")
+
+
+async def test_an_unknown_snapshot_is_said_and_recovers(shop):
+    shop.clone(source={"snapshot": "later"})
+    await shop.settle()
+    assert "later" in shop.expect_stalled("DataClone", "db", "SnapshotNotFound")
+    shop.snapshot("later")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+
+
+async def test_an_unknown_store_is_said_and_recovers(story):
+    story.clone()
+    await story.settle()
+    assert "shop" in story.expect_stalled("DataClone", "db", "StoreNotFound")
+    assert story.events("DataClone", "db") == ["StoreNotFound"]
+    story.store()
+    await story.settle()
+    story.expect_ready("DataClone", "db")
+
+
+async def test_a_failing_driver_is_said_without_a_hot_loop(shop):
+    shop.world.snapshot_error = "the pool is full"
+    shop.clone()
+    await shop.settle()
+    assert shop.reason("DataClone", "db") == "SnapshotPending"
+    name = shop.names("DataSnapshot")[0]
+    assert "the pool is full" in shop.condition("DataSnapshot", name)["message"]
+    before = len(shop.world.writes)
+    await shop.operator.live(hours=1)
+    assert len(shop.world.writes) == before
+    shop.world.snapshot_error = None
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+
+
+async def test_a_failing_preparation_is_tried_again_once_a_minute_and_leaves_no_heap(shop):
+    shop.world.crashing = lambda pod: pod["metadata"]["name"].endswith("-prepare")
+    shop.clone()
+    await shop.settle()
+    assert shop.reason("DataClone", "db") == "SnapshotFailed"
+    shop.expect_stalled("DataSnapshot", shop.names("DataSnapshot")[0], "PreparationFailed")
+    await shop.operator.live(hours=1)
+    assert len(shop.names("DataSnapshot")) <= 12
+    shop.world.crashing = lambda pod: False
+    await shop.operator.live(minutes=2)
+    shop.expect_ready("DataClone", "db")
+    await shop.operator.live(minutes=15)
+    assert len(shop.names("DataSnapshot")) == 1
+
+
+async def test_an_evicted_preparation_is_made_again(shop):
+    shop.snapshot("mine")
+    await shop.operator.until(lambda: "mine-prepare" in shop.names("Pod"))
+    shop.world.evict(shop.get("Pod", "mine-prepare"))
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
+
+
+@pytest.mark.parametrize("namespace", ["data", "app"])
+async def test_a_snapshot_that_is_deleted_while_a_clone_is_made_from_it_costs_the_clone_only_time(shop, namespace):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(namespace=namespace)
+    await shop.settle()
+    assert shop.reason("DataClone", "db", namespace) == "Copying"
+    shop.delete("DataSnapshot", "mine")
+    await shop.settle()
+    shop.world.full = False
+    await shop.operator.live(minutes=3)
+    shop.expect_ready("DataClone", "db", namespace)
+    assert len(shop.world.snapshots) == 1
+
+
+async def test_a_named_snapshot_that_is_deleted_while_a_clone_is_made_from_it_is_said(shop):
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(source={"snapshot": "mine"})
+    await shop.settle()
+    shop.delete("DataSnapshot", "mine")
+    await shop.settle()
+    shop.world.full = False
+    await shop.settle()
+    assert "mine" in shop.expect_stalled("DataClone", "db", "SnapshotNotFound")
+    assert shop.world.snapshots == {}
+
+
+async def test_a_full_pool_is_waited_for(shop):
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone()
+    await shop.settle()
+    assert "db-1" in shop.condition("DataClone", "db")["message"]
+    shop.world.full = False
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+
+
+async def test_a_snapshot_deleted_after_its_clones_were_made_does_them_no_harm(shop):
+    shop.clone()
+    await shop.settle()
+    shop.delete("DataSnapshot", shop.names("DataSnapshot")[0])
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert shop.world.snapshots == {}
+
+
+async def test_a_snapshot_whose_bytes_are_gone_is_not_made_anew_from_other_data(shop):
+    shop.snapshot("mine")
+    await shop.settle()
+    before = shop.status("DataSnapshot", "mine")["identity"]
+    shop.commit("alice")
+    shop.delete("VolumeSnapshot", "mine")
+    await shop.settle()
+    shop.expect_stalled("DataSnapshot", "mine", "SnapshotLost")
+    assert shop.status("DataSnapshot", "mine")["identity"] == before
+    assert shop.world.snapshots == {}
+
+
+async def test_a_volume_snapshot_of_somebody_else_is_never_handed_out(shop):
+    forged = {"storeUID": "x", "engine": "fake", "version": "1.0", "capturedAt": "2026-01-01T00:00:00Z"}
+    shop.kube.add(
+        {
+            "apiVersion": "snapshot.storage.k8s.io/v1",
+            "kind": "VolumeSnapshot",
+            "metadata": {"name": "mine", "namespace": "data", "annotations": {"coppice.dev/content": str(forged)}},
+            "spec": {"source": {"persistentVolumeClaimName": "shop-data"}, "volumeSnapshotClassName": "snap"},
+        }
+    )
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.expect_stalled("DataSnapshot", "mine", "NameConflict")
+
+
+async def test_an_empty_volume_never_becomes_a_clone(shop):
+    shop.clone(source={"branch": "main", "maxAge": "1h"})
+    await shop.operator.until(lambda: "db-1" in shop.names("PersistentVolumeClaim"))
+    for handle in shop.world.snapshots:
+        shop.world.snapshots[handle] = type(shop.data_of())()
+    await shop.settle()
+    assert not shop.is_ready("DataClone", "db")
+    assert "exit code 1" in shop.condition("DataClone", "db")["message"]
+    assert "db-binding" not in shop.names("Secret")
+
+
+async def test_a_copy_with_other_data_than_was_asked_for_is_never_handed_out(shop):
+    shop.clone()
+    await shop.operator.until(lambda: "db-1" in shop.names("PersistentVolumeClaim"))
+    for volume in shop.world.snapshots.values():
+        volume.write("main", "torn")
+    await shop.settle()
+    assert "hash" in shop.expect_stalled("DataClone", "db", "WrongIdentity")
+    assert "db-binding" not in shop.names("Secret")
+
+
+async def test_the_source_of_passwords_and_remotes_never_reaches_a_clone(shop):
+    shop.data_of().remotes.add("https://prod.example.com")
+    shop.data_of().users["reporting"] = "production-password"
+    shop.clone()
+    await shop.settle()
+    server = shop.world.login("data", "db-binding")
+    assert server.volume.remotes == set()
+    assert set(server.volume.users) == {"root", "app"}
+    assert not set(server.volume.users.values()) & set(shop.data_of().users.values())
+
+
+async def test_a_clone_is_as_large_as_its_store_even_where_the_driver_rounds_up(story):
+    story.store(storage={"size": "1500Mi"})
+    story.clone()
+    await story.settle()
+    assert story.get("PersistentVolumeClaim", "db-1")["spec"]["resources"]["requests"]["storage"] == "2Gi"
+
+
+async def test_a_store_that_was_made_anew_under_the_same_name_is_cloned_from_its_own_snapshots_only(shop):
+    shop.commit("alice")
+    shop.clone("first")
+    await shop.settle()
+    old = shop.get("DataStore", "shop")["metadata"]["uid"]
+    shop.delete("DataStore", "shop")
+    await shop.settle()
+    shop.store()
+    shop.clone("second")
+    await shop.settle()
+    shop.expect_ready("DataClone", "second")
+    snapshot = shop.status("DataClone", "second")["snapshot"]["name"]
+    assert shop.status("DataSnapshot", snapshot)["storeUID"] != old
