@@ -12,6 +12,7 @@ from tests.fakes.world import World
 
 from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
 from coppice.core.conditions import timestamp
+from coppice.reconcile.copies import copy_name
 
 
 class Story:
@@ -99,6 +100,10 @@ class Story:
 
     def delete(self, kind: str, name: str, namespace: str = "data") -> None:
         self.kube.remove(kind, namespace, name)
+
+    def copy(self, number: int = 1, clone: str = "db", namespace: str = "data") -> str:
+        """Return the name of a clone's n-th claim and Pod."""
+        return copy_name(clone, self.get("DataClone", clone, namespace)["metadata"]["uid"], number)
 
     # -- what one sees --
 

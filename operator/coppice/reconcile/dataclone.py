@@ -52,6 +52,7 @@ from coppice.reconcile.observed import (
     format_time,
     is_deleting,
     is_true,
+    label,
     parse_time,
     pod_state,
     volume_snapshot_state,
@@ -71,9 +72,13 @@ HOLDING_LIMIT = 3
 GRACE_SECONDS = 5
 
 
-def engine_secret_name(clone: str) -> str:
-    """Return the name of the Secret that opens a clone's server to the operator."""
-    return child(clone, "engine")
+def engine_secret_name(clone: str, uid: str) -> str:
+    """Return the name of the Secret that opens a clone's server to the operator.
+
+    The clone's UID is in it: kubelet caches an immutable Secret by name for as long as any Pod on the node uses it, so under one name the first Pod of a
+    clone made anew could be given the credentials of the old one.
+    """
+    return child(clone, f"{digest(uid, length=5)}-engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class CloneObservation:
     live: Version | EngineError | None = None
     choice: Choice | None = None
     handle: Handle | None = None
+    origin_gone: bool = False
     others: int | None = None
     copies: tuple[Copy, ...] = ()
     pods: tuple[Manifest, ...] = ()
@@ -126,11 +132,12 @@ class DataCloneReconciler:
         if manifest is None:
             return None
         clone = DataClone.parse(manifest)
-        if isinstance(clone, InvalidResource):
-            return CloneObservation(manifest, now, clone)
-        seen = await self._observe_children(reader, CloneObservation(manifest, now, clone), clone)
+        seen = CloneObservation(manifest, now, clone)
         if is_deleting(manifest):
+            return await _observe_aliases(reader, seen)
+        if isinstance(clone, InvalidResource):
             return seen
+        seen = await self._observe_children(reader, seen, clone)
         source = await read_source(
             reader, self.environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE
         )
@@ -150,7 +157,7 @@ class DataCloneReconciler:
             get_each(
                 reader,
                 namespace,
-                ("Secret", engine_secret_name(name)),
+                ("Secret", engine_secret_name(name, uid)),
                 ("Secret", secret_name(clone)),
                 ("Service", service_name(clone)),
                 ("NetworkPolicy", name),
@@ -168,12 +175,7 @@ class DataCloneReconciler:
             service=service,
             policy=policy,
         )
-        if not is_foreign(clone):
-            return seen
-        snapshots, contents = await gather(
-            reader.list("VolumeSnapshot", namespace, mine), reader.list("VolumeSnapshotContent", None, mine)
-        )
-        return replace(seen, alias_snapshots=tuple(snapshots), alias_contents=tuple(contents))
+        return await _observe_aliases(reader, seen) if is_foreign(clone) else seen
 
     async def _observe_server(self, seen: CloneObservation, clone: DataClone) -> CloneObservation:
         copy = seen.copies[-1] if seen.copies else None
@@ -211,7 +213,9 @@ class DataCloneReconciler:
         storage_class = claim_state(store_claim).storage_class if store_claim is not None else None
         if storage_class is not None:
             seen = replace(seen, storage_class=await reader.get("StorageClass", storage_class))
-        if target.copy is None:
+        if target.copy is not None:
+            seen = replace(seen, origin_gone=_is_origin_gone(target.copy, own))
+        else:
             holding = await _holding(source, clone, own, live)
             seen = replace(seen, choice=choose(_wanted(seen, clone, source, holding), own))
         if is_foreign(clone):
@@ -233,11 +237,11 @@ class DataCloneReconciler:
         """Return what to do for the clone now."""
         clone = observation.clone
         draft = Draft(observation.manifest, observation.now)
+        if is_deleting(observation.manifest):
+            return _plan_deletion(observation)
         if isinstance(clone, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", clone.message))
             return draft.finish(TYPES, {})
-        if is_deleting(observation.manifest):
-            return _plan_deletion(observation)
         return _ClonePlan(self.environment, observation, clone).plan(draft)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
@@ -321,6 +325,15 @@ def _due(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
 # -- reads --
 
 
+async def _observe_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
+    metadata = seen.manifest["metadata"]
+    mine = {labels.OWNER_UID: str(metadata["uid"])}
+    snapshots, contents = await gather(
+        reader.list("VolumeSnapshot", metadata["namespace"], mine), reader.list("VolumeSnapshotContent", None, mine)
+    )
+    return replace(seen, alias_snapshots=tuple(snapshots), alias_contents=tuple(contents))
+
+
 async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineError:
     try:
         return await engine.activity(endpoint)
@@ -358,6 +371,14 @@ async def _holding(
         except EngineError:
             break
     return frozenset(holding)
+
+
+def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
+    """Return whether a copy that has no volume yet cannot get one: its snapshot went, and its claim would wait for ever."""
+    return not any(
+        entry["metadata"]["uid"] == copy.origin.snapshot_uid and not is_deleting(entry) and is_true(entry, "Ready")
+        for entry in snapshots
+    )
 
 
 def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
@@ -463,6 +484,7 @@ class _ClonePlan:
             draft.facts.append(fact)
             if not fact.holds:
                 break
+        self._drop_strays(draft)
         served = bool(draft.facts) and draft.facts[-1].type == ENGINE and draft.facts[-1].holds
         if served:
             self._drop_replaced(draft)
@@ -489,6 +511,10 @@ class _ClonePlan:
     @property
     def _serving(self) -> Copy | None:
         return serving_copy(self.observation.copies, self.observation.binding)
+
+    @property
+    def _engine_secret(self) -> str:
+        return engine_secret_name(self._name, self.clone.metadata.uid)
 
     def _copy_name(self, number: int) -> str:
         return copy_name(self._name, self.clone.metadata.uid, number)
@@ -618,18 +644,26 @@ class _ClonePlan:
 
     def _volume_is_bound(self, draft: Draft) -> Fact:
         target = self._target
-        if target.copy is not None and is_bound(target.copy):
-            for alias in (*self.observation.alias_snapshots, *self.observation.alias_contents):
-                draft.drop(alias)
-            return holds(VOLUME, "Bound", f"claim {self._copy_name(target.number)}")
-        if target.copy is not None and is_deleting(target.copy.claim):
+        copy, name = target.copy, self._copy_name(target.number)
+        if copy is not None and is_deleting(copy.claim) and copy.pod is None:
+            return waits(VOLUME, "BeingDeleted", f"claim {name} is being deleted", retry_after=2)
+        if copy is not None and is_bound(copy):
+            self._drop_aliases(draft)
+            return holds(VOLUME, "Bound", f"claim {name}")
+        if copy is not None and self.observation.origin_gone:
+            draft.drop(copy.pod)
+            draft.drop(copy.claim)
+            self._drop_aliases(draft)
             return waits(
-                VOLUME, "BeingDeleted", f"claim {self._copy_name(target.number)} is being deleted", retry_after=2
+                VOLUME,
+                "SnapshotGone",
+                f"DataSnapshot {copy.origin.snapshot} went before claim {name} had its volume: another is chosen",
+                retry_after=2,
             )
         problem = self._alias(draft, target.number)
         if problem is not None:
             return problem
-        if target.copy is None:
+        if copy is None:
             draft.create.append(self._new_claim(draft, target))
             return waits(VOLUME, "Copying", f"the volume of copy {target.number} is being made")
         if self._waits_for_consumer():
@@ -656,8 +690,11 @@ class _ClonePlan:
             )
         name, content = self._copy_name(number), content_name(self.clone.metadata.uid, number)
         owner = draft.owner
-        made = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_contents}
-        bound = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_snapshots}
+        made = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_contents}.get(content)
+        bound = {str(entry["metadata"]["name"]): entry for entry in self.observation.alias_snapshots}.get(name)
+        if made is not None and made["spec"]["source"]["snapshotHandle"] != handle.handle:
+            self._drop_aliases(draft)
+            return waits(VOLUME, "BeingDeleted", "another snapshot was chosen meanwhile", retry_after=2)
         problem = draft.make_once(
             build_alias_content(
                 content,
@@ -667,14 +704,19 @@ class _ClonePlan:
                 snapshot_class=handle.snapshot_class,
                 alias=name,
             ),
-            made.get(content),
+            made,
             VOLUME,
+        ) or draft.make_once(
+            build_alias_snapshot(name, owner, content=content, snapshot_class=handle.snapshot_class), bound, VOLUME
         )
-        return problem or draft.make_once(
-            build_alias_snapshot(name, owner, content=content, snapshot_class=handle.snapshot_class),
-            bound.get(name),
-            VOLUME,
-        )
+        if problem is None and (bound is None or not volume_snapshot_state(bound).ready):
+            # csi-provisioner backs off, for seconds, from a claim whose snapshot is not ready yet.
+            return waits(VOLUME, "SnapshotNotReady", f"waits for VolumeSnapshot {name}")
+        return problem
+
+    def _drop_aliases(self, draft: Draft) -> None:
+        for alias in (*self.observation.alias_snapshots, *self.observation.alias_contents):
+            draft.drop(alias)
 
     def _new_claim(self, draft: Draft, target: Target) -> Manifest:
         choice, store_claim = self.observation.choice, self.observation.store_claim
@@ -730,11 +772,9 @@ class _ClonePlan:
         if copy.pod is None:
             return waits(ENGINE, "Starting", f"Pod {name} is being started")
         state = pod_state(copy.pod)
-        if (
-            annotation(copy.pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
-            or state.failed
-            or state.succeeded
-        ):
+        outdated = annotation(copy.pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
+        if (outdated and self._store is not None) or state.failed or state.succeeded:
+            # Without the store nobody knows its profiles: a server that runs is left as it is.
             draft.drop(copy.pod)
             return waits(ENGINE, "Restarting", "the server is restarted with what is asked for now", retry_after=2)
         if state.trouble is not None:
@@ -749,7 +789,7 @@ class _ClonePlan:
         if engine is None:
             return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
         observation = self.observation
-        secret = build_engine_secret(engine_secret_name(self._name), draft.owner, observation.fresh_credentials)
+        secret = build_engine_secret(self._engine_secret, draft.owner, observation.fresh_credentials)
         policy = build_policy(
             self._name, draft.owner, port=engine.port, operator_namespace=self.environment.operator_namespace
         )
@@ -781,7 +821,8 @@ class _ClonePlan:
             return resources
         policy: CommitPolicy = self.clone.spec.commit_policy.value
         selector = self._store.spec.clones.node_selector if self._store is not None else {}
-        inputs = digest(image, policy, resources.memory, resources.cpu)
+        # The claim's UID: what the Pod expects on its volume is part of its script.
+        inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]))
         workload = engine.clone_server(
             CloneServer(version=copy.origin.version, commit_policy=policy, marker=copy.origin.snapshot_uid)
         )
@@ -794,7 +835,7 @@ class _ClonePlan:
                 user_id=engine.user_id,
                 workload=workload,
                 claim=self._copy_name(copy.number),
-                secret=engine_secret_name(self._name),
+                secret=self._engine_secret,
                 resources=resources,
                 node_selector=selector,
                 labels={labels.COPY: str(copy.number)},
@@ -836,7 +877,7 @@ class _ClonePlan:
         answer = self.observation.answer
         if answer is None or answer.content is None:
             return self._server_problem(None if answer is None else answer.error)
-        if self._serving is not copy:
+        if self._serving is not copy and not _is_proven(copy):
             wrong = _wrong_identity(answer.content, copy.origin.version)
             if wrong is not None:
                 return stalls(
@@ -852,7 +893,7 @@ class _ClonePlan:
             return stalls(
                 ENGINE,
                 "CredentialsRefused",
-                f"the server refuses the credentials in Secret {engine_secret_name(self._name)}: restore that Secret, or ask for a reset",
+                f"the server refuses the credentials in Secret {self._engine_secret}: restore that Secret, or ask for a reset",
                 retry_after=30,
             )
         if error is None or isinstance(error, UnreachableError):
@@ -868,15 +909,24 @@ class _ClonePlan:
         secret = build_binding_secret(secret_name(self.clone), draft.owner, values, {labels.COPY: str(copy.number)})
         if self._serving is not copy and copy.pod is not None:
             server = ServerRef(
-                str(pod_state(copy.pod).ip), engine.port, self.clone.metadata.namespace, engine_secret_name(self._name)
+                str(pod_state(copy.pod).ip), engine.port, self.clone.metadata.namespace, self._engine_secret
             )
             draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, copy.origin.version.database))
         problem = self._keep_service(draft, copy, engine) or draft.keep(secret, self.observation.binding, ENGINE)
+        if problem is None and not _is_proven(copy):
+            draft.apply.append(_annotated(copy.claim, {labels.PROVEN: "true"}))
         return problem or holds(
             ENGINE,
             "Answering",
             f"answers at {host}:{engine.port} with {copy.origin.version.branch} at {copy.origin.version.head}",
         )
+
+    def _drop_strays(self, draft: Draft) -> None:
+        """Remove Pods whose claim is gone: whatever comes next, it is not on that volume."""
+        known = {str(copy.number) for copy in self.observation.copies}
+        for pod in self.observation.pods:
+            if label(pod, labels.COPY) not in known:
+                draft.drop(pod)
 
     def _drop_replaced(self, draft: Draft) -> None:
         """Remove what an earlier copy had, its claim after the undo window."""
@@ -946,6 +996,21 @@ class _ClonePlan:
             if previous is not None and previous[1]
             else None,
         }
+
+
+def _is_proven(copy: Copy) -> bool:
+    """Return whether a copy once held what was asked for: apps change it from then on, so it is asked only once."""
+    return annotation(copy.claim, labels.PROVEN) is not None
+
+
+def _annotated(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Return the apply that adds annotations to an object of ours, and claims nothing else of it."""
+    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": observed["apiVersion"],
+        "kind": observed["kind"],
+        "metadata": {**metadata, "annotations": dict(annotations)},
+    }
 
 
 def _wrong_identity(content: Content, version: Version) -> str | None:

@@ -224,7 +224,7 @@ async def test_a_full_pool_is_waited_for(shop):
     shop.world.full = True
     shop.clone()
     await shop.settle()
-    assert "db-1" in shop.condition("DataClone", "db")["message"]
+    assert shop.copy() in shop.condition("DataClone", "db")["message"]
     shop.world.full = False
     await shop.settle()
     shop.expect_ready("DataClone", "db")
@@ -268,7 +268,7 @@ async def test_a_volume_snapshot_of_somebody_else_is_never_handed_out(shop):
 
 async def test_an_empty_volume_never_becomes_a_clone(shop):
     shop.clone(source={"branch": "main", "maxAge": "1h"})
-    await shop.operator.until(lambda: "db-1" in shop.names("PersistentVolumeClaim"))
+    await shop.operator.until(lambda: shop.copy() in shop.names("PersistentVolumeClaim"))
     for handle in shop.world.snapshots:
         shop.world.snapshots[handle] = type(shop.data_of())()
     await shop.settle()
@@ -279,7 +279,7 @@ async def test_an_empty_volume_never_becomes_a_clone(shop):
 
 async def test_a_copy_with_other_data_than_was_asked_for_is_never_handed_out(shop):
     shop.clone()
-    await shop.operator.until(lambda: "db-1" in shop.names("PersistentVolumeClaim"))
+    await shop.operator.until(lambda: shop.copy() in shop.names("PersistentVolumeClaim"))
     for volume in shop.world.snapshots.values():
         volume.write("main", "torn")
     await shop.settle()
@@ -302,7 +302,7 @@ async def test_a_clone_is_as_large_as_its_store_even_where_the_driver_rounds_up(
     story.store(storage={"size": "1500Mi"})
     story.clone()
     await story.settle()
-    assert story.get("PersistentVolumeClaim", "db-1")["spec"]["resources"]["requests"]["storage"] == "2Gi"
+    assert story.get("PersistentVolumeClaim", story.copy())["spec"]["resources"]["requests"]["storage"] == "2Gi"
 
 
 async def test_a_store_that_was_made_anew_under_the_same_name_is_cloned_from_its_own_snapshots_only(shop):
