@@ -22,9 +22,11 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -57,12 +59,20 @@ _HASH: Final = re.compile(r"[0-9a-v]{7,32}")
 _HASH_LENGTH: Final = 32
 _BRANCH_PREFIX: Final = "refs/heads/"
 
-_CLI_CONFIG: Final = json.dumps(
+_CLI_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
     {
         "metrics.disabled": "true",
         "versioncheck.disabled": "true",
         "user.name": "coppice",
         "user.email": "coppice@localhost",
+    }
+)
+_CLONE_CLI_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **_CLI_CONFIG,
+        # A clone keeps the snapshot's column statistics. Collecting them takes 1 % of a core and writes for ever, also
+        # in a clone that nobody uses. Only this file can pause it: Dolt overrules its configuration at the start.
+        "sqlserver.global.dolt_stats_paused": "1",
     }
 )
 
@@ -105,7 +115,9 @@ class DoltEngine:
             "COPPICE_REPO_STATE": _repo_state(version.branch),
         }
         config = _server_config(inputs.commit_policy, clone=True)
-        return self._server(_script("common", "serve", "clone"), environment, config)
+        workload = self._server(_script("common", "serve", "clone"), environment, config)
+        settings = json.dumps(dict(_CLONE_CLI_CONFIG))
+        return replace(workload, environment={**workload.environment, "COPPICE_CLI_CONFIG": settings})
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that strips a raw copy of users, remotes, backups and settings, and opens every database."""
@@ -251,7 +263,7 @@ class DoltEngine:
         )
 
     def _environment(self, **more: str) -> Mapping[str, str]:
-        return {**PATHS, "COPPICE_PORT": str(self.port), "COPPICE_CLI_CONFIG": _CLI_CONFIG, **more}
+        return {**PATHS, "COPPICE_PORT": str(self.port), "COPPICE_CLI_CONFIG": json.dumps(dict(_CLI_CONFIG)), **more}
 
 
 @cache
