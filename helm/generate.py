@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from coppice.kube.rbac import Rule, cluster_rules, namespace_rules, rules_of
 from coppice.kube.resources import RESOURCES, Resource
 
 CHART = Path(__file__).resolve().parent / "coppice"
@@ -25,13 +25,6 @@ GROUP = "coppice.dev"
 READ = ("get", "list", "watch")
 WRITE = ("create", "delete", "deletecollection", "patch", "update")
 
-BESIDE_THE_TABLE = (
-    Resource("", "v1", "pods/log", ("get",)),
-    # kopf notices a kind whose CRD comes later by watching these
-    Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", READ, namespaced=False),
-)
-"""What the operator needs besides the verbs on the kinds themselves."""
-
 PEOPLE = {
     "view": (READ, ("datastores", "datagrants", "datasnapshots", "databranches", "dataclones")),
     "edit": (WRITE, ("dataclones",)),
@@ -40,32 +33,6 @@ PEOPLE = {
     "binding": (READ, ("dataclones",)),
 }
 """What people (and service binding controllers) may be given; nobody but the operator writes a status."""
-
-Rule = dict[str, list[str]]
-
-
-def rules_of(resources: Iterable[Resource]) -> list[Rule]:
-    """Return the RBAC rules for these resources: sorted, without wildcards, plurals with equal verbs in one rule."""
-    plurals: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
-    for resource in resources:
-        plurals[resource.group, tuple(sorted(resource.verbs))].add(resource.plural)
-    return [
-        {"apiGroups": [group], "resources": sorted(names), "verbs": list(verbs)}
-        for (group, verbs), names in sorted(plurals.items(), key=lambda item: (item[0][0], sorted(item[1])))
-    ]
-
-
-def operator_rules(resources: Mapping[str, Resource]) -> tuple[list[Rule], list[Rule]]:
-    """Return the operator's rules for the whole cluster, and those for its own namespace."""
-    leases = [resource for resource in resources.values() if resource.plural == "leases"]
-    own = [resource for resource in resources.values() if resource.group == GROUP]
-    beside = [
-        *BESIDE_THE_TABLE,
-        *(Resource(GROUP, kind.version, f"{kind.plural}/status", ("patch",)) for kind in own),
-        # for blockOwnerDeletion where the cluster enforces it (OwnerReferencesPermissionEnforcement)
-        *(Resource(GROUP, kind.version, f"{kind.plural}/finalizers", ("update",)) for kind in own),
-    ]
-    return rules_of([*(kind for kind in resources.values() if kind not in leases), *beside]), rules_of(leases)
 
 
 def people_rules(resources: Mapping[str, Resource]) -> dict[str, list[Rule]]:
@@ -79,8 +46,8 @@ def people_rules(resources: Mapping[str, Resource]) -> dict[str, list[Rule]]:
 
 def generated(crds: Path = CRDS) -> dict[str, str]:
     """Return the content of every generated file by its path in the chart."""
-    cluster, namespace = operator_rules(RESOURCES)
-    rules = {"operator-cluster": cluster, "operator-namespace": namespace, **people_rules(RESOURCES)}
+    own = {"operator-cluster": cluster_rules(), "operator-namespace": namespace_rules()}
+    rules = {**own, **people_rules(RESOURCES)}
     files = {f"files/rbac/{name}.yaml": _dump(content) for name, content in rules.items()}
     return files | {f"files/crds/{path.name}": path.read_text() for path in sorted(crds.glob("*.yaml"))}
 

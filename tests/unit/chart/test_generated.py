@@ -9,6 +9,7 @@ import yaml
 from helm import generate
 from helm.generate import Rule
 
+from coppice.kube.rbac import cluster_rules, namespace_rules
 from coppice.kube.resources import RESOURCES, Resource
 
 CHART = generate.CHART
@@ -49,7 +50,7 @@ def test_a_changed_a_missing_and_a_foreign_file_are_stale(tmp_path: Path):
 
 
 def test_the_operator_may_do_what_the_table_says_and_nothing_else():
-    cluster, namespace = generate.operator_rules(RESOURCES)
+    cluster, namespace = cluster_rules(), namespace_rules()
     table = {(kind.group, kind.plural, verb) for kind in RESOURCES.values() for verb in kind.verbs}
     extra = (allowed(cluster) | allowed(namespace)) - table
     assert table <= allowed(cluster) | allowed(namespace)
@@ -64,7 +65,7 @@ def test_the_operator_may_do_what_the_table_says_and_nothing_else():
 
 
 def test_leases_are_of_the_operators_own_namespace_only():
-    cluster, namespace = generate.operator_rules(RESOURCES)
+    cluster, namespace = cluster_rules(), namespace_rules()
     assert not any("leases" in rule["resources"] for rule in cluster)
     assert {plural for _, plural, _ in allowed(namespace)} == {"leases"}
 

@@ -1,0 +1,81 @@
+"""Every metric is documented, and clones are counted and timed as the documentation says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from coppice.core.key import Key
+from coppice.runtime.metrics import CloneMetrics, Metrics
+
+DOCUMENT = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
+KEY = Key("DataClone", "app", "db")
+
+
+def status(**conditions):
+    return {"conditions": [{"type": kind, "status": value, "reason": "R"} for kind, value in conditions.items()]}
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def clock():
+    return [0.0]
+
+
+@pytest.fixture
+def clones(metrics, clock):
+    return CloneMetrics(metrics, monotonic=lambda: clock[0])
+
+
+def test_the_documentation_names_every_metric_with_its_labels_and_no_other(metrics):
+    documented = {
+        name: set(re.findall(r"`(\w+)`", labels))
+        for name, labels in re.findall(r"^\| `(coppice_\w+)` \| \w+:?([^|]*)\|", DOCUMENT, re.MULTILINE)
+    }
+    assert documented == _real(metrics)
+
+
+def _real(metrics):
+    found = {}
+    for collector in metrics.registry._collector_to_names:
+        name = getattr(collector, "_name", "")
+        if name.startswith("coppice_"):
+            found[f"{name}_total" if collector._type == "counter" else name] = set(collector._labelnames)
+    return found
+
+
+def manifest(uid="1", **fields):
+    return {"metadata": {"uid": uid}, **fields}
+
+
+def test_each_step_is_timed_from_the_one_before_and_the_total_from_the_start(metrics, clones, clock):
+    clones.seen(KEY, manifest())
+    clock[0] = 2.0
+    clones.changed(KEY, {}, status(Claimed="True", Ready="False"))
+    clock[0] = 5.0
+    clones.changed(KEY, status(Claimed="True", Ready="False"), status(Claimed="True", Started="True", Ready="True"))
+    value = metrics.registry.get_sample_value
+    assert value("coppice_clone_step_seconds_sum", {"step": "Claimed"}) == 2
+    assert value("coppice_clone_step_seconds_sum", {"step": "Started"}) == 3
+    assert value("coppice_clone_step_seconds_sum", {"step": "total"}) == 5
+
+
+def test_a_successor_of_the_same_name_starts_anew(metrics, clones, clock):
+    clones.seen(KEY, manifest("1"))
+    clock[0] = 100.0
+    clones.seen(KEY, manifest("2"))
+    clock[0] = 101.0
+    clones.changed(KEY, {}, status(Ready="True"))
+    assert metrics.registry.get_sample_value("coppice_clone_step_seconds_sum", {"step": "total"}) == 1
+
+
+def test_what_is_ready_or_gone_takes_no_memory_for_its_steps(clones):
+    clones.seen(KEY, manifest())
+    clones.changed(KEY, {}, status(Ready="True"))
+    clones.seen(Key("DataClone", "app", "other"), manifest())
+    clones.gone(Key("DataClone", "app", "other"))
+    assert clones._marks == {}
