@@ -227,16 +227,14 @@ class HttpApi:
         return response
 
     def _on_change(self, change: str, manifest: Any) -> None:
-        older = [
-            (kind, seen) for _, kind, seen in self._history if seen["metadata"]["uid"] == manifest["metadata"]["uid"]
-        ]
+        events = [(change, manifest)]
+        if self.shuffle:
+            uid = manifest["metadata"]["uid"]
+            older = [(kind, seen) for _, kind, seen in self._history if seen["metadata"]["uid"] == uid]
+            events = [*reversed(older), *events]
         self._history.append((self._latest(), change, manifest))
         if self.deaf:
             return
-        events = [(change, manifest)]
-        if self.shuffle:
-            # What is gone has no older events: the API server never streams a change after a deletion.
-            events = [*reversed(older), *events]
         for stream in self._streams:
             for kind, seen in events * self.repeat:
                 if stream.selects(seen):

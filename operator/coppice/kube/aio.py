@@ -51,6 +51,9 @@ class AioKubeClient:
 
     def __init__(self, configuration: Configuration, *, request_seconds: float = REQUEST_SECONDS) -> None:
         configuration.retries = None  # the work queue repeats, with its own backoff
+        # Like kopf's own requests, ours ignore HTTPS_PROXY and ~/.netrc (a kubeconfig's proxy-url counts): with them,
+        # aiohttp asks a thread twice per request.
+        configuration.client_session_kwargs = {"trust_env": False}
         self._api = ApiClient(configuration)
         self._api.user_agent = "coppice"
         self._timeout = aiohttp.ClientTimeout(total=request_seconds)

@@ -71,6 +71,13 @@ async def test_nothing_is_repeated_behind_our_back(api, client):
     assert len(api.requests) == 1
 
 
+async def test_a_proxy_of_the_environment_is_not_for_the_api_server(api, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    client = AioKubeClient(Configuration(host=api.url))
+    assert await client.get("Secret", "db", "app") is None
+    await client.aclose()
+
+
 async def test_a_list_whose_page_token_expired_is_started_over(api, client, monkeypatch):
     pages = [
         {"metadata": {"continue": "one"}, "items": [{"metadata": {"name": "stale"}}]},
