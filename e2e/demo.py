@@ -36,13 +36,13 @@ def main() -> None:
     shop, preview = story.Shop(cluster, story.OWNERS), story.Shop(cluster, story.PREVIEW)
     _say(f"    preview shows: {preview.track(TRACK)}")
     with _step("somebody changes a price through the preview"):
-        preview.reprice(TRACK, "7.77")
+        preview.reprice(TRACK, 7.77)
     _say(f"    preview: {preview.track(TRACK)['UnitPrice']}   store: {shop.track(TRACK)['UnitPrice']}")
     if preview.track(TRACK)["UnitPrice"] == shop.track(TRACK)["UnitPrice"]:
         sys.exit("the change reached the store: this must never happen")
     with _step("the clone is deleted, and leaves nothing behind"):
         story.delete_clone(cluster)
-        eventually(lambda: not story.leftovers(cluster), f"nothing is left of the clone, but there is {story.leftovers(cluster)}")
+        eventually(lambda: not story.leftovers(cluster), "nothing is left of the clone")
     _say(_HOW_TO_LOOK_FURTHER)
 
 
@@ -65,11 +65,9 @@ def _say(line: str) -> None:
 
 _HOW_TO_LOOK_FURTHER = """
 The cluster is still there. To look further:
-    eval "$(python3 -m e2e.harness env)"
-    kubectl get dstore,dbranch,dsnap,dgrant,dclone -A
-    kubectl describe dsnap -n data
-    kubectl apply -f examples/quickstart/preview        # the clone again; its snapshot is still there, so it is faster now
-    kubectl port-forward -n shop-pr-42 service/app 8080:80
+    eval "$(python3 -m e2e.harness env)" kubectl get dstore,dbranch,dsnap,dgrant,dclone -A kubectl describe dsnap -n
+    data kubectl apply -f examples/quickstart/preview        # the clone again; its snapshot is still there, so it is
+    faster now kubectl port-forward -n shop-pr-42 service/app 8080:80
 To remove it: make cluster-down"""
 
 

@@ -34,10 +34,11 @@ class Shop:
 
     def track(self, number: int) -> dict[str, Any]:
         """Return one track as the shop shows it."""
-        found: dict[str, Any] = json.loads(self.cluster.run_kubectl("get", "--raw", f"{self._proxy}/api/tracks/{number}"))
+        raw = f"{self._proxy}/api/tracks/{number}"
+        found: dict[str, Any] = json.loads(self.cluster.run_kubectl("get", "--raw", raw))
         return found
 
-    def reprice(self, number: int, price: str) -> dict[str, Any]:
+    def reprice(self, number: int, price: float) -> dict[str, Any]:
         """Change a track's price through the shop."""
         with tempfile.NamedTemporaryFile("w", suffix=".json") as body:
             json.dump({"UnitPrice": price}, body)

@@ -14,7 +14,9 @@ PAUSE_SECONDS = 0.2
 
 
 def eventually(check: Callable[[], ValueT], what: str, *, patience: float = PATIENCE_SECONDS) -> ValueT:
-    """Return the first true value of ``check``; raises AssertionError with ``what`` when it stays false for ``patience`` seconds."""
+    """Return the first true value of ``check``; raises AssertionError with ``what`` when it stays false for
+    ``patience`` seconds.
+    """
     deadline = time.monotonic() + patience
     while True:
         value = check()

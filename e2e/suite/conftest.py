@@ -1,15 +1,19 @@
-"""The suite runs against the cluster the harness knows, or the one COPPICE_E2E_KUBECONFIG names; each story has namespaces of its own."""
+"""The suite runs against the cluster the harness knows, or the one COPPICE_E2E_KUBECONFIG names; each story has
+namespaces of its own.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+
 from e2e.harness.cluster import current
 from e2e.suite.kube import Kube
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+    from typing import Any
 
     from e2e.harness.cluster import Cluster
 
@@ -35,7 +39,7 @@ def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """When a story fails, show what a user in trouble would look at."""
     outcome = yield
     report = outcome.get_result()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
 from e2e.harness.shell import CommandError
 from e2e.waiting import eventually
 
@@ -59,7 +61,7 @@ class Kube:
 
     def reason(self, kind: str, name: str, namespace: str, condition: str = "Ready") -> str:
         """Return the reason of a condition, or an empty string."""
-        return self.condition(kind, name, namespace, condition).get("reason", "")
+        return str(self.condition(kind, name, namespace, condition).get("reason", ""))
 
     def condition(self, kind: str, name: str, namespace: str, condition: str = "Ready") -> dict[str, Any]:
         """Return a condition, or an empty mapping."""
@@ -93,20 +95,22 @@ class Kube:
 
     def binding(self, namespace: str, secret: str) -> dict[str, str]:
         """Return a Secret's values as text."""
-        from base64 import b64decode
-
         found = self.get("secret", secret, namespace)
         assert found is not None, f"there is no Secret {secret}"
         return {key: b64decode(value).decode() for key, value in found["data"].items()}
 
-    def sql(self, namespace: str, pod: str, query: str, *, user: str, password: str, database: str) -> list[dict[str, Any]]:
+    def sql(
+        self, namespace: str, pod: str, query: str, *, user: str, password: str, database: str
+    ) -> list[dict[str, Any]]:
         """Run a query on a Dolt server from inside its own Pod, over TCP, with the given login. Raises CommandError."""
         client = [
             "dolt", "--host", "127.0.0.1", "--port", "3306", "--no-tls", "--user", user, "--password", password,
             "--use-db", database, "sql", "-r", "json", "-q", query,
         ]  # fmt: skip
         # HOME is where the Pod lets anybody write; the server's own HOME must not be touched.
-        text = self.run("exec", "-n", namespace, pod, "-c", "engine", "--", "env", "HOME=/tmp", "DOLT_ROOT_PATH=/tmp", *client)
+        text = self.run(
+            "exec", "-n", namespace, pod, "-c", "engine", "--", "env", "HOME=/tmp", "DOLT_ROOT_PATH=/tmp", *client
+        )
         return json.loads(text).get("rows", []) if text.strip() else []
 
     def owned_by(self, uid: str) -> list[str]:

@@ -27,7 +27,7 @@ def test_a_preview_app_runs_on_its_own_copy_of_the_data(kube: Kube) -> None:
     shop, preview = story.Shop(cluster, story.OWNERS), story.Shop(cluster, story.PREVIEW)
     assert preview.track(TRACK) == shop.track(TRACK)
 
-    preview.reprice(TRACK, "7.77")
+    preview.reprice(TRACK, 7.77)
     assert str(preview.track(TRACK)["UnitPrice"]) == "7.77"
     assert str(shop.track(TRACK)["UnitPrice"]) == "0.99"
 

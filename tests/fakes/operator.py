@@ -275,14 +275,20 @@ class Operator:
         await self.settle()
         while (next_due := min(self.due.values(), default=end)) < end:
             world.now = max(world.now, next_due)
-            before = -1
-            while len(world.writes) != before:
-                before = len(world.writes)
-                await self.run_due()
-                world.turn()
-                world.tick(TURN)
+            await self._act()
         world.now = max(world.now, end)
         await self.settle()
+
+    async def _act(self) -> None:
+        """Let operator and world do what they can do now."""
+        for _ in range(500):
+            before = len(self.world.writes)
+            await self.run_due()
+            self.world.turn()
+            if len(self.world.writes) == before:
+                return
+            self.world.tick(TURN)
+        raise AssertionError(self._trace("the world does not settle"))
 
     async def until(self, happened: Callable[[], object]) -> None:
         """Let operator and world take turns until something has happened, and not a turn longer."""

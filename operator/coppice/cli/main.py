@@ -1,4 +1,6 @@
-"""The `coppice` command. Each subcommand's module is imported when it is called: the CSI driver needs no kopf, the operator no gRPC."""
+"""The `coppice` command. Each subcommand's module is imported when it is called: the CSI driver needs no kopf, the
+operator no gRPC.
+"""
 
 from __future__ import annotations
 

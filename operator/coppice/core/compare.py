@@ -9,7 +9,8 @@ from typing import Any
 def covers(observed: Any, desired: Any) -> bool:
     """Return whether every field of ``desired`` is in ``observed`` with an equal value.
 
-    The API server adds fields of its own to objects, so the observed may have more keys; lists are compared item by item and must be equally long.
+    The API server adds fields of its own to objects, so the observed may have more keys; lists are compared item by
+    item and must be equally long.
     """
     if isinstance(desired, Mapping):
         return isinstance(observed, Mapping) and all(

@@ -1,7 +1,7 @@
 """Every label and annotation Coppice writes or reads, in one place.
 
-Labels find things (watches select on them), annotations carry facts that must outlive status. None is copied from a user's object to a child:
-a copied tracking label makes a GitOps tool prune the child.
+Labels find things (watches select on them), annotations carry facts that must outlive status. None is copied from a
+user's object to a child: a copied tracking label makes a GitOps tool prune the child.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ RESET_TOKEN: Final = f"{PREFIX}/reset"
 REVISION_TOKEN: Final = f"{PREFIX}/revision"
 """On a clone's claim: the reset request and the revision it was made for, so that neither is acted upon twice."""
 PROVEN: Final = f"{PREFIX}/proven"
-"""On a clone's claim: the copy held what was asked for when its server first answered; since then apps may change it."""
+"""On a clone's claim: the copy held what was asked for when its server first answered; since then apps may change it.
+"""
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
 STORE_UID: Final = f"{PREFIX}/store-uid"

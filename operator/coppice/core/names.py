@@ -9,7 +9,9 @@ MAX_NAME = 63
 
 
 def digest(*parts: str, length: int = 8) -> str:
-    """Return a short, stable, DNS-safe digest of the parts; it starts with a letter only by chance, so use it as a suffix."""
+    """Return a short, stable, DNS-safe digest of the parts; it starts with a letter only by chance, so use it as a
+    suffix.
+    """
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:length]
 
 
@@ -23,7 +25,9 @@ def child(name: str, suffix: str) -> str:
 
 
 def sequence_name(prefix: str, number: int) -> str:
-    """Return the name of the n-th object of a line. Creating it is a compare-and-set: of two creators one gets AlreadyExists."""
+    """Return the name of the n-th object of a line. Creating it is a compare-and-set: of two creators one gets
+    AlreadyExists.
+    """
     return f"{prefix}-{number:05d}"
 
 

@@ -1,7 +1,8 @@
 """What a reconciliation decides, as data.
 
-A plan function looks at an observation and returns a ``Plan``; only the executor acts on it. The fields are executed in the order in which they stand
-here, each one safe to repeat, so that a crash between any two writes leaves a state from which the same plan function goes on.
+A plan function looks at an observation and returns a ``Plan``; only the executor acts on it. The fields are executed
+in the order in which they stand here, each one safe to repeat, so that a crash between any two writes leaves a state
+from which the same plan function goes on.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class Event:
 class EngineCall:
     """Something to do inside a database, as data; the engine's adapter executes it.
 
-    ``action`` and ``arguments`` are the engine's vocabulary (see ``coppice.engines.base``). ``target`` names the server; its Secret is read only when
-    the call is executed, so that no password stands in a plan: ``secret_arguments`` are further arguments, by the Secret's key that holds the value.
+    ``action`` and ``arguments`` are the engine's vocabulary (see ``coppice.engines.base``). ``target`` names the
+    server; its Secret is read only when the call is executed, so that no password stands in a plan:
+    ``secret_arguments`` are further arguments, by the Secret's key that holds the value.
     """
 
     engine: str
@@ -74,9 +76,11 @@ class ServerRef:
 class Plan:
     """Everything to write for one object, in the order of execution.
 
-    ``add_finalizer`` comes first, because nothing may be made that cannot be cleaned up; ``remove_finalizer`` last. ``calls`` come before ``create``
-    and ``apply``, so that a binding Secret is written only after the engine has taken the credentials over.
-    ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one that exists is left as it is.
+    ``add_finalizer`` comes first, because nothing may be made that cannot be cleaned up; ``remove_finalizer`` last.
+    ``calls`` come before ``create`` and ``apply``, so that a binding Secret is written only after the engine has
+    taken the credentials over.
+    ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one
+    that exists is left as it is.
     ``apply`` is server-side apply with the operator's field manager.
     ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
     """

@@ -41,7 +41,9 @@ class KubeClient(KubeReader, Protocol):
     async def apply(
         self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True, subresource: str | None = None
     ) -> Manifest:
-        """Server-side apply. With ``metadata.uid`` set, an object that was recreated meanwhile is a ConflictError, and a vanished one is not made anew."""
+        """Server-side apply. With ``metadata.uid`` set, an object that was recreated meanwhile is a ConflictError, and
+        a vanished one is not made anew.
+        """
         ...
 
     async def delete(self, ref: Ref) -> None:

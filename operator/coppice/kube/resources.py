@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Resource:
     """A kind with its place in the API and the verbs that the operator needs.
 
-    ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by label.
+    ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by
+    label.
     """
 
     group: str

@@ -61,8 +61,8 @@ def build_metadata(
 ) -> dict[str, Any]:
     """Return metadata for an object in the owner's namespace, or in another, or in none (``namespace=""``).
 
-    An ownerReference is only valid inside one namespace; elsewhere, and where ``owned`` is False because the object must outlive its owner, the labels
-    alone name the owner.
+    An ownerReference is only valid inside one namespace; elsewhere, and where ``owned`` is False because the object
+    must outlive its owner, the labels alone name the owner.
     """
     where = owner.namespace if namespace is None else namespace
     metadata: dict[str, Any] = {"name": name}

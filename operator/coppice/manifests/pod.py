@@ -1,7 +1,7 @@
 """Pods that run an engine: a store's server, a clone's server, a preparation.
 
-They meet PodSecurity ``restricted``, carry no service account token, and get the administrator's image for the engine's version: nothing of a user's
-object reaches the Pod but names, sizes and the node selector of the store.
+They meet PodSecurity ``restricted``, carry no service account token, and get the administrator's image for the
+engine's version: nothing of a user's object reaches the Pod but names, sizes and the node selector of the store.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ ENGINE_CONTAINER = "engine"
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Memory and CPU of a server, as Kubernetes quantities; memory is both request and limit, CPU is a request only, so that idle clones can burst."""
+    """Memory and CPU of a server, as Kubernetes quantities; memory is both request and limit, CPU is a request only,
+    so that idle clones can burst.
+    """
 
     memory: str
     cpu: str
@@ -28,7 +30,9 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class ServerPod:
-    """Everything a server's Pod is made from. ``load_volume`` is the source of the initial load as a Kubernetes volume (configMap or claim)."""
+    """Everything a server's Pod is made from. ``load_volume`` is the source of the initial load as a Kubernetes
+    volume (configMap or claim).
+    """
 
     name: str
     owner: Owner
@@ -76,7 +80,8 @@ def _spec(pod: ServerPod) -> dict[str, Any]:
 
 
 def _pod_security(user_id: int) -> dict[str, Any]:
-    # OnRootMismatch: with the default policy kubelet walks the whole copy and changes the modes a server checks (PostgreSQL refuses such a directory).
+    # OnRootMismatch: with the default policy kubelet walks the whole copy and changes the modes a server checks
+    # (PostgreSQL refuses such a directory).
     return {
         "runAsNonRoot": True,
         "runAsUser": user_id,
@@ -133,8 +138,9 @@ def _engine_container(pod: ServerPod) -> dict[str, Any]:
     port = pod.workload.port
     container["ports"] = [{"name": "engine", "containerPort": port, "protocol": "TCP"}]
     if pod.workload.wait_script is not None:
-        # Kubelet runs the first readiness probe as the container starts and the next one a period later, so a probe that waits by itself makes the
-        # Pod Ready the moment the server answers, and a long period keeps twenty idle clones from costing twenty processes a second.
+        # Kubelet runs the first readiness probe as the container starts and the next one a period later, so a probe
+        # that waits by itself makes the Pod Ready the moment the server answers, and a long period keeps twenty idle
+        # clones from costing twenty processes a second.
         container["readinessProbe"] = {
             "exec": {"command": ["/bin/sh", "-eu", "-c", pod.workload.wait_script]},
             "periodSeconds": 10,

@@ -11,7 +11,7 @@ from coppice.manifests.meta import Owner, build_metadata
 
 
 def build_engine_secret(name: str, owner: Owner, values: Mapping[str, str], *, owned: bool = True) -> dict[str, Any]:
-    """Return the Secret with a server's credentials: made once and immutable, because the server has taken them over."""
+    """Return the Secret with a server's credentials: made once, immutable, because the server has taken them over."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -14,7 +14,9 @@ SNAPSHOT_API = f"{SNAPSHOT_GROUP}/v1"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A claim: empty, or made from the VolumeSnapshot ``from_snapshot`` in the same namespace. ``size`` is a Kubernetes quantity."""
+    """A claim: empty, or made from the VolumeSnapshot ``from_snapshot`` in the same namespace. ``size`` is a
+    Kubernetes quantity.
+    """
 
     name: str
     owner: Owner
@@ -27,7 +29,9 @@ class Claim:
 
 
 def build_claim(claim: Claim) -> dict[str, Any]:
-    """Return the PersistentVolumeClaim. ``dataSourceRef`` and not ``dataSource``: a wrong reference is refused instead of silently ignored."""
+    """Return the PersistentVolumeClaim. ``dataSourceRef`` and not ``dataSource``: a wrong reference is refused
+    instead of silently ignored.
+    """
     spec: dict[str, Any] = {
         "accessModes": ["ReadWriteOnce"],
         "storageClassName": claim.storage_class,
@@ -67,7 +71,8 @@ def build_alias_content(
 ) -> dict[str, Any]:
     """Return a pre-provisioned VolumeSnapshotContent that lets the owner's namespace restore a snapshot of another one.
 
-    Retain, always: with Delete the end of the alias would destroy the backend's snapshot for everybody (external-snapshotter#792).
+    Retain, always: with Delete the end of the alias would destroy the backend's snapshot for everybody
+    (external-snapshotter#792).
     """
     spec: dict[str, Any] = {
         "driver": driver,

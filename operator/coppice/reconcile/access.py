@@ -74,7 +74,8 @@ async def _read_terms(reader: KubeReader, store: str, *, where: str, namespace: 
 def source_problem(source: Source, *, kind: str, namespace: str, verb: Verb) -> Fact | None:
     """Return why the store cannot be used, as a fact of the condition ``kind``; None if it can.
 
-    Without a grant, a store that exists and one that does not read the same: nobody learns the names of another team's stores.
+    Without a grant, a store that exists and one that does not read the same: nobody learns the names of another
+    team's stores.
     """
     where = "this namespace" if source.namespace == namespace else f"namespace {source.namespace}"
     name = f"DataStore {source.name} in {where}"

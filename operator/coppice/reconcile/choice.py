@@ -1,8 +1,9 @@
 """Which snapshot a clone is made from. Pure.
 
-The promise: a clone of a branch holds everything that was acknowledged before the clone was asked for, or, with ``maxAge``, before that long ago. A
-snapshot keeps it if it was captured late enough, or if the branch has not moved since. If there is none, the next one of the store's line is made, and
-everybody who asked before it is captured shares it.
+The promise: a clone of a branch holds everything that was acknowledged before the clone was asked for, or, with
+``maxAge``, before that long ago. A snapshot keeps it if it was captured late enough, or if the branch has not moved
+since. If there is none, the next one of the store's line is made, and everybody who asked before it is captured
+shares it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FAILURE_PAUSE = timedelta(seconds=60)
 class Wanted:
     """What a clone asks for. ``live`` is what the store's server says the reference names now, if it was asked.
 
-    ``holding`` are the names of the snapshots from which the live version's commit can be reached. ``raw``: unmasked data are allowed.
+    ``holding`` are the names of the snapshots from which the live version's commit can be reached. ``raw``: unmasked
+    data are allowed.
     """
 
     source: CloneFrom
@@ -110,7 +112,8 @@ def _named(wanted: Wanted, snapshots: Sequence[Manifest], name: str) -> Choice:
 def _masked_only() -> Wait:
     return Wait(
         "MaskedOnly",
-        "the grant gives masked data only and the store has no masked snapshot: ask its owners for one, or for a grant with data: Raw",
+        "the grant gives masked data only and the store has no masked snapshot: ask its owners for one, "
+        "or for a grant with data: Raw",
         stalled=True,
     )
 

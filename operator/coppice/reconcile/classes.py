@@ -1,4 +1,6 @@
-"""Which storage class and snapshot class a store uses, decided before anything is made: a class that cannot snapshot is said at once."""
+"""Which storage class and snapshot class a store uses, decided before anything is made: a class that cannot snapshot
+is said at once.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class ClusterClasses:
 
 @dataclass(frozen=True, slots=True)
 class StorageChoice:
-    """A storage class and the snapshot class of the same driver. ``waits_for_consumer``: claims stay unbound until a Pod uses them."""
+    """A storage class and the snapshot class of the same driver. ``waits_for_consumer``: claims stay unbound until a
+    Pod uses them.
+    """
 
     storage_class: str
     snapshot_class: str

@@ -1,7 +1,7 @@
 """The copies of a clone: its claims by number, each with what it was made from written on it. Pure.
 
-A reset or refresh makes the copy with the next number beside the one that serves; creating its claim is the compare-and-set. Which one serves is written
-on the binding Secret, because that is what apps have been told.
+A reset or refresh makes the copy with the next number beside the one that serves; creating its claim is the
+compare-and-set. Which one serves is written on the binding Secret, because that is what apps have been told.
 """
 
 from __future__ import annotations
@@ -83,13 +83,16 @@ class Copy:
 def copy_name(clone: str, uid: str, number: int) -> str:
     """Return the name of a copy's claim, Pod and alias snapshot.
 
-    The clone's UID is in it: a clone that is deleted and made anew under the same name need not wait for the old claim to go.
+    The clone's UID is in it: a clone that is deleted and made anew under the same name need not wait for the old
+    claim to go.
     """
     return child(clone, f"{digest(uid, length=5)}-{number}")
 
 
 def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[Copy, ...]:
-    """Return the copies among a clone's claims, oldest first; claims without the marks of a copy are not ours to judge and are left out."""
+    """Return the copies among a clone's claims, oldest first; claims without the marks of a copy are not ours to
+    judge and are left out.
+    """
     pod_of = {label(pod, labels.COPY): pod for pod in pods}
     copies = []
     for claim in claims:

@@ -1,4 +1,6 @@
-"""DataBranch: a branch inside a store, made once from an exact version, and removed only if this object made it and says so."""
+"""DataBranch: a branch inside a store, made once from an exact version, and removed only if this object made it and
+says so.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,9 @@ async def _version_of_snapshot(reader: KubeReader, source: Source, name: str) ->
 
 
 def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
-    """Remove the branch from the store if this object made it and its policy says Delete, and only as it was last seen."""
+    """Remove the branch from the store if this object made it and its policy says Delete, and only as it was last
+    seen.
+    """
     state = _state(observation, branch)
     source = observation.source
     if branch.spec.deletion_policy is not DeletionPolicy.DELETE or source is None:
@@ -128,7 +132,8 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
         return Plan(remove_finalizer=True)
     if observation.answer is None or observation.answer.content is None:
         message = (
-            f"waits for the server of DataStore {source.name} to answer, to delete the branch {branch.spec.branch_name}; "
+            f"waits for the server of DataStore {source.name} to answer, to delete the branch "
+            f"{branch.spec.branch_name}; "
             "set spec.deletionPolicy to Retain to leave the branch there"
         )
         return condemned(observation.manifest, [], message=message)

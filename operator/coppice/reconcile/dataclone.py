@@ -1,7 +1,9 @@
-"""DataClone: a running copy of a store, made from a prepared snapshot, with credentials of its own (design: "From apply to bound").
+"""DataClone: a running copy of a store, made from a prepared snapshot, with credentials of its own (design: "From
+apply to bound").
 
-Facts in order: the source may be used, a snapshot keeps the promise, the volume is there, the server answers with the state that was asked for, and only
-then is the binding written. A reset or refresh goes through the same facts with the next copy, beside the one that serves.
+Facts in order: the source may be used, a snapshot keeps the promise, the volume is there, the server answers with the
+state that was asked for, and only then is the binding written. A reset or refresh goes through the same facts with
+the next copy, beside the one that serves.
 """
 
 from __future__ import annotations
@@ -75,8 +77,8 @@ GRACE_SECONDS = 5
 def engine_secret_name(clone: str, uid: str) -> str:
     """Return the name of the Secret that opens a clone's server to the operator.
 
-    The clone's UID is in it: kubelet caches an immutable Secret by name for as long as any Pod on the node uses it, so under one name the first Pod of a
-    clone made anew could be given the credentials of the old one.
+    The clone's UID is in it: kubelet caches an immutable Secret by name for as long as any Pod on the node uses it,
+    so under one name the first Pod of a clone made anew could be given the credentials of the old one.
     """
     return child(clone, f"{digest(uid, length=5)}-engine")
 
@@ -226,7 +228,9 @@ class DataCloneReconciler:
     async def _count_others(
         self, reader: KubeReader, seen: CloneObservation, clone: DataClone, source: Source
     ) -> CloneObservation:
-        """Count the clones that live under the grant and come before this one; only where the grant has a cap and this clone is new."""
+        """Count the clones that live under the grant and come before this one; only where the grant has a cap and this
+        clone is new.
+        """
         caps = source.terms.max_clones if source.terms is not None else None
         if caps is None or (caps.per_namespace is None and caps.total is None) or seen.copies:
             return seen
@@ -294,7 +298,9 @@ class Target:
 
 
 def target_of(seen: CloneObservation, clone: DataClone) -> Target:
-    """Return the copy that should serve: the newest one there is, or the next one where something asks for a new copy."""
+    """Return the copy that should serve: the newest one there is, or the next one where something asks for a new
+    copy.
+    """
     newest = seen.copies[-1] if seen.copies else None
     if newest is None:
         return Target(1, None, "the clone is new")
@@ -374,7 +380,9 @@ async def _holding(
 
 
 def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
-    """Return whether a copy that has no volume yet cannot get one: its snapshot went, and its claim would wait for ever."""
+    """Return whether a copy that has no volume yet cannot get one: its snapshot went, and its claim would wait for
+    ever.
+    """
     return not any(
         entry["metadata"]["uid"] == copy.origin.snapshot_uid and not is_deleting(entry) and is_true(entry, "Ready")
         for entry in snapshots
@@ -563,7 +571,8 @@ class _ClonePlan:
         ):
             draft.drop(child_object)
         message = (
-            f"the lease ended at {format_time(expiry)} and the data are gone; to have the clone again, annotate it with "
+            f"the lease ended at {format_time(expiry)} and the data are gone; to have the clone again, "
+            "annotate it with "
             f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision"
         )
         draft.facts.append(stalls(SOURCE, "Expired", message, retry_after=None))
@@ -611,7 +620,8 @@ class _ClonePlan:
             return waits(
                 SNAPSHOT,
                 "Queued",
-                f"DataGrant {self._grant} has no room: place {self.observation.others} in the queue; delete a clone that is not needed, "
+                f"DataGrant {self._grant} has no room: place {self.observation.others} in the queue; "
+                "delete a clone that is not needed, "
                 "or ask the store's owners for a higher maxClones",
                 retry_after=10,
             )
@@ -765,26 +775,13 @@ class _ClonePlan:
         desired = self._pod(draft, copy)
         if isinstance(desired, Fact):
             return desired
-        problem = draft.make_once(desired, copy.pod, ENGINE)
-        if problem is not None:
-            return problem
-        name = self._copy_name(copy.number)
-        if copy.pod is None:
-            return waits(ENGINE, "Starting", f"Pod {name} is being started")
-        state = pod_state(copy.pod)
-        outdated = annotation(copy.pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
-        if (outdated and self._store is not None) or state.failed or state.succeeded:
-            # Without the store nobody knows its profiles: a server that runs is left as it is.
-            draft.drop(copy.pod)
-            return waits(ENGINE, "Restarting", "the server is restarted with what is asked for now", retry_after=2)
-        if state.trouble is not None:
-            return waits(ENGINE, "ServerTrouble", f"Pod {name}: {state.trouble}", retry_after=10)
-        if state.ip is None or not state.running:
-            return waits(ENGINE, "Starting", f"waits for Pod {name}")
-        return holds(ENGINE, "Running", "the server runs")
+        # Without the store nobody knows its profiles: a server that runs is left as it is.
+        return draft.run_server(desired, copy.pod, ENGINE, replace_outdated=self._store is not None)
 
     def _keep_around(self, draft: Draft, copy: Copy) -> Fact | None:
-        """Keep the operator's Secret, the policy, and, for the first copy, the Service: nobody can log in yet, and the route is there in time."""
+        """Keep the operator's Secret, the policy, and, for the first copy, the Service: nobody can log in yet, and the
+        route is there in time.
+        """
         engine = self._engine_of(copy)
         if engine is None:
             return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
@@ -814,7 +811,8 @@ class _ClonePlan:
             return stalls(
                 ENGINE,
                 "UnsupportedVersion",
-                f"the administrator offers no image for {copy.origin.engine} {copy.origin.engine_version}, which wrote the snapshot",
+                f"the administrator offers no image for {copy.origin.engine} {copy.origin.engine_version}, "
+                "which wrote the snapshot",
             )
         resources = self._resources()
         if isinstance(resources, Fact):
@@ -883,7 +881,8 @@ class _ClonePlan:
                 return stalls(
                     ENGINE,
                     "WrongIdentity",
-                    f"the copy does not hold what was asked for: {wrong}. It is not handed out; ask for a reset to try again, and report this",
+                    f"the copy does not hold what was asked for: {wrong}. It is not handed out; ask for a "
+                    "reset to try again, and report this",
                     retry_after=None,
                 )
         return self._bound(draft, copy, engine)
@@ -893,7 +892,8 @@ class _ClonePlan:
             return stalls(
                 ENGINE,
                 "CredentialsRefused",
-                f"the server refuses the credentials in Secret {self._engine_secret}: restore that Secret, or ask for a reset",
+                f"the server refuses the credentials in Secret {self._engine_secret}: restore that Secret, "
+                "or ask for a reset",
                 retry_after=30,
             )
         if error is None or isinstance(error, UnreachableError):

@@ -1,4 +1,6 @@
-"""DataGrant: consent is read where it is needed; here it is only looked at, so that its owner sees whether it takes effect and who uses it."""
+"""DataGrant: consent is read where it is needed; here it is only looked at, so that its owner sees whether it takes
+effect and who uses it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """DataSnapshot: raw snapshot, scratch copy, preparation, prepared snapshot.
 
-The raw VolumeSnapshot holds password hashes, all history and unmasked rows; it stays in the store's namespace and goes as soon as the prepared one is
-ready. What preparation found is written on the prepared VolumeSnapshot before anything is cleaned up, so that the status can be rebuilt from it.
+The raw VolumeSnapshot holds password hashes, all history and unmasked rows; it stays in the store's namespace and
+goes as soon as the prepared one is ready. What preparation found is written on the prepared VolumeSnapshot before
+anything is cleaned up, so that the status can be rebuilt from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DataStore: a database that the operator runs, with its claim, its server and its snapshots.
 
-The claim and the administrator's Secret have no ownerReference: they outlive the object unless ``deletionPolicy: Delete`` asks otherwise, and a DataStore
-of the same name takes them over again.
+The claim and the administrator's Secret have no ownerReference: they outlive the object unless ``deletionPolicy:
+Delete`` asks otherwise, and a DataStore of the same name takes them over again.
 """
 
 from __future__ import annotations
@@ -296,7 +296,8 @@ class _StorePlan:
                 return stalls(
                     STORAGE,
                     "ClaimLost",
-                    f"the claim {claim_name(self._name)} is gone but Secret {admin_secret_name(self._name)} shows that there was data: "
+                    f"the claim {claim_name(self._name)} is gone but Secret "
+                    f"{admin_secret_name(self._name)} shows that there was data: "
                     "restore the claim from a snapshot, or delete that Secret to begin with an empty store",
                 )
             draft.create.append(desired)
@@ -388,27 +389,7 @@ class _StorePlan:
         if problem is not None:
             return problem
         desired = self._desired_pod(draft.owner)
-        pod = self.observation.server.pod
-        problem = draft.make_once(desired, pod, SERVER)
-        if problem is not None:
-            return problem
-        if pod is None:
-            return waits(SERVER, "Starting", "the server is being started")
-        state = pod_state(pod)
-        if (
-            annotation(pod, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
-            or state.failed
-            or state.succeeded
-        ):
-            draft.drop(pod)
-            return waits(
-                SERVER, "Restarting", "the server is restarted with what the specification says now", retry_after=2
-            )
-        if state.trouble is not None:
-            return waits(SERVER, "ServerTrouble", f"Pod {server_pod_name(self._name)}: {state.trouble}", retry_after=10)
-        if state.ip is None or not state.running:
-            return waits(SERVER, "Starting", f"waits for Pod {server_pod_name(self._name)}")
-        return holds(SERVER, "Running", "the server runs")
+        return draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
 
     def _keep_around(self, draft: Draft) -> Fact | None:
         """Keep the Secret, Service and NetworkPolicy of the server."""
@@ -490,7 +471,8 @@ class _StorePlan:
         if load is None:
             return None
         if load.config_map is not None:
-            # Optional: what was loaded once is not needed again, and its absence must not keep the server from starting.
+            # Optional: what was loaded once is not needed again, and its absence must not keep the server from
+            # starting.
             return {"configMap": {"name": load.config_map.name, "optional": True}}
         if load.claim is not None:
             return {"persistentVolumeClaim": {"claimName": load.claim.name, "readOnly": True}}
@@ -504,7 +486,8 @@ class _StorePlan:
             return stalls(
                 SERVER,
                 "CredentialsRefused",
-                f"the server refuses the credentials in Secret {admin_secret_name(self._name)}: restore that Secret from a backup",
+                f"the server refuses the credentials in Secret {admin_secret_name(self._name)}: restore "
+                "that Secret from a backup",
                 retry_after=30,
             )
         if answer.error is not None or answer.content is None:

@@ -1,7 +1,8 @@
 """How a plan is put together: facts one after another, each with what it takes to make it true.
 
-A step looks at the observation, adds to the draft what is missing, and returns a ``Fact``; the first fact that does not hold ends the chain. So every
-plan reads as a list of named facts, and a status always says which of them is being waited for.
+A step looks at the observation, adds to the draft what is missing, and returns a ``Fact``; the first fact that does
+not hold ends the chain. So every plan reads as a list of named facts, and a status always says which of them is being
+waited for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from coppice.core import labels
 from coppice.core.compare import covers
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, is_owned
-from coppice.reconcile.observed import condition, is_deleting
+from coppice.reconcile.observed import annotation, condition, is_deleting, pod_state
 
 READY = "Ready"
 STALLED = "Stalled"
@@ -24,7 +25,9 @@ RECONCILING = "Reconciling"
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One condition: whether it holds and why. ``stalled``: waiting does not help, somebody must act (the message says how)."""
+    """One condition: whether it holds and why. ``stalled``: waiting does not help, somebody must act (the message
+    says how).
+    """
 
     type: str
     holds: bool
@@ -95,6 +98,29 @@ class Draft:
             self.apply.append(with_uid(desired, observed))
         return problem
 
+    def run_server(self, desired: Manifest, observed: Manifest | None, kind: str, *, replace_outdated: bool) -> Fact:
+        """Plan the Pod of a server and return whether it runs.
+
+        One that has ended, or that was made from other inputs than are wanted now, is replaced; ``replace_outdated``
+        is False where nobody can tell what is wanted.
+        """
+        problem = self.make_once(desired, observed, kind)
+        if problem is not None:
+            return problem
+        name = desired["metadata"]["name"]
+        if observed is None:
+            return waits(kind, "Starting", f"Pod {name} is being started")
+        state = pod_state(observed)
+        outdated = annotation(observed, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
+        if (outdated and replace_outdated) or state.failed or state.succeeded:
+            self.drop(observed)
+            return waits(kind, "Restarting", f"Pod {name} is replaced by one as is asked for now", retry_after=2)
+        if state.trouble is not None:
+            return waits(kind, "ServerTrouble", f"Pod {name}: {state.trouble}", retry_after=10)
+        if state.ip is None or not state.running:
+            return waits(kind, "Starting", f"waits for Pod {name}")
+        return holds(kind, "Running", f"Pod {name} runs")
+
     def drop(self, observed: Manifest | None) -> None:
         """Plan the deletion of an object of ours that is not needed any more."""
         if observed is not None and is_owned(observed, self.owner.uid) and not is_deleting(observed):
@@ -129,7 +155,9 @@ class Draft:
         return named and not is_owned(observed, owner.uid)
 
     def finish(self, types: Sequence[str], status: Mapping[str, Any], *, requeue_after: float | None = None) -> Plan:
-        """Return the plan with its status: a condition for each of ``types``, Ready, and the two that kstatus reads (Stalled, Reconciling)."""
+        """Return the plan with its status: a condition for each of ``types``, Ready, and the two that kstatus reads
+        (Stalled, Reconciling).
+        """
         summary = self._summary()
         conditions = [*self._conditions(types), *_summary_conditions(summary)]
         waits_for = [fact.retry_after for fact in self.facts if not fact.holds and fact.retry_after is not None]
@@ -176,7 +204,9 @@ def _summary_conditions(summary: Fact) -> list[dict[str, str]]:
 
 
 def with_uid(desired: Manifest, observed: Manifest) -> dict[str, Any]:
-    """Return ``desired`` bound to the identity of ``observed``, so that applying it can neither hit another object nor make one."""
+    """Return ``desired`` bound to the identity of ``observed``, so that applying it can neither hit another object
+    nor make one.
+    """
     metadata = {**desired["metadata"], "uid": observed["metadata"]["uid"]}
     return {**desired, "metadata": metadata}
 

@@ -14,7 +14,8 @@ from coppice.manifests.pod import Resources
 class Environment:
     """Settings as plan functions see them.
 
-    ``images``: by engine, then by the version as users write it. ``server`` is what a server gets where neither store nor profile says.
+    ``images``: by engine, then by the version as users write it. ``server`` is what a server gets where neither store
+    nor profile says.
     ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept.
     """
 

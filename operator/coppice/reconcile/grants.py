@@ -1,7 +1,7 @@
 """Whether a namespace may have something of a store, and on which terms. Pure.
 
-Inside the store's own namespace nothing is needed: who works there owns the data. Elsewhere a DataGrant in the store's namespace must say so; several add up,
-and the first one by name that allows what is asked counts.
+Inside the store's own namespace nothing is needed: who works there owns the data. Elsewhere a DataGrant in the
+store's namespace must say so; several add up, and the first one by name that allows what is asked counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is allowed. ``grant`` is the DataGrant's name, None inside the store's own namespace; ``longest`` is None for no limit."""
+    """What is allowed. ``grant`` is the DataGrant's name, None inside the store's own namespace; ``longest`` is None
+    for no limit.
+    """
 
     grant: str | None
     raw: bool

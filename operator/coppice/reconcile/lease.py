@@ -1,7 +1,7 @@
 """How long a clone lives. Pure.
 
-A lease has an end after the last activity (``idle``) and an end whatever happens (``max``), counted from the last time somebody asked for the clone: its
-creation, an extension, or a new revision. The grant bounds both.
+A lease has an end after the last activity (``idle``) and an end whatever happens (``max``), counted from the last
+time somebody asked for the clone: its creation, an extension, or a new revision. The grant bounds both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class LeaseTerms:
 
 
 def lease_terms(lease: Lease, *, allowed: timedelta | None, default: timedelta) -> LeaseTerms:
-    """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound); ``default`` where it asks for nothing."""
+    """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound); ``default`` where it asks
+    for nothing.
+    """
     longest = _asked(lease.max, default if allowed is None else min(default, allowed))
     idle = _asked(lease.idle, None)
     refused = None
@@ -40,7 +42,9 @@ def _asked(text: str | None, default: timedelta | None) -> timedelta | None:
 
 
 def expires_at(terms: LeaseTerms, *, asked: datetime, active: datetime) -> datetime | None:
-    """Return when the lease ends: ``asked`` is when somebody last asked for the clone, ``active`` when it was last used."""
+    """Return when the lease ends: ``asked`` is when somebody last asked for the clone, ``active`` when it was last
+    used.
+    """
     ends = [
         moment
         for moment in (

@@ -1,4 +1,6 @@
-"""Tiny pure parsers: what an object in the cluster means for a plan. The only place that digs through the JSON of foreign kinds."""
+"""Tiny pure parsers: what an object in the cluster means for a plan. The only place that digs through the JSON of
+foreign kinds.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def claim_state(manifest: Manifest) -> ClaimState:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSnapshotState:
-    """A VolumeSnapshot. ``captured_at``: the point in time is fixed; ``ready``: it can be restored; they may be minutes apart."""
+    """A VolumeSnapshot. ``captured_at``: the point in time is fixed; ``ready``: it can be restored; they may be
+    minutes apart.
+    """
 
     captured_at: datetime | None
     ready: bool

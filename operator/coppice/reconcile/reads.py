@@ -66,7 +66,9 @@ async def ask(engine: Engine, endpoint: Endpoint | None, *, database: str | None
 
 
 def ensure_app_user(engine_name: str, engine: Engine, server: ServerRef, database: str) -> EngineCall:
-    """Return the call that gives applications a login of their own on a server, with the password in the server's Secret."""
+    """Return the call that gives applications a login of their own on a server, with the password in the server's
+    Secret.
+    """
     return EngineCall(
         engine=engine_name,
         target=server,
@@ -77,5 +79,7 @@ def ensure_app_user(engine_name: str, engine: Engine, server: ServerRef, databas
 
 
 async def get_each(reader: KubeReader, namespace: str | None, *wanted: tuple[str, str]) -> list[Manifest | None]:
-    """Return several objects of one namespace, given by kind and name, in the order asked for; None for each that is not there."""
+    """Return several objects of one namespace, given by kind and name, in the order asked for; None for each that is
+    not there.
+    """
     return list(await gather(*(reader.get(kind, name, namespace) for kind, name in wanted)))

@@ -38,7 +38,7 @@ class SnapshotLine:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPlan:
-    """What to make and drop now, and in how many seconds the next snapshot is due; None where time alone brings none."""
+    """What to make and drop now, and in how many seconds the next snapshot is due (None: time alone brings none)."""
 
     create: tuple[Manifest, ...]
     delete: tuple[Ref, ...]
@@ -52,7 +52,9 @@ def next_number(snapshots: Sequence[Manifest], store: str) -> int:
 
 
 def build_data_snapshot(store: Manifest, number: int, purpose: str) -> dict[str, Any]:
-    """Return the store's n-th DataSnapshot. Its name is the compare-and-set: of two that make the same number, one finds it taken."""
+    """Return the store's n-th DataSnapshot. Its name is the compare-and-set: of two that make the same number, one
+    finds it taken.
+    """
     name = store["metadata"]["name"]
     return {
         "apiVersion": API_VERSION,

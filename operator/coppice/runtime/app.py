@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 from contextlib import AsyncExitStack, suppress
-from typing import Any, Final, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import kopf
 

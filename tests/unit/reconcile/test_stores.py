@@ -195,7 +195,7 @@ async def test_an_admin_secret_with_other_passwords_is_said(story):
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "data": {key: "d3Jvbmc=" for key in secret["data"]},
+            "data": dict.fromkeys(secret["data"], "d3Jvbmc="),
             "metadata": {"name": ADMIN, "namespace": "data", "labels": secret["metadata"]["labels"]},
         }
     )
