@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HARNESS := $(PYTHON) -m e2e.harness
-SHELL_FILES := $(shell git ls-files '*.sh' .ci/run 'operator/coppice/engines/scripts/*')
+# The engines' scripts are parts of programs; their unit tests check them put together.
+SHELL_FILES := $(shell git ls-files .ci/run 'operator/coppice/csi/*.sh' e2e/harness/runc-without-sys-resource e2e/images/node/unpack-images 'e2e/images/node/rootfs/usr/local/bin/*')
 
 .PHONY: help
 help: ## List the targets
@@ -39,15 +40,15 @@ unit: venv ## Unit tests: seconds, no cluster
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
-	eval "$$($(HARNESS) assets kubernetes etcd)" && $(BIN)/pytest tests/cel tests/unit/kube
+	assets="$$($(HARNESS) assets kubernetes etcd)" && eval "$$assets" && $(BIN)/pytest tests/cel tests/unit/kube
 
 .PHONY: contract
 contract: venv ## The engine contract, on real engines
-	eval "$$($(HARNESS) assets dolt)" && $(BIN)/pytest tests/contract
+	assets="$$($(HARNESS) assets dolt)" && eval "$$assets" && $(BIN)/pytest tests/contract
 
 .PHONY: csi
 csi: venv ## The CSI driver on a real btrfs, and csi-sanity (needs root)
-	eval "$$($(HARNESS) assets sanity)" && $(BIN)/pytest tests/csi
+	assets="$$($(HARNESS) assets sanity)" && eval "$$assets" && $(BIN)/pytest tests/csi
 
 .PHONY: e2e
 e2e: venv ## The stories, on a real cluster, which is started if none is up and removed if this started it
