@@ -29,7 +29,8 @@ class Wanted:
     """What a clone asks for. ``live`` is what the store's server says the reference names now, if it was asked.
 
     ``holding`` are the names of the snapshots from which the live version's commit can be reached. ``raw``: unmasked
-    data are allowed.
+    data are allowed. ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
+    another head is news.
     """
 
     source: CloneFrom
@@ -39,6 +40,7 @@ class Wanted:
     raw: bool
     live: Version | EngineError | None
     holding: frozenset[str]
+    known_head: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def _version_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
         return _commit_in(wanted, snapshot)
     recorded = _recorded(snapshot, branch)
     captured = snapshot.status.captured_at
-    if recorded is None or captured is None:
+    if recorded is None or captured is None or recorded.head == wanted.known_head:
         return None
     unmoved = isinstance(wanted.live, Version) and _same_data(wanted.live, recorded)
     return recorded if unmoved or captured >= _oldest_allowed(wanted) else None
@@ -144,7 +146,7 @@ def _same_data(one: Version, other: Version) -> bool:
 
 
 def _oldest_allowed(wanted: Wanted) -> datetime:
-    if wanted.source.max_age is not None:
+    if wanted.source.max_age is not None and wanted.known_head is None:
         return wanted.now - parse_duration(wanted.source.max_age)
     return wanted.asked_at + CLOCK_STEP
 

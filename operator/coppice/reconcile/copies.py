@@ -102,7 +102,15 @@ def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[C
     return tuple(sorted(copies, key=lambda copy: copy.number))
 
 
+def is_proven(copy: Copy) -> bool:
+    """Return whether a copy once held what was asked for: apps change it from then on, so it is asked only once."""
+    return annotation(copy.claim, labels.PROVEN) is not None
+
+
 def serving_copy(copies: Sequence[Copy], binding: Manifest | None) -> Copy | None:
-    """Return the copy apps have been told of, if it is there."""
+    """Return the copy apps have been told of, if it is there.
+
+    A number says too little: after a claim was lost, another copy may bear it, and has yet to be proven.
+    """
     told = annotation(binding, labels.COPY) if binding is not None else None
-    return next((copy for copy in copies if str(copy.number) == told), None)
+    return next((copy for copy in copies if str(copy.number) == told and is_proven(copy)), None)

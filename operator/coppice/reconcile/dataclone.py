@@ -11,7 +11,7 @@ from __future__ import annotations
 from asyncio import gather
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnRevision, Power, Refresh, Verb
@@ -39,7 +39,7 @@ from coppice.manifests.secret import build_binding_secret, build_engine_secret
 from coppice.manifests.storage import Claim, build_alias_content, build_alias_snapshot, build_claim
 from coppice.reconcile.access import Source, read_source, source_problem
 from coppice.reconcile.choice import Choice, Chosen, MakeSnapshot, Wait, Wanted, choose
-from coppice.reconcile.copies import Copy, Origin, copy_name, find_copies, serving_copy
+from coppice.reconcile.copies import Copy, Origin, copy_name, find_copies, is_proven, serving_copy
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.datastore import claim_name
@@ -60,6 +60,7 @@ from coppice.reconcile.observed import (
     volume_snapshot_state,
 )
 from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each
+from coppice.reconcile.requests import Request, read_request, unreadable
 from coppice.reconcile.schedule import CLONE, build_data_snapshot, next_number
 
 SOURCE = "SourceReady"
@@ -72,6 +73,8 @@ LOOK_PERIOD = 60.0
 HOLDING_LIMIT = 3
 """How many of the newest snapshots are asked whether they hold a commit; with none, a new one is made."""
 GRACE_SECONDS = 5
+REFRESH_PAUSE = timedelta(seconds=60)
+"""The least time between two copies of a clone that follows a branch."""
 
 
 def engine_secret_name(clone: str, uid: str) -> str:
@@ -311,21 +314,51 @@ def target_of(seen: CloneObservation, clone: DataClone) -> Target:
 
 
 def _due(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
-    reset = annotation(seen.manifest, labels.RESET_REQUESTED_AT)
-    if reset and reset != newest.origin.reset:
-        return f"a reset was asked for ({reset})"
-    revision, acted = clone.spec.revision, clone.status.revision
-    if (
-        clone.spec.on_revision is OnRevision.RESET
-        and revision is not None
-        and acted is not None
-        and revision not in {acted, newest.origin.revision}
-    ):
+    return _asked_anew(seen, clone, newest) or _news(seen, clone, newest)
+
+
+def _asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
+    """Return what somebody did to ask for a new copy."""
+    reset = _reset_request(seen)
+    if reset is not None and reset.token != newest.origin.reset:
+        return f"a reset was asked for ({reset.token})"
+    if clone.spec.on_revision is OnRevision.RESET and _is_other_revision(clone, newest) and newest.origin.revision:
         return "there is a new revision"
-    follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE and serving_copy(seen.copies, seen.binding) is newest
-    if follows and isinstance(seen.live, Version) and seen.live.head != newest.origin.version.head:
-        return f"the branch moved to {seen.live.head}"
     return None
+
+
+def _news(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
+    """Return what is new on the branch that a clone follows; not oftener than the pause, however busy its writers."""
+    follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE and serving_copy(seen.copies, seen.binding) is newest
+    if not follows or not isinstance(seen.live, Version) or seen.live.head == newest.origin.version.head:
+        return None
+    if seen.now - created_at(newest.claim) < REFRESH_PAUSE:
+        return None
+    return f"the branch moved to {seen.live.head}"
+
+
+def _reset_request(seen: CloneObservation) -> Request | None:
+    """Return the reset that is asked for; one in the future waits for its time."""
+    request = read_request(seen.manifest, labels.RESET_REQUESTED_AT)
+    return request if request is not None and request.at <= seen.now else None
+
+
+def _is_other_revision(clone: DataClone, copy: Copy) -> bool:
+    """Return whether a copy was made for another revision than the clone's; one kept through a change is marked."""
+    return clone.spec.revision is not None and clone.spec.revision != copy.origin.revision
+
+
+def renewed_at(seen: CloneObservation, clone: DataClone) -> datetime:
+    """Return when somebody last asked for the clone: its creation, an extension, or a new revision."""
+    status, now = clone.status, seen.now
+    moments = [created_at(seen.manifest), status.renewed_at]
+    extension = read_request(seen.manifest, labels.EXTEND_REQUESTED_AT)
+    handled = status.handled.extend_requested_at if status.handled is not None else None
+    if extension is not None and extension.token != handled:
+        moments.append(extension.at)
+    if clone.spec.revision not in {None, status.revision}:
+        moments.append(now)
+    return min(max(moment for moment in moments if moment is not None), now)
 
 
 # -- reads --
@@ -390,21 +423,25 @@ def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
 
 
 def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
+    newest = seen.copies[-1] if seen.copies else None
+    news = newest if newest is not None and _asked_anew(seen, clone, newest) is None else None
     return Wanted(
         source=clone.spec.from_,
-        asked_at=_copy_asked_at(seen),
+        asked_at=_copy_asked_at(seen, clone) if news is None else parse_time(news.origin.captured_at) or seen.now,
         now=seen.now,
         store_uid=str((source.manifest or {})["metadata"]["uid"]),
         raw=source.terms is not None and source.terms.raw,
         live=seen.live,
         holding=holding,
+        known_head=news.origin.version.head if news is not None else None,
     )
 
 
-def _copy_asked_at(seen: CloneObservation) -> datetime:
-    """Return when the copy was asked for: with the clone, or with the last reset; never later than now."""
-    reset = parse_time(annotation(seen.manifest, labels.RESET_REQUESTED_AT))
-    return min(max(created_at(seen.manifest), reset or created_at(seen.manifest)), seen.now)
+def _copy_asked_at(seen: CloneObservation, clone: DataClone) -> datetime:
+    """Return when the copy was asked for: with the clone, an extension, a new revision, or the last reset."""
+    reset = _reset_request(seen)
+    renewed = renewed_at(seen, clone)
+    return renewed if reset is None else max(renewed, reset.at)
 
 
 async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | None:
@@ -432,9 +469,10 @@ def _over_cap(seen: CloneObservation, clone: DataClone, source: Source, everythi
         entry
         for entry in everything
         if _names_store(entry, source)
+        and entry["metadata"]["uid"] != seen.manifest["metadata"]["uid"]
         and not is_deleting(entry)
         and not _is_expired(entry)
-        and _before(entry, seen.manifest)
+        and (_before(entry, seen.manifest) or is_true(entry, SNAPSHOT))
     ]
     here = [entry for entry in ahead if entry["metadata"]["namespace"] == clone.metadata.namespace]
     over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
@@ -530,16 +568,11 @@ class _ClonePlan:
     def _lease(self) -> LeaseTerms:
         terms = self._source.terms
         allowed = terms.longest if terms is not None else None
-        return lease_terms(self.clone.spec.lease, allowed=allowed, default=self.environment.longest)
+        default = LeaseTerms(idle=self.environment.idle, longest=self.environment.longest)
+        return lease_terms(self.clone.spec.lease, allowed=allowed, default=default)
 
     def _renewed_at(self) -> datetime:
-        """Return when somebody last asked for the clone."""
-        status, now = self.clone.status, self.observation.now
-        extended = parse_time(annotation(self.observation.manifest, labels.EXTEND_REQUESTED_AT))
-        moments = [created_at(self.observation.manifest), status.renewed_at, extended]
-        if status.revision is not None and self.clone.spec.revision not in {None, status.revision}:
-            moments.append(now)
-        return min(max(moment for moment in moments if moment is not None), now)
+        return renewed_at(self.observation, self.clone)
 
     def _last_activity(self) -> datetime:
         activity, status = self.observation.activity, self.clone.status
@@ -549,7 +582,15 @@ class _ClonePlan:
         return before
 
     def _expires_at(self) -> datetime | None:
+        """Return when the lease ends. Nothing but a renewal moves an end that has come, or that outlives its grant."""
+        before = self.clone.status.expires_at
+        renewed = self.clone.status.renewed_at is None or self._renewed_at() > self.clone.status.renewed_at
+        if before is not None and (self._source.terms is None or (self._was_expired() and not renewed)):
+            return before
         return expires_at(self._lease(), asked=self._renewed_at(), active=self._last_activity())
+
+    def _was_expired(self) -> bool:
+        return _is_expired(self.observation.manifest)
 
     def _next_look(self, expiry: datetime | None) -> float:
         if expiry is None:
@@ -579,6 +620,7 @@ class _ClonePlan:
         status = {
             "expiresAt": format_time(expiry),
             "renewedAt": format_time(self._renewed_at()),
+            "lastActivityAt": format_time(self._last_activity()),
             "revision": self.clone.status.revision,
             "handled": self._handled(),
         }
@@ -589,10 +631,14 @@ class _ClonePlan:
     def _source_may_be_used(self, draft: Draft) -> Fact:
         problem = source_problem(self._source, kind=SOURCE, namespace=self.clone.metadata.namespace, verb=Verb.CLONE)
         if problem is None:
-            return holds(SOURCE, "StoreReady", self._source_words())
+            return holds(SOURCE, "StoreReady", "; ".join([self._source_words(), *self._notes()]))
         if problem.reason == "NotGranted" and self.observation.copies:
             for pod in self.observation.pods:
                 draft.drop(pod)
+            for copy in self.observation.copies:
+                if not is_bound(copy):
+                    draft.drop(copy.claim)
+            self._drop_aliases(draft)
             return stalls(
                 SOURCE,
                 "GrantRevoked",
@@ -601,6 +647,18 @@ class _ClonePlan:
         if self._serving is not None and self._target.copy is not None:
             return holds(SOURCE, "SourceGone", f"{problem.message}. This clone lives on, but cannot be reset")
         return problem
+
+    def _notes(self) -> list[str]:
+        """Return what was asked for and cannot be had, where the clone does not fail for it."""
+        refused = self._lease().refused
+        requests = (labels.RESET_REQUESTED_AT, labels.EXTEND_REQUESTED_AT)
+        return [
+            *([] if refused is None else [refused]),
+            *(
+                f"annotation {key} is not a time in RFC 3339 and is not acted upon"
+                for key in unreadable(self.observation.manifest, requests)
+            ),
+        ]
 
     def _source_words(self) -> str:
         source = self._source
@@ -733,6 +791,7 @@ class _ClonePlan:
         if not isinstance(choice, Chosen) or store_claim is None or choice.snapshot.status.prepared is None:
             raise TypeError("the chain goes on without a snapshot")
         status = choice.snapshot.status
+        reset = _reset_request(self.observation)
         origin = Origin(
             version=choice.version,
             engine=status.engine or "",
@@ -740,7 +799,7 @@ class _ClonePlan:
             snapshot=choice.snapshot.metadata.name,
             snapshot_uid=choice.snapshot.metadata.uid,
             captured_at=format_time(status.captured_at) if status.captured_at is not None else "",
-            reset=annotation(self.observation.manifest, labels.RESET_REQUESTED_AT) or "",
+            reset=reset.token if reset is not None else "",
             revision=self.clone.spec.revision or "",
         )
         foreign = is_foreign(self.clone)
@@ -875,7 +934,7 @@ class _ClonePlan:
         answer = self.observation.answer
         if answer is None or answer.content is None:
             return self._server_problem(None if answer is None else answer.error)
-        if self._serving is not copy and not _is_proven(copy):
+        if self._serving is not copy and not is_proven(copy):
             wrong = _wrong_identity(answer.content, copy.origin.version)
             if wrong is not None:
                 return stalls(
@@ -912,53 +971,72 @@ class _ClonePlan:
                 str(pod_state(copy.pod).ip), engine.port, self.clone.metadata.namespace, self._engine_secret
             )
             draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, copy.origin.version.database))
+        marks = self._marks(copy)
+        if marks:
+            # Before the binding: as soon as apps have it they may change what would have to be proven.
+            draft.apply.append(_annotated(copy.claim, marks))
         problem = self._keep_service(draft, copy, engine) or draft.keep(secret, self.observation.binding, ENGINE)
-        if problem is None and not _is_proven(copy):
-            draft.apply.append(_annotated(copy.claim, {labels.PROVEN: "true"}))
         return problem or holds(
             ENGINE,
             "Answering",
             f"answers at {host}:{engine.port} with {copy.origin.version.branch} at {copy.origin.version.head}",
         )
 
+    def _marks(self, copy: Copy) -> dict[str, str]:
+        """Return what is still to be written on the claim of a copy that serves.
+
+        A revision through which the data are kept is the copy's own from then on, so that it is not acted upon later.
+        An apply that left a mark out would take it away: all of them, or none.
+        """
+        revision = self.clone.spec.revision if _is_other_revision(self.clone, copy) else None
+        if is_proven(copy) and revision is None:
+            return {}
+        return {labels.PROVEN: "true", labels.REVISION_TOKEN: revision or copy.origin.revision}
+
     def _drop_strays(self, draft: Draft) -> None:
-        """Remove Pods whose claim is gone: whatever comes next, it is not on that volume."""
+        """Remove Pods whose claim is gone, and copies that were overtaken by a newer request before they served."""
         known = {str(copy.number) for copy in self.observation.copies}
         for pod in self.observation.pods:
             if label(pod, labels.COPY) not in known:
                 draft.drop(pod)
+        serving = self._serving
+        for copy in self.observation.copies:
+            if serving is not None and serving.number < copy.number < self._target.number:
+                draft.drop(copy.pod)
+                draft.drop(copy.claim)
 
     def _drop_replaced(self, draft: Draft) -> None:
         """Remove what an earlier copy had, its claim after the undo window."""
-        target = self._target
+        kept = self._previous()
         for copy in self.observation.copies:
-            if copy.number == target.number:
-                continue
-            draft.drop(copy.pod)
-            if self._undo_ends(copy) is None:
-                draft.drop(copy.claim)
+            if copy.number < self._target.number:
+                draft.drop(copy.pod)
+                if kept is None or copy is not kept[0]:
+                    draft.drop(copy.claim)
 
-    def _undo_ends(self, copy: Copy) -> datetime | None:
-        """Return until when a replaced copy is kept: only the last one, and only where a reset replaced it."""
+    def _previous(self) -> tuple[Copy, datetime] | None:
+        """Return the copy that a reset replaced, and until when it is kept; a refresh or a revision keeps none."""
         target = self._target.copy
-        if (
-            target is None
-            or copy.number != target.number - 1
-            or not target.origin.reset
-            or target.origin.reset == copy.origin.reset
-        ):
+        older = [copy for copy in self.observation.copies if copy.number < self._target.number]
+        older = [copy for copy in older if not is_deleting(copy.claim)]
+        if target is None or not older or target.origin.reset in {"", older[-1].origin.reset}:
             return None
         ends = created_at(target.claim) + self.environment.undo
-        return ends if ends > self.observation.now else None
+        return (older[-1], ends) if ends > self.observation.now else None
 
     # -- status --
 
     def _handled(self) -> dict[str, str | None]:
-        manifest = self.observation.manifest
+        before = self.clone.status.handled
         newest = self.observation.copies[-1] if self.observation.copies else None
+        extension = read_request(self.observation.manifest, labels.EXTEND_REQUESTED_AT)
         return {
             "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
-            "extendRequestedAt": annotation(manifest, labels.EXTEND_REQUESTED_AT),
+            "extendRequestedAt": extension.token
+            if extension is not None
+            else before.extend_requested_at
+            if before is not None
+            else None,
         }
 
     def _status(self, draft: Draft, expiry: datetime | None) -> dict[str, Any]:
@@ -976,8 +1054,7 @@ class _ClonePlan:
         if served is None:
             return status
         origin, engine = served.origin, self._engine_of(served)
-        kept = [(copy, self._undo_ends(copy)) for copy in self.observation.copies]
-        previous = next(((copy, ends) for copy, ends in kept if ends is not None), None)
+        previous = self._previous()
         host = f"{service_name(self.clone)}.{self.clone.metadata.namespace}.svc"
         return {
             **status,
@@ -993,14 +1070,9 @@ class _ClonePlan:
                 "capturedAt": origin.captured_at or None,
             },
             "previous": {"copy": str(previous[0].number), "keptUntil": format_time(previous[1])}
-            if previous is not None and previous[1]
+            if previous is not None
             else None,
         }
-
-
-def _is_proven(copy: Copy) -> bool:
-    """Return whether a copy once held what was asked for: apps change it from then on, so it is asked only once."""
-    return annotation(copy.claim, labels.PROVEN) is not None
 
 
 def _annotated(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:

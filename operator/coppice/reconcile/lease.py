@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from coppice.api.v1alpha1 import NEVER, Lease
-from coppice.core.durations import parse_duration
+from coppice.core.durations import format_duration, parse_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +22,22 @@ class LeaseTerms:
     refused: str | None = None
 
 
-def lease_terms(lease: Lease, *, allowed: timedelta | None, default: timedelta) -> LeaseTerms:
-    """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound); ``default`` where it asks
-    for nothing.
+def lease_terms(lease: Lease, *, allowed: timedelta | None, default: LeaseTerms) -> LeaseTerms:
+    """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound).
+
+    ``default`` is for a clone that asks for nothing; one that asks for an end of one kind gets no other of the other.
     """
-    longest = _asked(lease.max, default if allowed is None else min(default, allowed))
-    idle = _asked(lease.idle, None)
-    refused = None
-    if allowed is not None and (longest is None or longest > allowed):
-        refused = f"lease.max {lease.max} is more than the grant allows ({allowed}); the grant's value counts"
-        longest = allowed
-    return LeaseTerms(idle=idle, longest=longest, refused=refused)
+    idle = _asked(lease.idle, default.idle if lease.max is None else None)
+    longest = _asked(lease.max, default.longest)
+    if allowed is None or (longest is not None and longest <= allowed):
+        return LeaseTerms(idle=idle, longest=longest)
+    if lease.max is None:
+        return LeaseTerms(idle=idle, longest=allowed)
+    refused = (
+        f"lease.max {lease.max} is more than the grant allows: {format_duration(allowed)} counts; lower lease.max, "
+        "or ask the store's owners for a higher maxLease"
+    )
+    return LeaseTerms(idle=idle, longest=allowed, refused=refused)
 
 
 def _asked(text: str | None, default: timedelta | None) -> timedelta | None:
