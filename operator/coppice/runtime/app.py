@@ -69,7 +69,7 @@ async def run_operator(
         )
         if started is not None:
             started(operator, *ports)
-        _on_signals(stop.set)
+        _on_signals(stop.set)  # until kopf, which has handlers of its own, takes over
         if await _acquired(lease, stop):
             await _lead(lease, operator, stop)
 
@@ -111,7 +111,7 @@ async def _lead(lease: Lease, operator: Operator, stop: asyncio.Event) -> None:
 
 async def _serve(operator: Operator, stop: asyncio.Event) -> None:
     await kopf.operator(
-        registry=build_registry(operator, stop),
+        registry=build_registry(operator),
         settings=build_settings(),
         clusterwide=True,
         standalone=True,
@@ -121,25 +121,19 @@ async def _serve(operator: Operator, stop: asyncio.Event) -> None:
     )
 
 
-def build_registry(operator: Operator, stop: asyncio.Event) -> kopf.OperatorRegistry:
-    """Return kopf's handlers: one per watched kind, and the start and end of the workers."""
+def build_registry(operator: Operator) -> kopf.OperatorRegistry:
+    """Return kopf's handlers: one per watched kind, the login, and the start and end of the workers."""
     registry = kopf.OperatorRegistry()
 
-    def stopping() -> None:
-        operator.stop()
-        stop.set()
-
-    @kopf.on.startup(registry=registry)
+    @kopf.on.startup(id="start-workers", registry=registry)
     async def start(**_: Any) -> None:
         operator.start()
-        # kopf has set handlers of its own by now; ours also stop the workers, which kopf does not know.
-        _on_signals(stopping)
 
-    @kopf.on.cleanup(registry=registry)
-    async def clean_up(**_: Any) -> None:
+    @kopf.on.cleanup(id="drain-workers", registry=registry)
+    async def drain(**_: Any) -> None:
         await operator.drain()
 
-    @kopf.on.login(registry=registry)
+    @kopf.on.login(id="login", registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection_info(await load_configuration())
 

@@ -59,6 +59,7 @@ async def _served(port: int, handlers: Mapping[str, Handler]) -> AsyncIterator[i
     await runner.setup()
     try:
         await web.TCPSite(runner, port=port).start()
-        yield runner.addresses[0][1]
+        # With port 0, IPv4 and IPv6 get a port each; an IPv4 address is the shorter tuple.
+        yield min(runner.addresses, key=len)[1]
     finally:
         await runner.cleanup()

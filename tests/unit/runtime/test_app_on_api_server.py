@@ -7,16 +7,7 @@ from tests.unit.runtime.builders import clone
 from tests.unit.runtime.process import running
 
 from coppice.core.plan import Ref
-from coppice.crdgen import crd_manifests
 from coppice.kube.aio import AioKubeClient
-
-
-@pytest.fixture(scope="session")
-def cluster(api_server: ApiServer) -> ApiServer:
-    api_server.install_crds(crd_manifests())
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "coppice-system"}}
-    api_server.request("POST", "/api/v1/namespaces", body)
-    return api_server
 
 
 @pytest.fixture

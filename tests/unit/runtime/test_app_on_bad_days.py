@@ -156,12 +156,15 @@ async def test_without_its_definitions_the_operator_is_not_ready_and_starts_when
         async def is_unready():
             return (await operator.probe("/readyz"))[0] == 500
 
+        async def is_ready():
+            return await operator.probe("/readyz") == (200, "ok")
+
         await operator.until(is_unready)
         api.install("DataClone")
         await operator.until(all_converged(api))
         lose_children(api)
         await operator.until(all_converged(api))
-        assert await operator.probe("/readyz") == (200, "ok")
+        await operator.until(is_ready)
 
 
 async def test_without_the_snapshot_kinds_everything_else_works(api, clones):
