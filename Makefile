@@ -22,7 +22,7 @@ demo: venv ## Bring up a cluster with Coppice in it and play the main story on r
 ##@ Test
 
 .PHONY: test
-test: lint unit cel contract csi e2e ## Everything: lint, unit tests, real API server, real engines, real storage, real cluster
+test: lint unit chart cel contract csi e2e ## Everything: lint, unit tests, real API server, real engines, real storage, real cluster
 
 .PHONY: lint
 lint: venv ## Style, types, layers, shell scripts, and whether generated files are up to date
@@ -37,6 +37,10 @@ lint: venv ## Style, types, layers, shell scripts, and whether generated files a
 .PHONY: unit
 unit: venv ## Unit tests: seconds, no cluster
 	$(BIN)/pytest tests/unit
+
+.PHONY: chart
+chart: venv ## The chart, rendered by helm itself
+	assets="$$($(HARNESS) assets helm)" && eval "$$assets" && $(BIN)/pytest tests/unit/chart
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
