@@ -121,6 +121,11 @@ class Executor:
         if found is None:
             raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
         secret = read_secret(found)
+        needed = {"admin-password", *call.secret_arguments.values()}
+        if missing := sorted(needed - secret.keys()):
+            raise EngineError(
+                f"Secret {target.secret_namespace}/{target.secret_name} has no {', '.join(missing)} any more"
+            )
         arguments = {**call.arguments, **{name: secret[key] for name, key in call.secret_arguments.items()}}
         endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
         try:

@@ -19,28 +19,33 @@ GRACE_SECONDS: Final = 60.0
 
 
 class Watches:
-    """Compares what events have told with what lists show. Times are any clock's seconds."""
+    """Compares what events have told with what lists show. Times are those of one clock, in seconds."""
 
     def __init__(self) -> None:
-        self._seen: dict[Key, str] = {}
+        self._seen: dict[Key, tuple[str, float]] = {}
         self._suspects: dict[Key, float] = {}
 
-    def event(self, key: Key, version: str, *, deleted: bool) -> None:
+    def event(self, key: Key, version: str, now: float, *, deleted: bool) -> None:
         """Note an event of an object: its watch is alive."""
         self._suspects.pop(key, None)
         if deleted:
             self._seen.pop(key, None)
         else:
-            self._seen[key] = version
+            self._seen[key] = (version, now)
 
-    def listed(self, kind: str, versions: Mapping[Key, str], now: float) -> AbstractSet[Key]:
-        """Compare a list with the events so far; return the keys whose deletion no event has told of."""
+    def listed(self, kind: str, versions: Mapping[Key, str], begun: float) -> AbstractSet[Key]:
+        """Compare a list with the events so far; return the keys whose deletion no event has told of.
+
+        ``begun`` is when the list was asked for. An event since then may know more than the list, and accuses nobody.
+        """
         for key, version in versions.items():
-            if self._seen.get(key) == version:
+            seen, at = self._seen.get(key, ("", begun - 1))
+            if seen == version or at >= begun:
                 self._suspects.pop(key, None)
             else:
-                self._suspects.setdefault(key, now)
-        gone = {key for key in self._seen.keys() | self._suspects.keys() if key.kind == kind} - versions.keys()
+                self._suspects.setdefault(key, begun)
+        known = {key for key, (_, at) in self._seen.items() if at < begun} | self._suspects.keys()
+        gone = {key for key in known if key.kind == kind} - versions.keys()
         for key in gone:
             self._seen.pop(key, None)
             self._suspects.pop(key, None)

@@ -77,7 +77,7 @@ class Operator:
         """Wake everybody whom a change of an object may concern."""
         metadata = manifest["metadata"]
         key = Key(kind, metadata.get("namespace"), metadata["name"])
-        self._watches.event(key, metadata.get("resourceVersion", ""), deleted=deleted)
+        self._watches.event(key, metadata.get("resourceVersion", ""), _now(), deleted=deleted)
         for concerned in self._concerned(key, metadata.get("labels") or {}):
             self.queue.add(concerned)
 
@@ -208,12 +208,13 @@ class Operator:
 
     async def _list(self, kind: str, selector: Mapping[str, str] | None) -> dict[Key, Manifest]:
         """List a kind of all namespaces; whose disappearance no event told is woken here."""
+        begun = _now()
         found = {
             Key(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"]): manifest
             for manifest in await self._client.list(kind, None, selector)
         }
         versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}
-        for key in self._watches.listed(kind, versions, _now()):
+        for key in self._watches.listed(kind, versions, begun):
             for concerned in self._concerned(key, {}):
                 self.queue.add(concerned)
         return found

@@ -174,6 +174,13 @@ async def test_without_its_secret_an_engine_is_not_reachable(execute):
         await execute(Plan(calls=(call(),)))
 
 
+async def test_a_secret_that_was_emptied_by_hand_is_named(kube, execute, engine):
+    kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
+    with pytest.raises(EngineError, match="Secret app/db has no app-password any more"):
+        await execute(Plan(calls=(call(password="app-password"),)))
+    assert engine.calls == []
+
+
 async def test_nothing_is_written_after_a_failed_call(kube, execute, engine, metrics):
     kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
     engine.error = EngineError("no such database")
