@@ -19,7 +19,10 @@ from coppice.reconcile.observed import annotation, label
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a copy was made from and for. ``engine_version`` is the one that wrote the data."""
+    """What a copy was made from and for. ``engine_version`` is the one that wrote the data.
+
+    ``masked``: whether its rows are.
+    """
 
     version: Version
     engine: str
@@ -29,6 +32,7 @@ class Origin:
     captured_at: str
     reset: str
     revision: str
+    masked: bool
 
     def annotations(self) -> dict[str, str]:
         """Return the claim's annotations."""
@@ -41,6 +45,7 @@ class Origin:
                     "workingRoot": self.version.working_root,
                     "newBranch": self.version.new_branch,
                     "engineVersion": self.engine_version,
+                    "masked": self.masked,
                 },
                 separators=(",", ":"),
             ),
@@ -67,6 +72,7 @@ def _origin(claim: Manifest) -> Origin | None:
         captured_at=annotation(claim, labels.CAPTURED_AT) or "",
         reset=annotation(claim, labels.RESET_TOKEN) or "",
         revision=annotation(claim, labels.REVISION_TOKEN) or "",
+        masked=data.get("masked") is True,
     )
 
 

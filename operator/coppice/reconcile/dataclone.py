@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnRevision, Power, Refresh, Verb
+from coppice.api.v1alpha1 import DataClone, DataKind, DataStore, InvalidResource, OnRevision, Power, Refresh, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
@@ -43,12 +43,11 @@ from coppice.reconcile.copies import Copy, Origin, copy_name, find_copies, is_pr
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.datastore import claim_name
-from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
 from coppice.reconcile.observed import (
-    annotation,
     claim_state,
     created_at,
     format_time,
@@ -112,6 +111,7 @@ class CloneObservation:
     origin_gone: bool = False
     others: int | None = None
     copies: tuple[Copy, ...] = ()
+    unbound_claims: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None
     binding: Manifest | None = None
@@ -139,7 +139,7 @@ class DataCloneReconciler:
         clone = DataClone.parse(manifest)
         seen = CloneObservation(manifest, now, clone)
         if is_deleting(manifest):
-            return await _observe_aliases(reader, seen)
+            return await _observe_remains(reader, seen)
         if isinstance(clone, InvalidResource):
             return seen
         seen = await self._observe_children(reader, seen, clone)
@@ -364,6 +364,15 @@ def renewed_at(seen: CloneObservation, clone: DataClone) -> datetime:
 # -- reads --
 
 
+async def _observe_remains(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
+    """Read what a clone under deletion has to remove itself, whether or not its specification can be read."""
+    metadata = seen.manifest["metadata"]
+    mine = {labels.OWNER_UID: str(metadata["uid"])}
+    claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
+    unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
+    return await _observe_aliases(reader, replace(seen, unbound_claims=unbound))
+
+
 async def _observe_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
     metadata = seen.manifest["metadata"]
     mine = {labels.OWNER_UID: str(metadata["uid"])}
@@ -500,8 +509,11 @@ def _before(entry: Manifest, other: Manifest) -> bool:
 
 
 def _plan_deletion(observation: CloneObservation) -> Plan:
-    """Kubernetes collects what is in the clone's namespace; the alias contents are not in any, so they go first."""
-    doomed = [*observation.alias_snapshots, *observation.alias_contents]
+    """Kubernetes collects what is in the clone's namespace; the alias contents are not in any, so they go first.
+
+    So do claims that still wait for their volume: the snapshot-controller lets no snapshot go that one is made from.
+    """
+    doomed = [*observation.unbound_claims, *observation.alias_snapshots, *observation.alias_contents]
     if not doomed:
         return Plan(remove_finalizer=True)
     return Plan(delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)), requeue_after=2)
@@ -576,7 +588,9 @@ class _ClonePlan:
 
     def _last_activity(self) -> datetime:
         activity, status = self.observation.activity, self.clone.status
-        before = status.last_activity_at or self._renewed_at()
+        woken = read_request(self.observation.manifest, labels.WAKE_REQUESTED_AT)
+        moments = [self._renewed_at(), status.last_activity_at, min(woken.at, self.observation.now) if woken else None]
+        before = max(moment for moment in moments if moment is not None)
         if isinstance(activity, Activity) and activity.token and activity.token != status.activity:
             return self.observation.now
         return before
@@ -630,15 +644,20 @@ class _ClonePlan:
 
     def _source_may_be_used(self, draft: Draft) -> Fact:
         problem = source_problem(self._source, kind=SOURCE, namespace=self.clone.metadata.namespace, verb=Verb.CLONE)
+        unmasked = self._unmasked()
+        self._stop(draft, unmasked)
+        if problem is None and self._target.copy is not None and self._target.copy in unmasked:
+            return stalls(
+                SOURCE,
+                "MaskedOnly",
+                f"DataGrant {self._grant} gives masked data only and this clone has others. The server is stopped and "
+                "the data are kept until the lease ends; ask for a grant with data: Raw, or for a reset once the store "
+                "has a masked snapshot",
+            )
         if problem is None:
             return holds(SOURCE, "StoreReady", "; ".join([self._source_words(), *self._notes()]))
         if problem.reason == "NotGranted" and self.observation.copies:
-            for pod in self.observation.pods:
-                draft.drop(pod)
-            for copy in self.observation.copies:
-                if not is_bound(copy):
-                    draft.drop(copy.claim)
-            self._drop_aliases(draft)
+            self._stop(draft, self.observation.copies)
             return stalls(
                 SOURCE,
                 "GrantRevoked",
@@ -647,6 +666,21 @@ class _ClonePlan:
         if self._serving is not None and self._target.copy is not None:
             return holds(SOURCE, "SourceGone", f"{problem.message}. This clone lives on, but cannot be reset")
         return problem
+
+    def _unmasked(self) -> tuple[Copy, ...]:
+        """Return the copies that hold more than the grant gives now."""
+        terms = self._source.terms
+        if terms is None or terms.raw:
+            return ()
+        return tuple(copy for copy in self.observation.copies if not copy.origin.masked)
+
+    def _stop(self, draft: Draft, copies: tuple[Copy, ...]) -> None:
+        """Stop the servers of copies that are not allowed any more, and end what is only on its way."""
+        for copy in copies:
+            draft.drop(copy.pod)
+            if not is_bound(copy):
+                draft.drop(copy.claim)
+                self._drop_aliases(draft)
 
     def _notes(self) -> list[str]:
         """Return what was asked for and cannot be had, where the clone does not fail for it."""
@@ -801,6 +835,7 @@ class _ClonePlan:
             captured_at=format_time(status.captured_at) if status.captured_at is not None else "",
             reset=reset.token if reset is not None else "",
             revision=self.clone.spec.revision or "",
+            masked=status.data is DataKind.MASKED,
         )
         foreign = is_foreign(self.clone)
         prepared = choice.snapshot.status.prepared
@@ -820,14 +855,11 @@ class _ClonePlan:
         copy = self._target.copy
         if copy is None:
             raise TypeError("the chain goes on without a copy")
-        if self.clone.spec.power is Power.OFF:
+        resting = self._rests(copy)
+        if resting is not None:
             for pod in self.observation.pods:
                 draft.drop(pod)
-            return waits(
-                ENGINE,
-                "PoweredOff",
-                "the server is off and the data are kept: set spec.power to On or Auto to have it again",
-            )
+            return resting
         problem = self._keep_around(draft, copy)
         if problem is not None:
             return problem
@@ -836,6 +868,24 @@ class _ClonePlan:
             return desired
         # Without the store nobody knows its profiles: a server that runs is left as it is.
         return draft.run_server(desired, copy.pod, ENGINE, replace_outdated=self._store is not None)
+
+    def _rests(self, copy: Copy) -> Fact | None:
+        """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep."""
+        if self.clone.spec.power is Power.OFF:
+            return rests(
+                ENGINE,
+                "PoweredOff",
+                "the server is off and the data are kept: set spec.power to On or Auto to have it again",
+            )
+        idle = self.observation.now - self._last_activity()
+        if self.clone.spec.power is not Power.AUTO or self._serving is not copy or idle < self.environment.sleep:
+            return None
+        return rests(
+            ENGINE,
+            "Asleep",
+            f"nobody has used the clone since {format_time(self._last_activity())}: the server is stopped and the data "
+            f"are kept. To wake it, annotate it with {labels.WAKE_REQUESTED_AT}=<now>, or set spec.power to On",
+        )
 
     def _keep_around(self, draft: Draft, copy: Copy) -> Fact | None:
         """Keep the operator's Secret, the policy, and, for the first copy, the Service: nobody can log in yet, and the

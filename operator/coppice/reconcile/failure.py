@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coppice.core.plan import Event, Manifest, Plan
 from coppice.engines.base import EngineError
-from coppice.kube.errors import ForbiddenError, KubeError
+from coppice.kube.errors import ForbiddenError, KubeError, NameConflictError
 from coppice.reconcile.observed import condition
 
 RETRY_SECONDS = 60.0
@@ -32,6 +32,8 @@ def plan_failure(manifest: Manifest, error: KubeError | EngineError) -> Plan:
 
 
 def _explain(error: KubeError | EngineError) -> tuple[str, str]:
+    if isinstance(error, NameConflictError):
+        return "NameConflict", f"{error}: rename or delete one of the two"
     if isinstance(error, EngineError):
         return "EngineError", f"the database refused: {error}"
     if isinstance(error, ForbiddenError) and "exceeded quota" in str(error):

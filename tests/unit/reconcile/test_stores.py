@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.reconcile.foreign import add_foreign
 
 from coppice.engines.base import UnreachableError
 from coppice.kube.errors import ForbiddenError
@@ -244,39 +245,6 @@ async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(story, k
     story.delete(kind, name)
     await story.operator.live(minutes=6)
     story.expect_ready("DataStore", "shop")
-
-
-def add_foreign(story, kind, name, namespace="data"):
-    from coppice.kube.resources import RESOURCES
-
-    body = {
-        "PersistentVolumeClaim": {
-            "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}, "accessModes": []}
-        },
-        "Secret": {"data": {"key": "dmFsdWU="}},
-        "Service": {"spec": {"selector": {"app": "other"}}},
-        "NetworkPolicy": {"spec": {"podSelector": {}}},
-        "Pod": {
-            "spec": {
-                "containers": [
-                    {
-                        "name": "other",
-                        "image": "busybox",
-                    }
-                ],
-                "volumes": [],
-            }
-        },
-        "VolumeSnapshot": {"spec": {"source": {"persistentVolumeClaimName": "other"}}},
-    }[kind]
-    story.kube.add(
-        {
-            "apiVersion": RESOURCES[kind].api_version,
-            "kind": kind,
-            "metadata": {"name": name, "namespace": namespace},
-            **body,
-        }
-    )
 
 
 async def test_a_refused_write_is_said_without_a_hot_loop(story):

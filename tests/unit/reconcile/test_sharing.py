@@ -1,0 +1,341 @@
+"""Clones in other namespaces: consent, its terms, and what stays there when it is over."""
+
+from __future__ import annotations
+
+import pytest
+
+SELECTOR = {"namespaceSelector": {"matchLabels": {"coppice.dev/previews": "true"}}}
+
+
+@pytest.fixture
+async def shop(story):
+    story.store()
+    await story.settle()
+    story.commit("alice")
+    return story
+
+
+def aliases(story):
+    return [name for name in story.names("VolumeSnapshotContent") if not name.startswith("snapcontent-")]
+
+
+async def test_without_a_grant_there_is_no_clone_and_nobody_learns_what_stores_there_are(shop):
+    shop.clone(namespace="app")
+    shop.clone("guess", namespace="app", store="secret-project")
+    await shop.settle()
+    real = shop.expect_stalled("DataClone", "db", "NotGranted", "app")
+    guess = shop.expect_stalled("DataClone", "guess", "NotGranted", "app")
+    assert real.replace("shop", "X") == guess.replace("secret-project", "X")
+    assert shop.names("PersistentVolumeClaim", "app") == []
+
+
+async def test_a_grant_that_comes_later_is_enough(shop):
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.grant()
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    assert shop.rows(namespace="app") == {"alice"}
+
+
+async def test_a_grant_by_label_follows_the_label(shop):
+    shop.grant(to=SELECTOR)
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "NotGranted", "app")
+    label = {"coppice.dev/previews": "true"}
+    shop.kube.change("Namespace", None, "app", lambda found: found["metadata"].update(labels=label))
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_a_grant_of_another_verb_or_store_is_none(shop):
+    shop.grant("branch", verbs=["Branch"])
+    shop.grant("other", store="other")
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "NotGranted", "app")
+
+
+async def test_a_revoked_grant_stops_the_server_and_keeps_the_data_until_the_lease_ends(shop):
+    shop.grant(maxLease="2h")
+    shop.clone(namespace="app", lease={"max": "1h"})
+    await shop.settle()
+    shop.world.login("app", "db-binding").volume.write("main", "mine")
+    ends = shop.status("DataClone", "db", "app")["expiresAt"]
+    shop.delete("DataGrant", "previews")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "GrantRevoked", "app")
+    assert shop.names("Pod", "app") == []
+    assert shop.status("DataClone", "db", "app")["expiresAt"] == ends
+
+    shop.annotate("DataClone", "db", "app", extend="now")
+    await shop.settle()
+    assert shop.status("DataClone", "db", "app")["expiresAt"] == ends, "nobody can extend what is not granted"
+
+    shop.grant(maxLease="2h")
+    await shop.settle()
+    assert shop.rows(namespace="app") == {"alice", "mine"}
+
+    shop.delete("DataGrant", "previews")
+    await shop.operator.live(hours=2, minutes=5)
+    shop.expect_stalled("DataClone", "db", "Expired", "app")
+    assert shop.names("PersistentVolumeClaim", "app") == []
+
+
+async def test_a_grant_revoked_on_the_way_leaves_nothing_of_the_data_there(shop):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(namespace="app")
+    await shop.settle()
+    assert aliases(shop)
+    shop.delete("DataGrant", "previews")
+    shop.world.full = False
+    await shop.operator.run_due()
+    await shop.settle()
+    assert not shop.is_ready("DataClone", "db", "app")
+    assert aliases(shop) == []
+    assert shop.names("PersistentVolumeClaim", "app") == []
+    shop.grant()
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_masked_data_are_never_answered_with_unmasked_ones(shop):
+    shop.snapshot("raw")
+    await shop.settle()
+    shop.grant(data="Masked")
+    shop.clone(namespace="app")
+    shop.clone("named", namespace="app", source={"snapshot": "raw"})
+    await shop.settle()
+    for name in ("db", "named"):
+        assert "masked" in shop.expect_stalled("DataClone", name, "MaskedOnly", "app")
+    assert shop.names("DataSnapshot") == ["raw"]
+    assert shop.names("PersistentVolumeClaim", "app") == []
+    assert aliases(shop) == []
+
+
+async def test_a_grant_that_turns_to_masked_stops_what_was_cloned_unmasked(shop):
+    shop.grant()
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.edit("DataGrant", "previews", data="Masked")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "MaskedOnly", "app")
+    assert shop.names("Pod", "app") == []
+    shop.edit("DataGrant", "previews", data="Raw")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+
+
+@pytest.mark.parametrize("lease", [{"max": "30d"}, {"max": "Never"}, {}])
+async def test_the_grant_bounds_the_lease(shop, lease):
+    shop.grant(maxLease="2h")
+    shop.clone(namespace="app", lease=lease)
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    message = shop.condition("DataClone", "db", "app", of="SourceReady")["message"]
+    assert ("2h counts" in message) is bool(lease)
+    await shop.operator.live(hours=2, minutes=5)
+    shop.expect_stalled("DataClone", "db", "Expired", "app")
+
+
+async def test_a_longer_grant_wakes_no_expired_clones(shop):
+    shop.grant(maxLease="1h")
+    shop.clone(namespace="app", lease={"max": "30d"})
+    await shop.operator.live(hours=1, minutes=5)
+    shop.edit("DataGrant", "previews", maxLease="30d")
+    await shop.operator.live(minutes=5)
+    shop.expect_stalled("DataClone", "db", "Expired", "app")
+
+
+async def test_what_is_beyond_the_cap_waits_its_turn_and_is_told_its_place(shop):
+    shop.grant(maxClones={"perNamespace": 2})
+    for number in range(4):
+        shop.clone(f"db-{number}", namespace="app")
+        shop.world.tick(2)
+    await shop.settle()
+    ready = [f"db-{number}" for number in range(4) if shop.is_ready("DataClone", f"db-{number}", "app")]
+    assert ready == ["db-0", "db-1"]
+    assert "place 1" in shop.condition("DataClone", "db-2", "app")["message"]
+    assert "place 2" in shop.condition("DataClone", "db-3", "app")["message"]
+    shop.delete("DataClone", "db-0", "app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db-2", "app")
+    assert "place 1" in shop.condition("DataClone", "db-3", "app")["message"]
+
+
+async def test_an_expired_clone_gives_its_place_away_and_queues_when_it_comes_back(shop):
+    shop.grant(maxClones={"total": 1})
+    shop.clone("old", namespace="app", lease={"max": "1h"})
+    await shop.settle()
+    shop.clone("new", namespace="app", lease={"max": "1d"})
+    await shop.settle()
+    assert shop.reason("DataClone", "new", "app") == "Queued"
+    await shop.operator.live(hours=1, minutes=5)
+    shop.expect_ready("DataClone", "new", "app")
+    shop.annotate("DataClone", "old", "app", extend="now")
+    await shop.settle()
+    assert shop.reason("DataClone", "old", "app") == "Queued"
+    shop.expect_ready("DataClone", "new", "app")
+
+
+async def test_a_cap_of_none_lets_nobody_in_and_leaves_those_that_are_there(shop):
+    shop.grant()
+    shop.clone("old", namespace="app")
+    await shop.settle()
+    shop.edit("DataGrant", "previews", maxClones={"total": 0})
+    shop.clone("new", namespace="app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "old", "app")
+    assert shop.reason("DataClone", "new", "app") == "Queued"
+
+
+async def test_the_caps_do_not_count_the_owners_own_clones(shop):
+    shop.grant(maxClones={"total": 1})
+    shop.clone("own")
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "own")
+    shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_an_alias_of_a_snapshot_that_was_not_chosen_in_the_end_is_not_used(shop):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.clone(namespace="app")
+    await shop.operator.until(lambda: aliases(shop))
+    shop.commit("bob")
+    shop.delete("DataSnapshot", "mine")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    assert shop.rows(namespace="app") == {"alice", "bob"}
+    assert aliases(shop) == []
+
+
+async def test_a_snapshot_class_that_deletes_does_not_reach_the_alias(shop):
+    shop.grant()
+    for number in range(3):
+        shop.clone(f"db-{number}", namespace="app")
+    await shop.settle()
+    assert all(shop.is_ready("DataClone", f"db-{number}", "app") for number in range(3))
+    assert len(shop.world.snapshots) == 1
+
+
+async def test_a_clone_that_is_deleted_on_the_way_leaves_no_alias(shop):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(namespace="app")
+    await shop.settle()
+    assert aliases(shop)
+    shop.delete("DataClone", "db", "app")
+    await shop.settle()
+    assert aliases(shop) == []
+    assert shop.kube.all(None, "app") == []
+    assert len(shop.world.snapshots) == 1
+
+
+async def test_a_claim_deleted_by_hand_on_the_way_leaves_no_alias_in_the_end(shop):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.delete("PersistentVolumeClaim", shop.copy(namespace="app"), "app")
+    shop.world.full = False
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    assert aliases(shop) == []
+
+
+async def test_a_clone_that_cannot_be_read_can_be_deleted(shop):
+    shop.grant()
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.edit("DataClone", "db", "app", profile="No Profile!")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "InvalidSpec", "app")
+    shop.delete("DataClone", "db", "app")
+    await shop.settle()
+    assert shop.kube.all(None, "app") == []
+
+
+async def test_the_namespace_of_a_clone_can_be_deleted_at_any_moment(shop):
+    for turns in range(1, 30, 2):
+        shop.grant("previews")
+        shop.clone(namespace="app")
+        for _ in range(turns):
+            await shop.operator.run_due()
+            shop.world.turn()
+            shop.world.tick(0.1)
+        shop.kube.remove_namespace("app")
+        await shop.settle()
+        assert shop.kube.peek("Namespace", None, "app") is None, turns
+        assert aliases(shop) == []
+        shop.delete("DataGrant", "previews")
+        shop.world.add_namespace("app")
+
+
+async def test_a_deleted_store_leaves_live_clones_alone_in_their_namespace(shop):
+    shop.grant()
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.edit("DataStore", "shop", deletionPolicy="Delete")
+    await shop.settle()
+    shop.delete("DataStore", "shop")
+    await shop.operator.live(minutes=10)
+    shop.expect_ready("DataClone", "db", "app")
+    assert shop.rows(namespace="app") == {"alice"}
+    assert shop.world.snapshots == {}
+    shop.delete("DataClone", "db", "app")
+    await shop.settle()
+    assert shop.world.volumes == {}
+
+
+async def test_a_grant_says_whether_its_store_is_there(shop):
+    shop.grant("good")
+    shop.grant("bad", store="nowhere")
+    await shop.settle()
+    shop.expect_ready("DataGrant", "good")
+    assert "nowhere" in shop.expect_stalled("DataGrant", "bad", "StoreNotFound")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("PersistentVolumeClaim", "COPY"),
+        ("Secret", "ENGINE"),
+        ("Secret", "db-binding"),
+        ("Service", "db"),
+        ("NetworkPolicy", "db"),
+        ("Pod", "COPY"),
+        ("VolumeSnapshot", "COPY"),
+    ],
+)
+async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(shop, kind, name):
+    from tests.unit.reconcile.foreign import add_foreign
+
+    from coppice.reconcile.dataclone import engine_secret_name
+
+    shop.clone(namespace="app")
+    uid = shop.get("DataClone", "db", "app")["metadata"]["uid"]
+    name = {"COPY": shop.copy(namespace="app"), "ENGINE": engine_secret_name("db", uid)}.get(name, name)
+    add_foreign(shop, kind, name, "app")
+    before = shop.get(kind, name, "app")["metadata"]["uid"]
+    shop.grant()
+    await shop.settle()
+    assert name in shop.expect_stalled("DataClone", "db", "NameConflict", "app")
+    assert shop.get(kind, name, "app")["metadata"]["uid"] == before
+    writes = len(shop.world.writes)
+    await shop.operator.live(minutes=10)
+    assert len(shop.world.writes) == writes
+    shop.delete(kind, name, "app")
+    await shop.operator.live(minutes=6)
+    shop.expect_ready("DataClone", "db", "app")
+    assert aliases(shop) == []
