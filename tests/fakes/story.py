@@ -18,9 +18,13 @@ from coppice.reconcile.copies import copy_name
 class Story:
     """A world with an operator in it. Stores live in the namespace ``data``, apps in ``app``."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.world = World()
+    def __init__(self, world: World | None = None, **settings: Any) -> None:
+        self.world = World() if world is None else world
         self.operator = Operator(self.world, **settings)
+
+    def fork(self) -> Story:
+        """Return a story that goes on from here, on its own, with an operator that has just started."""
+        return Story(self.world.fork(), **self.operator.settings)
 
     @property
     def kube(self) -> Any:

@@ -81,7 +81,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-        self.kube = SharedKube(clock=lambda: self.now)
+        self.kube = SharedKube(clock=self._clock)
         self.engine = FakeEngine()
         self.volumes: dict[str, Volume] = {}
         """The storage backend's volumes, by the UID of their claim."""
@@ -104,6 +104,17 @@ class World:
         self._add_classes()
         for namespace in ("data", "app", "coppice-system"):
             self.add_namespace(namespace)
+
+    def _clock(self) -> datetime:
+        return self.now
+
+    def fork(self) -> World:
+        """Return another world that is just like this one, with nobody watching it."""
+        watchers, self.kube._watchers = self.kube._watchers, [self._on_write]
+        try:
+            return copy.deepcopy(self)
+        finally:
+            self.kube._watchers = watchers
 
     def _add_classes(self) -> None:
         for name, driver, mode, default in (

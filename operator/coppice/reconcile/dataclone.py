@@ -588,8 +588,12 @@ class _ClonePlan:
 
     def _last_activity(self) -> datetime:
         activity, status = self.observation.activity, self.clone.status
-        woken = read_request(self.observation.manifest, labels.WAKE_REQUESTED_AT)
-        moments = [self._renewed_at(), status.last_activity_at, min(woken.at, self.observation.now) if woken else None]
+        asked = (
+            read_request(self.observation.manifest, key)
+            for key in (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT)
+        )
+        requests = [min(request.at, self.observation.now) for request in asked if request is not None]
+        moments = [self._renewed_at(), status.last_activity_at, *requests]
         before = max(moment for moment in moments if moment is not None)
         if isinstance(activity, Activity) and activity.token and activity.token != status.activity:
             return self.observation.now
@@ -685,7 +689,7 @@ class _ClonePlan:
     def _notes(self) -> list[str]:
         """Return what was asked for and cannot be had, where the clone does not fail for it."""
         refused = self._lease().refused
-        requests = (labels.RESET_REQUESTED_AT, labels.EXTEND_REQUESTED_AT)
+        requests = (labels.RESET_REQUESTED_AT, labels.EXTEND_REQUESTED_AT, labels.WAKE_REQUESTED_AT)
         return [
             *([] if refused is None else [refused]),
             *(
@@ -1080,13 +1084,11 @@ class _ClonePlan:
         before = self.clone.status.handled
         newest = self.observation.copies[-1] if self.observation.copies else None
         extension = read_request(self.observation.manifest, labels.EXTEND_REQUESTED_AT)
+        woken = read_request(self.observation.manifest, labels.WAKE_REQUESTED_AT)
         return {
             "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
-            "extendRequestedAt": extension.token
-            if extension is not None
-            else before.extend_requested_at
-            if before is not None
-            else None,
+            "extendRequestedAt": extension.token if extension else before.extend_requested_at if before else None,
+            "wakeRequestedAt": woken.token if woken else before.wake_requested_at if before else None,
         }
 
     def _status(self, draft: Draft, expiry: datetime | None) -> dict[str, Any]:

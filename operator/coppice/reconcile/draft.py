@@ -34,6 +34,7 @@ class Fact:
     reason: str
     message: str
     stalled: bool = False
+    at_rest: bool = False
     retry_after: float | None = None
 
     @property
@@ -55,6 +56,11 @@ def waits(kind: str, reason: str, message: str, *, retry_after: float | None = N
 def stalls(kind: str, reason: str, message: str, *, retry_after: float | None = 300.0) -> Fact:
     """Return a fact that somebody must make true; it is looked at again from time to time all the same."""
     return Fact(kind, holds=False, reason=reason, message=message, stalled=True, retry_after=retry_after)
+
+
+def rests(kind: str, reason: str, message: str) -> Fact:
+    """Return a fact that does not hold because nobody wants it to: nothing is in progress and nothing is wrong."""
+    return Fact(kind, holds=False, reason=reason, message=message, at_rest=True)
 
 
 def _condition(kind: str, value: bool | None, reason: str, message: str) -> dict[str, str]:  # noqa: FBT001
@@ -195,7 +201,7 @@ class Draft:
 
 
 def _summary_conditions(summary: Fact) -> list[dict[str, str]]:
-    working = not summary.holds and not summary.stalled
+    working = not (summary.holds or summary.stalled or summary.at_rest)
     return [
         summary.condition,
         _condition(STALLED, summary.stalled, summary.reason, summary.message if summary.stalled else ""),

@@ -16,7 +16,8 @@ class Environment:
 
     ``images``: by engine, then by the version as users write it. ``server`` is what a server gets where neither store
     nor profile says.
-    ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept.
+    ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept,
+    ``sleep`` after how long without activity a server is stopped.
     """
 
     engines: Mapping[str, Engine]
@@ -26,6 +27,7 @@ class Environment:
     idle: timedelta
     longest: timedelta
     undo: timedelta
+    sleep: timedelta = timedelta(minutes=30)
 
     def image(self, engine: str, version: str) -> str | None:
         """Return the image for an engine's version, or None if the administrator offers none."""

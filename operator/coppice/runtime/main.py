@@ -66,6 +66,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         idle=settings.lease_idle,
         longest=settings.lease_max,
         undo=settings.undo,
+        sleep=settings.sleep,
     )
     return [
         DataStoreReconciler(environment),

@@ -53,6 +53,9 @@ class Settings:
     lease_max: timedelta = timedelta(days=3)
     """``COPPICE_LEASE_MAX``: a DataClone that asks for no lease expires at the latest after this long."""
 
+    sleep: timedelta = timedelta(minutes=30)
+    """``COPPICE_SLEEP``: the server of a clone with ``power: Auto`` is stopped after this long without activity."""
+
     undo: timedelta = timedelta(hours=1)
     """``COPPICE_UNDO``: how long the replaced copy of a clone is kept after a reset. It takes up storage until then."""
 
@@ -154,6 +157,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_SERVER_CPU": ("server_cpu", _string, "a quantity such as 500m"),
     "COPPICE_LEASE_IDLE": ("lease_idle", parse_duration, _DURATION),
     "COPPICE_LEASE_MAX": ("lease_max", parse_duration, _DURATION),
+    "COPPICE_SLEEP": ("sleep", parse_duration, _DURATION),
     "COPPICE_UNDO": ("undo", parse_duration, _DURATION),
     "COPPICE_RESYNC": ("resync", parse_duration, _DURATION),
     "COPPICE_WORKERS": ("workers", _at_least(1), "a number from 1"),

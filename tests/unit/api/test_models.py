@@ -116,10 +116,10 @@ def test_models_are_immutable():
 def test_dump_leaves_out_what_is_empty():
     when = datetime(2026, 5, 1, 12, tzinfo=UTC)
     assert DataCloneStatus().dump() == {}
-    assert DataCloneStatus(copy_id="c1", expires_at=when, own_bytes=0).dump() == {
+    assert DataCloneStatus(copy_id="c1", expires_at=when, observed_generation=0).dump() == {
         "copy": "c1",
         "expiresAt": "2026-05-01T12:00:00Z",
-        "ownBytes": 0,
+        "observedGeneration": 0,
     }
 
 

@@ -18,6 +18,8 @@
   value: {{ .Values.clones.lease.idle | quote }}
 - name: COPPICE_LEASE_MAX
   value: {{ .Values.clones.lease.max | quote }}
+- name: COPPICE_SLEEP
+  value: {{ .Values.clones.sleep | quote }}
 - name: COPPICE_UNDO
   value: {{ .Values.clones.undo | quote }}
 - name: COPPICE_RESYNC

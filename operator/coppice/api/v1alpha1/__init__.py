@@ -36,7 +36,6 @@ from coppice.api.v1alpha1.dataclone import (
     PreviousCopy,
     Refresh,
     SnapshotIdentity,
-    StepTime,
 )
 from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
 from coppice.api.v1alpha1.datasnapshot import (
@@ -132,7 +131,6 @@ __all__ = [
     "SnapshotBranch",
     "SnapshotIdentity",
     "Snapshots",
-    "StepTime",
     "Storage",
     "StoreRef",
     "Verb",

@@ -15,7 +15,6 @@ from coppice.api.v1alpha1.common import (
     ObservedStatus,
     StoreRef,
     Text,
-    Time,
     name_rules,
 )
 
@@ -57,7 +56,6 @@ class DataBranchStatus(ObservedStatus):
     working_root: Text | None = Field(
         default=None, description="Hash of the working set: differs from the head's where SQL commits wait."
     )
-    last_commit_time: Time | None = Field(default=None, description="When the newest commit was made.")
 
 
 class DataBranch(Resource):
@@ -72,7 +70,6 @@ class DataBranch(Resource):
             Column("Store", ".spec.store.name", "The DataStore."),
             Column("Branch", ".spec.branchName", "The engine's own name of the branch."),
             Column("Head", ".status.head", "Hash of the newest commit."),
-            Column("Changed", ".status.lastCommitTime", "Age of the newest commit.", type="date", priority=1),
             AGE,
         ),
         rules=name_rules(40),

@@ -14,7 +14,6 @@ from coppice.api.v1alpha1.common import (
     SERVICE_NAME_PATTERN,
     BindingStatus,
     CommitPolicy,
-    Count,
     Duration,
     DurationOrNever,
     Endpoint,
@@ -211,13 +210,6 @@ class PreviousCopy(StatusModel):
     kept_until: Time = Field(description="When it goes.")
 
 
-class StepTime(StatusModel):
-    """When the clone passed a step."""
-
-    name: Text = Field(description="Name of the step.")
-    at: Time = Field(description="When it was done.")
-
-
 class DataCloneStatus(ObservedStatus):
     """What the operator has made."""
 
@@ -240,14 +232,8 @@ class DataCloneStatus(ObservedStatus):
         default=None,
         description="When somebody last asked for the clone: its creation, an extension or a new revision.",
     )
-    own_bytes: Annotated[Count, Field(json_schema_extra={"format": "int64"})] | None = Field(
-        default=None, description="Bytes the clone holds of its own, where the storage driver tells."
-    )
     revision: Text | None = Field(default=None, description="The revision that was acted upon.")
     handled: HandledRequests | None = Field(default=None, description="Requests by annotation that were acted upon.")
-    steps: Annotated[tuple[StepTime, ...], Field(max_length=12)] = Field(
-        default=(), description="Steps the present copy passed, in order, with their times."
-    )
 
 
 class DataClone(Resource):
