@@ -1,4 +1,4 @@
-"""What the stories do with a cluster: kubectl, as a user has it, and SQL through a Pod."""
+"""What the stories do with a cluster: kubectl, as a user has it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from base64 import b64decode
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from e2e.harness.cluster import Cluster
 
 OWNED_KINDS = "pods,persistentvolumeclaims,secrets,services,networkpolicies,volumesnapshots,volumesnapshotcontents"
-OPERATOR = ("-n", "coppice-system")
+SYSTEM = "coppice-system"
+OPERATOR = ("-n", SYSTEM)
+SUITE_LABEL = "coppice.dev.e2e"
 TIMEOUT = "--timeout=240s"
 
 
@@ -55,6 +58,16 @@ class Kube:
         found: list[dict[str, Any]] = json.loads(self.run("get", kinds, *words, "-o", "json"))["items"]
         return found
 
+    def patch(self, kind: str, name: str, namespace: str, change: dict[str, Any]) -> None:
+        """Merge a change into an object."""
+        self.run("patch", "-n", namespace, kind, name, "--type=merge", "-p", json.dumps(change))
+
+    def status(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
+        """Return an object's status, empty where there is none."""
+        found = self.get(kind, name, namespace) or {}
+        status: dict[str, Any] = found.get("status") or {}
+        return status
+
     def ready(self, namespace: str, *names: str) -> None:
         """Wait until all of these (kind/name) are Ready."""
         self.run("wait", "-n", namespace, "--for=condition=Ready", *names, TIMEOUT)
@@ -73,45 +86,53 @@ class Kube:
         """Wait until Ready has this reason; return the condition."""
         return eventually(
             lambda: found if (found := self.condition(kind, name, namespace)).get("reason") == reason else {},
-            f"{kind}/{name} says {reason}; it says {self.condition(kind, name, namespace)}",
+            f"{kind}/{name} in {namespace} says {reason}",
         )
+
+    def events(self, kind: str, name: str, namespace: str) -> list[dict[str, Any]]:
+        """Return the Events of an object, oldest first."""
+        selector = f"involvedObject.name={name},involvedObject.kind={kind}"
+        order = "--sort-by=.metadata.creationTimestamp"
+        return self.items("events", "-n", namespace, f"--field-selector={selector}", order)
+
+    def time(self) -> str:
+        """Return the time as requests to a clone have it; on the machine that the cluster runs on, its clock's."""
+        return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def new_namespace(self, test: str, **labels: str) -> str:
         """Make a namespace named after a test; one of an earlier run that failed is removed first."""
         name = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")[:40].strip("-")
         name = f"{name}-{hashlib.sha256(test.encode()).hexdigest()[:4]}"
         self.delete_namespace(name)
+        security = {"pod-security.kubernetes.io/enforce": "restricted"}
         manifest = {
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted", **labels}},
+            "metadata": {"name": name, "labels": {**security, SUITE_LABEL: "true", **labels}},
         }
         self.apply(manifest)
         return name
 
-    def delete_namespace(self, name: str) -> None:
-        """Delete a namespace and wait until it is gone."""
-        self.run("delete", "namespace", name, "--ignore-not-found", "--wait", TIMEOUT)
+    def delete_namespace(self, name: str, *, wait: bool = True) -> None:
+        """Delete a namespace; with ``wait`` until it is gone."""
+        patience = ("--wait", TIMEOUT) if wait else ("--wait=false",)
+        self.run("delete", "namespace", name, "--ignore-not-found", *patience)
+
+    def operator_image(self) -> str:
+        """Return the operator's image, whose Python has what the suite's own programs need."""
+        found = self.get("deployment", "coppice", SYSTEM)
+        assert found is not None, "there is no operator"
+        return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def metrics(self) -> str:
+        """Return what the operator serves to Prometheus."""
+        return self.run("get", "--raw", f"/api/v1/namespaces/{SYSTEM}/services/coppice-metrics:8080/proxy/metrics")
 
     def binding(self, namespace: str, secret: str) -> dict[str, str]:
         """Return a Secret's values as text."""
         found = self.get("secret", secret, namespace)
         assert found is not None, f"there is no Secret {secret}"
         return {key: b64decode(value).decode() for key, value in found["data"].items()}
-
-    def sql(
-        self, namespace: str, pod: str, query: str, *, user: str, password: str, database: str
-    ) -> list[dict[str, Any]]:
-        """Run a query on a Dolt server from inside its own Pod, over TCP, with the given login. Raises CommandError."""
-        client = [
-            "dolt", "--host", "127.0.0.1", "--port", "3306", "--no-tls", "--user", user, "--password", password,
-            "--use-db", database, "sql", "-r", "json", "-q", query,
-        ]  # fmt: skip
-        # HOME is where the Pod lets anybody write; the server's own HOME must not be touched.
-        text = self.run(
-            "exec", "-n", namespace, pod, "-c", "engine", "--", "env", "HOME=/tmp", "DOLT_ROOT_PATH=/tmp", *client
-        )
-        return json.loads(text).get("rows", []) if text.strip() else []
 
     def owned_by(self, uid: str) -> list[str]:
         """Return the names of everything made for the object with this UID."""

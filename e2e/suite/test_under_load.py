@@ -1,0 +1,106 @@
+"""Clones of a store that is written to without pause: nothing acknowledged is missing, nothing is torn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from e2e.suite.data import Row, ask_clones
+from e2e.suite.manifests import data_clone, python_pod
+from e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.suite.data import Store
+    from e2e.suite.kube import Kube
+
+CLONES = 20
+WRITERS = ("sql", "sql", "dolt")
+ORDERS = """
+CREATE TABLE orders (id CHAR(36) PRIMARY KEY, writer INT NOT NULL, number INT NOT NULL);
+CREATE TABLE order_lines (id CHAR(36) PRIMARY KEY, order_id CHAR(36) NOT NULL, item INT NOT NULL)
+"""
+HELD = """
+SELECT writer, COUNT(*) AS orders, MAX(number) AS last, torn
+FROM orders, (
+  SELECT COUNT(*) AS torn FROM (
+    SELECT id FROM (SELECT id FROM orders UNION ALL SELECT order_id AS id FROM order_lines) AS parts
+    GROUP BY id HAVING COUNT(*) <> 3) AS broken) AS counted
+GROUP BY writer, torn
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """A Pod beside the store whose threads write to it, each orders of its own, counted from 1."""
+
+    kube: Kube
+    namespace: str
+
+    def log(self, *words: str) -> list[Row]:
+        """Return what the writers told."""
+        return [json.loads(line) for line in self.kube.run("logs", "-n", self.namespace, "writer", *words).splitlines()]
+
+    def acknowledged(self) -> dict[int, int]:
+        """Return by writer the last order that the server has acknowledged."""
+        return acknowledged(self.log("--tail=500"))
+
+    def stop(self) -> list[Row]:
+        """End them and return all they told."""
+        log = self.log()
+        self.kube.run("delete", "-n", self.namespace, "pod/writer")
+        return log
+
+
+def acknowledged(log: list[Row]) -> dict[int, int]:
+    """Return by writer the last order in a log."""
+    return {entry["writer"]: entry["order"] for entry in log if "error" not in entry}
+
+
+@pytest.fixture
+def writers(kube: Kube, store: Store) -> Iterator[Writers]:
+    """Writers that have begun."""
+    store.commit(ORDERS, "tables for orders")
+    told = kube.binding(store.namespace, f"{store.name}-binding")
+    environment = {key.upper(): told[key] for key in ("host", "username", "password", "database")}
+    pod = python_pod(
+        "writer",
+        store.namespace,
+        image=kube.operator_image(),
+        runs="writer",
+        env={**environment, "WRITERS": json.dumps(WRITERS)},
+    )
+    kube.apply(pod)
+    kube.run("wait", "-n", store.namespace, "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    writers = Writers(kube, store.namespace)
+    eventually(lambda: len(writers.acknowledged()) == len(WRITERS), "all writers have written")
+    yield writers
+    kube.run("delete", "-n", store.namespace, "pod/writer", "--ignore-not-found")
+
+
+def test_twenty_clones_at_once_hold_every_order_acknowledged_before(
+    kube: Kube, store: Store, tenant: str, writers: Writers
+) -> None:
+    before = writers.acknowledged()
+    names = [f"db-{number:02}" for number in range(CLONES)]
+    kube.apply(*(data_clone(name, tenant, store=store.name, owners=store.namespace) for name in names))
+    kube.ready(tenant, *(f"dclone/{name}" for name in names))
+    log = writers.stop()
+
+    assert not [entry for entry in log if "error" in entry]
+    after = acknowledged(log)
+    assert all(after[writer] > before[writer] for writer in before), "the writers went on meanwhile"
+
+    clones = ask_clones(kube, tenant, HELD)
+    assert sorted(clones) == names
+    for name, rows in clones.items():
+        held = {row["writer"]: row for row in rows}
+        for writer, last in before.items():
+            row = held[writer]
+            assert row["last"] >= last, f"{name} lacks orders of writer {writer} that were acknowledged"
+            assert row["orders"] == row["last"], f"{name} has gaps in the orders of writer {writer}"
+            assert row["torn"] == 0, f"{name} has orders of which only a part is there"
