@@ -1,0 +1,191 @@
+"""The operator is killed, or refused, at every write in turn: all runs end alike, with no orphan and no loss.
+
+``COPPICE_THOROUGH=1`` tries every error at every write of every story; without it the errors take turns, and only the
+stories of ``WHOLE`` are disturbed at every write, the others at every third.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+from tests.fakes.audit import fingerprint, orphans
+from tests.fakes.story import Story
+
+from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
+
+THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
+ERRORS: tuple[KubeError, ...] = (
+    ConflictError("the object has been modified", status=409, reason="Conflict"),
+    TransientError("too many requests", status=429, retry_after=1.0),
+    TransientError("etcdserver: leader changed", status=500),
+    TransientError("timed out", status=0),
+)
+Act = Callable[[Story], None]
+
+
+async def with_store(story: Story) -> None:
+    story.store()
+    story.grant()
+    await story.settle()
+    story.commit("alice")
+
+
+async def with_clone(story: Story) -> None:
+    await with_store(story)
+    story.clone(revision="a", onRevision="Reset")
+    await story.settle()
+    story.world.login("data", "db-binding").volume.write("main", "mine")
+    story.commit("bob")
+    story.world.tick(60)
+
+
+async def with_foreign_clone(story: Story) -> None:
+    await with_store(story)
+    story.clone(namespace="app", lease={"max": "1h"})
+    await story.settle()
+
+
+async def with_pending_foreign_clone(story: Story) -> None:
+    await with_store(story)
+    story.snapshot("mine")
+    await story.settle()
+    story.world.full = True
+    story.clone(namespace="app")
+    await story.settle()
+
+
+async def with_branch(story: Story) -> None:
+    await with_store(story)
+    story.branch("autumn", deletionPolicy="Delete")
+    await story.settle()
+
+
+async def with_doomed_store(story: Story) -> None:
+    await with_store(story)
+    story.edit("DataStore", "shop", deletionPolicy="Delete")
+    story.snapshot("keepsake")
+    story.clone()
+    await story.settle()
+    story.delete("DataClone", "db")
+    await story.settle()
+
+
+async def with_retained_store(story: Story) -> None:
+    await with_store(story)
+    story.delete("DataStore", "shop")
+    await story.settle()
+
+
+async def with_expired_clone(story: Story) -> None:
+    await with_foreign_clone(story)
+    await story.operator.live(minutes=65)
+
+
+async def nothing(story: Story) -> None:
+    await story.settle()
+
+
+def expire(story: Story) -> None:
+    story.world.tick(3700)
+
+
+STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
+    "make a store": (nothing, lambda story: story.store(deletionPolicy="Delete")),
+    "take a store over": (with_retained_store, lambda story: story.store()),
+    "delete a store and its data": (with_doomed_store, lambda story: story.delete("DataStore", "shop")),
+    "make a snapshot": (with_store, lambda story: story.snapshot("mine")),
+    "make a branch": (with_store, lambda story: story.branch("autumn", deletionPolicy="Delete")),
+    "delete a branch": (with_branch, lambda story: story.delete("DataBranch", "autumn")),
+    "make a clone": (with_store, lambda story: story.clone()),
+    "make a clone next door": (with_store, lambda story: story.clone(namespace="app")),
+    "reset a clone": (with_clone, lambda story: story.annotate("DataClone", "db", reset="now")),
+    "give a clone a new revision": (with_clone, lambda story: story.edit("DataClone", "db", revision="b")),
+    "turn a clone off": (with_clone, lambda story: story.edit("DataClone", "db", power="Off")),
+    "delete a clone": (with_clone, lambda story: story.delete("DataClone", "db")),
+    "delete a clone next door": (with_foreign_clone, lambda story: story.delete("DataClone", "db", "app")),
+    "delete a clone on its way": (with_pending_foreign_clone, lambda story: story.delete("DataClone", "db", "app")),
+    "let a clone expire": (with_foreign_clone, expire),
+    "extend an expired clone": (
+        with_expired_clone,
+        lambda story: story.annotate("DataClone", "db", "app", extend="now"),
+    ),
+    "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
+}
+
+
+WHOLE = {"make a clone next door", "reset a clone", "delete a clone next door", "delete a clone on its way"}
+
+
+def moments(name: str, writes: int) -> range:
+    """Return the writes of a story at which it is disturbed, counted from 1."""
+    return range(1, writes + 1, 1 if THOROUGH or name in WHOLE else 3)
+
+
+async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda story: None) -> Story:
+    """Go on from a settled start with the operator disturbed from the moment somebody acts."""
+    story = start.fork()
+    await story.settle()
+    assert story.kube.mutations == start.kube.mutations, "the start is not settled"
+    act(story)
+    disturb(story)
+    await story.operator.settle(patience=61)
+    assert orphans(story.world) == []
+    return story
+
+
+async def begin(name: str) -> tuple[Story, Act, list[str], int]:
+    """Return a story's start, what somebody does then, how it ends undisturbed, and after how many writes."""
+    prepare, act = STORIES[name]
+    start = Story()
+    await prepare(start)
+    start.operator.restart()
+    await start.settle()
+    end = await play(start, act)
+    return start, act, fingerprint(end.world), end.kube.mutations - start.kube.mutations
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_killed_after_any_write_it_ends_as_if_nothing_had_happened(name: str) -> None:
+    start, act, expected, writes = await begin(name)
+    for number in moments(name, writes):
+        story = await play(start, act, lambda story, number=number: story.kube.crash_after(number))
+        assert story.operator.crashes == 1
+        assert fingerprint(story.world) == expected, f"killed after write {number}"
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_refused_at_any_write_it_ends_as_if_nothing_had_happened(name: str) -> None:
+    start, act, expected, writes = await begin(name)
+    for number in moments(name, writes):
+        for error in ERRORS if THOROUGH else [ERRORS[number % len(ERRORS)]]:
+            story = await play(start, act, lambda story, number=number, error=error: story.kube.fail_at(number, error))
+            assert fingerprint(story.world) == expected, f"{error} at write {number}"
+
+
+@pytest.mark.parametrize("name", ["make a clone next door", "reset a clone", "delete a clone next door"])
+@pytest.mark.parametrize("error", [ForbiddenError("exceeded quota", status=403), InvalidError("no", status=422)])
+async def test_a_refusal_that_ends_is_forgotten(name: str, error: KubeError) -> None:
+    start, act, expected, writes = await begin(name)
+    for number in range(1, writes + 1, 1 if THOROUGH else 4):
+        story = await play(start, act, lambda story, number=number: story.kube.fail_at(number, error))
+        assert fingerprint(story.world) == expected, f"{error} at write {number}"
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_ends_alike(name: str) -> None:
+    start, act, expected, _ = await begin(name)
+    story = start.fork()
+    act(story)
+    story.operator.deaf = True
+    for _ in range(40):
+        story.operator.restart()
+        await story.operator.run_due()
+        story.world.turn()
+        story.world.tick(1)
+    story.operator.deaf = False
+    story.operator.restart()
+    await story.operator.settle(patience=61)
+    assert fingerprint(story.world) == expected
+    assert orphans(story.world) == []
