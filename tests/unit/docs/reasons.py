@@ -10,7 +10,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "operator/coppice/reconcile"
 REASON = re.compile(r"[A-Z][A-Za-z]+")
-POSITION = {"holds": 1, "waits": 1, "rests": 1, "stalls": 1, "Fact": 1, "_condition": 2, "Wait": 0, "NoStorage": 0, "Event": 0}
+POSITION = {
+    "holds": 1,
+    "waits": 1,
+    "rests": 1,
+    "stalls": 1,
+    "Fact": 1,
+    "_condition": 2,
+    "Wait": 0,
+    "NoStorage": 0,
+    "Event": 0,
+}
 """Where the reason stands among the positional arguments of everything that takes one."""
 
 
