@@ -45,7 +45,15 @@ _LIST_KEYS: dict[str, tuple[str, ...]] = {
     "ownerReferences": ("uid",),
 }
 _SETS = {"finalizers"}
-_ATOMIC_MAPS = {"selector", "podSelector", "namespaceSelector", "nodeSelector", "dataSource", "dataSourceRef"}
+_ATOMIC_MAPS = {
+    "selector",
+    "podSelector",
+    "namespaceSelector",
+    "nodeSelector",
+    "dataSource",
+    "dataSourceRef",
+    "secretKeyRef",
+}
 _WITHOUT_STATUS = {"Secret", "ConfigMap", "Event", "Lease", "StorageClass", "VolumeSnapshotClass", "NetworkPolicy"}
 _IMMUTABLE_SPECS = {"Pod", "PersistentVolumeClaim", "VolumeSnapshot"}
 _SERVER_FIELDS = {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields"}
@@ -174,16 +182,25 @@ class FakeKube:
 
     def peek(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Return an object without leaving a trace in ``calls``."""
-        found = self._objects.get(self._key(kind, namespace, name))
-        return copy.deepcopy(found)
+        key = self._key(kind, namespace, name)
+        return self._shown(key) if key in self._objects else None
 
     def all(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
         """Return every object of a kind (or of all), by key."""
         return [
-            copy.deepcopy(self._objects[key])
+            self._shown(key)
             for key in sorted(self._objects, key=str)
             if kind in {None, key.kind} and namespace in {None, key.namespace}
         ]
+
+    def _shown(self, key: Key) -> Object:
+        """Return an object as it is read; field ownership is shown where somebody else's object is shared with us."""
+        shown = copy.deepcopy(self._objects[key])
+        if key.kind == "Deployment":
+            shown["metadata"]["managedFields"] = [
+                _managed_fields(slot, fields) for slot, fields in self._owned.get(key, {}).items() if fields
+            ]
+        return shown
 
     def subscribe(self, callback: WatchCallback) -> None:
         """Call back with (ADDED | MODIFIED | DELETED, object) at every change from now on."""
@@ -411,6 +428,24 @@ def _leaves(value: Any, path: Path = (), field: str = "") -> dict[Path, Any]:
         if field in _LIST_KEYS:
             return _keyed_leaves(value, path, _LIST_KEYS[field])
     return {path: json.loads(json.dumps(value))} if path else {}
+
+
+def _managed_fields(slot: str, fields: Iterable[Path]) -> Object:
+    """Return an entry of ``metadata.managedFields``."""
+    manager, _, operation = slot.partition("/")
+    tree: Object = {}
+    for path in fields:
+        node = tree
+        for step in path:
+            node = node.setdefault(_field_key(step), {})
+    return {"manager": manager, "operation": operation or "Apply", "fieldsType": "FieldsV1", "fieldsV1": tree}
+
+
+def _field_key(step: Any) -> str:
+    if not _is_element(step):
+        return f"f:{step}"
+    kind, wanted = step
+    return f"v:{json.dumps(wanted)}" if kind == "set" else f"k:{json.dumps(dict(wanted), separators=(',', ':'))}"
 
 
 def _keyed_leaves(items: Iterable[Mapping[str, Any]], path: Path, keys: tuple[str, ...]) -> dict[Path, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import timedelta
 from typing import Any
 
-from tests.fakes.kube import Crash
+from tests.fakes.kube import Crash, Object
 from tests.fakes.world import World, key_of
 
 from coppice.core import labels
@@ -115,28 +115,65 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
     assert not (plan.add_finalizer and plan.remove_finalizer)
     for desired in (*plan.create, *plan.apply):
         _check_written(world, uid, desired)
+    for desired in plan.apply:
+        found = _find(world, desired)
+        assert found is None or "uid" in desired["metadata"], f"{desired['kind']} is applied without its UID"
     for ref in plan.delete:
         found = world.kube.peek(ref.kind, ref.namespace, ref.name)
         if found is not None and found["metadata"]["uid"] == ref.uid:
-            owner = (found["metadata"].get("labels") or {}).get(labels.OWNER_UID)
-            assert owner == uid, f"{ref} belongs to {owner}, not to {uid}"
+            _check_deleted(world, manifest, plan, found)
     _check_secrets(world, plan)
+
+
+def _find(world: World, desired: Manifest) -> Object | None:
+    metadata = desired["metadata"]
+    return world.kube.peek(desired["kind"], metadata.get("namespace"), metadata["name"])
 
 
 def _check_written(world: World, uid: str, desired: Manifest) -> None:
     metadata = desired["metadata"]
     what = f"{desired['kind']} {metadata['name']}"
-    found = world.kube.peek(desired["kind"], metadata.get("namespace"), metadata["name"])
+    found = _find(world, desired)
     if found is not None and desired["kind"] == "PersistentVolumeClaim":
         wanted = (desired.get("spec") or {}).get("resources", {}).get("requests", {}).get("storage")
         present = found["spec"]["resources"]["requests"]["storage"]
         assert wanted is None or quantity_bytes(wanted) >= quantity_bytes(present), f"{what} would shrink"
     if "uid" in metadata:
         return
-    assert metadata["labels"][labels.OWNER_UID], f"{what} has no owner"
     owner = metadata["labels"][labels.OWNER_UID]
     made_for_store = desired["kind"] == "DataSnapshot"
     assert owner == uid or made_for_store, f"{what} is made for {owner}, not for {uid}"
+
+
+def _check_deleted(world: World, manifest: Manifest, plan: Plan, found: Object) -> None:
+    """Only what is the object's own goes, and no data that are in use."""
+    what = str(key_of(found))
+    found_labels = found["metadata"].get("labels") or {}
+    assert found_labels.get(labels.OWNER_UID) == manifest["metadata"]["uid"], f"{what} is not its own"
+    if manifest["kind"] == "DataStore" and found["kind"] in {"PersistentVolumeClaim", "Secret"}:
+        assert "deletionTimestamp" in manifest["metadata"], f"{what} goes while its store is there"
+        assert manifest["spec"]["deletionPolicy"] == "Delete", f"{what} was to be retained"
+    if manifest["kind"] == "DataClone" and found["kind"] == "PersistentVolumeClaim":
+        assert not _is_served(world, found) or _ends(manifest, plan), f"{what} goes while it serves"
+
+
+def _is_served(world: World, claim: Object) -> bool:
+    """Return whether apps have been told of the copy on a claim."""
+    if labels.PROVEN not in (claim["metadata"].get("annotations") or {}):
+        return False
+    return any(
+        (secret["metadata"].get("annotations") or {}).get(labels.COPY) == claim["metadata"]["labels"][labels.COPY]
+        and secret["metadata"]["labels"][labels.OWNER_UID] == claim["metadata"]["labels"][labels.OWNER_UID]
+        for secret in world.kube.all("Secret", claim["metadata"]["namespace"])
+        if labels.OWNER_UID in (secret["metadata"].get("labels") or {})
+    )
+
+
+def _ends(manifest: Manifest, plan: Plan) -> bool:
+    """Return whether a clone is over, or its apps are told of another copy at this very moment."""
+    expired = any(entry["reason"] == "Expired" for entry in (plan.status or {}).get("conditions", ()))
+    switched = any(labels.COPY in (entry["metadata"].get("annotations") or {}) for entry in plan.apply)
+    return expired or switched or "deletionTimestamp" in manifest["metadata"]
 
 
 def _check_secrets(world: World, plan: Plan) -> None:
@@ -228,7 +265,7 @@ class Operator:
             for key in ready:
                 await self.reconcile(key)
                 runs += 1
-            assert runs < 5000, self._trace("the operator does not come to rest")
+            assert runs < 5000, self.trace("the operator does not come to rest")
         return runs
 
     async def reconcile(self, key: Key) -> None:
@@ -268,7 +305,7 @@ class Operator:
                 assert not world.violations, world.violations
                 return
             world.now = max(world.now, next_due)
-        raise AssertionError(self._trace("the world does not settle"))
+        raise AssertionError(self.trace("the world does not settle"))
 
     async def live(self, **length: float) -> None:
         """Let time pass with the operator at work."""
@@ -290,7 +327,7 @@ class Operator:
             if len(self.world.writes) == before:
                 return
             self.world.tick(TURN)
-        raise AssertionError(self._trace("the world does not settle"))
+        raise AssertionError(self.trace("the world does not settle"))
 
     async def until(self, happened: Callable[[], object]) -> None:
         """Let operator and world take turns until something has happened, and not a turn longer."""
@@ -300,9 +337,9 @@ class Operator:
             await self.run_due()
             self.world.turn()
             self.world.tick(TURN)
-        raise AssertionError(self._trace("it never happens"))
+        raise AssertionError(self.trace("it never happens"))
 
-    def _trace(self, problem: str) -> str:
+    def trace(self, problem: str) -> str:
         last = "\n  ".join(self.world.writes[-25:])
         conditions = "\n  ".join(
             f"{key_of(found)}: {[(c['type'], c['status'], c['reason'], c['message']) for c in found.get('status', {}).get('conditions', ())]}"

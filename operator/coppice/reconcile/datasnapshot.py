@@ -377,6 +377,13 @@ class _SnapshotPlan:
             annotations={labels.STORE_UID: self._store.metadata.uid},
         )
         raw = self.observation.raw
+        if raw is None or is_deleting(raw):
+            # A copy of the raw snapshot that was would be dated like the one that will be.
+            copies = [entry for entry in (self.observation.pod, self.observation.scratch) if entry is not None]
+            for entry in copies:
+                draft.drop(entry)
+            if copies:
+                return waits(CAPTURED, "Capturing", f"begins again: {raw_name(self.name)} was deleted", retry_after=2)
         problem = draft.make_once(desired, raw, CAPTURED)
         if problem is not None:
             return problem
@@ -415,6 +422,9 @@ class _SnapshotPlan:
                 from_snapshot=raw_name(self.name),
             )
         )
+        if observation.scratch is not None and is_deleting(observation.scratch):
+            # Even a Pod that has ended holds its claim until it is deleted itself.
+            draft.drop(observation.pod)
         problem = draft.make_once(desired, observation.scratch, PREPARED)
         if problem is not None:
             return problem

@@ -318,3 +318,31 @@ async def test_a_store_that_was_made_anew_under_the_same_name_is_cloned_from_its
     shop.expect_ready("DataClone", "second")
     snapshot = shop.status("DataClone", "second")["snapshot"]["name"]
     assert shop.status("DataSnapshot", snapshot)["storeUID"] != old
+
+
+@pytest.mark.parametrize("moment", ["Pending", "Bound"])
+async def test_a_raw_snapshot_deleted_on_the_way_is_made_anew_and_dates_nothing_older(shop, moment):
+    shop.world.full = moment == "Pending"
+    shop.world.broken_images.add("example.com/fake:1.0")
+    shop.snapshot("mine")
+    await shop.settle()
+    assert shop.get("PersistentVolumeClaim", "mine-scratch")["status"]["phase"] == moment
+    shop.world.tick(60)
+    shop.commit("alice")
+    shop.delete("VolumeSnapshot", "mine-raw")
+    await shop.settle()
+    shop.world.full = False
+    shop.world.broken_images.clear()
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
+    shop.clone(source={"snapshot": "mine"})
+    await shop.settle()
+    assert shop.rows() == {"alice"}
+
+
+async def test_a_scratch_copy_deleted_on_the_way_is_made_anew(shop):
+    shop.snapshot("mine")
+    await shop.operator.until(lambda: "mine-prepare" in shop.names("Pod"))
+    shop.delete("PersistentVolumeClaim", "mine-scratch")
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
