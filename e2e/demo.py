@@ -65,9 +65,11 @@ def _say(line: str) -> None:
 
 _HOW_TO_LOOK_FURTHER = """
 The cluster is still there. To look further:
-    eval "$(python3 -m e2e.harness env)" kubectl get dstore,dbranch,dsnap,dgrant,dclone -A kubectl describe dsnap -n
-    data kubectl apply -f examples/quickstart/preview        # the clone again; its snapshot is still there, so it is
-    faster now kubectl port-forward -n shop-pr-42 service/app 8080:80
+    eval "$(python3 -m e2e.harness env)"
+    kubectl get dstore,dbranch,dsnap,dgrant,dclone -A
+    kubectl describe dsnap -n data
+    kubectl apply -f examples/quickstart/preview   # the clone again: its snapshot is there, so it is faster now
+    kubectl port-forward -n shop-pr-42 service/app 8080:80
 To remove it: make cluster-down"""
 
 
