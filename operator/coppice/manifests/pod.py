@@ -92,13 +92,13 @@ def _pod_security(user_id: int) -> dict[str, Any]:
     }
 
 
-def _container(pod: ServerPod, name: str, script: str) -> dict[str, Any]:
+def _container(pod: ServerPod, name: str, script: str, *, secret_environment: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": name,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "-eu", "-c", script],
-        "env": _environment(pod),
+        "env": _environment(pod, secret_environment),
         "resources": {
             "requests": {"cpu": pod.resources.cpu, "memory": pod.resources.memory},
             "limits": {"memory": pod.resources.memory},
@@ -116,23 +116,25 @@ def _container(pod: ServerPod, name: str, script: str) -> dict[str, Any]:
     }
 
 
-def _environment(pod: ServerPod) -> list[dict[str, Any]]:
+def _environment(pod: ServerPod, secret_environment: Mapping[str, str]) -> list[dict[str, Any]]:
     plain = [{"name": name, "value": value} for name, value in sorted(pod.workload.environment.items())]
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": pod.secret, "key": key}}}
-        for name, key in sorted(pod.workload.secret_environment.items())
+        for name, key in sorted(secret_environment.items())
     ]
     return plain + secret
 
 
 def _load_container(pod: ServerPod, script: str) -> dict[str, Any]:
-    container = _container(pod, "load", script)
+    # It runs what somebody else wrote: without a password.
+    container = _container(pod, "load", script, secret_environment={})
     container["volumeMounts"].append({"name": "load", "mountPath": LOAD_PATH, "readOnly": True})
     return container
 
 
 def _engine_container(pod: ServerPod) -> dict[str, Any]:
-    container = _container(pod, ENGINE_CONTAINER, pod.workload.script)
+    workload = pod.workload
+    container = _container(pod, ENGINE_CONTAINER, workload.script, secret_environment=workload.secret_environment)
     if pod.role == "prepare":
         return container
     port = pod.workload.port

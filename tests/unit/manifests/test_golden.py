@@ -1,0 +1,255 @@
+"""Every builder's output beside the YAML in ``tests/golden``: what reaches a cluster changes only where somebody sees it.
+
+``UPDATE_GOLDEN=1 pytest tests/unit/manifests`` writes the files anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.manifests.podsecurity import restricted_violations
+
+from coppice.core import labels
+from coppice.engines.base import CloneServer, Preparation, StoreServer, Version, Workload
+from coppice.engines.dolt import DoltEngine
+from coppice.manifests.meta import Owner
+from coppice.manifests.network import build_policy, build_service
+from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.secret import build_binding_secret, build_engine_secret, read_secret
+from coppice.manifests.storage import (
+    Claim,
+    build_alias_content,
+    build_alias_snapshot,
+    build_claim,
+    build_volume_snapshot,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
+
+STORE = Owner("coppice.dev/v1alpha1", "DataStore", "shop", "data", "11111111-0000-4000-8000-000000000001")
+SNAPSHOT = Owner("coppice.dev/v1alpha1", "DataSnapshot", "shop-00001", "data", "22222222-0000-4000-8000-000000000002")
+CLONE = Owner("coppice.dev/v1alpha1", "DataClone", "db", "shop-pr-42", "33333333-0000-4000-8000-000000000003")
+RESOURCES = Resources(memory="256Mi", cpu="100m")
+SCRIPT = Workload(
+    script="serve\n",
+    environment={"COPPICE_PORT": "3306", "COPPICE_DATA": "/var/lib/coppice/data"},
+    secret_environment={"ADMIN_PASSWORD": "admin-password"},
+    wait_script="wait\n",
+    port=3306,
+)
+BINDING = {
+    "type": "mysql",
+    "provider": "dolt",
+    "host": "db.shop-pr-42.svc",
+    "port": "3306",
+    "username": "app",
+    "password": "an-app-password",
+    "database": "chinook",
+    "uri": "mysql://app:an-app-password@db.shop-pr-42.svc:3306/chinook",
+}
+
+
+def server(**changes: Any) -> ServerPod:
+    settings: dict[str, Any] = {
+        "name": "db-1",
+        "owner": CLONE,
+        "role": "clone",
+        "image": "example.com/dolt:1.83.2",
+        "user_id": 999,
+        "workload": SCRIPT,
+        "claim": "db-1",
+        "secret": "db-engine",
+        "resources": RESOURCES,
+        "node_selector": {"pool": "preview"},
+        "labels": {labels.COPY: "1"},
+        "annotations": {labels.INPUTS: "0123abcd"},
+        "grace_seconds": 5,
+    }
+    return ServerPod(**{**settings, **changes})
+
+
+def store_server() -> ServerPod:
+    loading = Workload(**{**{key: getattr(SCRIPT, key) for key in SCRIPT.__slots__}, "load_script": "load\n"})
+    return server(
+        name="shop-server",
+        owner=STORE,
+        role="store",
+        claim="shop-data",
+        secret="shop-admin",
+        workload=loading,
+        load_volume={"configMap": {"name": "shop-sql", "optional": True}},
+        node_selector={},
+        labels={},
+        grace_seconds=30,
+    )
+
+
+def preparation() -> ServerPod:
+    prepare = Workload(script="prepare\n", environment={"COPPICE_MARKER": SNAPSHOT.uid})
+    return server(
+        name="shop-00001-prepare",
+        owner=SNAPSHOT,
+        role="prepare",
+        claim="shop-00001-scratch",
+        secret=None,
+        workload=prepare,
+        labels={},
+        annotations={},
+    )
+
+
+BUILT: dict[str, Callable[[], dict[str, Any]]] = {
+    "pod-clone": lambda: build_pod(server()),
+    "pod-store": lambda: build_pod(store_server()),
+    "pod-prepare": lambda: build_pod(preparation()),
+    "claim-store": lambda: build_claim(
+        Claim(
+            name="shop-data",
+            owner=STORE,
+            size="20Gi",
+            storage_class="fast",
+            labels={labels.STORE: "shop"},
+            annotations={labels.ENGINE: "dolt"},
+            owned=False,
+        )
+    ),
+    "claim-clone": lambda: build_claim(
+        Claim(
+            name="db-1",
+            owner=CLONE,
+            size="20Gi",
+            storage_class="fast",
+            from_snapshot="shop-00001",
+            labels={labels.COPY: "1"},
+        )
+    ),
+    "volumesnapshot-raw": lambda: build_volume_snapshot(
+        "shop-00001-raw",
+        SNAPSHOT,
+        claim="shop-data",
+        snapshot_class="snap",
+        annotations={labels.STORE_UID: STORE.uid},
+    ),
+    "volumesnapshot-alias": lambda: build_alias_snapshot("db-1", CLONE, content="coppice-0123", snapshot_class="snap"),
+    "volumesnapshotcontent-alias": lambda: build_alias_content(
+        "coppice-0123", CLONE, driver="csi.example.com", handle="handle-1", snapshot_class="snap", alias="db-1"
+    ),
+    "secret-engine": lambda: build_engine_secret(
+        "db-engine", CLONE, {"admin-password": "an-admin-password", "app-password": "an-app-password"}
+    ),
+    "secret-binding": lambda: build_binding_secret("db-binding", CLONE, BINDING, {labels.COPY: "1"}),
+    "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
+    "networkpolicy": lambda: build_policy("db", CLONE, port=3306, operator_namespace="coppice-system"),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_builder_gives_what_is_written_down(name):
+    path = GOLDEN / f"{name}.yaml"
+    built = BUILT[name]()
+    if UPDATE:
+        path.write_text(yaml.safe_dump(built, sort_keys=False), encoding="utf-8")
+    assert built == yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_nothing_is_written_down_that_no_builder_gives():
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(BUILT)
+
+
+def dolt_pods() -> dict[str, dict[str, Any]]:
+    """Return the Pods as they are with a real engine's scripts."""
+    engine = DoltEngine()
+    version = Version("chinook", "coppice", "0" * 32, "1" * 32, new_branch=True)
+    return {
+        "store": build_pod(
+            server(
+                role="store",
+                workload=engine.store_server(
+                    StoreServer(database=None, fallback_database="shop", commit_policy="Explicit", has_load=True)
+                ),
+                load_volume={"persistentVolumeClaim": {"claimName": "dump", "readOnly": True}},
+            )
+        ),
+        "clone": build_pod(
+            server(workload=engine.clone_server(CloneServer(version=version, commit_policy="Explicit", marker="m")))
+        ),
+        "prepare": build_pod(
+            server(
+                role="prepare",
+                secret=None,
+                workload=engine.preparation(Preparation(marker="m", database="chinook")),
+            )
+        ),
+    }
+
+
+PODS = {name: build() for name, build in BUILT.items() if name.startswith("pod-")} | dolt_pods()
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_meets_pod_security_restricted(name):
+    assert restricted_violations(PODS[name]) == []
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_is_alone(name):
+    """No service account's token, no environment made of other Services, no file system but its volumes."""
+    spec = PODS[name]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    containers = [*spec.get("initContainers", []), *spec["containers"]]
+    assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in containers)
+    assert all(container["resources"]["limits"]["memory"] for container in containers)
+    assert "nodeName" not in spec  # a claim that waits for its first consumer would wait for ever
+    assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+@pytest.mark.parametrize("name", ["store", "pod-store"])
+def test_the_load_runs_without_the_passwords_and_cannot_change_what_it_reads(name):
+    load = PODS[name]["spec"]["initContainers"][0]
+    mount = next(mount for mount in load["volumeMounts"] if mount["name"] == "load")
+    assert mount["readOnly"] is True
+    assert not [entry for entry in load["env"] if "valueFrom" in entry]
+
+
+def test_a_preparation_runs_once_and_needs_no_password():
+    spec = PODS["pod-prepare"]["spec"]
+    assert spec["restartPolicy"] == "Never"
+    assert not [entry for entry in spec["containers"][0]["env"] if "valueFrom" in entry]
+
+
+def test_passwords_stand_in_secrets_only_and_come_back_as_they_were():
+    written = {name: str(build()) for name, build in BUILT.items() if not name.startswith("secret-")}
+    assert not [name for name, text in written.items() if "password" in text.replace("admin-password", "")]
+    assert read_secret(BUILT["secret-binding"]()) == BINDING
+
+
+def test_an_alias_never_takes_the_snapshot_with_it():
+    assert BUILT["volumesnapshotcontent-alias"]()["spec"]["deletionPolicy"] == "Retain"
+
+
+@pytest.mark.parametrize(("name", "owned"), [("claim-store", False), ("claim-clone", True), ("secret-engine", True)])
+def test_what_outlives_its_object_has_no_owner_reference(name, owned):
+    metadata = BUILT[name]()["metadata"]
+    assert ("ownerReferences" in metadata) is owned
+    assert metadata["labels"][labels.OWNER_UID]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_everything_says_whose_it_is(name):
+    metadata = BUILT[name]()["metadata"]
+    assert metadata["labels"].keys() >= {
+        labels.MANAGED_BY,
+        labels.OWNER_KIND,
+        labels.OWNER_NAME,
+        labels.OWNER_NAMESPACE,
+        labels.OWNER_UID,
+    }
+    if BUILT[name]()["kind"] == "VolumeSnapshotContent":
+        assert "ownerReferences" not in metadata  # cluster-scoped: garbage collection would remove it at once
