@@ -211,9 +211,9 @@ class _SnapshotPlan:
 
     def plan(self, draft: Draft) -> Plan:
         capture = self._capture_of_prepared()
-        if capture is not None and self._is_ready():
-            return self._finished(draft, capture)
-        problem = self._problem_of_prepared(draft, capture)
+        if capture is not None:
+            return self._with_prepared(draft, capture)
+        problem = self._problem_of_prepared(draft)
         if problem is not None:
             draft.facts.append(problem)
             return draft.finish(TYPES, {**(self.observation.manifest.get("status") or {}), "prepared": None})
@@ -222,55 +222,68 @@ class _SnapshotPlan:
             self._raw_is_captured,
             self._scratch_is_there,
             self._preparation_is_done,
-            self._prepared_is_ready,
+            self._prepared_is_captured,
         ):
             fact = step(draft)
             draft.facts.append(fact)
             if not fact.holds:
                 break
-        return draft.finish(TYPES, self._status(capture))
+        return draft.finish(TYPES, self._status(None))
 
     # -- what is there --
 
     def _capture_of_prepared(self) -> Capture | None:
-        """Return what stands on the prepared VolumeSnapshot; one that is not ours says nothing."""
+        """Return what stands on the prepared VolumeSnapshot; one that is not ours, or that goes, says nothing."""
         prepared = self.observation.prepared
-        if prepared is None or not is_owned(prepared, str(self.observation.manifest["metadata"]["uid"])):
+        if prepared is None or is_deleting(prepared):
+            return None
+        if not is_owned(prepared, str(self.observation.manifest["metadata"]["uid"])):
             return None
         try:
             return Capture.load(annotation(prepared, labels.CONTENT) or "")
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _problem_of_prepared(self, draft: Draft, capture: Capture | None) -> Fact | None:
-        """Return why the VolumeSnapshot can be neither waited for nor made.
+    def _problem_of_prepared(self, draft: Draft) -> Fact | None:
+        """Return why there is no VolumeSnapshot to hand out and none can be made; nothing else can be said of it.
 
-        A snapshot holds one point in time for good: it is never made a second time, from what the store holds now.
+        A snapshot holds one point in time for good: once its content is known it is never made a second time but from
+        the same raw snapshot, least of all from what the store holds now.
         """
-        prepared = self.observation.prepared
-        complete = (self.observation.manifest.get("status") or {}).get("identity") is not None
+        prepared, raw = self.observation.prepared, self.observation.raw
+        known = (self.observation.manifest.get("status") or {}).get("identity") is not None
         if prepared is not None and not is_owned(prepared, draft.owner.uid):
             return draft.make_once({}, prepared, PREPARED)
-        if (complete or prepared is not None) and (prepared is None or is_deleting(prepared) or capture is None):
+        if (known or prepared is not None) and (raw is None or is_deleting(raw)):
             return stalls(
                 PREPARED,
                 "SnapshotLost",
                 f"VolumeSnapshot {self.name} was deleted or changed: delete this DataSnapshot and make another",
                 retry_after=None,
             )
-        return None
+        return None if prepared is None else self._begin_again(draft)
 
-    def _is_ready(self) -> bool:
-        prepared = self.observation.prepared
-        return prepared is not None and not is_deleting(prepared) and volume_snapshot_state(prepared).ready
+    def _begin_again(self, draft: Draft) -> Fact:
+        draft.drop(self.observation.prepared)
+        return waits(PREPARED, "Publishing", f"VolumeSnapshot {self.name} was changed and is made anew", retry_after=2)
 
-    def _finished(self, draft: Draft, capture: Capture) -> Plan:
-        for leftover in (self.observation.pod, self.observation.scratch, self.observation.raw):
-            draft.drop(leftover)
+    def _with_prepared(self, draft: Draft, capture: Capture) -> Plan:
+        """The prepared VolumeSnapshot is there: wait for it, then remove what was on the way."""
         draft.facts.append(holds(CAPTURED, "Captured", f"captured at {capture.captured_at}"))
-        draft.facts.append(
-            holds(PREPARED, "Prepared", f"clones can be made from it; it holds the store as of {capture.captured_at}")
-        )
+        prepared, scratch = self.observation.prepared, self.observation.scratch
+        if prepared is None:
+            raise TypeError("a capture stands on a VolumeSnapshot")
+        state = volume_snapshot_state(prepared)
+        if state.ready:
+            for leftover in (self.observation.pod, scratch, self.observation.raw):
+                draft.drop(leftover)
+            message = f"clones can be made from it; it holds the store as of {capture.captured_at}"
+            draft.facts.append(holds(PREPARED, "Prepared", message))
+        elif state.content is None and (scratch is None or is_deleting(scratch)):
+            draft.facts.append(self._begin_again(draft))
+        else:
+            trouble = f"; the driver says: {state.error}" if state.error else ""
+            draft.facts.append(waits(PREPARED, "Publishing", f"waits for VolumeSnapshot {self.name}{trouble}"))
         return draft.finish(TYPES, self._status(capture))
 
     def _status(self, capture: Capture | None) -> dict[str, Any]:
@@ -408,8 +421,6 @@ class _SnapshotPlan:
 
     def _scratch_is_there(self, draft: Draft) -> Fact:
         observation, choice = self.observation, self._chosen()
-        if observation.prepared is not None:
-            return holds(PREPARED, "Copied", "the scratch copy has been prepared")
         if observation.raw is None or observation.source_claim is None:
             raise TypeError("the chain goes on without a raw snapshot")
         size = volume_snapshot_state(observation.raw).restore_size
@@ -441,8 +452,6 @@ class _SnapshotPlan:
 
     def _preparation_is_done(self, draft: Draft) -> Fact:
         observation = self.observation
-        if observation.prepared is not None:
-            return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
         problem = draft.make_once(self._pod(draft), observation.pod, PREPARED)
         if problem is not None:
             return problem
@@ -487,15 +496,7 @@ class _SnapshotPlan:
             )
         )
 
-    def _prepared_is_ready(self, draft: Draft) -> Fact:
-        prepared = self.observation.prepared
-        if prepared is not None:
-            trouble = volume_snapshot_state(prepared).error
-            return waits(
-                PREPARED,
-                "Publishing",
-                f"waits for VolumeSnapshot {self.name}" + (f"; the driver says: {trouble}" if trouble else ""),
-            )
+    def _prepared_is_captured(self, draft: Draft) -> Fact:
         capture = self._new_capture()
         if isinstance(capture, Fact):
             return capture

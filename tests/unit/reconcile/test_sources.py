@@ -346,3 +346,27 @@ async def test_a_scratch_copy_deleted_on_the_way_is_made_anew(shop):
     shop.delete("PersistentVolumeClaim", "mine-scratch")
     await shop.settle()
     shop.expect_ready("DataSnapshot", "mine")
+
+
+async def test_a_scratch_copy_deleted_before_it_was_captured_costs_only_time(shop):
+    shop.snapshot("mine")
+    await shop.operator.until(lambda: "mine-prepare" in shop.names("Pod"))
+    shop.world.snapshot_error = "busy"
+    await shop.settle()
+    assert "busy" in shop.condition("DataSnapshot", "mine")["message"]
+    identity = shop.status("DataSnapshot", "mine")["identity"]
+    shop.commit("alice")
+    shop.delete("PersistentVolumeClaim", "mine-scratch")
+    await shop.settle()
+    shop.world.snapshot_error = None
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
+    assert shop.status("DataSnapshot", "mine")["identity"] == identity
+
+
+async def test_a_prepared_snapshot_that_was_changed_is_not_handed_out(shop):
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.kube.change("VolumeSnapshot", "data", "mine", lambda found: found["metadata"]["annotations"].clear())
+    await shop.settle()
+    shop.expect_stalled("DataSnapshot", "mine", "SnapshotLost")
