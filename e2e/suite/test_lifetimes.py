@@ -1,0 +1,146 @@
+"""What happens to a clone as time goes by: reset, sleep, the end of its lease and its return, a branch that moves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from e2e.suite.data import Clone
+from e2e.suite.manifests import data_clone
+from e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from e2e.suite.data import Store
+    from e2e.suite.kube import Kube
+
+COUNT = "SELECT COUNT(*) AS items FROM item"
+MINE = "INSERT INTO item VALUES (99, 'mine', 1)"
+
+
+def items(clone: Clone) -> int:
+    """Return how many items a clone has now."""
+    return int(clone.sql(COUNT)[0]["items"])
+
+
+def serves(clone: Clone, copy: str) -> bool:
+    """Return whether a copy, and no other, is what apps get now."""
+    status = clone.status
+    return clone.reason == "Ready" and status["copy"] == copy
+
+
+def test_a_reset_gives_new_data_at_the_same_address(kube: Kube, store: Store, tenant: str) -> None:
+    clone = Clone(kube, tenant, "reset").apply(store).ready()
+    there = items(clone)
+    clone.sql(MINE)
+    told = clone.binding
+    service = kube.get("service", clone.name, tenant)
+    store.commit("INSERT INTO item VALUES (4, 'fig', 40)", "a fourth item")
+
+    moment = clone.request("reset")
+    eventually(lambda: serves(clone, "2"), "the second copy serves")
+
+    assert items(clone) == there + 1
+    assert clone.sql("SELECT name FROM item WHERE id = 4") == [{"name": "fig"}]
+    assert clone.binding == told
+    kept = kube.get("service", clone.name, tenant)
+    assert service is not None
+    assert kept is not None
+    assert kept["metadata"]["uid"] == service["metadata"]["uid"]
+    status = clone.status
+    assert status["handled"]["resetRequestedAt"] == moment
+    assert status["previous"]["copy"] == "1"
+    assert datetime.fromisoformat(status["previous"]["keptUntil"]) > datetime.now(UTC)
+    claims = kube.items("pvc", "-n", tenant, "-l", f"coppice.dev/owner-uid={clone.uid}")
+    assert sorted(claim["metadata"]["labels"]["coppice.dev/copy"] for claim in claims) == ["1", "2"]
+    eventually(lambda: len(clone.pods) == 1, "only the second copy has a server")
+
+
+def test_a_clone_that_sleeps_keeps_its_data(kube: Kube, store: Store, tenant: str) -> None:
+    clone = Clone(kube, tenant, "sleeper").apply(store).ready()
+    clone.sql(MINE)
+    there, told = items(clone), clone.binding
+
+    clone.patch(power="Off")
+    said = kube.until_reason("PoweredOff", "dclone", clone.name, tenant)
+    assert "spec.power" in said["message"]
+    eventually(lambda: not clone.pods, "its server is gone")
+
+    clone.patch(power="On")
+    clone.ready()
+    assert items(clone) == there
+    assert clone.binding == told
+
+
+def test_an_expired_clone_leaves_nothing_and_comes_back_on_request(kube: Kube, store: Store, tenant: str) -> None:
+    lease = {"max": "30s"}
+    clone = Clone(kube, tenant, "short").apply(store, lease=lease).ready()
+    clone.sql(MINE)
+    there, ends = items(clone), clone.status["expiresAt"]
+
+    said = kube.until_reason("Expired", "dclone", clone.name, tenant)
+    assert ends in said["message"]
+    assert "coppice.dev/extend-requested-at" in said["message"]
+    eventually(lambda: not kube.owned_by(clone.uid), "nothing is left of it but the object")
+
+    # What a GitOps tool does over and over, and a change that wakes the operator.
+    kube.apply(data_clone(clone.name, tenant, store=store.name, owners=store.namespace, lease=lease))
+    kube.run("annotate", "-n", tenant, f"dclone/{clone.name}", "looked-at=true")
+    Clone(kube, tenant, "later").apply(store).ready().delete()
+    assert clone.reason == "Expired"
+    assert kube.owned_by(clone.uid) == []
+
+    clone.request("extend")
+    clone.ready()
+    assert items(clone) == there - 1, "it is a new copy"
+    assert clone.status["expiresAt"] > ends
+    clone.delete()
+
+
+def test_a_new_revision_resets_only_what_asks_for_it(kube: Kube, store: Store, tenant: str) -> None:
+    resets = Clone(kube, tenant, "resets").apply(store, revision="one", onRevision="Reset")
+    keeps = Clone(kube, tenant, "keeps").apply(store, revision="one")
+    kube.ready(tenant, "dclone/resets", "dclone/keeps")
+    there = items(resets)
+    for clone in (resets, keeps):
+        clone.sql(MINE)
+        clone.patch(revision="two")
+
+    eventually(lambda: serves(resets, "2"), "the revision has a copy of its own")
+    assert items(resets) == there
+    assert resets.status["revision"] == "two"
+    eventually(lambda: keeps.status.get("revision") == "two", "the other one has seen its revision")
+    assert serves(keeps, "1")
+    assert items(keeps) == there + 1
+    resets.delete()
+    keeps.delete()
+
+
+def test_every_sql_commit_is_a_dolt_commit_where_that_is_asked_for(kube: Kube, store: Store, tenant: str) -> None:
+    every = Clone(kube, tenant, "every").apply(store, commitPolicy="PerTransaction")
+    some = Clone(kube, tenant, "some").apply(store)
+    kube.ready(tenant, "dclone/every", "dclone/some")
+    log = "SELECT COUNT(*) AS commits FROM dolt_log"
+    made = {clone.name: clone.sql(f"{log}; {MINE}; {log}") for clone in (every, some)}
+    grown = {name: rows[1]["commits"] - rows[0]["commits"] for name, rows in made.items()}
+    assert grown == {"every": 1, "some": 0}
+    every.delete()
+    some.delete()
+
+
+def test_a_clone_gets_what_its_profile_says(kube: Kube, store: Store, tenant: str) -> None:
+    profiles = {"default": {"memory": "192Mi"}, "large": {"memory": "300Mi", "cpu": "30m"}}
+    kube.patch("dstore", store.name, store.namespace, {"spec": {"clones": {"profiles": profiles}}})
+    clone = Clone(kube, tenant, "large").apply(store, profile="large").ready()
+    given = clone.pod["spec"]["containers"][0]["resources"]
+    assert given["limits"]["memory"] == "300Mi"
+    assert given["requests"] == {"cpu": "30m", "memory": "300Mi"}
+    clone.delete()
+
+
+def test_a_clone_that_follows_a_branch_has_its_head(kube: Kube, store: Store, tenant: str) -> None:
+    clone = Clone(kube, tenant, "follower").apply(store, refresh="OnHeadChange").ready()
+    told = clone.binding
+    head = store.commit("INSERT INTO item VALUES (5, 'quince', 50)", "a fifth item")
+    eventually(lambda: clone.status["source"]["head"] == head and clone.reason == "Ready", "it is at the new head")
+    assert clone.sql("SELECT name FROM item WHERE id = 5") == [{"name": "quince"}]
+    assert clone.binding == told
