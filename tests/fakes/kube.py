@@ -151,6 +151,10 @@ class FakeKube:
         draft = copy.deepcopy(self._objects[key])
         edit(draft)
         self._store(key, draft)
+        for fields in self._owned.get(key, {}).values():
+            # Nobody owns what is not there any more.
+            for path in [path for path in fields if _read(draft, path) is None]:
+                del fields[path]
         return copy.deepcopy(draft)
 
     def remove(self, kind: str, namespace: str | None, name: str) -> None:

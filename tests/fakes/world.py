@@ -62,14 +62,16 @@ class SharedKube(FakeKube):
     """
 
     def peek(self, kind: str, namespace: str | None, name: str) -> Object | None:
-        return self._objects.get(self._key(kind, namespace, name))
+        key = self._key(kind, namespace, name)
+        return self._shown(key) if key in self._objects else None
 
     def all(self, kind: str | None = None, namespace: str | None = None) -> list[Object]:
         return [
-            found
-            for key, found in self._objects.items()
-            if kind in {None, key.kind} and namespace in {None, key.namespace}
+            self._shown(key) for key in self._objects if kind in {None, key.kind} and namespace in {None, key.namespace}
         ]
+
+    def _shown(self, key: Key) -> Object:
+        return super()._shown(key) if key.kind == "Deployment" else self._objects[key]
 
     def _notify(self, kind: str, manifest: Mapping[str, Any]) -> None:
         for watcher in self._watchers:

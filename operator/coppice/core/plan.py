@@ -82,6 +82,8 @@ class Plan:
     ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one
     that exists is left as it is.
     ``apply`` is server-side apply with the operator's field manager.
+    ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
+    after ``delete``, so that a user's object that cannot be wired holds up nothing but the report of it.
     ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
     """
 
@@ -90,6 +92,7 @@ class Plan:
     create: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    wire: tuple[Manifest, ...] = ()
     status: Mapping[str, Any] | None = None
     remove_finalizer: bool = False
     events: tuple[Event, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class KubeError(Exception):
     """Any answer of the API server that is not the asked-for object.
@@ -39,6 +41,17 @@ class InvalidError(KubeError):
 
 class TransientError(KubeError):
     """429, 5xx, time-outs and broken connections: the same call may succeed later."""
+
+
+class WiringConflictError(KubeError):
+    """Users' objects that are not to be wired as things stand; they are left as they are.
+
+    ``refusals``: the API server's words, by the object's name.
+    """
+
+    def __init__(self, refusals: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {words}" for name, words in refusals.items()), status=409)
+        self.refusals = refusals
 
 
 class NameConflictError(KubeError):

@@ -14,7 +14,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from coppice.api.v1alpha1 import DataClone, DataKind, DataStore, InvalidResource, OnRevision, Power, Refresh, Verb
+from coppice.api.v1alpha1 import (
+    BINDING_KEYS,
+    DataClone,
+    DataKind,
+    DataStore,
+    InvalidResource,
+    OnRevision,
+    Power,
+    Refresh,
+    Verb,
+)
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
@@ -32,7 +42,7 @@ from coppice.engines.base import (
     Version,
 )
 from coppice.kube.client import KubeReader
-from coppice.kube.errors import KubeError
+from coppice.kube.errors import KubeError, WiringConflictError
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret
@@ -61,6 +71,7 @@ from coppice.reconcile.observed import (
 from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each
 from coppice.reconcile.requests import Request, read_request, unreadable
 from coppice.reconcile.schedule import CLONE, build_data_snapshot, next_number
+from coppice.reconcile.wiring import wire, with_wiring
 
 SOURCE = "SourceReady"
 SNAPSHOT = "SnapshotReady"
@@ -121,6 +132,8 @@ class CloneObservation:
     alias_contents: tuple[Manifest, ...] = ()
     answer: Answer | None = None
     activity: Activity | EngineError | None = None
+    deployments: tuple[Manifest, ...] = ()
+    unwired: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
 
@@ -180,6 +193,8 @@ class DataCloneReconciler:
             service=service,
             policy=policy,
         )
+        if serving_copy(seen.copies, seen.binding) is not None:
+            seen = replace(seen, deployments=tuple(await reader.list("Deployment", namespace)))
         return await _observe_aliases(reader, seen) if is_foreign(clone) else seen
 
     async def _observe_server(self, seen: CloneObservation, clone: DataClone) -> CloneObservation:
@@ -253,6 +268,9 @@ class DataCloneReconciler:
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
+        if isinstance(error, WiringConflictError):
+            # The data are ready all the same: only the wiring's own condition says otherwise.
+            return self.plan(replace(observation, unwired=error.refusals))
         return plan_failure(observation.manifest, error)
 
 
@@ -547,8 +565,15 @@ class _ClonePlan:
         if served:
             self._drop_replaced(draft)
         plan = draft.finish(TYPES, self._status(draft, expiry), requeue_after=self._next_look(expiry))
+        wiring = wire(
+            self.observation.deployments,
+            self._name,
+            secret=secret_name(self.clone),
+            keys=self.clone.spec.binding.keys or BINDING_KEYS,
+            refused=self.observation.unwired,
+        )
         wanted = is_foreign(self.clone) and labels.FINALIZER not in self.clone.metadata.finalizers
-        return replace(plan, add_finalizer=wanted)
+        return replace(with_wiring(plan, wiring, self.observation.manifest), add_finalizer=wanted)
 
     # -- what is wanted --
 

@@ -22,6 +22,7 @@ from coppice.kube.errors import (
     NameConflictError,
     NotFoundError,
     TransientError,
+    WiringConflictError,
 )
 from coppice.runtime.metrics import CloneMetrics
 
@@ -42,7 +43,7 @@ REFUSED_SECONDS: Final = 60.0
 """When a refused write is tried again if the reconciler does not say: a quota may be raised without an event."""
 
 _RETRIED: Final = (TransientError, ConflictError, NotFoundError, AlreadyExistsError, UnreachableError)
-_REFUSED: Final = (InvalidError, ForbiddenError, NameConflictError, EngineError)
+_REFUSED: Final = (InvalidError, ForbiddenError, NameConflictError, WiringConflictError, EngineError)
 
 
 class Observation(Protocol):
@@ -84,8 +85,9 @@ class Reconciler(Protocol[ObservationT]):
     def failed(self, observation: ObservationT, error: KubeError | EngineError) -> Plan:
         """Return the status and event for a write that cannot succeed as things stand.
 
-        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, or an EngineError
-        that is not an UnreachableError. Only the plan's status, events and ``requeue_after`` count.
+        Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, a
+        WiringConflictError, or an EngineError that is not an UnreachableError. Only the plan's status, events and
+        ``requeue_after`` count.
         """
         ...
 

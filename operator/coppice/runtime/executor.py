@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coppice.core import labels
 from coppice.core.conditions import complete_status, same_status
 from coppice.engines.base import Endpoint, EngineError, UnreachableError
-from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER
-from coppice.kube.errors import AlreadyExistsError, ConflictError, NameConflictError
+from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
+from coppice.kube.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NameConflictError,
+    WiringConflictError,
+)
 from coppice.manifests.secret import read_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from coppice.core.plan import EngineCall, Event, Manifest, Plan
@@ -60,6 +67,7 @@ class Executor:
             await self._apply(desired)
         for ref in plan.delete:
             await self._client.delete(ref)
+        await self._wire(plan.wire)
         current: Mapping[str, Any] = manifest.get("status") or {}
         status = current if plan.status is None else complete_status(plan.status, manifest, now)
         changed = not same_status(current, status)
@@ -109,6 +117,20 @@ class Executor:
         _require_ours(existing, desired)
         metadata = {**desired["metadata"], "uid": existing["metadata"]["uid"]}
         await self._client.apply({**desired, "metadata": metadata})
+
+    async def _wire(self, patches: Sequence[Manifest]) -> None:
+        """Apply what users' objects asked for; one that refuses does not keep the others from having it."""
+        refusals = {}
+        for patch in patches:
+            try:
+                await self._client.apply(patch, manager=WIRING_MANAGER, force=False)
+            except (ConflictError, InvalidError, ForbiddenError) as error:
+                existing = await self._existing(patch)
+                # One that went or was made anew has woken us already.
+                if existing is not None and existing["metadata"]["uid"] == patch["metadata"]["uid"]:
+                    refusals[str(patch["metadata"]["name"])] = str(error)
+        if refusals:
+            raise WiringConflictError(refusals)
 
     async def _existing(self, desired: Manifest) -> Manifest | None:
         metadata = desired["metadata"]

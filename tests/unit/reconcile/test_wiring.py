@@ -1,7 +1,5 @@
 """A Deployment that asks for a clone by annotation gets its binding; what its user wrote stays as it is."""
 
-from datetime import timedelta
-
 import pytest
 from tests.fakes.kube import FakeKube
 
@@ -169,22 +167,29 @@ async def test_a_reset_and_sleep_keep_the_wiring(shop):
 
 
 @pytest.mark.parametrize("error", [ConflictError("env is owned by kubectl"), ForbiddenError("policy says no")])
-async def test_what_the_api_server_refuses_is_a_condition_and_is_tried_again_slowly(shop, error):
-    def refuse(kind, manifest):
-        if manifest["kind"] == "Deployment" and kind == "ADDED":
-            shop.kube.fail_at(1, error)
+async def test_what_the_api_server_refuses_is_a_condition_and_is_tried_again_slowly(shop, error, monkeypatch):
+    tries = []
+    apply = shop.kube.apply
 
-    shop.kube.subscribe(refuse)
+    async def refuse(manifest, **options):
+        if manifest["kind"] != "Deployment":
+            return await apply(manifest, **options)
+        tries.append(shop.world.now)
+        raise error
+
+    monkeypatch.setattr(shop.kube, "apply", refuse)
     shop.kube.add(deployment())
-    await shop.operator.run_due()
+    await shop.settle()
     found = wired(shop)
     assert (found["status"], found["reason"]) == ("False", "WiringConflict")
     assert str(error) in found["message"]
     shop.expect_ready("DataClone", "db")
-    writes = len(wiring_writes(shop))
-    await shop.settle()
-    assert len(wiring_writes(shop)) == writes
-    await shop.operator.live(seconds=timedelta(minutes=2).total_seconds())
+    assert shop.events("DataClone", "db").count("WiringConflict") == 1
+    tries.clear()
+    await shop.operator.live(minutes=5)
+    assert 0 < len(tries) <= 6
+    monkeypatch.undo()
+    await shop.operator.live(minutes=2)
     assert wired(shop)["status"] == "True"
 
 

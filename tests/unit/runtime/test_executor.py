@@ -9,7 +9,7 @@ from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 from coppice.core import labels
 from coppice.core.plan import EngineCall, Event, Plan, Ref, ServerRef
 from coppice.engines.base import EngineError, UnreachableError
-from coppice.kube.errors import ConflictError, NameConflictError
+from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
 from coppice.runtime.metrics import Metrics
 
@@ -189,3 +189,55 @@ async def test_nothing_is_written_after_a_failed_call(kube, execute, engine, met
     assert writes(kube) == []
     labels_ = {"engine": "dolt", "action": "ensure-app-user"}
     assert metrics.registry.get_sample_value("coppice_engine_call_errors_total", labels_) == 1
+
+
+def wiring(kube, name, **metadata):
+    found = kube.peek("Deployment", "app", name)
+    containers = [{"name": "app", "env": [{"name": "HOST", "value": "db"}]}]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "app", "uid": found["metadata"]["uid"], **metadata},
+        "spec": {"template": {"spec": {"containers": containers}}},
+    }
+
+
+def deployment(name, env):
+    containers = [{"name": "app", "image": "web:1", "env": env}]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "app"},
+        "spec": {"template": {"spec": {"containers": containers}}},
+    }
+
+
+async def test_wiring_is_never_forced_and_holds_up_nothing_but_the_report(kube, execute):
+    owner = kube.peek("DataClone", "app", "db")
+    old = kube.add(secret(owner, "old"))
+    taken = kube.add(deployment("taken", [{"name": "HOST", "value": "elsewhere"}]))
+    kube.add(deployment("free", []))
+    plan = Plan(
+        delete=(Ref.of(old),),
+        wire=(wiring(kube, "taken"), wiring(kube, "free")),
+        status={"conditions": [ready("True", "Made")]},
+    )
+    with pytest.raises(WiringConflictError) as caught:
+        await execute(plan)
+    assert list(caught.value.refusals) == ["taken"]
+    assert kube.peek("Deployment", "app", "taken")["spec"] == taken["spec"]
+    assert kube.peek("Deployment", "app", "free")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert kube.peek("Secret", "app", "old") is None
+    assert "status" not in kube.peek("DataClone", "app", "db")
+    assert ("apply", "Deployment", "coppice-wiring") in writes(kube)
+
+
+async def test_a_deployment_that_was_made_anew_is_no_conflict_and_is_left_alone(kube, execute):
+    kube.add(deployment("web", []))
+    gone = kube.add(deployment("gone", []))
+    stale = wiring(kube, "web", uid="another")
+    vanished = wiring(kube, gone["metadata"]["name"])
+    kube.remove("Deployment", "app", "gone")
+    await execute(Plan(wire=(stale, vanished), status={"conditions": [ready("True", "Made")]}))
+    assert kube.peek("Deployment", "app", "web")["spec"]["template"]["spec"]["containers"][0]["env"] == []
+    assert kube.peek("Deployment", "app", "gone") is None
