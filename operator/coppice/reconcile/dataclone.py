@@ -367,9 +367,16 @@ def _is_other_revision(clone: DataClone, copy: Copy) -> bool:
 
 
 def renewed_at(seen: CloneObservation, clone: DataClone) -> datetime:
-    """Return when somebody last asked for the clone: its creation, an extension, or a new revision."""
+    """Return when somebody last asked for the clone: its creation, an extension, or a new revision.
+
+    A life begins with its first copy: what a clone waits before, for a grant or a place, is no part of it. Without a
+    grant nobody can ask for anything, and what was asked counts when there is one again.
+    """
     status, now = clone.status, seen.now
     moments = [created_at(seen.manifest), status.renewed_at]
+    moments += [created_at(copy.claim) for copy in seen.copies if copy.number == 1]
+    if seen.source is None or seen.source.terms is None:
+        return min(max(moment for moment in moments if moment is not None), now)
     extension = read_request(seen.manifest, labels.EXTEND_REQUESTED_AT)
     handled = status.handled.extend_requested_at if status.handled is not None else None
     if extension is not None and extension.token != handled:
@@ -617,7 +624,7 @@ class _ClonePlan:
             read_request(self.observation.manifest, key)
             for key in (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT)
         )
-        requests = [min(request.at, self.observation.now) for request in asked if request is not None]
+        requests = [request.at for request in asked if request is not None and request.at <= self.observation.now]
         moments = [self._renewed_at(), status.last_activity_at, *requests]
         before = max(moment for moment in moments if moment is not None)
         if isinstance(activity, Activity) and activity.token and activity.token != status.activity:
@@ -626,9 +633,12 @@ class _ClonePlan:
 
     def _expires_at(self) -> datetime | None:
         """Return when the lease ends. Nothing but a renewal moves an end that has come, or that outlives its grant."""
-        before = self.clone.status.expires_at
-        renewed = self.clone.status.renewed_at is None or self._renewed_at() > self.clone.status.renewed_at
-        if before is not None and (self._source.terms is None or (self._was_expired() and not renewed)):
+        before, renewed = self.clone.status.expires_at, self.clone.status.renewed_at
+        if self._was_expired() and before is not None and renewed is not None and self._renewed_at() <= renewed:
+            return before
+        if not self.observation.copies:
+            return None
+        if self._source.terms is None and before is not None:
             return before
         return expires_at(self._lease(), asked=self._renewed_at(), active=self._last_activity())
 
@@ -664,7 +674,7 @@ class _ClonePlan:
             "expiresAt": format_time(expiry),
             "renewedAt": format_time(self._renewed_at()),
             "lastActivityAt": format_time(self._last_activity()),
-            "revision": self.clone.status.revision,
+            "revision": self._revision(),
             "handled": self._handled(),
         }
         return draft.finish(TYPES, status)
@@ -1105,10 +1115,16 @@ class _ClonePlan:
 
     # -- status --
 
+    def _revision(self) -> str | None:
+        """Return the revision that was acted upon; without a grant none is."""
+        return self.clone.status.revision if self._source.terms is None else self.clone.spec.revision
+
     def _handled(self) -> dict[str, str | None]:
         before = self.clone.status.handled
         newest = self.observation.copies[-1] if self.observation.copies else None
         extension = read_request(self.observation.manifest, labels.EXTEND_REQUESTED_AT)
+        if self._source.terms is None:
+            extension = None
         woken = read_request(self.observation.manifest, labels.WAKE_REQUESTED_AT)
         return {
             "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
@@ -1125,7 +1141,7 @@ class _ClonePlan:
             if isinstance(self.observation.activity, Activity)
             else self.clone.status.activity,
             "expiresAt": format_time(expiry) if expiry is not None else None,
-            "revision": self.clone.spec.revision,
+            "revision": self._revision(),
             "handled": self._handled(),
         }
         if served is None:

@@ -539,3 +539,15 @@ async def test_keys_asked_for_stand_in_the_binding(shop):
     assert values["DATABASE_URL"] == values["uri"] + "?x={}"
     assert values["host"] == "mysql.data.svc"
     assert shop.world.rows("data", "app-db") == {"alice"}
+
+
+@pytest.mark.parametrize("verb", ["wake", "reset", "extend"])
+async def test_a_request_in_the_far_future_keeps_nobody_busy(shop, verb):
+    await cloned(shop, lease={"idle": "20m", "max": "1d"})
+    shop.annotate("DataClone", "db", **{verb: "2099-01-01T00:00:00Z"})
+    await shop.settle()
+    before = len(shop.world.writes)
+    await shop.operator.live(minutes=10)
+    assert len(shop.world.writes) == before
+    await shop.operator.live(minutes=15)
+    shop.expect_stalled("DataClone", "db", "Expired")

@@ -339,3 +339,32 @@ async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(shop, ki
     await shop.operator.live(minutes=6)
     shop.expect_ready("DataClone", "db", "app")
     assert aliases(shop) == []
+
+
+async def test_what_a_clone_waits_before_its_first_copy_is_no_part_of_its_lease(shop):
+    shop.clone(namespace="app", lease={"max": "1h"})
+    await shop.operator.live(hours=3)
+    shop.expect_stalled("DataClone", "db", "NotGranted", "app")
+    shop.grant(maxClones={"total": 0})
+    await shop.operator.live(hours=3)
+    assert shop.reason("DataClone", "db", "app") == "Queued"
+    shop.edit("DataGrant", "previews", maxClones={"total": 1})
+    await shop.operator.live(minutes=50)
+    shop.expect_ready("DataClone", "db", "app")
+    await shop.operator.live(minutes=15)
+    shop.expect_stalled("DataClone", "db", "Expired", "app")
+
+
+async def test_what_is_asked_without_a_grant_counts_when_there_is_one(shop):
+    shop.grant(maxLease="1h")
+    shop.clone(namespace="app", revision="a")
+    await shop.operator.live(hours=1, minutes=5)
+    shop.delete("DataGrant", "previews")
+    shop.edit("DataClone", "db", "app", revision="b")
+    before = len(shop.world.writes)
+    await shop.operator.live(minutes=10)
+    shop.expect_stalled("DataClone", "db", "Expired", "app")
+    assert len(shop.world.writes) - before < 10
+    shop.grant(maxLease="1h")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
