@@ -22,7 +22,7 @@ demo: venv ## Bring up a cluster with Coppice in it and play the main story on r
 ##@ Test
 
 .PHONY: test
-test: lint unit chart cel contract csi e2e ## Everything: lint, unit tests, real API server, real engines, real storage, real cluster
+test: lint unit simulation chart cel contract csi e2e ## Everything: lint, unit tests, real API server, real engines, real storage, real cluster
 
 .PHONY: lint
 lint: venv ## Style, types, layers, shell scripts, and whether generated files are up to date
@@ -38,13 +38,17 @@ lint: venv ## Style, types, layers, shell scripts, and whether generated files a
 unit: venv ## Unit tests: seconds, no cluster
 	$(BIN)/pytest tests/unit
 
+.PHONY: simulation
+simulation: venv ## Whole days in memory: the operator killed or refused at every write, random operations
+	$(BIN)/pytest tests/simulation
+
 .PHONY: chart
 chart: venv ## The chart, rendered by helm itself
 	assets="$$($(HARNESS) assets helm)" && eval "$$assets" && $(BIN)/pytest tests/unit/chart
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
-	assets="$$($(HARNESS) assets kubernetes etcd)" && eval "$$assets" && $(BIN)/pytest tests/cel tests/unit/kube
+	assets="$$($(HARNESS) assets kubernetes etcd)" && eval "$$assets" && $(BIN)/pytest tests/cel tests/unit/kube tests/unit/runtime
 
 .PHONY: contract
 contract: venv ## The engine contract, on real engines

@@ -1,0 +1,79 @@
+"""The command line: `python -m e2e.bench clone`. Tables go to standard output, progress to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from e2e.bench import clone as clones
+from e2e.bench import many as batches
+from e2e.bench.api import BenchError
+from e2e.bench.figures import Machine, write_raw
+from e2e.bench.lab import MEGABYTES, describe, open_lab
+from e2e.harness import shell
+from e2e.harness.cluster import ClusterError, current
+from e2e.harness.settings import SettingsError, from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        asyncio.run(options.command(options))
+    except (BenchError, ClusterError, SettingsError, shell.CommandError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m e2e.bench", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("clone", help="one clone at a time, beside the same by hand")
+    one.add_argument("--runs", type=int, default=15)
+    one.add_argument("--size", choices=MEGABYTES, default="10MB")
+    one.add_argument("--keep", action="store_true")
+    one.add_argument("--only", nargs="+", default=list(clones.VARIANTS), choices=clones.VARIANTS)
+    one.set_defaults(command=_clone)
+    many = commands.add_parser("many", help="many clones at once, beside the same by hand; what each takes")
+    many.add_argument("--count", type=int, default=20)
+    many.add_argument("--runs", type=int, default=3)
+    many.add_argument("--size", choices=MEGABYTES, default="10MB")
+    many.add_argument("--keep", action="store_true")
+    many.add_argument("--only", nargs="+", default=list(batches.VARIANTS), choices=batches.VARIANTS)
+    many.set_defaults(command=_many)
+    return parser
+
+
+async def _clone(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = current(settings)
+    machine = Machine.start()
+    async with open_lab(cluster, options.size, keep=options.keep) as lab:
+        run = clones.Clones(lab)
+        await run.run(options.runs, variants=tuple(options.only))
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    raw = write_raw(settings, f"clone-{options.size}", {"conditions": conditions, "laps": run.laps})
+    print(f"{clones.report(run.laps)}\n{conditions}\nraw results: {raw}")
+
+
+async def _many(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = current(settings)
+    machine = Machine.start()
+    async with open_lab(cluster, options.size, keep=options.keep) as lab:
+        made = await batches.Many(lab, options.count).run(options.runs, variants=options.only)
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    results = {variant: [asdict(batch) for batch in found] for variant, found in made.items()}
+    raw = write_raw(settings, "many", {"conditions": conditions, "batches": results})
+    print(f"{batches.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
