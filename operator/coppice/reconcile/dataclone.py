@@ -646,9 +646,16 @@ class _ClonePlan:
         return _is_expired(self.observation.manifest)
 
     def _next_look(self, expiry: datetime | None) -> float:
-        if expiry is None:
-            return LOOK_PERIOD
-        return max(min(LOOK_PERIOD, (expiry - self.observation.now).total_seconds()), 1.0)
+        moments = [moment for moment in (expiry, self._refresh_pause_ends()) if moment is not None]
+        return max(min([LOOK_PERIOD, *((moment - self.observation.now).total_seconds() for moment in moments)]), 1.0)
+
+    def _refresh_pause_ends(self) -> datetime | None:
+        """Return from when on a clone that follows a branch may have its next copy, if that is to come."""
+        newest = self.observation.copies[-1] if self.observation.copies else None
+        if newest is None or self.clone.spec.refresh is not Refresh.ON_HEAD_CHANGE:
+            return None
+        ends = created_at(newest.claim) + REFRESH_PAUSE
+        return ends if ends > self.observation.now else None
 
     def _expired(self, draft: Draft, expiry: datetime) -> Plan:
         """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""

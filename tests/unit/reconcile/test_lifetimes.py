@@ -355,6 +355,15 @@ async def test_a_clone_that_follows_a_branch_follows_it(shop):
     assert shop.status("DataClone", "db")["copy"] == copy
 
 
+async def test_news_within_the_pause_are_had_as_soon_as_it_ends(shop):
+    await cloned(shop, refresh="OnHeadChange")
+    await shop.operator.live(seconds=50)
+    shop.edit("DataClone", "db", power="On")  # a look, from which the next one would be a minute later
+    shop.commit("bob")
+    await shop.operator.live(seconds=30)
+    assert shop.rows() == {"alice", "bob"}
+
+
 async def test_it_skips_snapshots_that_are_no_news(shop):
     await cloned(shop, refresh="OnHeadChange")
     shop.snapshot("same")
