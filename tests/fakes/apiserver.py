@@ -92,7 +92,9 @@ class ApiServer:
             _wait(lambda name=manifest["metadata"]["name"]: self._established(name), f"{manifest['metadata']['name']}")
 
     def _established(self, name: str) -> bool:
-        conditions = self.request("GET", f"{CRDS}/{name}").body.get("status", {}).get("conditions", [])
+        status = self.request("GET", f"{CRDS}/{name}").body.get("status") or {}
+        # A definition just made has null in the place of its conditions.
+        conditions = status.get("conditions") or []
         return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
     def kubeconfig(self) -> str:
