@@ -144,11 +144,22 @@ def pod_state(manifest: Manifest) -> PodState:
         ip=status.get("podIP"),
         ready="Ready" in true,
         running="running" in (engine[0].get("state") or {}),
-        succeeded=phase == "Succeeded",
+        succeeded=phase == "Succeeded" or _has_ended_well(manifest),
         failed=phase == "Failed",
         disrupted="DisruptionTarget" in true or status.get("reason") == "Evicted",
         trouble=_trouble(status),
     )
+
+
+def _has_ended_well(manifest: Manifest) -> bool:
+    """Return whether every program of a Pod that runs once has ended with exit code 0.
+
+    Kubelet says so at once, but calls the Pod Succeeded only when its sandbox is gone too, more than a second later.
+    """
+    containers = (manifest.get("status") or {}).get("containerStatuses") or ()
+    ended = [(entry.get("state") or {}).get("terminated") for entry in containers]
+    once = manifest["spec"].get("restartPolicy") == "Never"
+    return once and bool(ended) and all(entry is not None and entry.get("exitCode") == 0 for entry in ended)
 
 
 def _trouble(status: Mapping[str, Any]) -> str | None:
