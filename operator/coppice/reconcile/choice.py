@@ -20,6 +20,8 @@ from coppice.reconcile.observed import condition, created_at, is_deleting, is_tr
 
 CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
+SNAPSHOT_LOST = "SnapshotLost"
+"""What a DataSnapshot says whose prepared VolumeSnapshot was deleted by hand."""
 FAILURE_PAUSE = timedelta(seconds=60)
 """How long a failed snapshot keeps the next one from being tried."""
 
@@ -168,7 +170,7 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
         return Wait("StoreNotReady", f"no snapshot fits and the store's server does not answer yet{detail}")
     if not wanted.raw:
         return _masked_only()
-    on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready")]
+    on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready") and not _is_lost(entry)]
     failed = [entry for entry in on_the_way if _has_failed(entry)]
     pending = [entry for entry in on_the_way if not _has_failed(entry)]
     if pending:
@@ -181,6 +183,12 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
             f"DataSnapshot {newest['metadata']['name']} failed: see its conditions; another is tried in a minute",
         )
     return MakeSnapshot()
+
+
+def _is_lost(manifest: Manifest) -> bool:
+    """Return whether a snapshot was there once: that it is not any more is no failure to make one."""
+    stalled = condition(manifest, "Stalled")
+    return stalled is not None and stalled["reason"] == SNAPSHOT_LOST
 
 
 def _has_failed(manifest: Manifest) -> bool:

@@ -179,6 +179,18 @@ async def test_a_failing_preparation_is_tried_again_once_a_minute_and_leaves_no_
     assert len(shop.names("DataSnapshot")) == 1
 
 
+async def test_a_snapshot_that_was_lost_keeps_nobody_waiting(shop):
+    shop.clone("first")
+    await shop.settle()
+    [lost] = shop.names("DataSnapshot")
+    shop.delete("VolumeSnapshot", lost)
+    await shop.settle()
+    shop.expect_stalled("DataSnapshot", lost, "SnapshotLost")
+    shop.clone("second")
+    await shop.settle()
+    shop.expect_ready("DataClone", "second")
+
+
 async def test_an_evicted_preparation_is_made_again(shop):
     shop.snapshot("mine")
     await shop.operator.until(lambda: "mine-prepare" in shop.names("Pod"))
