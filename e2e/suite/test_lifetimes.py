@@ -141,6 +141,8 @@ def test_a_clone_that_follows_a_branch_has_its_head(kube: Kube, store: Store, te
     clone = Clone(kube, tenant, "follower").apply(store, refresh="OnHeadChange").ready()
     told = clone.binding
     head = store.commit("INSERT INTO item VALUES (5, 'quince', 50)", "a fifth item")
-    eventually(lambda: clone.status["source"]["head"] == head and clone.reason == "Ready", "it is at the new head")
+    eventually(
+        lambda: clone.status.get("source", {}).get("head") == head and clone.reason == "Ready", "it is at the new head"
+    )
     assert clone.sql("SELECT name FROM item WHERE id = 5") == [{"name": "quince"}]
     assert clone.binding == told
