@@ -14,7 +14,7 @@ from coppice.core import labels
 from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
-from coppice.reconcile.observed import annotation, label
+from coppice.reconcile.observed import annotation, claim_state, label
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[C
         if number is not None and number.isdigit() and origin is not None:
             copies.append(Copy(int(number), claim, pod_of.get(number), origin))
     return tuple(sorted(copies, key=lambda copy: copy.number))
+
+
+def is_bound(copy: Copy) -> bool:
+    """Return whether a copy has its volume."""
+    return claim_state(copy.claim).bound
 
 
 def is_proven(copy: Copy) -> bool:

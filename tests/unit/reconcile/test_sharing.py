@@ -321,7 +321,7 @@ async def test_a_grant_says_whether_its_store_is_there(shop):
 async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(shop, kind, name):
     from tests.unit.reconcile.foreign import add_foreign
 
-    from coppice.reconcile.dataclone import engine_secret_name
+    from coppice.reconcile.clone.names import engine_secret_name
 
     shop.clone(namespace="app")
     uid = shop.get("DataClone", "db", "app")["metadata"]["uid"]

@@ -1,0 +1,112 @@
+"""Last link of the chain: the server proves that it is what was asked for, and only then apps are told of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from coppice.core import labels
+from coppice.core.plan import Manifest, ServerRef
+from coppice.engines.base import (
+    Activity,
+    Content,
+    Engine,
+    EngineError,
+    LoginRefusedError,
+    UnreachableError,
+    Version,
+)
+from coppice.manifests.secret import build_binding_secret
+from coppice.reconcile.clone.names import ENGINE, secret_name
+from coppice.reconcile.clone.server import keep_service
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.clone.target import is_other_revision
+from coppice.reconcile.copies import Copy, is_proven
+from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.observed import pod_state
+from coppice.reconcile.reads import Server, ensure_app_user
+
+
+def server_proves_itself(at: Situation, draft: Draft) -> Fact:
+    """Return whether the server answers as it must; then write the binding."""
+    copy, seen = at.wanted_copy, at.seen
+    engine = at.engine_of(copy)
+    if engine is None:
+        raise TypeError("the chain goes on without an engine")
+    if isinstance(seen.activity, Activity):
+        return _bind(at, draft, copy, engine)
+    if isinstance(seen.activity, EngineError):
+        return _problem(at, seen.activity)
+    if seen.answer is None or seen.answer.content is None:
+        return _problem(at, None if seen.answer is None else seen.answer.error)
+    wrong = None if is_proven(copy) else _wrong_identity(seen.answer.content, copy.origin.version)
+    if wrong is not None:
+        message = (
+            f"the copy does not hold what was asked for: {wrong}. It is not handed out; ask for a reset to try again, "
+            "and report this"
+        )
+        return stalls(ENGINE, "WrongIdentity", message, retry_after=None)
+    return _bind(at, draft, copy, engine)
+
+
+def _problem(at: Situation, error: EngineError | None) -> Fact:
+    if isinstance(error, LoginRefusedError):
+        message = (
+            f"the server refuses the credentials in Secret {at.engine_secret}: restore that Secret, or ask for a reset"
+        )
+        return stalls(ENGINE, "CredentialsRefused", message, retry_after=30)
+    if error is None or isinstance(error, UnreachableError):
+        return waits(ENGINE, "NotAnswering", "the server runs but does not answer yet", retry_after=0.5)
+    return waits(ENGINE, "EngineError", f"the server answered with an error: {error}", retry_after=10)
+
+
+def _wrong_identity(content: Content, version: Version) -> str | None:
+    state = content.state_of(version.branch)
+    if state is None:
+        return f"branch {version.branch} of database {version.database} is not there"
+    if state.head != version.head:
+        return f"branch {version.branch} is at {state.head}, not at {version.head}"
+    if state.working_root != version.working_root:
+        return f"the data on branch {version.branch} have the hash {state.working_root}, not {version.working_root}"
+    return None
+
+
+def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
+    """Give apps a login, then tell them."""
+    version = copy.origin.version
+    password = Server(None, at.seen.secret).credentials["app-password"]
+    values = dict(engine.binding(host=at.host, database=version.database, password=password))
+    values |= {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
+    secret = build_binding_secret(secret_name(at.clone), draft.owner, values, {labels.COPY: str(copy.number)})
+    if at.seen.serving is not copy and copy.pod is not None:
+        server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
+        draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, version.database))
+    marks = _marks(at, copy)
+    if marks:
+        # Before the binding: as soon as apps have it they may change what would have to be proven.
+        draft.apply.append(_annotated(copy.claim, marks))
+    problem = keep_service(at, draft, copy, engine) or draft.keep(secret, at.seen.binding, ENGINE)
+    message = f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}"
+    return problem or holds(ENGINE, "Answering", message)
+
+
+def _marks(at: Situation, copy: Copy) -> dict[str, str]:
+    """Return what is still to be written on the claim of a copy that serves.
+
+    A revision through which the data are kept is the copy's own from then on, so that it is not acted upon later.
+    An apply that left a mark out would take it away: all of them, or none.
+    """
+    revision = at.clone.spec.revision if is_other_revision(at.clone, copy) else None
+    if is_proven(copy) and revision is None:
+        return {}
+    return {labels.PROVEN: "true", labels.REVISION_TOKEN: revision or copy.origin.revision}
+
+
+def _annotated(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Return the apply that adds annotations to an object of ours, and claims nothing else of it."""
+    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": observed["apiVersion"],
+        "kind": observed["kind"],
+        "metadata": {**metadata, "annotations": dict(annotations)},
+    }

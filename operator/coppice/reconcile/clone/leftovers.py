@@ -1,0 +1,44 @@
+"""What is cleared up behind the chain: servers without a claim, copies overtaken or replaced. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from coppice.core import labels
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.draft import Draft
+from coppice.reconcile.observed import created_at, is_deleting, label
+
+
+def drop_strays(at: Situation, draft: Draft) -> None:
+    """Remove Pods whose claim is gone, and copies that were overtaken by a newer request before they served."""
+    known = {str(copy.number) for copy in at.seen.copies}
+    for pod in at.seen.pods:
+        if label(pod, labels.COPY) not in known:
+            draft.drop(pod)
+    serving = at.seen.serving
+    for copy in at.seen.copies:
+        if serving is not None and serving.number < copy.number < at.target.number:
+            draft.drop(copy.pod)
+            draft.drop(copy.claim)
+
+
+def drop_replaced(at: Situation, draft: Draft) -> None:
+    """Remove what an earlier copy had, its claim after the undo window; only once the wanted copy serves."""
+    kept = previous_copy(at)
+    for copy in at.seen.copies:
+        if copy.number < at.target.number:
+            draft.drop(copy.pod)
+            if kept is None or copy is not kept[0]:
+                draft.drop(copy.claim)
+
+
+def previous_copy(at: Situation) -> tuple[Copy, datetime] | None:
+    """Return the copy that a reset replaced, and until when it is kept; a refresh or a revision keeps none."""
+    target = at.target.copy
+    older = [copy for copy in at.seen.copies if copy.number < at.target.number and not is_deleting(copy.claim)]
+    if target is None or not older or target.origin.reset in {"", older[-1].origin.reset}:
+        return None
+    ends = created_at(target.claim) + at.environment.undo
+    return (older[-1], ends) if ends > at.seen.now else None

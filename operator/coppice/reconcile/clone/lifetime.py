@@ -1,0 +1,98 @@
+"""How long a clone lives and when its server sleeps. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from coppice.core import labels
+from coppice.engines.base import Activity
+from coppice.reconcile.clone.names import SOURCE
+from coppice.reconcile.clone.queue import is_expired
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.clone.target import refresh_pause_ends, renewed_at
+from coppice.reconcile.draft import Draft, Fact, stalls
+from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
+from coppice.reconcile.observed import format_time
+from coppice.reconcile.requests import read_request
+
+LOOK_PERIOD = 60.0
+"""Seconds between two looks at a clone that is well."""
+
+
+def lease_of(at: Situation) -> LeaseTerms:
+    """Return the lease that counts."""
+    terms = at.source.terms
+    allowed = terms.longest if terms is not None else None
+    default = LeaseTerms(idle=at.environment.idle, longest=at.environment.longest)
+    return lease_terms(at.clone.spec.lease, allowed=allowed, default=default)
+
+
+def last_activity(at: Situation) -> datetime:
+    """Return when the clone was last used, as far as anybody noticed, or asked for."""
+    seen, status = at.seen, at.clone.status
+    asked = (read_request(seen.manifest, key) for key in (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT))
+    requests = [request.at for request in asked if request is not None and request.at <= seen.now]
+    moments = [renewed_at(seen, at.clone), status.last_activity_at, *requests]
+    before = max(moment for moment in moments if moment is not None)
+    if isinstance(seen.activity, Activity) and seen.activity.token and seen.activity.token != status.activity:
+        return seen.now
+    return before
+
+
+def lease_end(at: Situation) -> datetime | None:
+    """Return when the lease ends. Nothing but a renewal moves an end that has come, or that outlives its grant."""
+    before, renewed = at.clone.status.expires_at, at.clone.status.renewed_at
+    asked = renewed_at(at.seen, at.clone)
+    if is_expired(at.seen.manifest) and before is not None and renewed is not None and asked <= renewed:
+        return before
+    if not at.seen.copies:
+        return None
+    if at.source.terms is None and before is not None:
+        return before
+    return expires_at(lease_of(at), asked=asked, active=last_activity(at))
+
+
+def next_look(at: Situation, ends: datetime | None) -> float:
+    """Return in how many seconds the clone is looked at again, if nothing happens."""
+    moments = [moment for moment in (ends, refresh_pause_ends(at.seen, at.clone)) if moment is not None]
+    return max(min([LOOK_PERIOD, *((moment - at.seen.now).total_seconds() for moment in moments)]), 1.0)
+
+
+def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
+    """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
+    seen = at.seen
+    claims = (copy.claim for copy in seen.copies)
+    for child in (*seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases):
+        draft.drop(child)
+    return stalls(
+        SOURCE,
+        "Expired",
+        f"the lease ended at {format_time(ends)} and the data are gone; to have the clone again, annotate it with "
+        f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision",
+        retry_after=None,
+    )
+
+
+def lifetime_status(at: Situation, ends: datetime | None) -> dict[str, Any]:
+    """Return the part of the status that says how long the clone lives, and what was asked of it and done."""
+    return {
+        "renewedAt": format_time(renewed_at(at.seen, at.clone)),
+        "lastActivityAt": format_time(last_activity(at)),
+        "expiresAt": format_time(ends) if ends is not None else None,
+        # Without a grant no revision is acted upon.
+        "revision": at.clone.status.revision if at.source.terms is None else at.clone.spec.revision,
+        "handled": _handled(at),
+    }
+
+
+def _handled(at: Situation) -> dict[str, str | None]:
+    before, newest = at.clone.status.handled, at.seen.newest
+    extension = read_request(at.seen.manifest, labels.EXTEND_REQUESTED_AT)
+    extended = extension.token if extension is not None and at.source.terms is not None else None
+    woken = read_request(at.seen.manifest, labels.WAKE_REQUESTED_AT)
+    return {
+        "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
+        "extendRequestedAt": extended or (before.extend_requested_at if before is not None else None),
+        "wakeRequestedAt": woken.token if woken else before.wake_requested_at if before is not None else None,
+    }

@@ -1,0 +1,78 @@
+"""Everything a clone's plan may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from coppice.api.v1alpha1 import DataClone, InvalidResource
+from coppice.core.plan import Manifest
+from coppice.engines.base import Activity, EngineError, Version
+from coppice.reconcile.access import Source
+from coppice.reconcile.choice import Choice
+from coppice.reconcile.copies import Copy, serving_copy
+from coppice.reconcile.reads import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Where the storage backend keeps a prepared snapshot."""
+
+    driver: str
+    handle: str
+    snapshot_class: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CloneObservation:
+    """A DataClone and everything around it; what was not needed was not read, and is None or empty.
+
+    ``live``: what the store's server says the reference names now. ``choice`` and ``handle``: for a copy that has no
+    volume yet; ``origin_gone``: its snapshot went. ``place``: in the queue behind the grant's caps, None with room.
+    ``answer``: what the newest copy's server holds, asked until it is proven; then ``activity``.
+    ``unwired``: why the API server has just refused to have Deployments wired, by name.
+    """
+
+    manifest: Manifest
+    now: datetime
+    clone: DataClone | InvalidResource
+    source: Source | None = None
+    store_claim: Manifest | None = None
+    storage_class: Manifest | None = None
+    snapshots: tuple[Manifest, ...] = ()
+    live: Version | EngineError | None = None
+    choice: Choice | None = None
+    handle: Handle | None = None
+    origin_gone: bool = False
+    place: int | None = None
+    copies: tuple[Copy, ...] = ()
+    unbound_claims: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    secret: Manifest | None = None
+    binding: Manifest | None = None
+    service: Manifest | None = None
+    policy: Manifest | None = None
+    alias_snapshots: tuple[Manifest, ...] = ()
+    alias_contents: tuple[Manifest, ...] = ()
+    answer: Answer | None = None
+    activity: Activity | EngineError | None = None
+    deployments: tuple[Manifest, ...] = ()
+    unwired: Mapping[str, str] | None = None
+    fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @property
+    def newest(self) -> Copy | None:
+        """Return the copy with the highest number, or None before there is one."""
+        return self.copies[-1] if self.copies else None
+
+    @property
+    def serving(self) -> Copy | None:
+        """Return the copy that apps have been told of, if it is there."""
+        return serving_copy(self.copies, self.binding)
+
+
+def is_foreign(clone: DataClone) -> bool:
+    """Return whether the store is in another namespace, so that alias objects are needed."""
+    where = clone.spec.from_.store.namespace
+    return where is not None and where != clone.metadata.namespace

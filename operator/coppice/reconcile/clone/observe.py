@@ -1,0 +1,249 @@
+"""What is read for a clone: as little as its state allows, for a clone that is well shall cost its store nothing."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from coppice.api.v1alpha1 import DataClone, InvalidResource, Refresh, Verb
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.plan import Manifest
+from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
+from coppice.kube.client import KubeReader
+from coppice.reconcile.access import Source, read_source, source_problem
+from coppice.reconcile.choice import Chosen, Wanted, choose
+from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
+from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
+from coppice.reconcile.clone.queue import has_caps, place_in_queue
+from coppice.reconcile.clone.target import asked_anew, copy_asked_at, target_of
+from coppice.reconcile.copies import Copy, find_copies, is_bound
+from coppice.reconcile.databranch import reference_of
+from coppice.reconcile.datastore import claim_name
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.observed import (
+    claim_state,
+    created_at,
+    is_deleting,
+    is_true,
+    parse_time,
+    volume_snapshot_state,
+)
+from coppice.reconcile.reads import Server, ask, get_each
+
+HOLDING_LIMIT = 3
+"""How many of the newest snapshots are asked whether they hold a commit; with none, a new one is made."""
+
+
+async def observe_clone(
+    reader: KubeReader, environment: Environment, key: Key, now: datetime
+) -> CloneObservation | None:
+    """Read a clone, its copies, what the servers say, and its source; None when it is gone."""
+    manifest = await reader.get("DataClone", key.name, key.namespace)
+    if manifest is None:
+        return None
+    clone = DataClone.parse(manifest)
+    seen = CloneObservation(manifest, now, clone)
+    if is_deleting(manifest):
+        return await _read_remains(reader, seen)
+    if isinstance(clone, InvalidResource):
+        return seen
+    reading = _Reading(reader, environment, clone)
+    seen = await reading.children(seen)
+    source = await read_source(
+        reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE
+    )
+    seen = reading.with_credentials(replace(seen, source=source), source)
+    return await reading.origin(await reading.server(seen), source)
+
+
+async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
+    """Read what a clone under deletion has to remove itself, whether or not its specification can be read."""
+    metadata = seen.manifest["metadata"]
+    mine = {labels.OWNER_UID: str(metadata["uid"])}
+    claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
+    unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
+    return await _read_aliases(reader, replace(seen, unbound_claims=unbound))
+
+
+async def _read_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
+    metadata = seen.manifest["metadata"]
+    mine = {labels.OWNER_UID: str(metadata["uid"])}
+    snapshots, contents = await gather(
+        reader.list("VolumeSnapshot", metadata["namespace"], mine), reader.list("VolumeSnapshotContent", None, mine)
+    )
+    return replace(seen, alias_snapshots=tuple(snapshots), alias_contents=tuple(contents))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The reads for one valid clone, each adding to what was seen."""
+
+    reader: KubeReader
+    environment: Environment
+    clone: DataClone
+
+    async def children(self, seen: CloneObservation) -> CloneObservation:
+        """Read what was made for the clone."""
+        metadata = self.clone.metadata
+        name, namespace, uid = metadata.name, metadata.namespace, metadata.uid
+        mine = {labels.OWNER_UID: uid}
+        (secret, binding, service, policy), claims, pods = await gather(
+            get_each(
+                self.reader,
+                namespace,
+                ("Secret", engine_secret_name(name, uid)),
+                ("Secret", secret_name(self.clone)),
+                ("Service", service_name(self.clone)),
+                ("NetworkPolicy", name),
+            ),
+            self.reader.list("PersistentVolumeClaim", namespace, mine),
+            self.reader.list("Pod", namespace, mine),
+        )
+        seen = replace(seen, copies=find_copies(claims, pods), pods=tuple(pods))
+        seen = replace(seen, secret=secret, binding=binding, service=service, policy=policy)
+        if seen.serving is not None:
+            seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
+        return await _read_aliases(self.reader, seen) if is_foreign(self.clone) else seen
+
+    def with_credentials(self, seen: CloneObservation, source: Source) -> CloneObservation:
+        """Draw passwords for a server that has none yet: here, because a plan is pure."""
+        engine = source.engine if seen.newest is None else self.environment.engines.get(seen.newest.origin.engine)
+        if engine is None or seen.secret is not None:
+            return seen
+        return replace(seen, fresh_credentials=engine.credentials({}))
+
+    async def server(self, seen: CloneObservation) -> CloneObservation:
+        """Ask the newest copy's server: for its activity if apps have been told of it, else for what it holds."""
+        copy = seen.newest
+        engine = self.environment.engines.get(copy.origin.engine) if copy is not None else None
+        endpoint = Server(copy.pod, seen.secret).endpoint(engine) if copy is not None and engine is not None else None
+        if copy is None or engine is None or endpoint is None:
+            return seen
+        if seen.serving is copy:
+            return replace(seen, activity=await _activity(engine, endpoint))
+        return replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+
+    async def origin(self, seen: CloneObservation, source: Source) -> CloneObservation:
+        """Ask the store, only where a new copy may be due."""
+        if source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
+            return seen
+        if self._is_settled(seen) and self.clone.spec.refresh is not Refresh.ON_HEAD_CHANGE:
+            return seen
+        seen = replace(seen, live=await _resolve(source, self.clone))
+        return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
+
+    def _is_settled(self, seen: CloneObservation) -> bool:
+        copy = target_of(seen, self.clone).copy
+        return copy is not None and is_bound(copy)
+
+    async def _way_to_a_volume(self, seen: CloneObservation, source: Source) -> CloneObservation:
+        """Read what the wanted copy's volume is made from."""
+        snapshots, store_claim = await gather(
+            self.reader.list("DataSnapshot", source.namespace),
+            self.reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace),
+        )
+        own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == source.name)
+        seen = replace(seen, snapshots=own, store_claim=store_claim)
+        storage_class = claim_state(store_claim).storage_class if store_claim is not None else None
+        if storage_class is not None:
+            seen = replace(seen, storage_class=await self.reader.get("StorageClass", storage_class))
+        copy = target_of(seen, self.clone).copy
+        if copy is not None:
+            seen = replace(seen, origin_gone=_is_origin_gone(copy, own))
+        else:
+            holding = await _holding(source, self.clone, own, seen.live)
+            seen = replace(seen, choice=choose(_wanted(seen, self.clone, source, holding), own))
+        if is_foreign(self.clone):
+            seen = await self._place(seen, source)
+            seen = replace(seen, handle=await _read_handle(self.reader, seen, source))
+        return seen
+
+    async def _place(self, seen: CloneObservation, source: Source) -> CloneObservation:
+        """Count the clones that come before this one: only where there is a cap and this clone is new."""
+        if source.terms is None or not has_caps(source.terms.max_clones) or seen.copies:
+            return seen
+        everything = await self.reader.list("DataClone")
+        return replace(seen, place=place_in_queue(seen.manifest, source, source.terms.max_clones, everything))
+
+
+async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineError:
+    try:
+        return await engine.activity(endpoint)
+    except EngineError as error:
+        return error
+
+
+async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | None:
+    wanted = clone.spec.from_
+    endpoint, engine, database = source.endpoint, source.engine, source.database
+    if wanted.snapshot is not None or endpoint is None or engine is None or database is None:
+        return None
+    try:
+        return await engine.resolve(endpoint, database, reference_of(wanted))
+    except EngineError as error:
+        return error
+
+
+async def _holding(
+    source: Source, clone: DataClone, snapshots: tuple[Manifest, ...], live: Version | EngineError | None
+) -> frozenset[str]:
+    """Return the names of the newest snapshots from which the commit asked for can be reached."""
+    endpoint, engine = source.endpoint, source.engine
+    if clone.spec.from_.branch is not None or not isinstance(live, Version) or engine is None or endpoint is None:
+        return frozenset()
+    ready = sorted((entry for entry in snapshots if is_true(entry, "Ready")), key=created_at, reverse=True)
+    holding = set()
+    for entry in ready[:HOLDING_LIMIT]:
+        try:
+            if await engine.contains(endpoint, live.database, live.head, _heads(entry, live.database)):
+                holding.add(str(entry["metadata"]["name"]))
+        except EngineError:
+            break
+    return frozenset(holding)
+
+
+def _heads(snapshot: Manifest, database: str) -> tuple[str, ...]:
+    branches = snapshot["status"].get("branches", ())
+    return tuple(str(branch["head"]) for branch in branches if branch["database"] == database)
+
+
+def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
+    """Return whether a copy without a volume cannot get one: its snapshot went, and its claim would wait for ever."""
+    return not any(
+        entry["metadata"]["uid"] == copy.origin.snapshot_uid and not is_deleting(entry) and is_true(entry, "Ready")
+        for entry in snapshots
+    )
+
+
+def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
+    newest = seen.newest
+    followed = newest if newest is not None and asked_anew(seen, clone, newest) is None else None
+    asked_at = copy_asked_at(seen, clone) if followed is None else parse_time(followed.origin.captured_at)
+    return Wanted(
+        source=clone.spec.from_,
+        asked_at=asked_at or seen.now,
+        now=seen.now,
+        store_uid=str((source.manifest or {})["metadata"]["uid"]),
+        raw=source.terms is not None and source.terms.raw,
+        live=seen.live,
+        holding=holding,
+        known_head=followed.origin.version.head if followed is not None else None,
+    )
+
+
+async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | None:
+    """Return the backend's handle of the snapshot chosen, or of the one the unbound copy is being made from."""
+    name = None
+    if isinstance(seen.choice, Chosen) and seen.choice.snapshot.status.prepared is not None:
+        name = seen.choice.snapshot.status.prepared.volume_snapshot_name
+    elif seen.newest is not None:
+        name = seen.newest.origin.snapshot
+    snapshot = await reader.get("VolumeSnapshot", name, source.namespace) if name is not None else None
+    reference = volume_snapshot_state(snapshot).content if snapshot is not None else None
+    content = await reader.get("VolumeSnapshotContent", reference) if reference is not None else None
+    handle = ((content or {}).get("status") or {}).get("snapshotHandle")
+    if content is None or handle is None:
+        return None
+    return Handle(content["spec"]["driver"], handle, content["spec"].get("volumeSnapshotClassName"))

@@ -1,0 +1,125 @@
+"""The link of the chain that runs a copy's server. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coppice.api.v1alpha1 import Power
+from coppice.core import labels
+from coppice.core.names import digest
+from coppice.engines.base import CloneServer, CommitPolicy, Engine
+from coppice.manifests.network import build_policy, build_service
+from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.secret import build_engine_secret
+from coppice.reconcile.clone.lifetime import last_activity
+from coppice.reconcile.clone.names import ENGINE, service_name
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.draft import Draft, Fact, rests, stalls
+from coppice.reconcile.observed import format_time
+
+GRACE_SECONDS = 5
+
+
+def server_runs(at: Situation, draft: Draft) -> Fact:
+    """Return whether the wanted copy's server runs, or that it is not to."""
+    copy = at.wanted_copy
+    resting = _rests(at, copy)
+    if resting is not None:
+        for pod in at.seen.pods:
+            draft.drop(pod)
+        return resting
+    problem = _keep_around(at, draft, copy)
+    if problem is not None:
+        return problem
+    desired = _pod(at, draft, copy)
+    if isinstance(desired, Fact):
+        return desired
+    # Without the store nobody knows its profiles: a server that runs is left as it is.
+    return draft.run_server(desired, copy.pod, ENGINE, replace_outdated=at.store is not None)
+
+
+def _rests(at: Situation, copy: Copy) -> Fact | None:
+    """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep."""
+    if at.clone.spec.power is Power.OFF:
+        message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
+        return rests(ENGINE, "PoweredOff", message)
+    used = last_activity(at)
+    if at.clone.spec.power is not Power.AUTO or at.seen.serving is not copy:
+        return None
+    if at.seen.now - used < at.environment.sleep:
+        return None
+    return rests(
+        ENGINE,
+        "Asleep",
+        f"nobody has used the clone since {format_time(used)}: the server is stopped and the data are kept. "
+        f"To wake it, annotate it with {labels.WAKE_REQUESTED_AT}=<now>, or set spec.power to On",
+    )
+
+
+def _keep_around(at: Situation, draft: Draft, copy: Copy) -> Fact | None:
+    """Keep the operator's Secret and the policy; for the first copy also the Service, so that the route is there in
+    time: nobody can log in yet.
+    """
+    engine = at.engine_of(copy)
+    if engine is None:
+        return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
+    secret = build_engine_secret(at.engine_secret, draft.owner, at.seen.fresh_credentials)
+    policy = build_policy(at.name, draft.owner, port=engine.port, operator_namespace=at.environment.operator_namespace)
+    problem = draft.make_once(secret, at.seen.secret, ENGINE) or draft.keep(policy, at.seen.policy, ENGINE)
+    if problem is None and at.seen.serving is None:
+        problem = keep_service(at, draft, copy, engine)
+    return problem
+
+
+def keep_service(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact | None:
+    """Lead the Service to a copy's server."""
+    selector = {labels.COPY: str(copy.number)}
+    service = build_service(service_name(at.clone), draft.owner, port=engine.port, selector=selector)
+    return draft.keep(service, at.seen.service, ENGINE)
+
+
+def _pod(at: Situation, draft: Draft, copy: Copy) -> dict[str, Any] | Fact:
+    engine, origin = at.engine_of(copy), copy.origin
+    image = at.environment.image(origin.engine, origin.engine_version)
+    if engine is None or image is None:
+        message = (
+            f"the administrator offers no image for {origin.engine} {origin.engine_version}, which wrote the snapshot"
+        )
+        return stalls(ENGINE, "UnsupportedVersion", message)
+    resources = _resources(at)
+    if isinstance(resources, Fact):
+        return resources
+    policy: CommitPolicy = at.clone.spec.commit_policy.value
+    # The claim's UID: what the Pod expects on its volume is part of its script.
+    inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]))
+    server = CloneServer(version=origin.version, commit_policy=policy, marker=origin.snapshot_uid)
+    return build_pod(
+        ServerPod(
+            name=at.copy_name(copy.number),
+            owner=draft.owner,
+            role="clone",
+            image=image,
+            user_id=engine.user_id,
+            workload=engine.clone_server(server),
+            claim=at.copy_name(copy.number),
+            secret=at.engine_secret,
+            resources=resources,
+            node_selector=at.store.spec.clones.node_selector if at.store is not None else {},
+            labels={labels.COPY: str(copy.number)},
+            annotations={labels.INPUTS: inputs},
+            grace_seconds=GRACE_SECONDS,
+        )
+    )
+
+
+def _resources(at: Situation) -> Resources | Fact:
+    default, profile = at.environment.server, at.clone.spec.profile
+    profiles = at.store.spec.clones.profiles if at.store is not None else {}
+    asked = profiles.get(profile)
+    if asked is not None:
+        return Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
+    if profile == "default" or at.store is None:
+        return default
+    offered = ", ".join(sorted({"default", *profiles}))
+    return stalls(ENGINE, "UnknownProfile", f"{at.source_words} has no profile {profile}; there are: {offered}")

@@ -1,0 +1,43 @@
+"""What a clone's status says. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from coppice.engines.base import Activity
+from coppice.reconcile.clone.leftovers import previous_copy
+from coppice.reconcile.clone.lifetime import lifetime_status
+from coppice.reconcile.clone.names import secret_name
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.observed import format_time
+
+
+def clone_status(at: Situation, served: Copy | None, ends: datetime | None) -> dict[str, Any]:
+    """Return the status of a clone whose apps have been told of the copy ``served``, if of any."""
+    activity = at.seen.activity
+    status = {
+        **lifetime_status(at, ends),
+        "activity": activity.token if isinstance(activity, Activity) else at.clone.status.activity,
+    }
+    return status if served is None else {**status, **_served_status(at, served)}
+
+
+def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
+    origin, engine, previous = served.origin, at.engine_of(served), previous_copy(at)
+    version = origin.version
+    return {
+        "binding": {"name": secret_name(at.clone)},
+        "endpoint": {"host": at.host, "port": engine.port} if engine is not None else None,
+        "copy": str(served.number),
+        "snapshot": {"name": origin.snapshot, "uid": origin.snapshot_uid},
+        "source": {
+            "store": f"{at.source.namespace}/{at.source.name}",
+            "branch": None if version.new_branch else version.branch,
+            "head": version.head,
+            "workingRoot": version.working_root,
+            "capturedAt": origin.captured_at or None,
+        },
+        "previous": {"copy": str(previous[0].number), "keptUntil": format_time(previous[1])} if previous else None,
+    }

@@ -1,0 +1,100 @@
+"""Which copy of a clone is wanted, and since when. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from coppice.api.v1alpha1 import DataClone, OnRevision, Refresh
+from coppice.core import labels
+from coppice.engines.base import Version
+from coppice.reconcile.clone.observation import CloneObservation
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.observed import created_at
+from coppice.reconcile.requests import Request, read_request
+
+REFRESH_PAUSE = timedelta(seconds=60)
+"""The least time between two copies of a clone that follows a branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The copy that is wanted: ``copy`` is None while it has no claim yet. ``why`` names what asked for it."""
+
+    number: int
+    copy: Copy | None
+    why: str
+
+
+def target_of(seen: CloneObservation, clone: DataClone) -> Target:
+    """Return the copy that should serve: the newest there is, or the next where something asks for a new copy."""
+    newest = seen.newest
+    if newest is None:
+        return Target(1, None, "it is the first one")
+    why = asked_anew(seen, clone, newest) or _news(seen, clone, newest)
+    return Target(newest.number, newest, "") if why is None else Target(newest.number + 1, None, why)
+
+
+def asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
+    """Return what somebody did to ask for a new copy."""
+    reset = reset_request(seen)
+    if reset is not None and reset.token != newest.origin.reset:
+        return f"a reset was asked for at {reset.token}"
+    if clone.spec.on_revision is OnRevision.RESET and is_other_revision(clone, newest) and newest.origin.revision:
+        return "there is a new revision"
+    return None
+
+
+def _news(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
+    """Return what is new on the branch that a clone follows; not oftener than the pause, however busy its writers."""
+    follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE and seen.serving is newest
+    if not follows or not isinstance(seen.live, Version) or seen.live.head == newest.origin.version.head:
+        return None
+    if refresh_pause_ends(seen, clone) is not None:
+        return None
+    return f"the branch moved to {seen.live.head}"
+
+
+def refresh_pause_ends(seen: CloneObservation, clone: DataClone) -> datetime | None:
+    """Return from when on a clone that follows a branch may have its next copy, if that is to come."""
+    if seen.newest is None or clone.spec.refresh is not Refresh.ON_HEAD_CHANGE:
+        return None
+    ends = created_at(seen.newest.claim) + REFRESH_PAUSE
+    return ends if ends > seen.now else None
+
+
+def reset_request(seen: CloneObservation) -> Request | None:
+    """Return the reset that is asked for; one in the future waits for its time."""
+    request = read_request(seen.manifest, labels.RESET_REQUESTED_AT)
+    return request if request is not None and request.at <= seen.now else None
+
+
+def is_other_revision(clone: DataClone, copy: Copy) -> bool:
+    """Return whether a copy was made for another revision than the clone's; one kept through a change is marked."""
+    return clone.spec.revision is not None and clone.spec.revision != copy.origin.revision
+
+
+def renewed_at(seen: CloneObservation, clone: DataClone) -> datetime:
+    """Return when somebody last asked for the clone: its creation, an extension, or a new revision.
+
+    A life begins with its first copy: what a clone waits before, for a grant or a place, is no part of it. Without a
+    grant nobody can ask for anything, and what was asked counts when there is one again.
+    """
+    moments = [created_at(seen.manifest), clone.status.renewed_at]
+    moments += [created_at(copy.claim) for copy in seen.copies if copy.number == 1]
+    if seen.source is not None and seen.source.terms is not None:
+        moments += _requests(seen, clone)
+    return min(max(moment for moment in moments if moment is not None), seen.now)
+
+
+def _requests(seen: CloneObservation, clone: DataClone) -> list[datetime]:
+    extension, handled = read_request(seen.manifest, labels.EXTEND_REQUESTED_AT), clone.status.handled
+    extended = extension is not None and (handled is None or extension.token != handled.extend_requested_at)
+    revised = clone.spec.revision not in {None, clone.status.revision}
+    return [*([extension.at] if extension is not None and extended else []), *([seen.now] if revised else [])]
+
+
+def copy_asked_at(seen: CloneObservation, clone: DataClone) -> datetime:
+    """Return when the copy was asked for: with the clone, an extension, a new revision, or the last reset."""
+    reset, renewed = reset_request(seen), renewed_at(seen, clone)
+    return renewed if reset is None else max(renewed, reset.at)

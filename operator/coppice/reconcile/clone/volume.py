@@ -1,0 +1,131 @@
+"""The link of the chain that makes a copy's volume, through an alias where the store is in another namespace. Pure."""
+
+from __future__ import annotations
+
+from coppice.api.v1alpha1 import DataKind
+from coppice.core import labels
+from coppice.core.plan import Manifest
+from coppice.manifests.storage import Claim, build_alias_content, build_alias_snapshot, build_claim
+from coppice.reconcile.choice import Chosen
+from coppice.reconcile.clone.names import VOLUME, content_name
+from coppice.reconcile.clone.observation import Handle, is_foreign
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.clone.target import reset_request
+from coppice.reconcile.copies import Copy, Origin, is_bound
+from coppice.reconcile.datasnapshot import larger
+from coppice.reconcile.draft import Draft, Fact, holds, waits
+from coppice.reconcile.observed import claim_state, format_time, is_deleting, volume_snapshot_state
+
+
+def volume_is_bound(at: Situation, draft: Draft) -> Fact:
+    """Return whether the wanted copy has its volume."""
+    copy, name = at.target.copy, at.copy_name(at.target.number)
+    if copy is not None and is_deleting(copy.claim) and copy.pod is None:
+        return waits(VOLUME, "BeingDeleted", f"claim {name} is being deleted", retry_after=2)
+    if copy is not None and is_bound(copy):
+        _drop_aliases(at, draft)
+        return holds(VOLUME, "Bound", f"claim {name}")
+    if copy is not None and at.seen.origin_gone:
+        return _choose_again(at, draft, copy)
+    problem = _alias(at, draft)
+    if problem is not None:
+        return problem
+    if copy is None:
+        draft.create.append(_new_claim(at, draft))
+        return waits(VOLUME, "Copying", f"the volume of copy {at.target.number} is being made")
+    if _waits_for_consumer(at):
+        return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
+    return waits(VOLUME, "Copying", f"waits for the volume of claim {name}; see its events", retry_after=30)
+
+
+def _choose_again(at: Situation, draft: Draft, copy: Copy) -> Fact:
+    draft.drop(copy.pod)
+    draft.drop(copy.claim)
+    _drop_aliases(at, draft)
+    return waits(
+        VOLUME,
+        "SnapshotGone",
+        f"DataSnapshot {copy.origin.snapshot} went before claim {at.copy_name(copy.number)} had its volume: "
+        "another is chosen",
+        retry_after=2,
+    )
+
+
+def _waits_for_consumer(at: Situation) -> bool:
+    storage_class = at.seen.storage_class
+    return storage_class is not None and storage_class.get("volumeBindingMode") == "WaitForFirstConsumer"
+
+
+def _drop_aliases(at: Situation, draft: Draft) -> None:
+    for alias in at.aliases:
+        draft.drop(alias)
+
+
+def _alias(at: Situation, draft: Draft) -> Fact | None:
+    """Make the prepared snapshot visible in this namespace for as long as the claim needs it."""
+    if not is_foreign(at.clone):
+        return None
+    handle = at.seen.handle
+    if handle is None:
+        message = "waits for the storage driver's handle of the snapshot"
+        return waits(VOLUME, "SnapshotNotReady", message, retry_after=2)
+    name, content = at.copy_name(at.target.number), content_name(at.clone.metadata.uid, at.target.number)
+    made, bound = _named(at.seen.alias_contents, content), _named(at.seen.alias_snapshots, name)
+    if made is not None and made["spec"]["source"]["snapshotHandle"] != handle.handle:
+        _drop_aliases(at, draft)
+        return waits(VOLUME, "BeingDeleted", "another snapshot was chosen meanwhile", retry_after=2)
+    problem = draft.make_once(_alias_content(draft, handle, content, name), made, VOLUME) or draft.make_once(
+        build_alias_snapshot(name, draft.owner, content=content, snapshot_class=handle.snapshot_class), bound, VOLUME
+    )
+    if problem is None and (bound is None or not volume_snapshot_state(bound).ready):
+        # csi-provisioner backs off, for seconds, from a claim whose snapshot is not ready yet.
+        return waits(VOLUME, "SnapshotNotReady", f"waits for VolumeSnapshot {name}")
+    return problem
+
+
+def _alias_content(draft: Draft, handle: Handle, content: str, alias: str) -> Manifest:
+    return build_alias_content(
+        content,
+        draft.owner,
+        driver=handle.driver,
+        handle=handle.handle,
+        snapshot_class=handle.snapshot_class,
+        alias=alias,
+    )
+
+
+def _named(manifests: tuple[Manifest, ...], name: str) -> Manifest | None:
+    return next((entry for entry in manifests if entry["metadata"]["name"] == name), None)
+
+
+def _new_claim(at: Situation, draft: Draft) -> Manifest:
+    choice, store_claim, number = at.seen.choice, at.seen.store_claim, at.target.number
+    prepared = choice.snapshot.status.prepared if isinstance(choice, Chosen) else None
+    if not isinstance(choice, Chosen) or prepared is None or store_claim is None:
+        raise TypeError("the chain goes on without a snapshot")
+    return build_claim(
+        Claim(
+            name=at.copy_name(number),
+            owner=draft.owner,
+            size=larger(prepared.restore_size, choice.snapshot.status.source_capacity),
+            storage_class=claim_state(store_claim).storage_class or "",
+            from_snapshot=at.copy_name(number) if is_foreign(at.clone) else prepared.volume_snapshot_name,
+            labels={labels.COPY: str(number)},
+            annotations=_origin(at, choice).annotations(),
+        )
+    )
+
+
+def _origin(at: Situation, choice: Chosen) -> Origin:
+    status, reset = choice.snapshot.status, reset_request(at.seen)
+    return Origin(
+        version=choice.version,
+        engine=status.engine or "",
+        engine_version=status.version or "",
+        snapshot=choice.snapshot.metadata.name,
+        snapshot_uid=choice.snapshot.metadata.uid,
+        captured_at=format_time(status.captured_at) if status.captured_at is not None else "",
+        reset=reset.token if reset is not None else "",
+        revision=at.clone.spec.revision or "",
+        masked=status.data is DataKind.MASKED,
+    )
