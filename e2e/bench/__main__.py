@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
+from e2e.bench import scale
 from e2e.bench.api import BenchError
 from e2e.bench.figures import Machine, write_raw
 from e2e.bench.lab import MEGABYTES, describe, open_lab
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--keep", action="store_true")
     many.add_argument("--only", nargs="+", default=list(batches.VARIANTS), choices=batches.VARIANTS)
     many.set_defaults(command=_many)
+    alone = commands.add_parser("operator", help="the operator alone, with thousands of clones")
+    alone.add_argument("--clones", type=int, default=3000)
+    alone.set_defaults(command=_operator)
     return parser
 
 
@@ -73,6 +77,15 @@ async def _many(options: argparse.Namespace) -> None:
     results = {variant: [asdict(batch) for batch in found] for variant, found in made.items()}
     raw = write_raw(settings, "many", {"conditions": conditions, "batches": results})
     print(f"{batches.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _operator(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    machine = Machine.start()
+    phases = await scale.run(settings, options.clones)
+    conditions = machine.describe()
+    raw = write_raw(settings, "operator", {"conditions": conditions, "phases": [asdict(phase) for phase in phases]})
+    print(f"{scale.report(options.clones, phases)}\n{conditions}\nraw results: {raw}")
 
 
 if __name__ == "__main__":

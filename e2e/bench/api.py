@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -22,12 +23,12 @@ from coppice.kube.resources import RESOURCES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-
-    from e2e.harness.cluster import Cluster
+    from pathlib import Path
 
 Manifest = dict[str, Any]
 PATIENCE_SECONDS: Final = 600.0
 DELETED: Final = "DELETED"
+_PAUSE_SECONDS: Final = 0.2
 _LINE_LIMIT: Final = 8 * 1024 * 1024
 
 
@@ -78,35 +79,53 @@ class Api:
         return json.loads(text) if text.startswith(("{", "[")) else text
 
     async def watch(self, namespace: str | None, kinds: Iterable[str]) -> None:
-        """Begin to watch kinds in a namespace, or the cluster-scoped ones; return when all watches stand."""
+        """Begin to watch kinds in a namespace, or in all; return when all watches stand."""
         for kind in kinds:
-            standing = asyncio.Event()
-            task = asyncio.create_task(self._watch(kind, namespace, standing), name=f"watch {kind}")
-            task.add_done_callback(self._watch_ended)
-            self._tasks.append(task)
-            await standing.wait()
+            await self._begin(namespace, kind, self._take)
+
+    async def listen(self, kind: str, listener: Callable[[Seen], None]) -> None:
+        """Call back with every change of a kind in all namespaces, and remember none of them."""
+        await self._begin(None, kind, lambda _, seen: listener(seen))
+
+    async def _begin(self, namespace: str | None, kind: str, take: Callable[[str, Seen], None]) -> None:
+        standing = asyncio.Event()
+        task = asyncio.create_task(self._watch(kind, namespace, standing, take), name=f"watch {kind}")
+        task.add_done_callback(self._watch_ended)
+        self._tasks.append(task)
+        stands = asyncio.create_task(standing.wait())
+        await asyncio.wait({task, stands}, return_when=asyncio.FIRST_COMPLETED)
+        stands.cancel()
+        if task.done():
+            await task
 
     def _watch_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             return
-        error = task.exception() or BenchError(f"the {task.get_name()} ended")
+        error = BenchError(f"the {task.get_name()} ended: {task.exception()}")
         for waiting in (entry for entries in self._waiting.values() for entry in entries):
             if not waiting.found.done():
                 waiting.found.set_exception(error)
 
-    async def _watch(self, kind: str, namespace: str | None, standing: asyncio.Event) -> None:
+    async def _watch(
+        self, kind: str, namespace: str | None, standing: asyncio.Event, take: Callable[[str, Seen], None]
+    ) -> None:
         resource = RESOURCES[kind]
         place = f"/namespaces/{namespace}" if namespace is not None else ""
         prefix = f"/apis/{resource.group}" if resource.group else "/api"
         url = f"{self._server}{prefix}/{resource.version}{place}/{resource.plural}?watch=true&timeoutSeconds=7200"
-        async with self._session.get(url) as response:
-            response.raise_for_status()
-            standing.set()
-            async for line in response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise BenchError(f"the watch of {kind} broke: {event['object'].get('message')}")
-                self._take(kind, Seen(time.time(), event["type"], event["object"]))
+        while True:
+            async with self._session.get(url) as response:
+                if response.status == HTTPStatus.TOO_MANY_REQUESTS:  # the server's cache of a new kind is not up yet
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
+                response.raise_for_status()
+                standing.set()
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise BenchError(f"the watch of {kind} broke: {event['object'].get('message')}")
+                    take(kind, Seen(time.time(), event["type"], event["object"]))
+                return
 
     def _take(self, kind: str, seen: Seen) -> None:
         metadata = seen.manifest["metadata"]
@@ -162,9 +181,9 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(cluster: Cluster) -> AsyncIterator[Api]:
+async def connect(kubeconfig: Path) -> AsyncIterator[Api]:
     """Open the way to a cluster's API server."""
-    environment = {"KUBECONFIG": str(cluster.kubeconfig)}
+    environment = {"KUBECONFIG": str(kubeconfig)}
     configuration = await load_configuration(environment)
     trust = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if configuration.cert_file:

@@ -145,7 +145,7 @@ async def open_lab(cluster: Cluster, size: str, *, keep: bool) -> AsyncIterator[
             }
         )
     try:
-        async with connect(cluster) as api:
+        async with connect(cluster.kubeconfig) as api:
             await api.watch(owners, _WATCHED)
             await api.watch(preview, _WATCHED)
             async with prober_module.run(cluster, api, owners, kube.operator_image()) as prober:
