@@ -25,3 +25,8 @@ def eventually(check: Callable[[], ValueT], what: str, *, patience: float = PATI
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {patience:.0f} s in vain until {what}")
         time.sleep(PAUSE_SECONDS)
+
+
+def hold(*, seconds: float) -> None:
+    """Let time pass: only where a story is about what does not happen meanwhile."""
+    time.sleep(seconds)

@@ -37,7 +37,11 @@ class Kube:
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Apply manifests as `kubectl apply -f -` does."""
-        self.run("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+        self.run("apply", "-f", "-", stdin=self.yaml(*manifests))
+
+    def yaml(self, *manifests: dict[str, Any]) -> str:
+        """Return manifests as kubectl reads them."""
+        return str(yaml.safe_dump_all(manifests))
 
     def refused(self, *manifests: dict[str, Any]) -> str:
         """Apply manifests that must be refused; return the message."""
