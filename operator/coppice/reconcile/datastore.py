@@ -39,7 +39,7 @@ from coppice.reconcile.observed import (
     pod_state,
 )
 from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each, read_classes
-from coppice.reconcile.schedule import SnapshotLine, plan_snapshots
+from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, superseded
 
 ENGINE = "EngineSupported"
 STORAGE = "StorageReady"
@@ -92,6 +92,7 @@ class StoreObservation:
     load_found: bool
     answer: Answer | None
     snapshots: tuple[Manifest, ...]
+    named_snapshots: frozenset[str]
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
 
@@ -126,6 +127,8 @@ class DataStoreReconciler:
         claim, pod, secret, binding, service, policy = made
         server = Server(pod, secret)
         database = None if isinstance(store, InvalidResource) else store.spec.managed.database
+        own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == key.name)
+        line = None if isinstance(store, InvalidResource) else SnapshotLine(manifest, store, own, now, ready=False)
         return StoreObservation(
             manifest=manifest,
             now=now,
@@ -139,7 +142,8 @@ class DataStoreReconciler:
             policy=policy,
             load_found=await _load_found(reader, store),
             answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
-            snapshots=tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == key.name),
+            snapshots=own,
+            named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
@@ -159,6 +163,20 @@ class DataStoreReconciler:
     def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[str]:
+    """Return the snapshots that clones name: read only where one is about to go, for there may be many clones."""
+    if not superseded(line):
+        return frozenset()
+    metadata = line.store.metadata
+    return frozenset(
+        str(entry["spec"]["from"]["snapshot"])
+        for entry in await reader.list("DataClone")
+        if "snapshot" in entry["spec"]["from"]
+        and entry["spec"]["from"]["store"]["name"] == metadata.name
+        and (entry["spec"]["from"]["store"].get("namespace") or entry["metadata"]["namespace"]) == metadata.namespace
+    )
 
 
 async def _load_found(reader: KubeReader, store: DataStore | InvalidResource) -> bool:
@@ -524,6 +542,7 @@ class _StorePlan:
             snapshots=self.observation.snapshots,
             now=self.observation.now,
             ready=all(fact.holds for fact in draft.facts),
+            named=self.observation.named_snapshots,
         )
         schedule = plan_snapshots(line)
         draft.create.extend(schedule.create)

@@ -27,13 +27,17 @@ GRACE = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class SnapshotLine:
-    """A store and all its DataSnapshots. ``ready``: the store is in a state to be snapshotted."""
+    """A store and all its DataSnapshots.
+
+    ``ready``: the store is in a state to be snapshotted. ``named``: the snapshots that clones ask for by name.
+    """
 
     manifest: Manifest
     store: DataStore
     snapshots: Sequence[Manifest]
     now: datetime
     ready: bool
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def build_data_snapshot(store: Manifest, number: int, purpose: str) -> dict[str,
 
 def plan_snapshots(line: SnapshotLine) -> SnapshotPlan:
     """Return the snapshots to make and drop."""
-    dropped = tuple(Ref.of(entry) for entry in _not_kept(line))
+    dropped = tuple(Ref.of(entry) for entry in superseded(line))
     schedule = line.store.spec.snapshots.schedule
     if schedule is None:
         return SnapshotPlan((), dropped, None)
@@ -91,7 +95,7 @@ def _due(line: SnapshotLine, schedule: str) -> datetime:
     return due
 
 
-def _not_kept(line: SnapshotLine) -> list[Manifest]:
+def superseded(line: SnapshotLine) -> list[Manifest]:
     """Return this store's own snapshots that may go: superseded ones, and failed ones; one on its way is waited for."""
     made = sorted(
         (
@@ -108,6 +112,7 @@ def _not_kept(line: SnapshotLine) -> list[Manifest]:
         entry
         for entry in made
         if id(entry) not in kept
+        and entry["metadata"]["name"] not in line.named
         and (is_true(entry, "Ready") or is_true(entry, "Stalled"))
         and created_at(entry) < line.now - GRACE
         and not is_deleting(entry)

@@ -382,3 +382,17 @@ async def test_a_prepared_snapshot_that_was_changed_is_not_handed_out(shop):
     shop.kube.change("VolumeSnapshot", "data", "mine", lambda found: found["metadata"]["annotations"].clear())
     await shop.settle()
     shop.expect_stalled("DataSnapshot", "mine", "SnapshotLost")
+
+
+async def test_a_snapshot_that_a_clone_names_outlives_the_others(shop):
+    shop.grant()
+    shop.edit("DataStore", "shop", snapshots={"schedule": "*/5 * * * *", "keep": {"last": 1}})
+    await shop.operator.live(minutes=11)
+    first = shop.names("DataSnapshot")[0]
+    shop.clone(namespace="app", source={"snapshot": first})
+    await shop.operator.live(minutes=25)
+    assert first in shop.names("DataSnapshot")
+    assert len(shop.names("DataSnapshot")) < 5
+    shop.delete("DataClone", "db", "app")
+    await shop.operator.live(minutes=2)
+    assert first not in shop.names("DataSnapshot")
