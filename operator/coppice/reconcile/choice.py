@@ -167,7 +167,7 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
         return Wait("UnknownVersion", f"{wanted.live}: correct spec.from by making this DataClone anew", stalled=True)
     if not isinstance(wanted.live, Version):
         detail = "" if wanted.live is None or isinstance(wanted.live, UnreachableError) else f": {wanted.live}"
-        return Wait("StoreNotReady", f"no snapshot fits and the store's server does not answer yet{detail}")
+        return Wait("StoreNotReady", f"no snapshot fits and its server does not answer yet{detail}")
     if not wanted.raw:
         return _masked_only()
     on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready") and not _is_lost(entry)]

@@ -111,6 +111,7 @@ async def test_a_store_that_is_down_still_serves_clones_of_snapshots_that_keep_t
     await shop.settle()
     shop.expect_ready("DataClone", "aged")
     assert shop.reason("DataClone", "fresh") == "StoreNotReady"
+    assert "DataStore data/shop" in shop.condition("DataClone", "fresh")["message"]
 
 
 @pytest.mark.parametrize("source", [{"branch": "gone"}, {"tag": "gone"}, {"commit": "abcd"}])

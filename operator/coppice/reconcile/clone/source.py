@@ -86,6 +86,8 @@ def snapshot_is_chosen(at: Situation, draft: Draft) -> Fact:
             return _make_snapshot(at, draft)
         case Wait(reason=reason, message=message, stalled=True):
             return stalls(SNAPSHOT, reason, message, retry_after=60)
+        case Wait(reason="StoreNotReady", message=message):
+            return waits(SNAPSHOT, "StoreNotReady", f"{at.source_words}: {message}; see its conditions", retry_after=10)
         case Wait(reason=reason, message=message):
             return waits(SNAPSHOT, reason, message, retry_after=10)
         case None:
