@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.harness.shell import CommandError
 from e2e.suite.data import Clone, Store
 from e2e.suite.manifests import Manifest, data_clone, data_grant, data_snapshot, data_store
 from e2e.waiting import eventually, hold
@@ -176,33 +175,52 @@ def test_a_snapshot_deleted_while_it_is_used_harms_no_clone(kube: Kube, store: S
     Clone(kube, tenant, "third").apply(store).ready()
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The pool of coppice-local."""
+
+    kube: Kube
+
+    def fill(self) -> None:
+        """Leave no room for anything new."""
+        free = self.kube.run(*DRIVER, "df", "--output=avail", "-B1", POOL).split()[-1]
+        self.kube.run(*DRIVER, "fallocate", f"--length={int(free) - 2**28}", BALLAST)
+
+    def make_room(self) -> None:
+        """Take back what ``fill`` did."""
+        self.kube.run(*DRIVER, "rm", "-f", BALLAST)
+
+
 @pytest.fixture
-def full_pool(kube: Kube) -> Iterator[None]:
-    """A pool of coppice-local without room for anything new, until the test ends or makes room."""
-    try:
-        free = kube.run(*DRIVER, "df", "--output=avail", "-B1", POOL).split()[-1]
-    except CommandError:
+def pool(kube: Kube) -> Iterator[Pool]:
+    """The pool, which has room again in the end."""
+    if kube.get("deployment", "coppice-local", "coppice-local") is None:
         pytest.skip("this cluster has no coppice-local, whose pool can be filled")
-    kube.run(*DRIVER, "fallocate", f"--length={int(free) - 2**28}", BALLAST)
-    yield
-    kube.run(*DRIVER, "rm", "-f", BALLAST)
+    pool = Pool(kube)
+    yield pool
+    pool.make_room()
 
 
-@pytest.mark.usefixtures("full_pool")
-def test_a_full_pool_is_told_and_room_is_enough(kube: Kube, store: Store, tenant: str) -> None:
-    snapshot = store.status["lastSnapshot"]["name"]
-    clone = Clone(kube, tenant, "crowded").apply(store, source={"snapshot": snapshot})
-    said = kube.until_reason("Copying", "dclone", clone.name, tenant)
-    claim = next(iter(re.findall(r"claim (\S+);", said["message"])))
+def test_a_full_pool_is_told_and_room_is_enough(kube: Kube, store: Store, tenant: str, pool: Pool) -> None:
+    kube.apply(data_snapshot("before", store.namespace, store=store.name))
+    kube.ready(store.namespace, "dsnap/before")
+    pool.fill()
+
+    clone = Clone(kube, tenant, "crowded").apply(store, source={"snapshot": "before"})
+    kube.until_reason("Copying", "dclone", clone.name, tenant)
+    [claim] = kube.items("pvc", "-n", tenant, "-l", f"coppice.dev/owner-uid={clone.uid}")
+    name = claim["metadata"]["name"]
     eventually(
-        lambda: any("no room" in event["message"] for event in kube.events("PersistentVolumeClaim", claim, tenant)),
+        lambda: any("no room" in event["message"] for event in kube.events("PersistentVolumeClaim", name, tenant)),
         "the claim's Events say that there is no room",
     )
+    assert f"claim {name}; see its events" in kube.condition("dclone", clone.name, tenant)["message"]
     kube.apply(data_snapshot("crowded", store.namespace, store=store.name))
     eventually(
-        lambda: "no room" in kube.condition("dsnap", "crowded", store.namespace)["message"],
+        lambda: "no room" in kube.condition("dsnap", "crowded", store.namespace).get("message", ""),
         "the snapshot says that there is no room",
     )
-    kube.run(*DRIVER, "rm", "-f", BALLAST)
+
+    pool.make_room()
     clone.ready()
     kube.ready(store.namespace, "dsnap/crowded")
