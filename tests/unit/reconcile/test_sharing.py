@@ -57,9 +57,10 @@ async def test_a_grant_of_another_verb_or_store_is_none(shop):
     shop.expect_stalled("DataClone", "db", "NotGranted", "app")
 
 
-async def test_a_revoked_grant_stops_the_server_and_keeps_the_data_until_the_lease_ends(shop):
+@pytest.mark.parametrize("longest", ["1h", "Never"])
+async def test_a_revoked_grant_stops_the_server_and_keeps_the_data_until_the_lease_ends(shop, longest):
     shop.grant(maxLease="2h")
-    shop.clone(namespace="app", lease={"max": "1h"})
+    shop.clone(namespace="app", lease={"max": longest})
     await shop.settle()
     shop.world.login("app", "db-binding").volume.write("main", "mine")
     ends = shop.status("DataClone", "db", "app")["expiresAt"]
