@@ -10,16 +10,13 @@ import pytest
 
 from e2e.suite.data import Clone, Store
 from e2e.suite.manifests import Manifest, data_clone, data_grant, data_snapshot, data_store
+from e2e.suite.pool import Pool
 from e2e.waiting import eventually, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.suite.kube import Kube
-
-DRIVER = ("exec", "-n", "coppice-local", "deployment/coppice-local", "-c", "driver", "--")
-POOL = "/var/lib/coppice-local/pool"
-BALLAST = f"{POOL}/ballast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +172,10 @@ def test_a_snapshot_deleted_while_it_is_used_harms_no_clone(kube: Kube, store: S
     Clone(kube, tenant, "third").apply(store).ready()
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The pool of coppice-local."""
-
-    kube: Kube
-
-    def fill(self) -> None:
-        """Leave no room for anything new."""
-        free = self.kube.run(*DRIVER, "df", "--output=avail", "-B1", POOL).split()[-1]
-        self.kube.run(*DRIVER, "fallocate", f"--length={int(free) - 2**28}", BALLAST)
-
-    def make_room(self) -> None:
-        """Take back what ``fill`` did."""
-        self.kube.run(*DRIVER, "rm", "-f", BALLAST)
-
-
 @pytest.fixture
 def pool(kube: Kube) -> Iterator[Pool]:
     """The pool, which has room again in the end."""
-    if kube.get("deployment", "coppice-local", "coppice-local") is None:
-        pytest.skip("this cluster has no coppice-local, whose pool can be filled")
-    pool = Pool(kube)
+    pool = Pool.of(kube)
     yield pool
     pool.make_room()
 

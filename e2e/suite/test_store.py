@@ -1,0 +1,170 @@
+"""A store's days: points in its history, schedules, crashes, its end, and its restoration."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from e2e.suite.data import Clone, Store, ask_clones
+from e2e.suite.manifests import data_clone, data_snapshot, data_store, resource
+from e2e.suite.pool import Pool
+from e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from e2e.suite.kube import Kube
+    from e2e.suite.manifests import Manifest
+
+BACKUP_GUIDE = Path(__file__).parents[2] / "docs" / "backup.md"
+NAMES = "SELECT name FROM item ORDER BY id"
+COUNT = "SELECT COUNT(*) AS items FROM item"
+
+
+def schedule(kube: Kube, store: Store, cron: str | None) -> None:
+    """Set or remove the schedule of a store's snapshots."""
+    kube.patch("dstore", store.name, store.namespace, {"spec": {"snapshots": {"schedule": cron}}})
+
+
+def test_a_clone_can_be_of_any_point_in_a_stores_history(kube: Kube, store: Store) -> None:
+    first = store.sql("SELECT dolt_hashof('HEAD') AS head, NOW() AS time")[0]
+    store.sql("CALL dolt_tag('v1')")
+    kube.apply(data_snapshot("noon", store.namespace, store=store.name))
+    kube.ready(store.namespace, "dsnap/noon")
+    branch = {"store": {"name": store.name}, "branchName": "feature/autumn", "from": {"tag": "v1"}}
+    kube.apply(resource("DataBranch", "autumn", store.namespace, branch))
+    kube.ready(store.namespace, "dbranch/autumn")
+    store.sql("CALL dolt_checkout('feature/autumn'); INSERT INTO item VALUES (7, 'chestnut', 70); "
+              "CALL dolt_commit('-A', '-m', 'autumn')")  # fmt: skip
+    store.commit("INSERT INTO item VALUES (4, 'fig', 40)", "a fourth item")
+    store.sql("INSERT INTO item VALUES (5, 'quince', 50)")
+
+    moment = str(first["time"]).replace(" ", "T") + "Z"
+    points = {
+        "main": ({"branch": "main"}, "apple pear plum fig quince"),
+        "autumn": ({"branch": "feature/autumn"}, "apple pear plum chestnut"),
+        "tag": ({"tag": "v1"}, "apple pear plum"),
+        "commit": ({"commit": first["head"]}, "apple pear plum"),
+        "time": ({"time": moment}, "apple pear plum"),
+        "snapshot": ({"snapshot": "noon"}, "apple pear plum"),
+    }
+    kube.apply(*(data_clone(name, store.namespace, store=store.name, source=at) for name, (at, _) in points.items()))
+    kube.ready(store.namespace, *(f"dclone/{name}" for name in points))
+
+    held = {
+        name: " ".join(row["name"] for row in rows) for name, rows in ask_clones(kube, store.namespace, NAMES).items()
+    }
+    assert held == {name: expected for name, (_, expected) in points.items()}
+    assert Clone(kube, store.namespace, "commit").status["source"]["head"] == first["head"]
+    assert Clone(kube, store.namespace, "autumn").status["source"]["branch"] == "feature/autumn"
+    kube.run("delete", "-n", store.namespace, *(f"dclone/{name}" for name in points))
+
+
+def test_a_server_that_was_killed_comes_back_with_all_it_acknowledged(kube: Kube, store: Store) -> None:
+    there = store.sql(COUNT)[0]["items"]
+    store.sql("INSERT INTO item VALUES (20, 'medlar', 5)")
+    server = kube.get("pod", f"{store.name}-server", store.namespace)
+    kube.run("delete", "-n", store.namespace, f"pod/{store.name}-server", "--grace-period=0", "--force")
+
+    def another() -> bool:
+        found = kube.get("pod", f"{store.name}-server", store.namespace)
+        assert server is not None
+        return found is not None and found["metadata"]["uid"] != server["metadata"]["uid"]
+
+    eventually(another, "there is another server")
+    eventually(lambda: kube.reason("dstore", store.name, store.namespace) == "Ready", "it answers")
+    assert store.sql(COUNT) == [{"items": there + 1}]
+
+
+def test_a_clone_survives_the_death_of_the_storage_driver(kube: Kube, store: Store, tenant: str) -> None:
+    pool = Pool.of(kube)
+    clone = Clone(kube, tenant, "orphaned").apply(store)
+    pool.restart_driver()
+    clone.ready()
+    assert clone.sql(COUNT) == store.sql(COUNT)
+    eventually(lambda: pool.subvolumes() == pool.handles(), "the pool holds what the cluster knows, and no more")
+    clone.delete()
+
+
+def test_a_schedule_makes_snapshots(kube: Kube, store: Store) -> None:
+    schedule(kube, store, "* * * * *")
+
+    def scheduled() -> list[Manifest]:
+        return kube.items("dsnap", "-n", store.namespace, "-l", "coppice.dev/purpose=schedule")
+
+    eventually(lambda: len(scheduled()) == 2, "the one that is due was made, and the next one when its time came")
+    schedule(kube, store, None)
+    kube.ready(store.namespace, *(f"dsnap/{made['metadata']['name']}" for made in scheduled()))
+    times = sorted(datetime.fromisoformat(made["metadata"]["creationTimestamp"]) for made in scheduled())
+    assert times[1].second < 15, "its time is the full minute"
+
+
+def test_a_store_that_is_deleted_and_made_again_has_its_data(kube: Kube, owners: str) -> None:
+    store = Store(kube, owners, "kept").create()
+    store.commit("CREATE TABLE item (id INT PRIMARY KEY); INSERT INTO item VALUES (1), (2)")
+    passwords = store.passwords
+    kube.run("delete", "-n", owners, "dstore/kept", "--wait", "--timeout=120s")
+    assert kube.get("pvc", "kept-data", owners) is not None
+    eventually(lambda: kube.get("pod", "kept-server", owners) is None, "its server is gone")
+
+    store.create()
+    assert store.passwords == passwords
+    assert store.sql(COUNT) == [{"items": 2}]
+    kube.run("delete", "-n", owners, "dstore/kept", "pvc/kept-data", "secret/kept-admin", "--timeout=120s")
+
+
+def test_a_store_whose_data_may_go_leaves_nothing(kube: Kube, owners: str) -> None:
+    pool = Pool.of(kube)
+    store = Store(kube, owners, "brief").create(deletionPolicy="Delete")
+    store.commit("CREATE TABLE item (id INT PRIMARY KEY)")
+    kube.apply(data_snapshot("by-hand", owners, store="brief"))
+    Clone(kube, owners, "brief-db").apply(store).ready().delete()
+    kube.ready(owners, "dsnap/by-hand")
+    claim = kube.get("pvc", "brief-data", owners)
+    assert claim is not None
+    volume = kube.get("pv", claim["spec"]["volumeName"])
+    assert volume is not None
+    handle = volume["spec"]["csi"]["volumeHandle"]
+    assert handle in pool.subvolumes()
+
+    kube.run("delete", "-n", owners, "dstore/brief", "--wait", "--timeout=120s")
+    eventually(lambda: kube.get("pvc", "brief-data", owners) is None, "the claim is gone")
+    eventually(lambda: handle not in pool.subvolumes(), "the subvolume is gone")
+    assert kube.get("secret", "brief-admin", owners) is None
+    left = [
+        item["metadata"]["name"]
+        for item in kube.items("dsnap", "-n", owners)
+        if item["spec"]["store"]["name"] == "brief"
+    ]
+    assert left == ["by-hand"]
+    kube.run("delete", "-n", owners, "dsnap/by-hand")
+
+
+def test_a_store_is_restored_from_a_snapshot_as_the_guide_says(kube: Kube, owners: str) -> None:
+    store = Store(kube, owners, "lost").create()
+    store.commit("CREATE TABLE item (id INT PRIMARY KEY); INSERT INTO item VALUES (1), (2), (3)")
+    kube.apply(data_snapshot("good", owners, store="lost"))
+    kube.ready(owners, "dsnap/good")
+    old = store.passwords
+    store.commit("DELETE FROM item", "a mistake")
+
+    kube.run("delete", "-n", owners, "dstore/lost", "--wait", "--timeout=120s")
+    kube.run("delete", "-n", owners, "pvc/lost-data", "secret/lost-admin", "--timeout=120s")
+    guide = BACKUP_GUIDE.read_text(encoding="utf-8")
+    text = re.search(r"```yaml\n(apiVersion: v1\nkind: PersistentVolumeClaim\n.*?)```", guide, re.DOTALL)
+    assert text is not None
+    claim = yaml.safe_load(text.group(1).replace("shop-00042", "good").replace("shop", "lost"))
+    claim["metadata"]["namespace"] = owners
+    claim["spec"]["storageClassName"] = kube.cluster.storage_class
+    claim["spec"]["resources"]["requests"]["storage"] = "1Gi"
+    kube.apply(claim, data_store("lost", owners))
+    kube.ready(owners, "dstore/lost")
+
+    assert store.sql(COUNT) == [{"items": 3}]
+    assert store.passwords["admin-password"] != old["admin-password"]
+    told = kube.binding(owners, "lost-binding")
+    assert told["password"] == store.passwords["app-password"]
+    again = Clone(kube, owners, "restored").apply(store).ready()
+    assert again.sql(COUNT) == [{"items": 3}]
