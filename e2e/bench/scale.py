@@ -49,6 +49,8 @@ DRIVER: Final = "driver.example.com"
 CONTENT: Final = Content("1.83.2", "shop", "main", ("shop",), (BranchState("shop", "main", "0" * 32, "1" * 32),))
 """What the one snapshot holds; the servers of ``programs/alone.py`` say the same."""
 CLONES_OF_NAMESPACE: Final = 10
+SERVICE_RANGE: Final = "--service-cluster-ip-range=10.0.0.0/16"
+"""The flag for a Service of each clone."""
 CREATORS: Final = 8
 IDLE_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 3600.0
@@ -287,7 +289,10 @@ async def run(settings: Settings, count: int) -> list[Phase]:
     }
     log = settings.cache / "bench" / "operator.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, apiserver.run_api_server(binaries, Path(scratch)) as server:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        apiserver.run_api_server(binaries, Path(scratch), SERVICE_RANGE) as server,
+    ):
         kubeconfig = Path(scratch) / "kubeconfig"
         kubeconfig.write_text(server.kubeconfig())
         definitions = [*(ROOT / "crds").glob("*.yaml"), *(ROOT / "helm/coppice/crds").glob("snapshot.*.yaml")]

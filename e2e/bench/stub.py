@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from coppice.kube.errors import KubeError
+from coppice.kube.errors import KubeError, TransientError
 from e2e.bench.api import DELETED
+from e2e.bench.lab import say
 
 if TYPE_CHECKING:
     from e2e.bench.api import Api, Manifest, Seen
@@ -56,15 +56,20 @@ class Stub:
                 "metadata": {key: manifest["metadata"][key] for key in ("name", "namespace", "uid")},
                 "status": self._status(manifest),
             }
-            with suppress(KubeError):  # gone meanwhile
+            try:
                 await self._api.client.apply(body, manager=MANAGER, subresource="status")
+            except TransientError as error:
+                say(f"  the API server is busy: {error}")
+                self._queue.put_nowait(manifest)
+            except KubeError as error:
+                say(f"  {error}")
 
     def _status(self, manifest: Manifest) -> Manifest:
         spec = manifest["spec"]
         if manifest["kind"] == "PersistentVolumeClaim":
             return {"phase": "Bound", "capacity": spec["resources"]["requests"]}
         if manifest["kind"] == "VolumeSnapshot":
-            content = spec["source"]["volumeSnapshotContentName"]
+            content = spec["source"].get("volumeSnapshotContentName", "none")
             size = {"restoreSize": "1Gi", "creationTime": TIME}
             return {"boundVolumeSnapshotContentName": content, "readyToUse": True, **size}
         return self._pod_status(spec)
