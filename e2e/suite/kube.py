@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from e2e.harness.cluster import Cluster
 
 OWNED_KINDS = "pods,persistentvolumeclaims,secrets,services,networkpolicies,volumesnapshots,volumesnapshotcontents"
+OWNER_KINDS = "datastores,datagrants,datasnapshots,databranches,dataclones"
 SYSTEM = "coppice-system"
 OPERATOR = ("-n", SYSTEM)
 SUITE_LABEL = "coppice.dev.e2e"
@@ -108,14 +109,14 @@ class Kube:
         name = re.sub(r"[^a-z0-9]+", "-", test.lower()).strip("-")[:40].strip("-")
         name = f"{name}-{hashlib.sha256(test.encode()).hexdigest()[:4]}"
         self.delete_namespace(name)
-        security = {"pod-security.kubernetes.io/enforce": "restricted"}
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": name, "labels": {**security, SUITE_LABEL: "true", **labels}},
-        }
-        self.apply(manifest)
+        self.make_namespace(name, **labels)
         return name
+
+    def make_namespace(self, name: str, **labels: str) -> None:
+        """Make a namespace as strict as users have it."""
+        security = {"pod-security.kubernetes.io/enforce": "restricted"}
+        metadata = {"name": name, "labels": {**security, SUITE_LABEL: "true", **labels}}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
     def delete_namespace(self, name: str, *, wait: bool = True) -> None:
         """Delete a namespace; with ``wait`` until it is gone."""
