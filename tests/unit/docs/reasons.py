@@ -35,7 +35,7 @@ def reasons_in(source: str) -> set[str]:
 
 def all_reasons() -> set[str]:
     """Return the reasons in all reconcilers."""
-    return set().union(*(reasons_in(path.read_text()) for path in sorted(SOURCE.glob("*.py"))))
+    return set().union(*(reasons_in(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))))
 
 
 def _values(node: ast.AST) -> Iterator[ast.expr]:
