@@ -160,8 +160,8 @@ class Scale:
         self.phases.append(found)
         say(f"  {name}: {found.seconds:.1f} s, {found.cpu_seconds:.1f} s of CPU, {found.resident_mib:.0f} MiB")
 
-    async def prepare(self) -> None:
-        """Have a store with a prepared snapshot, the namespaces of its clones, and a grant."""
+    async def prepare_namespaces(self) -> None:
+        """Have the namespaces, and the classes of storage."""
         api = self._api
         namespaces = [f"preview-{number:03}" for number in range(-(-self._count // CLONES_OF_NAMESPACE))]
         for name in ("coppice-system", OWNERS, *namespaces):
@@ -169,15 +169,22 @@ class Scale:
             await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         for manifest in _classes():
             await api.create(manifest)
+
+    async def prepare_store(self) -> Manifest:
+        """Have a store, and a grant for all namespaces; return the store."""
+        api = self._api
         await api.create(data_store(STORE, OWNERS))
         grant = data_grant("previews", OWNERS, store=STORE, to=[])
         grant["spec"]["to"] = {"namespaceSelector": {"matchLabels": {"preview": "true"}}}
         await api.create(grant)
         store = await api.until("DataStore", both(named(OWNERS, STORE), ready), "the store is Ready")
-        await self._prepared_snapshot(store.manifest)
+        return store.manifest
 
-    async def _prepared_snapshot(self, store: Manifest) -> None:
-        """Make a snapshot as it stands when it is prepared: there is no kubelet here that could prepare it."""
+    async def prepare_snapshot(self, store: Manifest) -> None:
+        """Make a snapshot as it stands when it is prepared: there is no kubelet here that could prepare it.
+
+        No operator may run meanwhile: it would begin to prepare it.
+        """
         content = await self._api.create(_content())
         identity = {"apiVersion": SNAPSHOT_API, "kind": content["kind"], "metadata": {"name": SNAPSHOT}}
         status = {"readyToUse": True, "snapshotHandle": "handle"}
@@ -192,6 +199,9 @@ class Scale:
             content=CONTENT,
         )
         await self._api.create(_prepared(snapshot["metadata"]["uid"], capture))
+
+    async def prepared(self) -> None:
+        """Wait until the snapshot can be used."""
         await self._api.until("DataSnapshot", both(named(OWNERS, SNAPSHOT), ready), "the snapshot is Ready")
 
     async def create_clones(self) -> None:
@@ -307,8 +317,12 @@ async def _phases(api: Api, count: int, kubeconfig: Path, log: Path) -> list[Pha
     await api.listen("DataClone", scale.on_clone)
     await api.watch(None, ("DataStore", "DataSnapshot"))
     idle = f"{IDLE_SECONDS:.0f} s in which nothing happens"
+    await scale.prepare_namespaces()
+    async with operator(kubeconfig, 18070, log):
+        store = await scale.prepare_store()
+    await scale.prepare_snapshot(store)
     async with operator(kubeconfig, 18080, log) as process:
-        await scale.prepare()
+        await scale.prepared()
         async with scale.phase("all clones asked for at once, until all are Ready", process):
             await scale.create_clones()
         await scale.converged(process)
