@@ -50,9 +50,9 @@ async def observe_clone(
     if isinstance(clone, InvalidResource):
         return seen
     reading = _Reading(reader, environment, clone)
-    seen = await reading.children(seen)
-    source = await read_source(
-        reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE
+    seen, source = await gather(
+        reading.children(seen),
+        read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
     )
     seen = reading.with_credentials(replace(seen, source=source), source)
     return await reading.origin(await reading.server(seen), source)
@@ -89,7 +89,7 @@ class _Reading:
         metadata = self.clone.metadata
         name, namespace, uid = metadata.name, metadata.namespace, metadata.uid
         mine = {labels.OWNER_UID: uid}
-        (secret, binding, service, policy), claims, pods = await gather(
+        (secret, binding, service, policy), claims, pods, seen = await gather(
             get_each(
                 self.reader,
                 namespace,
@@ -100,12 +100,13 @@ class _Reading:
             ),
             self.reader.list("PersistentVolumeClaim", namespace, mine),
             self.reader.list("Pod", namespace, mine),
+            _read_aliases(self.reader, seen) if is_foreign(self.clone) else _as_it_is(seen),
         )
         seen = replace(seen, copies=find_copies(claims, pods), pods=tuple(pods))
         seen = replace(seen, secret=secret, binding=binding, service=service, policy=policy)
         if seen.serving is not None:
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
-        return await _read_aliases(self.reader, seen) if is_foreign(self.clone) else seen
+        return seen
 
     def with_credentials(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Draw passwords for a server that has none yet: here, because a plan is pure."""
@@ -166,6 +167,10 @@ class _Reading:
             return seen
         everything = await self.reader.list("DataClone")
         return replace(seen, place=place_in_queue(seen.manifest, source, source.terms.max_clones, everything))
+
+
+async def _as_it_is(seen: CloneObservation) -> CloneObservation:
+    return seen
 
 
 async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineError:
