@@ -34,8 +34,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_RESYNC_SECONDS: Final = 10.0
+SECOND_RESYNC_SECONDS: Final = 10.0
+"""How soon everything is looked at again after the first time. A watch begins some time after the workers do, on a busy
+API server some time later than another: what was made and deleted before that, no event tells of."""
+SETTLING: Final = 6
+"""By how much later each further resync comes, until they come once in a period."""
 SPREAD: Final = 0.1
-"""The part of a resync's period over which its keys come due: a user's change need not wait behind all of them."""
+"""The part of the time until the next resync over which keys come due: a user's change need not wait behind all."""
 
 _LATE_RESYNCS: Final = 3
 
@@ -165,10 +170,12 @@ class Operator:
                 self.queue.done(key)
 
     async def _resync_forever(self) -> None:
+        period, settling = self._settings.resync.total_seconds(), SECOND_RESYNC_SECONDS
         while True:
-            delay = self._settings.resync.total_seconds()
+            delay = min(period, settling)
             try:
-                await self.resync()
+                await self.resync(spread=delay * SPREAD)
+                settling *= SETTLING
             except NotFoundError as error:
                 logger.error("the CustomResourceDefinitions are not installed (kubectl apply -f crds/): %s", error)  # noqa: TRY400 - no bug
                 delay = RETRY_RESYNC_SECONDS
@@ -177,15 +184,18 @@ class Operator:
                 delay = RETRY_RESYNC_SECONDS
             await asyncio.sleep(delay)
 
-    async def resync(self) -> None:
-        """List everything: what no event has told of is found, and every object is looked at again."""
+    async def resync(self, *, spread: float) -> None:
+        """List everything: what no event has told of is found, and every object is looked at again.
+
+        The first time at once, later within ``spread`` seconds.
+        """
         first = self._resynced_at is None
         alive: set[str] = set()
         for kind in sorted(self._controller.kinds):
             found = await self._list(kind, None)
             alive |= {manifest["metadata"]["uid"] for manifest in found.values()}
             for key in found:
-                self._make_due(key, at_once=first)
+                self._make_due(key, 0.0 if first else spread)
         for kind, resource in RESOURCES.items():
             if resource.watched and resource.labelled:
                 await self._resync_children(kind, alive)
@@ -219,12 +229,11 @@ class Operator:
                 self.queue.add(concerned)
         return found
 
-    def _make_due(self, key: Key, *, at_once: bool) -> None:
-        if at_once:
-            self.queue.add(key)
+    def _make_due(self, key: Key, within: float) -> None:
+        if within:
+            self.queue.add_after(key, random.uniform(0, within))  # noqa: S311 - no secret
         else:
-            spread = self._settings.resync.total_seconds() * SPREAD
-            self.queue.add_after(key, random.uniform(0, spread))  # noqa: S311 - no secret
+            self.queue.add(key)
 
 
 def _now() -> float:

@@ -8,6 +8,7 @@ from tests.unit.runtime.builders import NOON, CloneReconciler, clone, secret
 
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.plan import Ref
 from coppice.runtime.leader import Operator
 from coppice.runtime.settings import Settings
 
@@ -62,9 +63,9 @@ async def test_a_stranger_wakes_nobody(operator):
 async def test_the_first_resync_is_due_at_once_and_later_ones_are_spread(operator, kube):
     for number in range(20):
         kube.add(clone(f"c{number}"))
-    await operator.resync()
+    await operator.resync(spread=1)
     assert len(await due(operator)) == 21
-    await operator.resync()
+    await operator.resync(spread=1)
     assert operator.queue.depth == 0
     seen = {await operator.queue.get() for _ in range(21)}
     assert len(seen) == 21
@@ -78,11 +79,41 @@ async def test_orphans_are_counted_but_not_what_a_store_leaves_on_purpose(operat
     kept = secret(gone, "kept")
     kept["metadata"]["labels"][labels.OWNER_KIND] = "DataStore"
     kube.add(kept)
-    await operator.resync()
+    await operator.resync(spread=1)
     value = operator.metrics.registry.get_sample_value
     assert value("coppice_orphans", {"kind": "Secret"}) == 1
     assert value("coppice_orphans", {"kind": "Pod"}) == 0
     assert value("coppice_last_resync_timestamp_seconds") == NOON.timestamp()
+
+
+@pytest.mark.looptime
+async def test_a_child_that_went_before_its_watch_began_comes_back_soon(operator, kube):
+    operator.start()
+    await asyncio.sleep(1)
+    operator.on_event("DataClone", kube.peek(*KEY), deleted=False)
+    await asyncio.sleep(1)
+    before = kube.peek("Secret", "app", "db")
+    await kube.delete(Ref.of(before))
+    await asyncio.sleep(20)
+    after = kube.peek("Secret", "app", "db")
+    assert after is not None
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    await operator.drain()
+
+
+@pytest.mark.looptime
+async def test_resyncs_come_less_often_until_there_is_one_in_a_period(operator, kube, monkeypatch):
+    times = []
+
+    async def resync(*, spread):
+        times.append((asyncio.get_running_loop().time(), spread))
+
+    monkeypatch.setattr(operator, "resync", resync)
+    operator.start()
+    await asyncio.sleep(2000)
+    assert [round(at) for at, _ in times] == [0, 10, 70, 430, 1030, 1630]
+    assert [round(spread) for _, spread in times] == [1, 6, 36, 60, 60, 60]
+    await operator.drain()
 
 
 @pytest.mark.looptime
