@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from coppice.core.key import Key
+
 SELECTOR = {"namespaceSelector": {"matchLabels": {"coppice.dev/previews": "true"}}}
 
 
@@ -181,6 +183,74 @@ async def test_an_expired_clone_gives_its_place_away_and_queues_when_it_comes_ba
     await shop.settle()
     assert shop.reason("DataClone", "old", "app") == "Queued"
     shop.expect_ready("DataClone", "new", "app")
+
+
+async def test_a_clone_that_cannot_go_on_holds_up_nobody_and_queues_once_it_can(shop):
+    shop.grant(maxClones={"total": 1})
+    shop.clone("typo", namespace="app", source={"branch": "nonsense"})
+    shop.world.tick(2)
+    shop.clone("second", namespace="app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "second", "app")
+    shop.expect_stalled("DataClone", "typo", "UnknownVersion", "app")
+    assert shop.events("DataClone", "typo") == ["UnknownVersion"]
+
+    shop.data_of().branches["nonsense"] = shop.data_of().branches["main"]
+    shop.world.tick(2)
+    shop.clone("third", namespace="app")
+    await shop.operator.live(minutes=2)
+    shop.expect_ready("DataClone", "second", "app")
+    assert "place 1" in shop.condition("DataClone", "typo", "app")["message"]
+    assert "place 2" in shop.condition("DataClone", "third", "app")["message"]
+    shop.delete("DataClone", "second", "app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "typo", "app")
+    assert shop.reason("DataClone", "third", "app") == "Queued"
+
+
+async def test_of_two_that_look_at_the_same_time_one_that_was_not_in_the_queue_steps_back(shop):
+    shop.grant(maxClones={"total": 1})
+    branches = shop.data_of().branches
+    branches["autumn"] = branches["main"]
+    shop.snapshot("mine")
+    await shop.settle()
+    autumn = branches.pop("autumn")
+    shop.clone("first", namespace="app", source={"branch": "autumn"})
+    await shop.settle()
+    shop.expect_stalled("DataClone", "first", "UnknownVersion", "app")
+    branches["autumn"] = autumn
+    shop.world.tick(2)
+    shop.clone("second", namespace="app")
+    reconciler = shop.operator.reconcilers["DataClone"]
+    keys = [Key("DataClone", "app", name) for name in ("first", "second")]
+    seen = [await reconciler.observe(shop.kube, key, shop.world.now) for key in keys]
+    assert [bool(reconciler.plan(observation).create) for observation in seen] == [False, True]
+
+
+async def test_clones_without_a_grant_take_no_place(shop):
+    shop.grant(maxClones={"total": 1})
+    shop.world.add_namespace("stranger")
+    shop.clone("stranger", namespace="stranger")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "stranger", "NotGranted", "stranger")
+    shop.world.tick(2)
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_a_revoked_clone_keeps_its_place_with_its_data(shop):
+    shop.grant(maxClones={"total": 1})
+    shop.grant("other", to={"namespaces": ["other"]}, maxClones={"total": 1})
+    shop.world.add_namespace("other")
+    shop.clone("first", namespace="app")
+    await shop.settle()
+    shop.delete("DataGrant", "previews")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "first", "GrantRevoked", "app")
+    shop.clone("second", namespace="other")
+    await shop.settle()
+    assert shop.reason("DataClone", "second", "other") == "Queued"
 
 
 async def test_a_cap_of_none_lets_nobody_in_and_leaves_those_that_are_there(shop):

@@ -13,7 +13,7 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
 from coppice.kube.client import KubeReader
 from coppice.reconcile.access import Source, read_source, source_problem
-from coppice.reconcile.choice import Chosen, Wanted, choose
+from coppice.reconcile.choice import Chosen, Wait, Wanted, choose
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import has_caps, place_in_queue
@@ -162,8 +162,11 @@ class _Reading:
         return seen
 
     async def _place(self, seen: CloneObservation, source: Source) -> CloneObservation:
-        """Count the clones that come before this one: only where there is a cap and this clone is new."""
-        if source.terms is None or not has_caps(source.terms.max_clones) or seen.copies:
+        """Count the clones that come before this one: only where there is a cap and this clone is new and could go
+        on.
+        """
+        hopeless = isinstance(seen.choice, Wait) and seen.choice.stalled
+        if source.terms is None or not has_caps(source.terms.max_clones) or seen.copies or hopeless:
             return seen
         everything = await self.reader.list("DataClone")
         return replace(seen, place=place_in_queue(seen.manifest, source, source.terms.max_clones, everything))

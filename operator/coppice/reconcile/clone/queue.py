@@ -1,6 +1,7 @@
 """Whose turn it is where a grant caps the number of clones. Pure.
 
-First come, first served; a clone that has its snapshot keeps its place, also from an older one that comes back.
+First come, first served. A clone that has its snapshot keeps its place, also from an older one that comes back; one
+that cannot go on before somebody acts (an unknown branch, no grant) holds up nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def has_caps(caps: MaxClones) -> bool:
 
 def place_in_queue(manifest: Manifest, source: Source, caps: MaxClones, everything: Sequence[Manifest]) -> int | None:
     """Return a clone's place in the queue behind the caps (1 is next), or None if there is room."""
-    ahead = [entry for entry in everything if _takes_a_place(entry, source) and _is_ahead(entry, manifest)]
+    ahead = [
+        entry for entry in everything if _names(entry, source) and _takes_a_place(entry) and _is_ahead(entry, manifest)
+    ]
     here = [entry for entry in ahead if entry["metadata"]["namespace"] == manifest["metadata"]["namespace"]]
     over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
     worst = max(over, default=0)
@@ -34,18 +37,25 @@ def is_expired(manifest: Manifest) -> bool:
     return ready is not None and ready["reason"] == "Expired"
 
 
-def _takes_a_place(entry: Manifest, source: Source) -> bool:
+def _names(entry: Manifest, source: Source) -> bool:
     store = entry["spec"]["from"]["store"]
     where = store.get("namespace") or entry["metadata"]["namespace"]
     foreign = entry["metadata"]["namespace"] != source.namespace
-    names_store = foreign and store["name"] == source.name and where == source.namespace
-    return names_store and not is_deleting(entry) and not is_expired(entry)
+    return bool(foreign and store["name"] == source.name and where == source.namespace)
+
+
+def _takes_a_place(entry: Manifest) -> bool:
+    """Return whether a clone has data, or waits for nothing but time; an expired one has none and waits for people."""
+    has_data = is_true(entry, SNAPSHOT) or "copy" in (entry.get("status") or {})
+    return not is_deleting(entry) and (has_data or not is_true(entry, "Stalled"))
 
 
 def _is_ahead(entry: Manifest, manifest: Manifest) -> bool:
     if entry["metadata"]["uid"] == manifest["metadata"]["uid"]:
         return False
-    return _age(entry) < _age(manifest) or is_true(entry, SNAPSHOT)
+    # Whoever waits does not see one yet that has just become able to go on: it says first that it is back.
+    unseen = not _takes_a_place(manifest)
+    return unseen or is_true(entry, SNAPSHOT) or _age(entry) < _age(manifest)
 
 
 def _age(entry: Manifest) -> tuple[object, str]:
