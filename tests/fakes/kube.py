@@ -131,6 +131,10 @@ class FakeKube:
         key = self._key_of(manifest)
         return await self._mutate(Call("replace", key), lambda: self._replace(key, manifest))
 
+    async def prune(self, manifest: Manifest) -> Manifest:
+        key = self._key_of(manifest)
+        return await self._mutate(Call("prune", key, FIELD_MANAGER), lambda: self._prune(key, manifest))
+
     async def delete(self, ref: Ref) -> None:
         key = self._key(ref.kind, ref.namespace, ref.name)
         await self._mutate(Call("delete", key), lambda: self._delete(key, ref.uid))
@@ -303,6 +307,22 @@ class FakeKube:
         if manifest["metadata"].get("resourceVersion") != current["metadata"]["resourceVersion"]:
             raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
         draft = copy.deepcopy(dict(manifest))
+        self._store(key, draft)
+        return copy.deepcopy(draft)
+
+    def _prune(self, key: Key, manifest: Manifest) -> Manifest:
+        current = self._objects.get(key)
+        if current is None:
+            raise NotFoundError(f"{key} not found", status=404, reason="NotFound")
+        for field in ("uid", "resourceVersion"):
+            if manifest["metadata"][field] != current["metadata"][field]:
+                raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
+        doomed = [path for path, value in _leaves(_owned_part(manifest, None)).items() if value is None]
+        draft = copy.deepcopy(current)
+        for path in doomed:
+            _remove(draft, path)
+            for fields in self._owned.get(key, {}).values():
+                fields.pop(path, None)
         self._store(key, draft)
         return copy.deepcopy(draft)
 

@@ -127,6 +127,10 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
 
 def _find(world: World, desired: Manifest) -> Object | None:
     metadata = desired["metadata"]
+    for patch in plan.prune:
+        found = _find(world, patch)
+        ours = found is not None and found["metadata"]["labels"].get(labels.OWNER_UID) == uid
+        assert (ours, patch["kind"]) == (True, "Secret"), f"{patch['kind']} {patch['metadata']['name']} is pruned"
     return world.kube.peek(desired["kind"], metadata.get("namespace"), metadata["name"])
 
 

@@ -23,3 +23,9 @@ def covers(observed: Any, desired: Any) -> bool:
             and all(covers(left, right) for left, right in zip(observed, desired, strict=True))
         )
     return bool(observed == desired)
+
+
+def surplus_keys(observed: Mapping[str, Any], desired: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    """Return the keys that a field of ``observed`` has and that of ``desired`` has not."""
+    wanted = desired.get(field) or {}
+    return tuple(sorted(key for key in observed.get(field) or {} if key not in wanted))

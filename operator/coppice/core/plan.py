@@ -81,6 +81,8 @@ class Plan:
     taken the credentials over.
     ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one
     that exists is left as it is.
+    ``prune`` takes fields away from what is the operator's own, whoever set them: the manifests are merge patches in
+    which they are null, with the ``resourceVersion`` that was observed. It comes before ``apply``, which changes that.
     ``apply`` is server-side apply with the operator's field manager.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after ``delete``, so that a user's object that cannot be wired holds up nothing but the report of it.
@@ -90,6 +92,7 @@ class Plan:
     add_finalizer: bool = False
     calls: tuple[EngineCall, ...] = ()
     create: tuple[Manifest, ...] = ()
+    prune: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
     wire: tuple[Manifest, ...] = ()

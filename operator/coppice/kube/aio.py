@@ -38,6 +38,8 @@ CHUNK: Final = 500
 """Objects per page of a list: large lists neither burst the server's memory nor ours."""
 
 _JSON: Final = "application/json"
+_MERGE: Final = "application/merge-patch+json"
+"""RFC 7386."""
 _APPLY: Final = "application/apply-patch+yaml"
 """JSON is YAML, so the body is JSON under this name."""
 
@@ -131,6 +133,15 @@ class AioKubeClient:
         """Delete exactly this object; one that is gone or was recreated counts as deleted."""
         body = {
             "apiVersion": "v1",
+    async def prune(self, manifest: Manifest) -> Manifest:
+        """Merge patch that takes away what is null in it, from exactly the version of the object that it names.
+
+        Server-side apply cannot: it takes away only what its own field manager has set.
+        """
+        return await self._json(
+            "PATCH", _path_of(manifest), {"fieldManager": FIELD_MANAGER}, manifest, content_type=_MERGE
+        )
+
             "kind": "DeleteOptions",
             "preconditions": {"uid": ref.uid},
             "propagationPolicy": "Background",

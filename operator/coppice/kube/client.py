@@ -49,3 +49,10 @@ class KubeClient(KubeReader, Protocol):
     async def delete(self, ref: Ref) -> None:
         """Delete exactly this object (``preconditions.uid``); one that is gone or was recreated counts as deleted."""
         ...
+    async def prune(self, manifest: Manifest) -> Manifest:
+        """Take away the fields that are null in a merge patch with ``metadata.uid`` and ``metadata.resourceVersion``.
+
+        ConflictError when the object has changed since, NotFoundError when it is gone.
+        """
+        ...
+

@@ -7,13 +7,13 @@ waited for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from coppice.core import labels
-from coppice.core.compare import covers
+from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, is_owned
 from coppice.reconcile.observed import annotation, condition, is_deleting, pod_state
@@ -76,6 +76,7 @@ class Draft:
     now: datetime
     facts: list[Fact] = field(default_factory=list)
     create: list[Manifest] = field(default_factory=list)
+    prune: list[Manifest] = field(default_factory=list)
     apply: list[Manifest] = field(default_factory=list)
     calls: list[EngineCall] = field(default_factory=list)
     delete: list[Ref] = field(default_factory=list)
@@ -94,15 +95,23 @@ class Draft:
         return self._not_ours(observed, kind)
 
     def keep(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
-        """Plan an object that is kept as it should be; return why it cannot be had, or None."""
+        """Plan an object that is kept as it should be; return why it cannot be had, or None.
+
+        The data of a Secret are ours as a whole: apps take all of its keys into their environment (``envFrom``).
+        """
         if observed is None:
             # Made by apply as well: what a create writes can never be taken away by a later apply.
             self.apply.append(desired)
             return None
         problem = self._not_ours(observed, kind)
-        if problem is None and not covers(observed, desired):
+        if problem is not None:
+            return problem
+        surplus = surplus_keys(observed, desired, "data") if desired["kind"] == "Secret" else ()
+        if surplus:
+            self.prune.append(_without(observed, "data", surplus))
+        if not covers(observed, desired):
             self.apply.append(with_uid(desired, observed))
-        return problem
+        return None
 
     def run_server(self, desired: Manifest, observed: Manifest | None, kind: str, *, replace_outdated: bool) -> Fact:
         """Plan the Pod of a server and return whether it runs.
@@ -171,6 +180,7 @@ class Draft:
         return Plan(
             calls=tuple(self.calls),
             create=tuple(self.create),
+            prune=tuple(self.prune),
             apply=tuple(self.apply),
             delete=tuple(self.delete),
             status={**status, "conditions": conditions},
@@ -215,6 +225,17 @@ def with_uid(desired: Manifest, observed: Manifest) -> dict[str, Any]:
     """
     metadata = {**desired["metadata"], "uid": observed["metadata"]["uid"]}
     return {**desired, "metadata": metadata}
+
+
+def _without(observed: Manifest, field_name: str, keys: Collection[str]) -> dict[str, Any]:
+    """Return the merge patch that takes keys of a field away from an object, if it still is as observed."""
+    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    return {
+        "apiVersion": observed["apiVersion"],
+        "kind": observed["kind"],
+        "metadata": metadata,
+        field_name: dict.fromkeys(keys),
+    }
 
 
 def condemned(manifest: Manifest, refs: Sequence[Ref], *, message: str) -> Plan:

@@ -59,15 +59,7 @@ class Executor:
         finalized = labels.FINALIZER in (manifest["metadata"].get("finalizers") or ())
         if plan.add_finalizer and not finalized:
             await self._apply_finalizers(manifest, [labels.FINALIZER])
-        for call in plan.calls:
-            await self._call(call)
-        for desired in plan.create:
-            await self._create(desired)
-        for desired in plan.apply:
-            await self._apply(desired)
-        for ref in plan.delete:
-            await self._client.delete(ref)
-        await self._wire(plan.wire)
+        await self._write(plan)
         current: Mapping[str, Any] = manifest.get("status") or {}
         status = current if plan.status is None else complete_status(plan.status, manifest, now)
         changed = not same_status(current, status)
@@ -81,6 +73,19 @@ class Executor:
             for event in plan.events:
                 self._recorder.record(manifest, event)
         return status
+
+    async def _write(self, plan: Plan) -> None:
+        for call in plan.calls:
+            await self._call(call)
+        for desired in plan.create:
+            await self._create(desired)
+        for patch in plan.prune:
+            await self._client.prune(patch)
+        for desired in plan.apply:
+            await self._apply(desired)
+        for ref in plan.delete:
+            await self._client.delete(ref)
+        await self._wire(plan.wire)
 
     async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
         body = _identity(manifest)

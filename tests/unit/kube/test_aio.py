@@ -166,6 +166,36 @@ async def test_what_an_apply_leaves_out_goes(client, namespace):
     assert found["data"] == {"one": "MQ=="}
 
 
+async def test_what_somebody_else_added_goes_by_pruning_and_by_nothing_else(client, namespace):
+    """Server-side apply takes away only what its own manager has set; a key added by hand needs a patch."""
+    made = await client.apply({**secret(namespace), "data": {"one": "MQ==", "two": "Mg=="}})
+    await client.apply(same(made, data={"extra": "eA=="}), manager="kubectl-edit")
+    found = await client.apply(same(made, data={"one": "MQ==", "two": "Mg=="}))
+    assert sorted(found["data"]) == ["extra", "one", "two"]
+    version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+    pruned = await client.prune(same(made, metadata=version, data={"extra": None, "two": None}))
+    assert pruned["data"] == {"one": "MQ=="}
+    again = await client.apply(same(made, data={"one": "MQ=="}))
+    assert again["data"] == {"one": "MQ=="}
+
+
+async def test_nothing_is_pruned_from_another_version_or_another_object(client, namespace):
+    made = await client.apply({**secret(namespace), "data": {"one": "MQ=="}})
+    version = {"resourceVersion": made["metadata"]["resourceVersion"]}
+    await client.apply(same(made, data={"two": "Mg=="}), manager="kubectl-edit")
+    with pytest.raises(ConflictError):
+        await client.prune(same(made, metadata=version, data={"one": None}))
+    await client.delete(Ref.of(made))
+    with pytest.raises(NotFoundError):
+        await client.prune(same(made, metadata=version, data={"one": None}))
+    again = await client.apply({**secret(namespace), "data": {"one": "MQ=="}})
+    with pytest.raises(ConflictError):
+        await client.prune(same(made, metadata=version, data={"one": None}))
+    newest = {"resourceVersion": again["metadata"]["resourceVersion"]}
+    with pytest.raises(ConflictError):
+        await client.prune(same(made, metadata=newest, data={"one": None}))
+
+
 async def test_what_was_applied_as_string_data_never_goes(client, namespace):
     """A trap: the API server moves stringData to data but keeps its owners where it was."""
     made = await client.apply(secret(namespace, one="1", two="2"))

@@ -54,6 +54,21 @@ async def test_what_an_apply_leaves_out_goes_unless_somebody_else_owns_it():
     assert found["spec"] == {"selector": {"a": "b"}, "type": "ClusterIP"}
 
 
+async def test_pruning_takes_away_what_others_own_from_the_version_that_was_read_only():
+    kube = FakeKube()
+    await kube.apply(service(clusterIP="None"))
+    edited = kube.change("Service", "app", "db", lambda found: found["spec"].update(type="ClusterIP"))
+    patch = {**edited, "spec": {"type": None}}
+    stale = {**patch, "metadata": {**edited["metadata"], "resourceVersion": "0"}}
+    with pytest.raises(ConflictError):
+        await kube.prune(stale)
+    assert (await kube.prune(patch))["spec"] == {"selector": {"a": "b"}, "clusterIP": "None"}
+    assert (await kube.apply(service()))["spec"] == {"selector": {"a": "b"}}
+    kube.remove("Service", "app", "db")
+    with pytest.raises(NotFoundError):
+        await kube.prune(patch)
+
+
 async def test_an_equal_apply_changes_nothing():
     kube = FakeKube()
     seen = []

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from coppice.api.v1alpha1 import BINDING_KEYS
 from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.engines.base import UnreachableError
@@ -414,6 +415,8 @@ async def test_a_binding_deleted_by_hand_is_written_again_although_the_data_have
     [
         lambda found: found["data"].update(password="d3Jvbmc="),
         lambda found: found["data"].pop("uri"),
+        lambda found: found["data"].update(EXTRA="d3Jvbmc="),
+        lambda found: found["data"].update(EXTRA="d3Jvbmc=", password="d3Jvbmc="),
         lambda found: found["metadata"]["annotations"].clear(),
         lambda found: found["metadata"]["annotations"].update({"coppice.dev/copy": "7"}),
     ],
@@ -566,6 +569,17 @@ async def test_keys_asked_for_stand_in_the_binding(shop):
     assert values["DATABASE_URL"] == values["uri"] + "?x={}"
     assert values["host"] == "mysql.data.svc"
     assert shop.world.rows("data", "app-db") == {"alice"}
+
+
+async def test_a_key_that_is_not_asked_for_any_more_goes_and_one_that_is_comes(shop):
+    await cloned(shop, binding={"keys": {"DATABASE_URL": "{uri}", "DB_HOST": "{host}"}})
+    shop.kube.change(
+        "DataClone", "data", "db", lambda found: found["spec"]["binding"].update(keys={"DB_PORT": "{port}"})
+    )
+    await shop.settle()
+    further = shop.get("Secret", "db-binding")["data"].keys() - set(BINDING_KEYS)
+    assert further == {"DB_PORT"}
+    assert shop.rows() == {"alice"}
 
 
 @pytest.mark.parametrize("verb", ["wake", "reset", "extend"])

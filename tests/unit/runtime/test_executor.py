@@ -65,9 +65,11 @@ async def test_the_order_is_that_of_the_plan(kube, execute, recorder):
     owner = kube.peek("DataClone", "app", "db")
     old = kube.add(secret(owner, "old"))
     kept = kube.add(secret(owner, "kept"))
+    edited = kube.add(secret(owner, "edited", surplus="eA=="))
     plan = Plan(
         add_finalizer=True,
         create=(secret(owner, "new"),),
+        prune=({**edited, "data": {"surplus": None}},),
         apply=(kept,),
         delete=(Ref.of(old),),
         status={"conditions": [ready("True", "Made")]},
@@ -77,6 +79,7 @@ async def test_the_order_is_that_of_the_plan(kube, execute, recorder):
     assert writes(kube) == [
         ("apply", "DataClone", "coppice-finalizer"),
         ("create", "Secret", "coppice"),
+        ("prune", "Secret", "coppice"),
         ("apply", "Secret", "coppice"),
         ("delete", "Secret", ""),
         ("apply", "DataClone", "coppice-status"),
