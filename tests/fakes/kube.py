@@ -111,6 +111,9 @@ class FakeKube:
             found for found in self.all(kind, namespace) if wanted <= (found["metadata"].get("labels") or {}).items()
         ]
 
+    async def survey(self, kind: str) -> Sequence[Manifest]:
+        return await self.list(kind)
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         return "\n".join(self.logs.get((namespace, pod, container), "").splitlines()[-lines:])
 

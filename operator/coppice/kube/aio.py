@@ -99,6 +99,10 @@ class AioKubeClient:
                 return found
             query["continue"] = token
 
+    async def survey(self, kind: str) -> Sequence[Manifest]:
+        """Return all objects of a kind."""
+        return await self.list(kind)
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed; empty when the Pod is gone or has not started."""
         path = f"{_path(RESOURCES['Pod'], namespace, pod)}/log"
@@ -129,10 +133,6 @@ class AioKubeClient:
         """Replace an object as a whole if it still has the ``metadata.resourceVersion`` given; ConflictError if not."""
         return await self._json("PUT", _path_of(manifest), {"fieldManager": FIELD_MANAGER}, manifest)
 
-    async def delete(self, ref: Ref) -> None:
-        """Delete exactly this object; one that is gone or was recreated counts as deleted."""
-        body = {
-            "apiVersion": "v1",
     async def prune(self, manifest: Manifest) -> Manifest:
         """Merge patch that takes away what is null in it, from exactly the version of the object that it names.
 
@@ -142,6 +142,10 @@ class AioKubeClient:
             "PATCH", _path_of(manifest), {"fieldManager": FIELD_MANAGER}, manifest, content_type=_MERGE
         )
 
+    async def delete(self, ref: Ref) -> None:
+        """Delete exactly this object; one that is gone or was recreated counts as deleted."""
+        body = {
+            "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": ref.uid},
             "propagationPolicy": "Background",

@@ -26,6 +26,10 @@ class KubeReader(Protocol):
         """Return all objects of a kind, of one namespace or of all, whose labels match."""
         ...
 
+    async def survey(self, kind: str) -> Sequence[Manifest]:
+        """Return all objects of a kind for a figure: unlike with ``list``, what changes among them wakes nobody."""
+        ...
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed; empty when the Pod is gone."""
         ...
@@ -46,9 +50,6 @@ class KubeClient(KubeReader, Protocol):
         """
         ...
 
-    async def delete(self, ref: Ref) -> None:
-        """Delete exactly this object (``preconditions.uid``); one that is gone or was recreated counts as deleted."""
-        ...
     async def prune(self, manifest: Manifest) -> Manifest:
         """Take away the fields that are null in a merge patch with ``metadata.uid`` and ``metadata.resourceVersion``.
 
@@ -56,3 +57,6 @@ class KubeClient(KubeReader, Protocol):
         """
         ...
 
+    async def delete(self, ref: Ref) -> None:
+        """Delete exactly this object (``preconditions.uid``); one that is gone or was recreated counts as deleted."""
+        ...

@@ -4,7 +4,7 @@ effect and who uses it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from coppice.api.v1alpha1 import DataGrant, InvalidResource
@@ -13,6 +13,7 @@ from coppice.core.plan import Manifest, Plan
 from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
+from coppice.reconcile.census import PERIOD, Census
 from coppice.reconcile.draft import Draft, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
@@ -24,12 +25,13 @@ TYPES = (STORE,)
 
 @dataclass(frozen=True, slots=True)
 class GrantObservation:
-    """A DataGrant and the store it speaks of."""
+    """A DataGrant, the store it speaks of, and how many clones live by it."""
 
     manifest: Manifest
     now: datetime
     grant: DataGrant | InvalidResource
     store: Manifest | None
+    clones: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,16 @@ class DataGrantReconciler:
 
     environment: Environment
     kind: str = "DataGrant"
+    census: Census = field(default_factory=Census, compare=False)
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> GrantObservation | None:
-        """Read the grant and its store."""
+        """Read the grant and its store, and who uses it."""
         manifest = await reader.get("DataGrant", key.name, key.namespace)
         if manifest is None:
             return None
         store = await reader.get("DataStore", manifest["spec"]["store"], key.namespace)
-        return GrantObservation(manifest, now, DataGrant.parse(manifest), store)
+        clones = await self.census.clones_by(reader, (str(key.namespace), key.name), now)
+        return GrantObservation(manifest, now, DataGrant.parse(manifest), store, clones)
 
     def plan(self, observation: GrantObservation) -> Plan:
         """Return the status of the grant."""
@@ -66,7 +70,7 @@ class DataGrantReconciler:
             )
         else:
             draft.facts.append(holds(STORE, "InForce", f"in force for DataStore {grant.spec.store}"))
-        return draft.finish(TYPES, {})
+        return draft.finish(TYPES, {"clones": observation.clones}, requeue_after=PERIOD.total_seconds())
 
     def failed(self, observation: GrantObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""

@@ -114,6 +114,10 @@ class Tracking:
         self._record(Selection(kind, namespace, frozenset((labels or {}).items())))
         return await self._reader.list(kind, namespace, labels)
 
+    async def survey(self, kind: str) -> Sequence[Manifest]:
+        """Read all objects of a kind; their changes wake nobody."""
+        return await self._reader.survey(kind)
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Read a log; its growth wakes nobody."""
         return await self._reader.log_tail(namespace, pod, container, lines)

@@ -273,6 +273,48 @@ async def test_the_caps_do_not_count_the_owners_own_clones(shop):
     shop.expect_ready("DataClone", "db", "app")
 
 
+async def test_a_grant_says_how_many_clones_live_by_it(shop):
+    shop.world.add_namespace("labelled", **{"coppice.dev/previews": "true"})
+    shop.grant(maxClones={"total": 3})
+    shop.grant("by-label", to=SELECTOR)
+    shop.clone("own")
+    for number in range(2):
+        shop.clone(f"db-{number}", namespace="app")
+    await shop.settle()
+    shop.clone("typo", namespace="app", source={"branch": "nonsense"})
+    shop.clone("third", namespace="labelled")
+    await shop.operator.live(minutes=2)
+    shop.clone("beyond", namespace="app")
+    await shop.operator.live(minutes=2)
+    assert shop.reason("DataClone", "beyond", "app") == "Queued"
+    assert shop.status("DataGrant", "previews")["clones"] == 2
+    assert shop.status("DataGrant", "by-label")["clones"] == 1
+    shop.delete("DataGrant", "by-label")
+    shop.delete("DataClone", "db-0", "app")
+    await shop.operator.live(minutes=2)
+    assert shop.status("DataGrant", "previews")["clones"] == 2, "beyond has come in"
+    shop.grant("by-label", to=SELECTOR)
+    await shop.settle()
+    assert shop.status("DataGrant", "by-label")["clones"] == 1, "one that is new is counted at once"
+
+
+async def test_clones_wake_no_grant_and_many_grants_are_counted_at_once(shop):
+    for number in range(10):
+        shop.grant(f"grant-{number}")
+    shop.snapshot("mine")
+    await shop.settle()
+
+    def surveys():
+        return sum(call.verb == "list" and call.key == Key("DataClone", None, "") for call in shop.kube.calls)
+
+    before, plans = surveys(), len(shop.operator.log.plans)
+    shop.clone(namespace="app")
+    await shop.settle()
+    assert [key for key, _ in shop.operator.log.plans[plans:] if key.kind == "DataGrant"] == []
+    await shop.operator.live(minutes=5)
+    assert 4 <= surveys() - before <= 6
+
+
 async def test_an_alias_of_a_snapshot_that_was_not_chosen_in_the_end_is_not_used(shop):
     shop.grant()
     shop.snapshot("mine")
@@ -403,6 +445,7 @@ async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(shop, ki
     await shop.settle()
     assert name in shop.expect_stalled("DataClone", "db", "NameConflict", "app")
     assert shop.get(kind, name, "app")["metadata"]["uid"] == before
+    await shop.operator.live(minutes=2)
     writes = len(shop.world.writes)
     await shop.operator.live(minutes=10)
     assert len(shop.world.writes) == writes

@@ -22,9 +22,9 @@ def has_caps(caps: MaxClones) -> bool:
 
 def place_in_queue(manifest: Manifest, source: Source, caps: MaxClones, everything: Sequence[Manifest]) -> int | None:
     """Return a clone's place in the queue behind the caps (1 is next), or None if there is room."""
-    ahead = [
-        entry for entry in everything if _names(entry, source) and _takes_a_place(entry) and _is_ahead(entry, manifest)
-    ]
+    store = source.namespace, source.name
+    guests = [entry for entry in everything if is_guest(entry) and store_of(entry) == store]
+    ahead = [entry for entry in guests if _takes_a_place(entry) and _is_ahead(entry, manifest)]
     here = [entry for entry in ahead if entry["metadata"]["namespace"] == manifest["metadata"]["namespace"]]
     over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
     worst = max(over, default=0)
@@ -37,17 +37,25 @@ def is_expired(manifest: Manifest) -> bool:
     return ready is not None and ready["reason"] == "Expired"
 
 
-def _names(entry: Manifest, source: Source) -> bool:
+def store_of(entry: Manifest) -> tuple[str, str]:
+    """Return the namespace and the name of the store that a clone names."""
     store = entry["spec"]["from"]["store"]
-    where = store.get("namespace") or entry["metadata"]["namespace"]
-    foreign = entry["metadata"]["namespace"] != source.namespace
-    return bool(foreign and store["name"] == source.name and where == source.namespace)
+    return str(store.get("namespace") or entry["metadata"]["namespace"]), str(store["name"])
+
+
+def is_guest(entry: Manifest) -> bool:
+    """Return whether a clone is in another namespace than its store, so that a grant counts it."""
+    return bool(store_of(entry)[0] != entry["metadata"]["namespace"])
+
+
+def has_data(entry: Manifest) -> bool:
+    """Return whether a clone has a snapshot, or a copy of one, when it was last looked at."""
+    return is_true(entry, SNAPSHOT) or "copy" in (entry.get("status") or {})
 
 
 def _takes_a_place(entry: Manifest) -> bool:
     """Return whether a clone has data, or waits for nothing but time; an expired one has none and waits for people."""
-    has_data = is_true(entry, SNAPSHOT) or "copy" in (entry.get("status") or {})
-    return not is_deleting(entry) and (has_data or not is_true(entry, "Stalled"))
+    return not is_deleting(entry) and (has_data(entry) or not is_true(entry, "Stalled"))
 
 
 def _is_ahead(entry: Manifest, manifest: Manifest) -> bool:
