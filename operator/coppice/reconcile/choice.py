@@ -30,8 +30,9 @@ FAILURE_PAUSE = timedelta(seconds=60)
 class Wanted:
     """What a clone asks for. ``live`` is what the store's server says the reference names now, if it was asked.
 
-    ``holding`` are the names of the snapshots from which the live version's commit can be reached. ``raw``: unmasked
-    data are allowed. ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
+    ``holding`` are the names of the snapshots from which the live version's commit can be reached; ``known_since`` is
+    since when the reference has been seen to name it, for a tag may move. ``raw``: unmasked data are allowed.
+    ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
     another head is news.
     """
 
@@ -42,6 +43,7 @@ class Wanted:
     raw: bool
     live: Version | EngineError | None
     holding: frozenset[str]
+    known_since: datetime
     known_head: str | None = None
 
 
@@ -154,11 +156,13 @@ def _oldest_allowed(wanted: Wanted) -> datetime:
 
 
 def _commit_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
-    """A tag, commit or time: any snapshot that holds the commit, or that was captured after we knew of it."""
+    """A tag, commit or time: any snapshot with the commit in the history of a branch, or one captured after we knew of
+    it, for a tag may keep what is on no branch.
+    """
     if not isinstance(wanted.live, Version):
         return None
     captured = snapshot.status.captured_at
-    later = captured is not None and captured >= wanted.asked_at + CLOCK_STEP
+    later = captured is not None and captured >= wanted.known_since + CLOCK_STEP
     return wanted.live if later or snapshot.metadata.name in wanted.holding else None
 
 

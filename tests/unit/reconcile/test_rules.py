@@ -320,7 +320,7 @@ def prepared(number, captured, version=HEAD, *, data="Raw", store_uid=STORE_UID,
     )
 
 
-def wanted(*, live=HEAD, asked=None, raw=True, holding=(), known_head=None, **source):
+def wanted(*, live=HEAD, asked=None, raw=True, holding=(), known=None, known_head=None, **source):
     from coppice.api.v1alpha1 import CloneFrom
 
     return Wanted(
@@ -331,6 +331,7 @@ def wanted(*, live=HEAD, asked=None, raw=True, holding=(), known_head=None, **so
         raw=raw,
         live=live,
         holding=frozenset(holding),
+        known_since=NOW - timedelta(**(known or asked or {"seconds": 5})),
         known_head=known_head,
     )
 
@@ -368,6 +369,11 @@ HOUR_AGO = ago(hours=1)
         (wanted(commit="abcd"), [prepared(1, HOUR_AGO)], "MakeSnapshot"),
         (wanted(commit="abcd", holding={"shop-00001"}), [prepared(1, HOUR_AGO)], "shop-00001"),
         (wanted(commit="abcd"), [prepared(1, SECONDS_AGO_2)], "shop-00001"),
+        # A tag: captured after it was seen to name this commit; it may have named another before.
+        (wanted(tag="v1", known={"seconds": 5}), [prepared(1, SECONDS_AGO_2)], "shop-00001"),
+        (wanted(tag="v1", known={"seconds": 2}), [prepared(1, SECONDS_AGO_2)], "MakeSnapshot"),
+        (wanted(tag="v1", known={"seconds": 0}), [prepared(1, SECONDS_AGO_2)], "MakeSnapshot"),
+        (wanted(tag="v1", known={"seconds": 0}, holding={"shop-00001"}), [prepared(1, HOUR_AGO)], "shop-00001"),
         # A follower: only news, and only newer ones.
         (wanted(asked={"hours": 1}, known_head="head-1"), [prepared(1, HOUR_AGO, OLDER)], "MakeSnapshot"),
         (wanted(asked={"hours": 1}, known_head="head-1"), [prepared(1, SECONDS_AGO_2, HEAD)], "shop-00001"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,31 @@ async def test_a_clone_of_a_tag_a_commit_or_a_time_holds_that_state(shop):
         shop.expect_ready("DataClone", name)
         assert shop.rows(name) == {"alice"}
         assert shop.status("DataClone", name)["source"]["head"] == old
+    assert len(shop.names("DataSnapshot")) == 1
+
+
+async def test_a_tag_that_moves_after_the_capture_is_not_looked_for_in_what_was_captured_before(shop):
+    shop.data_of().tags["v1"] = shop.commit("alice")
+    shop.clone(source={"tag": "v1"})
+    await shop.operator.run_due()
+    shop.world.tick(5)
+    await shop.operator.until(lambda: shop.status("DataSnapshot", "shop-00001").get("capturedAt"))
+    shop.data_of().tags["v1"] = head = shop.commit("bob")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice", "bob"}
+    assert shop.status("DataClone", "db")["source"]["head"] == head
+
+
+async def test_a_tag_of_a_commit_that_is_on_no_branch_is_had_from_a_snapshot_made_since(shop):
+    kept = shop.commit("alice")
+    shop.data_of().tags["v1"] = shop.commit("bob")
+    shop.data_of().branches["main"] = replace(shop.data_of().branches["main"], head=kept, rows=frozenset({"alice"}))
+    shop.clone(source={"tag": "v1"})
+    await shop.operator.run_due()
+    shop.world.tick(5)
+    await shop.settle()
+    assert shop.rows() == {"alice", "bob"}
     assert len(shop.names("DataSnapshot")) == 1
 
 

@@ -195,6 +195,13 @@ class CloneSource(StatusModel):
     captured_at: Time | None = Field(default=None, description="The point in time the copy holds.")
 
 
+class ResolvedReference(StatusModel):
+    """What a tag, commit or time was last seen to name."""
+
+    head: Text = Field(description="Hash of the commit.")
+    since: Time = Field(description="Since when it has been seen to name this commit.")
+
+
 class HandledRequests(StatusModel):
     """The annotations coppice.dev/<verb>-requested-at that were acted upon, value by value."""
 
@@ -219,6 +226,9 @@ class DataCloneStatus(ObservedStatus):
     endpoint: Endpoint | None = Field(default=None, description="Where the server listens.")
     snapshot: SnapshotIdentity | None = Field(default=None, description="The snapshot the present copy is made from.")
     source: CloneSource | None = Field(default=None, description="What the present copy holds.")
+    resolved: ResolvedReference | None = Field(
+        default=None, description="What the tag, commit or time of spec.from was last seen to name in the store."
+    )
     copy_id: Text | None = Field(
         default=None, alias="copy", description="Id of the present copy; a reset makes another."
     )

@@ -237,8 +237,16 @@ def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: f
         raw=source.terms is not None and source.terms.raw,
         live=seen.live,
         holding=holding,
+        known_since=_known_since(seen, clone),
         known_head=followed.origin.version.head if followed is not None else None,
     )
+
+
+def _known_since(seen: CloneObservation, clone: DataClone) -> datetime:
+    """Return since when the store has been seen to say what it says now; a status that was lost begins anew."""
+    resolved = clone.status.resolved
+    known = resolved is not None and isinstance(seen.live, Version) and resolved.head == seen.live.head
+    return resolved.since if resolved is not None and known else seen.now
 
 
 async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from coppice.engines.base import Activity
+from coppice.engines.base import Activity, Version
 from coppice.reconcile.clone.leftovers import previous_copy
 from coppice.reconcile.clone.lifetime import lifetime_status
 from coppice.reconcile.clone.names import secret_name
@@ -19,9 +19,20 @@ def clone_status(at: Situation, served: Copy | None, ends: datetime | None) -> d
     activity = at.seen.activity
     status = {
         **lifetime_status(at, ends),
+        "resolved": _resolved(at),
         "activity": activity.token if isinstance(activity, Activity) else at.clone.status.activity,
     }
     return status if served is None else {**status, **_served_status(at, served)}
+
+
+def _resolved(at: Situation) -> dict[str, Any] | None:
+    """Return what the reference names, and since when: a snapshot captured later holds it."""
+    live, before = at.seen.live, at.clone.status.resolved
+    if at.clone.spec.from_.branch is not None:
+        return None
+    if not isinstance(live, Version) or (before is not None and before.head == live.head):
+        return None if before is None else {"head": before.head, "since": format_time(before.since)}
+    return {"head": live.head, "since": format_time(at.seen.now)}
 
 
 def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
