@@ -118,6 +118,10 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
     for desired in plan.apply:
         found = _find(world, desired)
         assert found is None or "uid" in desired["metadata"], f"{desired['kind']} is applied without its UID"
+    for patch in plan.prune:
+        found = _find(world, patch)
+        ours = found is not None and found["metadata"]["labels"].get(labels.OWNER_UID) == uid
+        assert (ours, patch["kind"]) == (True, "Secret"), f"{patch['kind']} {patch['metadata']['name']} is pruned"
     for ref in plan.delete:
         found = world.kube.peek(ref.kind, ref.namespace, ref.name)
         if found is not None and found["metadata"]["uid"] == ref.uid:
@@ -127,10 +131,6 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
 
 def _find(world: World, desired: Manifest) -> Object | None:
     metadata = desired["metadata"]
-    for patch in plan.prune:
-        found = _find(world, patch)
-        ours = found is not None and found["metadata"]["labels"].get(labels.OWNER_UID) == uid
-        assert (ours, patch["kind"]) == (True, "Secret"), f"{patch['kind']} {patch['metadata']['name']} is pruned"
     return world.kube.peek(desired["kind"], metadata.get("namespace"), metadata["name"])
 
 
