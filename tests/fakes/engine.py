@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from coppice.engines.base import (
@@ -78,6 +78,12 @@ class Volume:
     @property
     def empty(self) -> bool:
         return not self.database
+
+    def copy(self) -> Volume:
+        """Return the same bytes on another device."""
+        branches = {name: replace(branch) for name, branch in self.branches.items()}
+        parts = {"commits": dict(self.commits), "tags": dict(self.tags), "users": dict(self.users)}
+        return replace(self, branches=branches, remotes=set(self.remotes), **parts)
 
     def initialise(self, database: str, rows: frozenset[str], at: datetime) -> None:
         self.database, self.marker = database, "store"

@@ -8,7 +8,6 @@ collect garbage) a test asks for. Faults are counted in mutating calls, so that 
 from __future__ import annotations
 
 import base64
-import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -149,20 +148,20 @@ class FakeKube:
         key = self._key_of(manifest)
         created = self._create(key, manifest, "somebody")
         if "status" in manifest:
-            return self.change(*key, lambda found: found.update(status=copy.deepcopy(dict(manifest["status"]))))
+            return self.change(*key, lambda found: found.update(status=copied(manifest["status"])))
         return created
 
     def change(self, kind: str, namespace: str | None, name: str, edit: Callable[[Object], Any]) -> Manifest:
         """Edit an object in place as somebody else; specification, metadata and status alike."""
         key = self._key(kind, namespace, name)
-        draft = copy.deepcopy(self._objects[key])
+        draft = copied(self._objects[key])
         edit(draft)
         self._store(key, draft)
         for fields in self._owned.get(key, {}).values():
             # Nobody owns what is not there any more.
             for path in [path for path in fields if _read(draft, path) is None]:
                 del fields[path]
-        return copy.deepcopy(draft)
+        return copied(draft)
 
     def remove(self, kind: str, namespace: str | None, name: str) -> None:
         """Delete an object as somebody else; finalizers hold it."""
@@ -206,7 +205,7 @@ class FakeKube:
 
     def _shown(self, key: Key) -> Object:
         """Return an object as it is read; field ownership is shown where somebody else's object is shared with us."""
-        shown = copy.deepcopy(self._objects[key])
+        shown = copied(self._objects[key])
         if key.kind == "Deployment":
             shown["metadata"]["managedFields"] = [
                 _managed_fields(slot, fields) for slot, fields in self._owned.get(key, {}).items() if fields
@@ -255,7 +254,7 @@ class FakeKube:
         fields = _leaves(_owned_part(draft, None))
         self._owned[key] = {f"{manager}/Update": fields}
         self._store(key, draft, fresh=True)
-        return copy.deepcopy(draft)
+        return copied(draft)
 
     def _apply(self, key: Key, manifest: Manifest, manager: str, subresource: str | None, *, force: bool) -> Manifest:
         current = self._objects.get(key)
@@ -269,15 +268,15 @@ class FakeKube:
             draft = self._admit(key, manifest)
             self._owned[key] = {manager: _leaves(_owned_part(manifest, None))}
             self._store(key, draft, fresh=True)
-            return copy.deepcopy(draft)
+            return copied(draft)
         if uid is not None and uid != current["metadata"]["uid"]:
             raise ConflictError(f"{key} was recreated: uid {uid} expected", status=409, reason="Conflict")
         wanted = _leaves(_owned_part(_encode(manifest), self._subresource_of(key, subresource)))
         slot = f"{manager}/{subresource}" if subresource else manager
-        draft = copy.deepcopy(current)
+        draft = copied(current)
         self._merge(key, draft, slot, wanted, force=force)
         self._store(key, draft)
-        return copy.deepcopy(self._objects.get(key, draft))
+        return copied(self._objects.get(key, draft))
 
     @staticmethod
     def _subresource_of(key: Key, subresource: str | None) -> str | None:
@@ -309,9 +308,9 @@ class FakeKube:
             raise NotFoundError(f"{key} not found", status=404, reason="NotFound")
         if manifest["metadata"].get("resourceVersion") != current["metadata"]["resourceVersion"]:
             raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
-        draft = copy.deepcopy(dict(manifest))
+        draft = copied(manifest)
         self._store(key, draft)
-        return copy.deepcopy(draft)
+        return copied(draft)
 
     def _prune(self, key: Key, manifest: Manifest) -> Manifest:
         current = self._objects.get(key)
@@ -321,13 +320,13 @@ class FakeKube:
             if manifest["metadata"][field] != current["metadata"][field]:
                 raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
         doomed = [path for path, value in _leaves(_owned_part(manifest, None)).items() if value is None]
-        draft = copy.deepcopy(current)
+        draft = copied(current)
         for path in doomed:
             _remove(draft, path)
             for fields in self._owned.get(key, {}).values():
                 fields.pop(path, None)
         self._store(key, draft)
-        return copy.deepcopy(draft)
+        return copied(draft)
 
     def _delete(self, key: Key, uid: str | None) -> None:
         current = self._objects.get(key)
@@ -336,7 +335,7 @@ class FakeKube:
         if not current["metadata"].get("finalizers"):
             self._drop(key)
         elif "deletionTimestamp" not in current["metadata"]:
-            draft = copy.deepcopy(current)
+            draft = copied(current)
             draft["metadata"]["deletionTimestamp"] = timestamp(self.clock())
             self._store(key, draft)
 
@@ -346,7 +345,7 @@ class FakeKube:
         self._notify("DELETED", gone)
 
     def _admit(self, key: Key, manifest: Manifest) -> Object:
-        draft = copy.deepcopy(_encode(manifest))
+        draft = copied(_encode(manifest))
         for field in _SERVER_FIELDS:
             draft["metadata"].pop(field, None)
         if key.kind not in _WITHOUT_STATUS:
@@ -380,14 +379,14 @@ class FakeKube:
             raise InvalidError(f"{key} is immutable", status=422, reason="Invalid")
         if key.kind not in _IMMUTABLE_SPECS:
             return
-        before, after = copy.deepcopy(current.get("spec")), copy.deepcopy(draft.get("spec"))
+        before, after = dict(current.get("spec") or {}), dict(draft.get("spec") or {})
         if key.kind == "PersistentVolumeClaim":
             for spec in (before, after):
-                (spec or {}).pop("resources", None)
-                (spec or {}).pop("volumeName", None)
+                spec.pop("resources", None)
+                spec.pop("volumeName", None)
         if key.kind == "Pod":
             for spec in (before, after):
-                (spec or {}).pop("nodeName", None)
+                spec.pop("nodeName", None)
         if before != after:
             raise InvalidError(f"{key}: spec is immutable after creation", status=422, reason="Invalid")
 
@@ -402,7 +401,7 @@ class FakeKube:
 
     def _notify(self, kind: str, manifest: Object) -> None:
         for watcher in self._watchers:
-            watcher(kind, copy.deepcopy(manifest))
+            watcher(kind, copied(manifest))
 
     @staticmethod
     def _key(kind: str, namespace: str | None, name: str) -> Key:
@@ -416,6 +415,17 @@ class FakeKube:
         if RESOURCES[kind].namespaced and not manifest["metadata"].get("namespace"):
             raise InvalidError(f"{kind} {manifest['metadata']['name']} has no namespace", status=400)
         return self._key(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+
+
+def copied(value: Any) -> Any:
+    """Return a copy of a JSON value as it comes back from the API server; TypeError for what is no JSON."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(item) for item in value]
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 # --- field sets: server-side apply, as far as it matters here ----------------------------------------------------------------
@@ -454,7 +464,7 @@ def _leaves(value: Any, path: Path = (), field: str = "") -> dict[Path, Any]:
             return {(*path, ("set", item)): item for item in value}
         if field in _LIST_KEYS:
             return _keyed_leaves(value, path, _LIST_KEYS[field])
-    return {path: json.loads(json.dumps(value))} if path else {}
+    return {path: copied(value)} if path else {}
 
 
 def _managed_fields(slot: str, fields: Iterable[Path]) -> Object:
@@ -513,14 +523,14 @@ def _write(node: Any, path: Path, value: Any) -> None:
         if _is_element(step):
             index = _find(node, step)
             if index is None:
-                node.append(copy.deepcopy(value) if last else dict(step[1]))
+                node.append(copied(value) if last else dict(step[1]))
                 index = len(node) - 1
             elif last:
-                node[index] = copy.deepcopy(value)
+                node[index] = copied(value)
             node = node[index]
         elif last:
             if value != {} or not isinstance(node.get(step), dict):
-                node[step] = copy.deepcopy(value)
+                node[step] = copied(value)
         else:
             if node.get(step) is None:
                 node[step] = [] if _is_element(path[position + 1]) else {}

@@ -272,7 +272,7 @@ class World:
         if source is None or present is None or present["metadata"]["uid"] != claim["metadata"]["uid"]:
             return
         uid = claim["metadata"]["uid"]
-        self.volumes[uid] = copy.deepcopy(source)
+        self.volumes[uid] = source.copy()
         # Drivers round up, here to whole GiB.
         capacity = f"{math.ceil(self._asked(claim) / GIB)}Gi"
 
@@ -405,7 +405,7 @@ class World:
         handle = f"snap-{content['metadata']['uid']}"
         if volume not in self.volumes:
             return
-        self.snapshots[handle] = copy.deepcopy(self.volumes[volume])
+        self.snapshots[handle] = self.volumes[volume].copy()
         claim = next(c for c in self.kube.all("PersistentVolumeClaim") if c["metadata"]["uid"] == volume)
         status = {
             "snapshotHandle": handle,

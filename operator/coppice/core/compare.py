@@ -12,8 +12,8 @@ def covers(observed: Any, desired: Any) -> bool:
     The API server adds fields of its own to objects, so the observed may have more keys; lists are compared item by
     item and must be equally long.
     """
-    if isinstance(desired, Mapping):
-        return isinstance(observed, Mapping) and all(
+    if isinstance(desired, dict | Mapping):
+        return isinstance(observed, dict | Mapping) and all(
             key in observed and covers(observed[key], value) for key, value in desired.items()
         )
     if isinstance(desired, list | tuple):

@@ -29,12 +29,13 @@ def merge_conditions(
     condition carried over from ``old``.
     """
     before = {condition["type"]: condition for condition in old}
+    moment = timestamp(now)
     merged = []
     for condition in new:
         previous = before.get(condition["type"])
-        since = timestamp(now)
+        since = moment
         if previous is not None and previous.get("status") == condition["status"]:
-            since = previous.get("lastTransitionTime") or since
+            since = previous.get("lastTransitionTime") or moment
         entry = {**condition, "lastTransitionTime": since}
         if generation is not None:
             entry["observedGeneration"] = generation
@@ -56,7 +57,7 @@ def complete_status(desired: Mapping[str, Any], manifest: Mapping[str, Any], now
 
 def same_status(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two statuses say the same: absent and None are one, and the order of conditions means nothing."""
-    return _canonical(one) == _canonical(other)
+    return one == other or _canonical(one) == _canonical(other)
 
 
 def _canonical(status: Mapping[str, Any]) -> dict[str, Any]:

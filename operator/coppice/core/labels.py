@@ -43,10 +43,16 @@ VERSION: Final = f"{PREFIX}/version"
 """On a clone's claim: the resolved version it is made for, as JSON."""
 
 RESET_TOKEN: Final = f"{PREFIX}/reset"
+UNDO_TOKEN: Final = f"{PREFIX}/undo"
 REVISION_TOKEN: Final = f"{PREFIX}/revision"
-"""On a clone's claim: the reset request and the revision it was made for, so that neither is acted upon twice."""
+"""On a clone's claim: the requests (reset, undo) and the revision it was made or brought back for, so that none is
+acted upon twice.
+"""
+RECALLED: Final = f"{PREFIX}/recalled"
+"""On a clone's claim: when an undo brought the copy back, and its new place in the order of the copies, as JSON."""
 PROVEN: Final = f"{PREFIX}/proven"
 """On a clone's claim: the copy held what was asked for when its server first answered; since then apps may change it.
+The value is the UID of the Secret with the credentials that the server took over.
 """
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
@@ -56,6 +62,7 @@ STORE_UID: Final = f"{PREFIX}/store-uid"
 FINALIZER: Final = f"{PREFIX}/cleanup"
 
 RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"
+UNDO_REQUESTED_AT: Final = f"{PREFIX}/undo-requested-at"
 EXTEND_REQUESTED_AT: Final = f"{PREFIX}/extend-requested-at"
 WAKE_REQUESTED_AT: Final = f"{PREFIX}/wake-requested-at"
 CLONE_OPT_IN: Final = f"{PREFIX}/clone"
