@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,17 @@ def helm() -> Helm:
 
 @pytest.fixture(scope="session")
 def render(helm: Helm) -> Render:
+    @functools.cache
+    def rendered(*arguments: str) -> str:
+        return helm(*arguments)
+
+    def documents(*arguments: str) -> Iterator[dict[str, Any]]:
+        return yaml.load_all(rendered(*arguments), Loader=yaml.CSafeLoader)
+
     def run(*arguments: str, values: str | None = None, apis: Sequence[str] = ()) -> list[dict[str, Any]]:
         options = [f"--kube-version={KUBERNETES}", "--namespace=coppice-system", *arguments]
         options += [f"--values={CHART / 'ci' / values}.yaml"] if values else []
         options += [f"--api-versions={api}" for api in apis]
-        documents = yaml.safe_load_all(helm("template", "coppice", str(CHART), *options))
-        return [document for document in documents if document]
+        return [document for document in documents("template", "coppice", str(CHART), *options) if document]
 
     return run

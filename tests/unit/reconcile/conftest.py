@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+
 import pytest
 from tests.fakes.story import Story
 
@@ -9,3 +12,17 @@ from tests.fakes.story import Story
 @pytest.fixture
 def story() -> Story:
     return Story()
+
+
+@functools.cache
+def _with_store() -> Story:
+    story = Story()
+    story.store()
+    asyncio.run(story.settle())
+    return story
+
+
+@pytest.fixture
+def opened() -> Story:
+    """A story in which the store ``shop`` is Ready."""
+    return _with_store().fork()

@@ -15,11 +15,9 @@ from coppice.reconcile.observed import created_at
 
 
 @pytest.fixture
-async def shop(story):
-    story.store()
-    await story.settle()
-    story.commit("alice")
-    return story
+def shop(opened):
+    opened.commit("alice")
+    return opened
 
 
 async def cloned(shop, **spec):

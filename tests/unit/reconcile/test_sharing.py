@@ -10,11 +10,9 @@ SELECTOR = {"namespaceSelector": {"matchLabels": {"coppice.dev/previews": "true"
 
 
 @pytest.fixture
-async def shop(story):
-    story.store()
-    await story.settle()
-    story.commit("alice")
-    return story
+def shop(opened):
+    opened.commit("alice")
+    return opened
 
 
 def aliases(story):

@@ -12,10 +12,8 @@ from coppice.engines.base import UnreachableError
 
 
 @pytest.fixture
-async def shop(story):
-    story.store()
-    await story.settle()
-    return story
+def shop(opened):
+    return opened
 
 
 async def test_a_clone_of_a_tag_a_commit_or_a_time_holds_that_state(shop):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,4 +149,6 @@ def test_no_addition_is_lost_and_no_key_is_worked_on_twice_at_once(schedule, wor
         queue.close()
         await asyncio.gather(*tasks)
 
-    asyncio.run(run())
+    # pytest's marker does not reach into the examples of hypothesis.
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(run())
