@@ -36,11 +36,11 @@ lint: venv ## Style, types, layers, shell scripts, and whether generated files a
 
 .PHONY: unit
 unit: venv ## Unit tests: seconds, no cluster
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest --numprocesses=auto tests/unit
 
 .PHONY: simulation
 simulation: venv ## Whole days in memory: the operator killed or refused at every write, random operations
-	$(BIN)/pytest tests/simulation
+	$(BIN)/pytest --numprocesses=auto tests/simulation
 
 .PHONY: chart
 chart: venv ## The chart, rendered by helm itself
