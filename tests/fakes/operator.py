@@ -169,6 +169,8 @@ def _check_deleted(world: World, manifest: Manifest, plan: Plan, found: Object) 
         assert "deletionTimestamp" in manifest["metadata"], f"{what} goes while its store is there"
         assert manifest["spec"]["deletionPolicy"] == "Delete", f"{what} was to be retained"
     if manifest["kind"] == "DataClone" and found["kind"] == "PersistentVolumeClaim":
+        kept = ((plan.status or {}).get("previous") or {}).get("copy")
+        assert found["metadata"]["labels"][labels.COPY] != kept, f"{what} goes while its undo window is open"
         assert not _is_served(world, found) or _ends(manifest, plan), f"{what} goes while it serves"
 
 

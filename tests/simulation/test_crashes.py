@@ -41,6 +41,34 @@ async def with_clone(story: Story) -> None:
     story.world.tick(60)
 
 
+async def with_reset_clone(story: Story) -> None:
+    await with_clone(story)
+    story.annotate("DataClone", "db", reset="now")
+    await story.settle()
+    story.world.tick(60)
+
+
+async def with_undone_reset(story: Story) -> None:
+    await with_reset_clone(story)
+    story.annotate("DataClone", "db", undo="now")
+    await story.settle()
+    story.world.tick(60)
+
+
+async def with_reset_on_its_way(story: Story) -> None:
+    await with_clone(story)
+    story.world.broken_images.add("example.com/fake:1.0")
+    story.annotate("DataClone", "db", reset="now")
+    await story.settle()
+    story.world.tick(60)
+    await story.settle()
+
+
+def undo(story: Story) -> None:
+    story.world.broken_images.clear()
+    story.annotate("DataClone", "db", undo="now")
+
+
 async def with_foreign_clone(story: Story) -> None:
     await with_store(story)
     story.clone(namespace="app", lease={"max": "1h"})
@@ -101,6 +129,11 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a clone": (with_store, lambda story: story.clone()),
     "make a clone next door": (with_store, lambda story: story.clone(namespace="app")),
     "reset a clone": (with_clone, lambda story: story.annotate("DataClone", "db", reset="now")),
+    "undo a reset": (with_reset_clone, undo),
+    "undo an undo": (with_undone_reset, undo),
+    "call a reset off": (with_reset_on_its_way, undo),
+    "undo what was never reset": (with_clone, undo),
+    "reset what was undone": (with_undone_reset, lambda story: story.annotate("DataClone", "db", reset="now")),
     "give a clone a new revision": (with_clone, lambda story: story.edit("DataClone", "db", revision="b")),
     "turn a clone off": (with_clone, lambda story: story.edit("DataClone", "db", power="Off")),
     "delete a clone": (with_clone, lambda story: story.delete("DataClone", "db")),
@@ -115,7 +148,13 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
 }
 
 
-WHOLE = {"make a clone next door", "reset a clone", "delete a clone next door", "delete a clone on its way"}
+WHOLE = {
+    "make a clone next door",
+    "reset a clone",
+    "undo a reset",
+    "delete a clone next door",
+    "delete a clone on its way",
+}
 
 
 def moments(name: str, writes: int) -> range:

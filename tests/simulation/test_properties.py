@@ -81,6 +81,10 @@ class Day:
         for found in self.some("DataClone", pick):
             self.story.annotate("DataClone", *self.where(found), reset="now")
 
+    def undo(self, pick: random.Random) -> None:
+        for found in self.some("DataClone", pick):
+            self.story.annotate("DataClone", *self.where(found), undo="now")
+
     def extend(self, pick: random.Random) -> None:
         for found in self.some("DataClone", pick):
             self.story.annotate("DataClone", *self.where(found), extend="now")
@@ -284,6 +288,7 @@ OPERATIONS: tuple[Callable[[Day, random.Random], None], ...] = (
     Day.make_clone,
     Day.change_clone,
     Day.reset,
+    Day.undo,
     Day.extend,
     Day.delete_something,
     Day.make_snapshot,

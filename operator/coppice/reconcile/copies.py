@@ -1,7 +1,8 @@
 """The copies of a clone: its claims by number, each with what it was made from written on it. Pure.
 
 A reset or refresh makes the copy with the next number beside the one that serves; creating its claim is the
-compare-and-set. Which one serves is written on the binding Secret, because that is what apps have been told.
+compare-and-set. Which one serves is written on the binding Secret, because that is what apps have been told. An undo
+makes no copy: it writes on the claim of the one before that it is the newest again.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from coppice.core import labels
 from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
-from coppice.reconcile.observed import annotation, claim_state, label
+from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What a copy was made from and for. ``engine_version`` is the one that wrote the data.
 
-    ``masked``: whether its rows are.
+    ``reset`` and ``undo`` are the newest requests that stood when it was made or brought back. ``masked``: whether its
+    rows are.
     """
 
     version: Version
@@ -31,6 +35,7 @@ class Origin:
     snapshot_uid: str
     captured_at: str
     reset: str
+    undo: str
     revision: str
     masked: bool
 
@@ -54,6 +59,7 @@ class Origin:
             labels.SNAPSHOT_UID: self.snapshot_uid,
             labels.CAPTURED_AT: self.captured_at,
             labels.RESET_TOKEN: self.reset,
+            labels.UNDO_TOKEN: self.undo,
             labels.REVISION_TOKEN: self.revision,
         }
 
@@ -71,19 +77,53 @@ def _origin(claim: Manifest) -> Origin | None:
         snapshot_uid=annotation(claim, labels.SNAPSHOT_UID) or "",
         captured_at=annotation(claim, labels.CAPTURED_AT) or "",
         reset=annotation(claim, labels.RESET_TOKEN) or "",
+        undo=annotation(claim, labels.UNDO_TOKEN) or "",
         revision=annotation(claim, labels.REVISION_TOKEN) or "",
         masked=data.get("masked") is True,
     )
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """An undo that brought a copy back: when, and its place in the order of the copies since."""
+
+    turn: int
+    at: datetime
+
+    @property
+    def text(self) -> str:
+        """Return the annotation's value."""
+        return json.dumps({"turn": self.turn, "at": format_time(self.at)}, separators=(",", ":"))
+
+
+def _recall(claim: Manifest) -> Recall | None:
+    text = annotation(claim, labels.RECALLED)
+    data = json.loads(text) if text is not None else {}
+    at = parse_time(data.get("at"))
+    return None if at is None else Recall(int(data["turn"]), at)
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
-    """One copy that exists: its claim, and its Pod if there is one."""
+    """One copy that exists: its claim, and its Pod if there is one. The number is its name for good."""
 
     number: int
     claim: Manifest
     pod: Manifest | None
     origin: Origin
+    recall: Recall | None = None
+
+    @property
+    def turn(self) -> int:
+        """Return its place in the order of the copies: the highest one is the newest."""
+        return self.number if self.recall is None else self.recall.turn
+
+    @property
+    def proven_under(self) -> str | None:
+        """Return the UID of the Secret with the credentials that its server took over; None before it has proved itself
+        with them.
+        """
+        return annotation(self.claim, labels.PROVEN)
 
 
 def copy_name(clone: str, uid: str, number: int) -> str:
@@ -96,7 +136,7 @@ def copy_name(clone: str, uid: str, number: int) -> str:
 
 
 def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[Copy, ...]:
-    """Return the copies among a clone's claims, oldest first; claims without the marks of a copy are not ours to
+    """Return the copies among a clone's claims, the newest last; claims without the marks of a copy are not ours to
     judge and are left out.
     """
     pod_of = {label(pod, labels.COPY): pod for pod in pods}
@@ -104,8 +144,8 @@ def find_copies(claims: Sequence[Manifest], pods: Sequence[Manifest]) -> tuple[C
     for claim in claims:
         number, origin = label(claim, labels.COPY), _origin(claim)
         if number is not None and number.isdigit() and origin is not None:
-            copies.append(Copy(int(number), claim, pod_of.get(number), origin))
-    return tuple(sorted(copies, key=lambda copy: copy.number))
+            copies.append(Copy(int(number), claim, pod_of.get(number), origin, _recall(claim)))
+    return tuple(sorted(copies, key=lambda copy: copy.turn))
 
 
 def is_bound(copy: Copy) -> bool:
@@ -115,7 +155,28 @@ def is_bound(copy: Copy) -> bool:
 
 def is_proven(copy: Copy) -> bool:
     """Return whether a copy once held what was asked for: apps change it from then on, so it is asked only once."""
-    return annotation(copy.claim, labels.PROVEN) is not None
+    return copy.proven_under is not None
+
+
+def build_marks(copy: Copy, origin: Origin, *, proven_under: str | None, recall: Recall | None) -> dict[str, Any]:
+    """Return the apply that writes on a copy's claim what may change there: the requests and revision in ``origin``,
+    the proof and the undo. It claims nothing else of it.
+
+    All of them every time: an apply takes away what it leaves out.
+    """
+    metadata = {key: copy.claim["metadata"][key] for key in ("name", "namespace", "uid")}
+    marks = {
+        labels.RESET_TOKEN: origin.reset,
+        labels.UNDO_TOKEN: origin.undo,
+        labels.REVISION_TOKEN: origin.revision,
+        **({} if proven_under is None else {labels.PROVEN: proven_under}),
+        **({} if recall is None else {labels.RECALLED: recall.text}),
+    }
+    return {
+        "apiVersion": copy.claim["apiVersion"],
+        "kind": copy.claim["kind"],
+        "metadata": {**metadata, "annotations": marks},
+    }
 
 
 def serving_copy(copies: Sequence[Copy], binding: Manifest | None) -> Copy | None:

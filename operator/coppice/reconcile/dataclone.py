@@ -18,6 +18,7 @@ from coppice.core.plan import Plan, Ref
 from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, WiringConflictError
+from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import server_proves_itself
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
@@ -28,6 +29,7 @@ from coppice.reconcile.clone.server import server_runs
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.source import snapshot_is_chosen, source_may_be_used
 from coppice.reconcile.clone.status import clone_status
+from coppice.reconcile.clone.undo import plan_undo
 from coppice.reconcile.clone.volume import volume_is_bound
 from coppice.reconcile.draft import Draft, stalls
 from coppice.reconcile.environment import Environment
@@ -61,8 +63,8 @@ class DataCloneReconciler:
         ends = lease_end(at)
         if ends is not None and ends <= observation.now:
             draft.facts.append(expire(at, draft, ends))
-            return draft.finish(TYPES, lifetime_status(at, ends))
-        return _plan_life(at, draft, ends)
+            return with_asides(draft.finish(TYPES, lifetime_status(at, ends)), at)
+        return plan_undo(at) or with_asides(_plan_life(at, draft, ends), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""

@@ -238,6 +238,24 @@ def _without(observed: Manifest, field_name: str, keys: Collection[str]) -> dict
     }
 
 
+def beside(plan: Plan, fact: Fact | None, manifest: Manifest, *, each_message: bool = False) -> Plan:
+    """Return a plan with a condition beside its chain, and an event when its status or reason is another than before;
+    with ``each_message`` also when only its message is.
+    """
+    status = plan.status
+    if fact is None or status is None:
+        return plan
+    keys = ("status", "reason", *(("message",) if each_message else ()))
+    before, now = condition(manifest, fact.type), fact.condition
+    changed = before is None or any(before[key] != now[key] for key in keys)
+    event = Event(fact.reason, fact.message, "Normal" if fact.holds else "Warning")
+    return replace(
+        plan,
+        status={**status, "conditions": [*status["conditions"], now]},
+        events=(*plan.events, event) if changed else plan.events,
+    )
+
+
 def condemned(manifest: Manifest, refs: Sequence[Ref], *, message: str) -> Plan:
     """Return the plan of an object under deletion that still has something to remove."""
     entry = _condition(READY, value=False, reason="Deleting", message=message)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from coppice.api.v1alpha1 import NEVER, Lease
-from coppice.core.durations import format_duration, parse_duration
+from coppice.core.durations import parse_duration
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """The lengths that count, None for no end, and why a longer one asked for was cut."""
+    """The lengths that count, None for no end; ``refused`` says what was asked for where it is longer."""
 
     idle: timedelta | None
     longest: timedelta | None
@@ -29,15 +29,20 @@ def lease_terms(lease: Lease, *, allowed: timedelta | None, default: LeaseTerms)
     """
     idle = _asked(lease.idle, default.idle if lease.max is None else None)
     longest = _asked(lease.max, default.longest)
-    if allowed is None or (longest is not None and longest <= allowed):
+    if allowed is None:
         return LeaseTerms(idle=idle, longest=longest)
-    if lease.max is None:
-        return LeaseTerms(idle=idle, longest=allowed)
-    refused = (
-        f"lease.max {lease.max} is more than the grant allows: {format_duration(allowed)} counts; lower lease.max, "
-        "or ask the store's owners for a higher maxLease"
-    )
-    return LeaseTerms(idle=idle, longest=allowed, refused=refused)
+    too_long = [
+        f"lease.{name} {text}"
+        for name, text, length in (("idle", lease.idle, idle), ("max", lease.max, longest))
+        if text is not None and _is_longer(name, length, allowed)
+    ]
+    cut = allowed if longest is None else min(longest, allowed)
+    return LeaseTerms(idle=idle, longest=cut, refused=" and ".join(too_long) or None)
+
+
+def _is_longer(name: str, length: timedelta | None, allowed: timedelta) -> bool:
+    """Return whether more is asked for than is allowed; no end by idling leaves the other end, and is no life."""
+    return name == "max" if length is None else length > allowed
 
 
 def _asked(text: str | None, default: timedelta | None) -> timedelta | None:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coppice.core import labels
-from coppice.core.plan import Event, Manifest, Plan
+from coppice.core.plan import Manifest, Plan
 from coppice.kube.client import WIRING_MANAGER
-from coppice.reconcile.draft import Fact, holds, stalls
-from coppice.reconcile.observed import annotation, condition, is_deleting
+from coppice.reconcile.draft import Fact, beside, holds, stalls
+from coppice.reconcile.observed import annotation, is_deleting
 
 WIRED = "Wired"
 
@@ -72,18 +72,7 @@ def wire(
 
 def with_wiring(plan: Plan, wiring: Wiring, manifest: Manifest) -> Plan:
     """Return a clone's plan with its wiring: a condition beside the chain, for the data are ready either way."""
-    plan = replace(plan, wire=wiring.apply)
-    fact, status = wiring.fact, plan.status
-    if fact is None or status is None:
-        return plan
-    before = condition(manifest, WIRED)
-    changed = before is None or (before["status"], before["reason"]) != (str(fact.holds), fact.reason)
-    event = Event(fact.reason, fact.message, "Normal" if fact.holds else "Warning")
-    return replace(
-        plan,
-        status={**status, "conditions": [*status["conditions"], fact.condition]},
-        events=(*plan.events, event) if changed else plan.events,
-    )
+    return beside(replace(plan, wire=wiring.apply), wiring.fact, manifest)
 
 
 _WAY_OUT = f"take the annotation {labels.CLONE_OPT_IN} away if the Deployment is not to be wired"

@@ -18,6 +18,7 @@ POSITION = {
     "Fact": 1,
     "_condition": 2,
     "Wait": 0,
+    "Refusal": 0,
     "NoStorage": 0,
     "Event": 0,
 }

@@ -133,7 +133,10 @@ async def test_a_request_that_is_no_time_is_said_and_not_acted_upon(shop):
     shop.annotate("DataClone", "db", extend="please", reset="again")
     await shop.settle()
     assert "please" not in str(shop.status("DataClone", "db").get("handled"))
-    message = shop.condition("DataClone", "db", of="SourceReady")["message"]
+    found = shop.condition("DataClone", "db", of="RequestAccepted")
+    assert found["reason"] == "NotATime"
+    assert shop.events("DataClone", "db").count("NotATime") == 1
+    message = found["message"]
     assert "extend-requested-at" in message
     assert "reset-requested-at" in message
     assert shop.status("DataClone", "db")["copy"] == "1"

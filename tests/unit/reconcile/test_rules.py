@@ -155,16 +155,19 @@ DEFAULT = LeaseTerms(idle=timedelta(hours=2), longest=timedelta(days=3))
 @pytest.mark.parametrize(
     ("lease", "allowed", "idle", "longest", "refused"),
     [
-        ({}, None, {"hours": 2}, {"days": 3}, False),
-        ({}, {"days": 1}, {"hours": 2}, {"days": 1}, False),
-        ({"max": "1h"}, None, None, {"hours": 1}, False),  # who asks for one end gets no other
-        ({"max": "Never"}, None, None, None, False),
-        ({"max": "Never"}, {"days": 7}, None, {"days": 7}, True),
-        ({"max": "30d"}, {"days": 7}, None, {"days": 7}, True),
-        ({"max": "7d"}, {"days": 7}, None, {"days": 7}, False),
-        ({"idle": "30m"}, None, {"minutes": 30}, {"days": 3}, False),
-        ({"idle": "Never"}, None, None, {"days": 3}, False),
-        ({"idle": "30m", "max": "1d"}, {"hours": 1}, {"minutes": 30}, {"hours": 1}, True),
+        ({}, None, {"hours": 2}, {"days": 3}, None),
+        ({}, {"days": 1}, {"hours": 2}, {"days": 1}, None),
+        ({"max": "1h"}, None, None, {"hours": 1}, None),  # who asks for one end gets no other
+        ({"max": "Never"}, None, None, None, None),
+        ({"max": "Never"}, {"days": 7}, None, {"days": 7}, "lease.max Never"),
+        ({"max": "30d"}, {"days": 7}, None, {"days": 7}, "lease.max 30d"),
+        ({"max": "7d"}, {"days": 7}, None, {"days": 7}, None),
+        ({"idle": "30m"}, None, {"minutes": 30}, {"days": 3}, None),
+        ({"idle": "Never"}, None, None, {"days": 3}, None),
+        ({"idle": "30m", "max": "1d"}, {"hours": 1}, {"minutes": 30}, {"hours": 1}, "lease.max 1d"),
+        ({"idle": "30d"}, {"days": 1}, {"days": 30}, {"days": 1}, "lease.idle 30d"),
+        ({"idle": "Never"}, {"days": 1}, None, {"days": 1}, None),
+        ({"idle": "2d", "max": "3d"}, {"days": 1}, {"days": 2}, {"days": 1}, "lease.idle 2d and lease.max 3d"),
     ],
 )
 def test_a_lease_is_what_was_asked_for_within_what_is_allowed(lease, allowed, idle, longest, refused):
@@ -175,7 +178,7 @@ def test_a_lease_is_what_was_asked_for_within_what_is_allowed(lease, allowed, id
     )
     assert terms.idle == (None if idle is None else timedelta(**idle))
     assert terms.longest == (None if longest is None else timedelta(**longest))
-    assert (terms.refused is not None) is refused
+    assert terms.refused == refused
 
 
 @pytest.mark.parametrize(

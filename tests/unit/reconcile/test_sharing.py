@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
+from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 
 SELECTOR = {"namespaceSelector": {"matchLabels": {"coppice.dev/previews": "true"}}}
@@ -137,10 +140,46 @@ async def test_the_grant_bounds_the_lease(shop, lease):
     shop.clone(namespace="app", lease=lease)
     await shop.settle()
     shop.expect_ready("DataClone", "db", "app")
-    message = shop.condition("DataClone", "db", "app", of="SourceReady")["message"]
-    assert ("2h counts" in message) is bool(lease)
+    shortened = [
+        entry for entry in shop.status("DataClone", "db", "app")["conditions"] if entry["type"] == "LeaseGranted"
+    ]
+    assert bool(shortened) is bool(lease)
+    assert shop.events("DataClone", "db").count("LeaseShortened") == len(shortened)
+    for found in shortened:
+        assert (found["status"], found["reason"]) == ("False", "LeaseShortened")
+        assert f"lease.max {lease['max']}" in found["message"], "what was asked"
+        assert "2h applies: the maxLease of DataGrant previews" in found["message"], "what applies, and why"
     await shop.operator.live(hours=2, minutes=5)
     shop.expect_stalled("DataClone", "db", "Expired", "app")
+
+
+async def test_a_lease_that_fits_again_is_not_complained_of_any_more(shop):
+    shop.grant(maxLease="2h")
+    shop.clone(namespace="app", lease={"max": "30d"})
+    await shop.settle()
+    assert "LeaseShortened" in str(shop.status("DataClone", "db", "app"))
+    shop.edit("DataGrant", "previews", maxLease="30d")
+    await shop.settle()
+    assert "LeaseShortened" not in str(shop.status("DataClone", "db", "app"))
+
+
+async def test_an_extension_beyond_what_the_grant_allows_counts_from_now_and_is_said(shop):
+    shop.grant(maxLease="2h")
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.world.tick(600)
+    ahead = timestamp(shop.world.now + timedelta(days=30))
+    ends = timestamp(shop.world.now + timedelta(hours=2))
+    shop.annotate("DataClone", "db", "app", extend=ahead)
+    await shop.operator.live(minutes=10)
+    found = shop.condition("DataClone", "db", "app", of="RequestAccepted")
+    assert (found["status"], found["reason"]) == ("False", "ExtensionShortened")
+    assert ahead in found["message"]
+    assert shop.status("DataClone", "db", "app")["expiresAt"][:16] == ends[:16]
+    assert shop.events("DataClone", "db").count("ExtensionShortened") == 1
+    shop.annotate("DataClone", "db", "app", extend="now")
+    await shop.settle()
+    assert "ExtensionShortened" not in str(shop.status("DataClone", "db", "app"))
 
 
 async def test_a_longer_grant_wakes_no_expired_clones(shop):

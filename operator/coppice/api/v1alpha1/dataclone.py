@@ -206,12 +206,16 @@ class HandledRequests(StatusModel):
     """The annotations coppice.dev/<verb>-requested-at that were acted upon, value by value."""
 
     reset_requested_at: Text | None = Field(default=None, description="The last reset that was done.")
+    undo_requested_at: Text | None = Field(
+        default=None,
+        description="The last undo that was done, or refused: then the condition RequestAccepted says why.",
+    )
     extend_requested_at: Text | None = Field(default=None, description="The last extension that was done.")
     wake_requested_at: Text | None = Field(default=None, description="The last wake-up that was done.")
 
 
 class PreviousCopy(StatusModel):
-    """The copy before the last reset, kept for a while."""
+    """The copy that the last reset, or its undo, replaced; kept for a while."""
 
     copy_id: Text = Field(alias="copy", description="Id of the copy.")
     kept_until: Time = Field(description="When it goes.")
@@ -232,7 +236,9 @@ class DataCloneStatus(ObservedStatus):
     copy_id: Text | None = Field(
         default=None, alias="copy", description="Id of the present copy; a reset makes another."
     )
-    previous: PreviousCopy | None = Field(default=None, description="The copy before the last reset, while it is kept.")
+    previous: PreviousCopy | None = Field(
+        default=None, description="The copy that the last reset, or its undo, replaced, while it is kept."
+    )
     expires_at: Time | None = Field(default=None, description="When the lease ends if nothing happens.")
     last_activity_at: Time | None = Field(default=None, description="When the clone was last used.")
     activity: Text | None = Field(

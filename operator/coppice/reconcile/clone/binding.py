@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from coppice.core import labels
 from coppice.core.plan import Manifest, ServerRef
@@ -21,7 +20,7 @@ from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import is_other_revision
-from coppice.reconcile.copies import Copy, is_proven
+from coppice.reconcile.copies import Copy, build_marks, is_proven
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import pod_state
 from coppice.reconcile.reads import Server, ensure_app_user
@@ -82,31 +81,22 @@ def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
         server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
         draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, version.database))
     marks = _marks(at, copy)
-    if marks:
+    if marks is not None:
         # Before the binding: as soon as apps have it they may change what would have to be proven.
-        draft.apply.append(_annotated(copy.claim, marks))
+        draft.apply.append(marks)
     problem = keep_service(at, draft, copy, engine) or draft.keep(secret, at.seen.binding, ENGINE)
     message = f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}"
     return problem or holds(ENGINE, "Answering", message)
 
 
-def _marks(at: Situation, copy: Copy) -> dict[str, str]:
+def _marks(at: Situation, copy: Copy) -> Manifest | None:
     """Return what is still to be written on the claim of a copy that serves.
 
     A revision through which the data are kept is the copy's own from then on, so that it is not acted upon later.
-    An apply that left a mark out would take it away: all of them, or none.
     """
     revision = at.clone.spec.revision if is_other_revision(at.clone, copy) else None
     if is_proven(copy) and revision is None:
-        return {}
-    return {labels.PROVEN: "true", labels.REVISION_TOKEN: revision or copy.origin.revision}
-
-
-def _annotated(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Return the apply that adds annotations to an object of ours, and claims nothing else of it."""
-    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid")}
-    return {
-        "apiVersion": observed["apiVersion"],
-        "kind": observed["kind"],
-        "metadata": {**metadata, "annotations": dict(annotations)},
-    }
+        return None
+    origin = replace(copy.origin, revision=revision or copy.origin.revision)
+    secret = copy.proven_under or str((at.seen.secret or {})["metadata"]["uid"])
+    return build_marks(copy, origin, proven_under=secret, recall=copy.recall)

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from coppice.core import labels
 from coppice.reconcile.clone.situation import Situation
-from coppice.reconcile.copies import Copy
+from coppice.reconcile.copies import Copy, is_proven
 from coppice.reconcile.draft import Draft
 from coppice.reconcile.observed import created_at, is_deleting, label
 
@@ -19,7 +19,7 @@ def drop_strays(at: Situation, draft: Draft) -> None:
             draft.drop(pod)
     serving = at.seen.serving
     for copy in at.seen.copies:
-        if serving is not None and serving.number < copy.number < at.target.number:
+        if serving is not None and serving.turn < copy.turn < at.target.turn:
             draft.drop(copy.pod)
             draft.drop(copy.claim)
 
@@ -28,17 +28,27 @@ def drop_replaced(at: Situation, draft: Draft) -> None:
     """Remove what an earlier copy had, its claim after the undo window; only once the wanted copy serves."""
     kept = previous_copy(at)
     for copy in at.seen.copies:
-        if copy.number < at.target.number:
+        if copy.turn < at.target.turn:
             draft.drop(copy.pod)
             if kept is None or copy is not kept[0]:
                 draft.drop(copy.claim)
 
 
 def previous_copy(at: Situation) -> tuple[Copy, datetime] | None:
-    """Return the copy that a reset replaced, and until when it is kept; a refresh or a revision keeps none."""
+    """Return the copy that a reset or its undo replaced, and until when it is kept.
+
+    A refresh or a revision keeps none, and one that apps were never told of is worth nothing.
+    """
     target = at.target.copy
-    older = [copy for copy in at.seen.copies if copy.number < at.target.number and not is_deleting(copy.claim)]
-    if target is None or not older or target.origin.reset in {"", older[-1].origin.reset}:
+    if target is None:
         return None
-    ends = created_at(target.claim) + at.environment.undo
+    older = [copy for copy in at.seen.copies if copy.turn < target.turn and _is_worth_keeping(copy)]
+    if not older or (target.recall is None and target.origin.reset in {"", older[-1].origin.reset}):
+        return None
+    since = created_at(target.claim) if target.recall is None else target.recall.at
+    ends = since + at.environment.undo
     return (older[-1], ends) if ends > at.seen.now else None
+
+
+def _is_worth_keeping(copy: Copy) -> bool:
+    return is_proven(copy) and not is_deleting(copy.claim)

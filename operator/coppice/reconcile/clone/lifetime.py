@@ -10,12 +10,14 @@ from coppice.engines.base import Activity
 from coppice.reconcile.clone.names import SOURCE
 from coppice.reconcile.clone.queue import is_expired
 from coppice.reconcile.clone.situation import Situation
-from coppice.reconcile.clone.target import refresh_pause_ends, renewed_at
+from coppice.reconcile.clone.target import refresh_pause_ends, renewed_at, undo_request
+from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Draft, Fact, stalls
 from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
 from coppice.reconcile.observed import format_time
 from coppice.reconcile.requests import read_request
 
+_SIGNS_OF_USE = (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT, labels.UNDO_REQUESTED_AT)
 LOOK_PERIOD = 60.0
 """Seconds between two looks at a clone that is well."""
 
@@ -31,7 +33,7 @@ def lease_of(at: Situation) -> LeaseTerms:
 def last_activity(at: Situation) -> datetime:
     """Return when the clone was last used, as far as anybody noticed, or asked for."""
     seen, status = at.seen, at.clone.status
-    asked = (read_request(seen.manifest, key) for key in (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT))
+    asked = (read_request(seen.manifest, key) for key in _SIGNS_OF_USE)
     requests = [request.at for request in asked if request is not None and request.at <= seen.now]
     moments = [renewed_at(seen, at.clone), status.last_activity_at, *requests]
     before = max(moment for moment in moments if moment is not None)
@@ -90,9 +92,18 @@ def _handled(at: Situation) -> dict[str, str | None]:
     before, newest = at.clone.status.handled, at.seen.newest
     extension = read_request(at.seen.manifest, labels.EXTEND_REQUESTED_AT)
     extended = extension.token if extension is not None and at.source.terms is not None else None
+    undo = undo_request(at.seen)
+    undone = undo.token if undo is not None and not _is_open(at) else None
     woken = read_request(at.seen.manifest, labels.WAKE_REQUESTED_AT)
     return {
         "resetRequestedAt": (newest.origin.reset or None) if newest is not None else None,
+        "undoRequestedAt": undone or (before.undo_requested_at if before is not None else None),
         "extendRequestedAt": extended or (before.extend_requested_at if before is not None else None),
         "wakeRequestedAt": woken.token if woken else before.wake_requested_at if before is not None else None,
     }
+
+
+def _is_open(at: Situation) -> bool:
+    """Return whether the undo that is asked for is still to be done, or waits: one that is refused is over."""
+    request = open_undo(at)
+    return request is not None and not isinstance(judge(at, request), Refusal)

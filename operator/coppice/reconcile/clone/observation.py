@@ -63,7 +63,7 @@ class CloneObservation:
 
     @property
     def newest(self) -> Copy | None:
-        """Return the copy with the highest number, or None before there is one."""
+        """Return the copy that was made or brought back last, or None before there is one."""
         return self.copies[-1] if self.copies else None
 
     @property

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from coppice.api.v1alpha1 import Verb
-from coppice.core import labels
 from coppice.reconcile.access import source_problem
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait
-from coppice.reconcile.clone.lifetime import lease_of
 from coppice.reconcile.clone.names import SNAPSHOT, SOURCE
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy, is_bound
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.requests import unreadable
 from coppice.reconcile.schedule import CLONE, build_data_snapshot, next_number
 
 
@@ -23,7 +20,7 @@ def source_may_be_used(at: Situation, draft: Draft) -> Fact:
     if problem is None and copy is not None and copy in unmasked:
         return _masked_only(at)
     if problem is None:
-        return holds(SOURCE, "StoreReady", "; ".join([at.source_words, *_notes(at)]))
+        return holds(SOURCE, "StoreReady", at.source_words)
     if problem.reason == "NotGranted" and at.seen.copies:
         _stop(at, draft, at.seen.copies)
         message = f"{problem.message}. The server is stopped and the data are kept until the lease ends"
@@ -58,15 +55,6 @@ def _stop(at: Situation, draft: Draft, copies: tuple[Copy, ...]) -> None:
         if not is_bound(copy):
             for entry in (copy.claim, *at.aliases):
                 draft.drop(entry)
-
-
-def _notes(at: Situation) -> list[str]:
-    """Return what was asked for and cannot be had, where the clone does not fail for it."""
-    refused = lease_of(at).refused
-    requests = (labels.RESET_REQUESTED_AT, labels.EXTEND_REQUESTED_AT, labels.WAKE_REQUESTED_AT)
-    strange = unreadable(at.seen.manifest, requests)
-    notes = [f"annotation {key} is not a time in RFC 3339 and is not acted upon" for key in strange]
-    return notes if refused is None else [refused, *notes]
 
 
 def snapshot_is_chosen(at: Situation, draft: Draft) -> Fact:

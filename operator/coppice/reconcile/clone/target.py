@@ -25,6 +25,11 @@ class Target:
     copy: Copy | None
     why: str
 
+    @property
+    def turn(self) -> int:
+        """Return its place in the order of the copies."""
+        return self.number if self.copy is None else self.copy.turn
+
 
 def target_of(seen: CloneObservation, clone: DataClone) -> Target:
     """Return the copy that should serve: the newest there is, or the next where something asks for a new copy."""
@@ -32,7 +37,7 @@ def target_of(seen: CloneObservation, clone: DataClone) -> Target:
     if newest is None:
         return Target(1, None, "it is the first one")
     why = asked_anew(seen, clone, newest) or _news(seen, clone, newest)
-    return Target(newest.number, newest, "") if why is None else Target(newest.number + 1, None, why)
+    return Target(newest.number, newest, "") if why is None else Target(newest.turn + 1, None, why)
 
 
 def asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
@@ -66,6 +71,12 @@ def refresh_pause_ends(seen: CloneObservation, clone: DataClone) -> datetime | N
 def reset_request(seen: CloneObservation) -> Request | None:
     """Return the reset that is asked for; one in the future waits for its time."""
     request = read_request(seen.manifest, labels.RESET_REQUESTED_AT)
+    return request if request is not None and request.at <= seen.now else None
+
+
+def undo_request(seen: CloneObservation) -> Request | None:
+    """Return the undo that is asked for; one in the future waits for its time."""
+    request = read_request(seen.manifest, labels.UNDO_REQUESTED_AT)
     return request if request is not None and request.at <= seen.now else None
 
 

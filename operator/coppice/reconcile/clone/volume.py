@@ -10,7 +10,7 @@ from coppice.reconcile.choice import Chosen
 from coppice.reconcile.clone.names import VOLUME, content_name
 from coppice.reconcile.clone.observation import Handle, is_foreign
 from coppice.reconcile.clone.situation import Situation
-from coppice.reconcile.clone.target import reset_request
+from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
 from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.draft import Draft, Fact, holds, waits
@@ -117,7 +117,7 @@ def _new_claim(at: Situation, draft: Draft) -> Manifest:
 
 
 def _origin(at: Situation, choice: Chosen) -> Origin:
-    status, reset = choice.snapshot.status, reset_request(at.seen)
+    status, reset, undo = choice.snapshot.status, reset_request(at.seen), undo_request(at.seen)
     return Origin(
         version=choice.version,
         engine=status.engine or "",
@@ -129,3 +129,4 @@ def _origin(at: Situation, choice: Chosen) -> Origin:
         revision=at.clone.spec.revision or "",
         masked=status.data is DataKind.MASKED,
     )
+        undo=undo.token if undo is not None else "",

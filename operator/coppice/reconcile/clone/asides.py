@@ -1,0 +1,95 @@
+"""What was asked of a clone and cannot be had, where the clone is well all the same. Pure.
+
+Conditions beside the chain, there only while there is something to say: they neither keep a clone from being Ready nor
+make it Stalled.
+"""
+
+from __future__ import annotations
+
+from coppice.core import labels
+from coppice.core.durations import format_duration
+from coppice.core.plan import Plan
+from coppice.reconcile.clone.lifetime import lease_of
+from coppice.reconcile.clone.room import room_left
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.clone.target import undo_request
+from coppice.reconcile.clone.undo import Refusal, judge, open_undo
+from coppice.reconcile.draft import Fact, beside, stalls
+from coppice.reconcile.observed import condition
+from coppice.reconcile.requests import read_request, unreadable
+
+LEASE = "LeaseGranted"
+REQUEST = "RequestAccepted"
+REQUESTS = (
+    labels.RESET_REQUESTED_AT,
+    labels.UNDO_REQUESTED_AT,
+    labels.EXTEND_REQUESTED_AT,
+    labels.WAKE_REQUESTED_AT,
+)
+
+
+def with_asides(plan: Plan, at: Situation) -> Plan:
+    """Return a clone's plan with what it cannot have, each with one event."""
+    for fact in (_lease(at), _requests(at)):
+        plan = beside(plan, fact, at.seen.manifest, each_message=True)
+    return beside(plan, room_left(at), at.seen.manifest)
+
+
+def _lease(at: Situation) -> Fact | None:
+    terms, lease = at.source.terms, lease_of(at)
+    if lease.refused is None or terms is None or terms.longest is None:
+        return None
+    longest = format_duration(terms.longest)
+    return stalls(
+        LEASE,
+        "LeaseShortened",
+        f"{lease.refused} is asked for, and {longest} applies: the maxLease of DataGrant {at.grant} is {longest}. "
+        "Ask for less, or the store's owners for a higher maxLease",
+    )
+
+
+def _requests(at: Situation) -> Fact | None:
+    """Return the first of what is wrong with the requests that stand, and the words of all of it."""
+    problems = [*_refused_undo(at), *_future_extension(at), *_unreadable(at)]
+    if not problems:
+        return None
+    message = "; ".join(problem.message for problem in problems)
+    return stalls(REQUEST, problems[0].reason, message)
+
+
+def _refused_undo(at: Situation) -> list[Fact]:
+    request = undo_request(at.seen)
+    if request is None:
+        return []
+    found = judge(at, request) if open_undo(at) is not None else None
+    if isinstance(found, Refusal):
+        message = f"the undo asked for at {request.token} is refused and nothing is changed: {found.message}"
+        return [stalls(REQUEST, found.reason, message)]
+    # A refusal is said for as long as the request stands.
+    before = condition(at.seen.manifest, REQUEST)
+    if before is None:
+        return []
+    reason, parts = str(before["reason"]), str(before["message"]).split("; ")
+    return [stalls(REQUEST, reason, part) for part in parts if _is_refusal(part, request.token)]
+
+
+def _is_refusal(text: str, token: str) -> bool:
+    return text.startswith(f"the undo asked for at {token} is refused")
+
+
+def _future_extension(at: Situation) -> list[Fact]:
+    request = read_request(at.seen.manifest, labels.EXTEND_REQUESTED_AT)
+    if request is None or request.at <= at.seen.now:
+        return []
+    message = (
+        f"the extension asked for at {request.token} lies ahead: the lease counts from when that was first seen, for "
+        "no request reaches beyond the lease's own length. See status.expiresAt, and ask again when it draws near"
+    )
+    return [stalls(REQUEST, "ExtensionShortened", message)]
+
+
+def _unreadable(at: Situation) -> list[Fact]:
+    return [
+        stalls(REQUEST, "NotATime", f"annotation {key} is not a time in RFC 3339 and is not acted upon")
+        for key in unreadable(at.seen.manifest, REQUESTS)
+    ]
