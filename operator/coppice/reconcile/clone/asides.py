@@ -10,7 +10,6 @@ from coppice.core import labels
 from coppice.core.durations import format_duration
 from coppice.core.plan import Plan
 from coppice.reconcile.clone.lifetime import lease_of
-from coppice.reconcile.clone.room import room_left
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import undo_request
 from coppice.reconcile.clone.undo import Refusal, judge, open_undo
@@ -32,7 +31,7 @@ def with_asides(plan: Plan, at: Situation) -> Plan:
     """Return a clone's plan with what it cannot have, each with one event."""
     for fact in (_lease(at), _requests(at)):
         plan = beside(plan, fact, at.seen.manifest, each_message=True)
-    return beside(plan, room_left(at), at.seen.manifest)
+    return plan
 
 
 def _lease(at: Situation) -> Fact | None:

@@ -126,7 +126,7 @@ def _origin(at: Situation, choice: Chosen) -> Origin:
         snapshot_uid=choice.snapshot.metadata.uid,
         captured_at=format_time(status.captured_at) if status.captured_at is not None else "",
         reset=reset.token if reset is not None else "",
+        undo=undo.token if undo is not None else "",
         revision=at.clone.spec.revision or "",
         masked=status.data is DataKind.MASKED,
     )
-        undo=undo.token if undo is not None else "",
