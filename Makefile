@@ -39,7 +39,7 @@ unit: venv ## Unit tests: seconds, no cluster
 	$(BIN)/pytest --numprocesses=auto tests/unit
 
 .PHONY: simulation
-simulation: venv ## Whole days in memory: the operator killed or refused at every write, random operations
+simulation: venv ## Whole days: the operator killed or refused at every write, random operations, an API server at its worst
 	$(BIN)/pytest --numprocesses=auto tests/simulation
 
 .PHONY: chart

@@ -494,10 +494,10 @@ async def test_what_has_our_name_and_is_not_ours_is_left_alone_and_said(shop, ki
 
 async def test_what_a_clone_waits_before_its_first_copy_is_no_part_of_its_lease(shop):
     shop.clone(namespace="app", lease={"max": "1h"})
-    await shop.operator.live(hours=3)
+    await shop.operator.live(minutes=65)
     shop.expect_stalled("DataClone", "db", "NotGranted", "app")
     shop.grant(maxClones={"total": 0})
-    await shop.operator.live(hours=3)
+    await shop.operator.live(minutes=65)
     assert shop.reason("DataClone", "db", "app") == "Queued"
     shop.edit("DataGrant", "previews", maxClones={"total": 1})
     await shop.operator.live(minutes=50)
