@@ -1,8 +1,10 @@
 """What programs find in their volumes, and what is refused: the traps of copy-on-write storage."""
 
 import errno
+import os
 import re
 import stat
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,9 +21,25 @@ from coppice.csi.pool import PoolSettings
 from coppice.csi.proto import csi_pb2
 from coppice.csi.quota import QuotaMode
 from coppice.csi.settings import TOPOLOGY_KEY
+from coppice.engines.base import OUT_OF_BYTES, CloneServer, Version
+from coppice.engines.dolt import DoltEngine
 
 USER = 1000
 LIMITS = {"ownBytes": "16Mi", "ownBytesHeadroom": "8Mi"}
+
+
+def start_clone(data: Path, run: Path) -> int:
+    """Start a clone's server on a volume without a database; return its exit code."""
+    version = Version("shop", "main", "a" * 32, "b" * 32)
+    workload = DoltEngine().clone_server(CloneServer(version=version, commit_policy="Explicit", marker="marker"))
+    environment = {
+        **workload.environment,
+        "PATH": os.defpath,
+        "COPPICE_DATA": str(data),
+        "COPPICE_RUN": str(run),
+        "DOLT_ROOT_PASSWORD": "secret",
+    }
+    return subprocess.run(["/bin/sh", "-eu", "-c", workload.script], env=environment, check=False).returncode
 
 
 def refused(
@@ -283,6 +301,20 @@ class TestOwnBytes:
 
         path = counting.publish(clone)  # the next Pod
         write(path / "lock", MIB)
+
+    def test_a_clones_server_says_by_its_exit_code_that_its_volume_is_full(
+        self, counting: Driver, store: str, tmp_path: Path
+    ) -> None:
+        clone = self.clone(counting, store)
+        path = counting.publish(clone)
+        (path / "dolt").mkdir()
+        empty = start_clone(path, tmp_path)
+        assert empty != OUT_OF_BYTES
+        with pytest.raises(OSError):
+            write(path / "flood", 32 * MIB)
+        assert start_clone(path, tmp_path) == OUT_OF_BYTES
+        counting.unpublish(clone, path)
+        assert start_clone(counting.publish(clone), tmp_path) == empty
 
     def test_the_bound_is_back_once_there_is_room(self, counting: Driver, store: str) -> None:
         clone = self.clone(counting, store)

@@ -22,6 +22,7 @@ from coppice.core import labels
 from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
+from coppice.engines.base import OUT_OF_BYTES
 from coppice.manifests.secret import read_secret
 
 DRIVER = "csi.example.com"
@@ -638,6 +639,16 @@ class World:
         """The node needs the room: the Pod fails and stays as a record."""
         self._stop(pod)
         self._edit(pod, lambda draft: draft["status"].update(phase="Failed", reason="Evicted", podIP=None))()
+
+    def fill(self, pod: Object) -> None:
+        """A server ends because its volume takes no more bytes, and is started in vain; a new Pod's would find room."""
+        self._stop(pod)
+        full = {
+            "name": "engine",
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": OUT_OF_BYTES}},
+        }
+        self._edit(pod, lambda draft: draft["status"].update(conditions=[], containerStatuses=[full]))()
 
     # -- people and apps --
 

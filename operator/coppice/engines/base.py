@@ -28,6 +28,10 @@ PATHS: Final[Mapping[str, str]] = MappingProxyType(
 """Part of every ``Workload.environment``, with ``COPPICE_PORT``: scripts know these names only, so that they also run
 outside a container."""
 
+OUT_OF_BYTES: Final = 122
+"""With this code a server's ``script`` ends before the server starts if its volume takes no more bytes of its own (122
+is Linux's EDQUOT): a new Pod finds room to start."""
+
 CommitPolicy = Literal["Explicit", "PerTransaction"]
 
 

@@ -1,5 +1,5 @@
 """Which storage class and snapshot class a store uses, decided before anything is made: a class that cannot snapshot
-is said at once.
+is said at once. And which class its copies use, where they are bounded.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coppice.core.plan import Manifest
+from coppice.core.quantities import quantity_bytes
 from coppice.reconcile.observed import annotation
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+OWN_BYTES = "ownBytes"
+"""The parameter of a StorageClass that bounds what a copy writes of its own; coppice-local has it."""
+_BOUNDS = (OWN_BYTES, "ownBytesHeadroom")
 DEFAULT_SNAPSHOT_CLASS = "snapshot.storage.kubernetes.io/is-default-class"
 
 
@@ -57,6 +61,51 @@ def choose_storage(classes: ClusterClasses, *, storage: str | None, snapshot: st
         driver=driver,
         waits_for_consumer=storage_class.get("volumeBindingMode") == "WaitForFirstConsumer",
     )
+
+
+def bounded_class(classes: Sequence[Manifest], base: str, own_bytes: str) -> Manifest | None:
+    """Return the class that is like ``base`` but for bounding a copy's own bytes to this quantity, or None.
+
+    Of several, ``base`` itself comes first, then one that binds as it does, then the first by name.
+    """
+    origin = _named(classes, base)
+    if origin is None:
+        return None
+    fitting = [entry for entry in classes if _bound(entry) == quantity_bytes(own_bytes) and _is_like(entry, origin)]
+    mode = origin.get("volumeBindingMode")
+    ranked = sorted(
+        fitting,
+        key=lambda entry: (entry is not origin, entry.get("volumeBindingMode") != mode, entry["metadata"]["name"]),
+    )
+    return ranked[0] if ranked else None
+
+
+def class_of_copies(classes: Sequence[Manifest], base: str, own_bytes: str) -> Manifest | None:
+    """Return the class for copies of a volume of class ``base``: that one itself where none bounds them."""
+    return bounded_class(classes, base, own_bytes) or _named(classes, base)
+
+
+def _named(classes: Sequence[Manifest], name: str) -> Manifest | None:
+    return next((entry for entry in classes if entry["metadata"]["name"] == name), None)
+
+
+def _bound(entry: Manifest) -> int | None:
+    """Return what a class bounds a copy's own bytes to; None for no bound, and for one that the driver will refuse."""
+    text = (entry.get("parameters") or {}).get(OWN_BYTES)
+    try:
+        return None if text is None else quantity_bytes(text)
+    except ValueError:
+        return None
+
+
+def _is_like(entry: Manifest, origin: Manifest) -> bool:
+    """Return whether a snapshot of a volume of one class can be restored with the other, to the same effect."""
+    alike = all(entry.get(key) == origin.get(key) for key in ("provisioner", "allowedTopologies", "mountOptions"))
+    return alike and _other_parameters(entry) == _other_parameters(origin)
+
+
+def _other_parameters(entry: Manifest) -> dict[str, str]:
+    return {key: value for key, value in (entry.get("parameters") or {}).items() if key not in _BOUNDS}
 
 
 def _names(manifests: Sequence[Manifest]) -> str:

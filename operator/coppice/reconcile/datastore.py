@@ -26,8 +26,8 @@ from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret
 from coppice.manifests.storage import Claim, build_claim
-from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
-from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits, with_uid
+from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, bounded_class, choose_storage
+from coppice.reconcile.draft import Draft, Fact, beside, condemned, holds, stalls, waits, with_uid
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.observed import (
@@ -45,6 +45,8 @@ ENGINE = "EngineSupported"
 STORAGE = "StorageReady"
 SERVER = "ServerReady"
 TYPES = (ENGINE, STORAGE, SERVER)
+BOUNDED = "ClonesBounded"
+"""A condition beside the chain, there only where clones are to be bounded: the store is well either way."""
 HEALTH_PERIOD = 60.0
 """Seconds between two looks at a server that is well; its heads in status are at most this old."""
 MAX_LISTED = 100
@@ -233,7 +235,7 @@ class _StorePlan:
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
         plan = draft.finish(TYPES, self._status(), requeue_after=requeue)
-        return self._with_finalizer(plan)
+        return self._with_finalizer(beside(plan, self._clones_are_bounded(), self.observation.manifest))
 
     def _with_finalizer(self, plan: Plan) -> Plan:
         wanted = self.store.spec.deletion_policy is DeletionPolicy.DELETE
@@ -279,6 +281,25 @@ class _StorePlan:
         if isinstance(choice, NoStorage):
             return stalls(STORAGE, choice.reason, choice.message, retry_after=60)
         return holds(STORAGE, "CanSnapshot", f"{choice.storage_class} with snapshots by {choice.snapshot_class}")
+
+    def _clones_are_bounded(self) -> Fact | None:
+        """Return whether clones are kept to ``clones.ownBytes``; None where that is not asked for or not known yet.
+
+        Where no class can, clones are made all the same: a bound guards the pool, and many drivers have none.
+        """
+        asked, choice = self.store.spec.clones.own_bytes, self._storage()
+        if asked is None or isinstance(choice, NoStorage):
+            return None
+        found = bounded_class(self.observation.classes.storage, choice.storage_class, asked)
+        if found is not None:
+            return holds(BOUNDED, "OwnBytesBounded", f"StorageClass {found['metadata']['name']} bounds them to {asked}")
+        return stalls(
+            BOUNDED,
+            "OwnBytesUnbounded",
+            f"clones may write more than {asked} of their own: no StorageClass like {choice.storage_class} has "
+            f"parameters.ownBytes: {asked}. Have the administrator make one (coppice-local: local.boundedClasses of "
+            f"the chart), or leave clones.ownBytes out if the driver {choice.driver} has no such bound",
+        )
 
     def _load_is_there(self, draft: Draft) -> Fact:
         del draft

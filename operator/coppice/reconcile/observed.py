@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coppice.core.plan import Manifest
+from coppice.engines.base import OUT_OF_BYTES
 
 _HOPELESS_WAITS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"}
 
@@ -122,6 +123,7 @@ def volume_snapshot_state(manifest: Manifest) -> VolumeSnapshotState:
 class PodState:
     """A Pod. ``trouble`` is a sentence when it waits for something that time alone will not mend.
 
+    ``out_of_bytes``: its server did not start because the volume takes no more bytes of its own.
     ``disrupted``: the node took it away (eviction, preemption, shutdown); that it failed says nothing of its program.
     """
 
@@ -131,6 +133,7 @@ class PodState:
     succeeded: bool
     failed: bool
     disrupted: bool
+    out_of_bytes: bool
     trouble: str | None
 
 
@@ -147,6 +150,7 @@ def pod_state(manifest: Manifest) -> PodState:
         succeeded=phase == "Succeeded" or _has_ended_well(manifest),
         failed=phase == "Failed",
         disrupted="DisruptionTarget" in true or status.get("reason") == "Evicted",
+        out_of_bytes=_last_exit(engine[0]) == OUT_OF_BYTES,
         trouble=_trouble(status),
     )
 
@@ -160,6 +164,13 @@ def _has_ended_well(manifest: Manifest) -> bool:
     ended = [(entry.get("state") or {}).get("terminated") for entry in containers]
     once = manifest["spec"].get("restartPolicy") == "Never"
     return once and bool(ended) and all(entry is not None and entry.get("exitCode") == 0 for entry in ended)
+
+
+def _last_exit(container: Mapping[str, Any]) -> int | None:
+    """Return with which code a container ended that does not run now."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    ended = next((state["terminated"] for state in states if state.get("terminated")), None)
+    return None if ended is None or "running" in states[0] else int(ended.get("exitCode", 0))
 
 
 def _trouble(status: Mapping[str, Any]) -> str | None:

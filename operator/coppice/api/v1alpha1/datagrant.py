@@ -142,7 +142,10 @@ class DataGrantSpec(SpecModel):
 class DataGrantStatus(ObservedStatus):
     """How the grant is used."""
 
-    clones: Count | None = Field(default=None, description="Clones that live by this grant.")
+    clones: Count | None = Field(
+        default=None,
+        description="Clones that have data by this grant, without those in the queue; counted about once a minute.",
+    )
 
 
 class DataGrant(Resource):

@@ -159,7 +159,8 @@ class Clones(SpecModel):
     ] = Field(default_factory=dict, description="Labels of the nodes clones may run on.")
     own_bytes: Quantity | None = Field(
         default=None,
-        description="How much of its own a clone may write, where the storage driver can bound it; for example 5Gi.",
+        description="How much of its own a clone may write, for example 5Gi. It takes a StorageClass like the store's "
+        "with parameters.ownBytes of this size; the condition ClonesBounded says whether there is one.",
     )
 
 

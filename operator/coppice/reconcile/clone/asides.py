@@ -10,6 +10,7 @@ from coppice.core import labels
 from coppice.core.durations import format_duration
 from coppice.core.plan import Plan
 from coppice.reconcile.clone.lifetime import lease_of
+from coppice.reconcile.clone.room import room_left
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import undo_request
 from coppice.reconcile.clone.undo import Refusal, judge, open_undo
@@ -31,7 +32,7 @@ def with_asides(plan: Plan, at: Situation) -> Plan:
     """Return a clone's plan with what it cannot have, each with one event."""
     for fact in (_lease(at), _requests(at)):
         plan = beside(plan, fact, at.seen.manifest, each_message=True)
-    return plan
+    return beside(plan, room_left(at), at.seen.manifest)
 
 
 def _lease(at: Situation) -> Fact | None:

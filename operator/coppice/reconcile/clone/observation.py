@@ -28,8 +28,9 @@ class Handle:
 class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
-    ``live``: what the store's server says the reference names now. ``choice`` and ``handle``: for a copy that has no
-    volume yet; ``origin_gone``: its snapshot went. ``place``: in the queue behind the grant's caps, None with room.
+    ``live``: what the store's server says the reference names now. ``storage_class``, ``choice`` and ``handle``: for a
+    copy that has no volume yet; ``origin_gone``: its snapshot went. ``place``: in the queue behind the grant's caps,
+    None with room.
     ``answer``: what the newest copy's server holds, asked until it is proven; then ``activity``.
     ``unwired``: why the API server has just refused to have Deployments wired, by name.
     """

@@ -6,7 +6,7 @@ from asyncio import gather
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import DataClone, InvalidResource, Refresh, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Refresh, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
@@ -14,6 +14,7 @@ from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Versio
 from coppice.kube.client import KubeReader
 from coppice.reconcile.access import Source, read_source, source_problem
 from coppice.reconcile.choice import Chosen, Wait, Wanted, choose
+from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import has_caps, place_in_queue
@@ -147,10 +148,13 @@ class _Reading:
         )
         own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == source.name)
         seen = replace(seen, snapshots=own, store_claim=store_claim)
-        storage_class = claim_state(store_claim).storage_class if store_claim is not None else None
-        if storage_class is not None:
-            seen = replace(seen, storage_class=await self.reader.get("StorageClass", storage_class))
         copy = target_of(seen, self.clone).copy
+        claim = store_claim if copy is None else copy.claim
+        base = claim_state(claim).storage_class if claim is not None else None
+        if base is not None and copy is None:
+            seen = replace(seen, storage_class=await self._class_of_copies(base, source))
+        elif base is not None:
+            seen = replace(seen, storage_class=await self.reader.get("StorageClass", base))
         if copy is not None:
             seen = replace(seen, origin_gone=_is_origin_gone(copy, own))
         else:
@@ -160,6 +164,12 @@ class _Reading:
             seen = await self._place(seen, source)
             seen = replace(seen, handle=await _read_handle(self.reader, seen, source))
         return seen
+
+    async def _class_of_copies(self, base: str, source: Source) -> Manifest | None:
+        own_bytes = source.store.spec.clones.own_bytes if isinstance(source.store, DataStore) else None
+        if own_bytes is None:
+            return await self.reader.get("StorageClass", base)
+        return class_of_copies(await self.reader.list("StorageClass"), base, own_bytes)
 
     async def _place(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Count the clones that come before this one: only where there is a cap and this clone is new and could go

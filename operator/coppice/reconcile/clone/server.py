@@ -13,6 +13,7 @@ from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_engine_secret
 from coppice.reconcile.clone.lifetime import last_activity
 from coppice.reconcile.clone.names import ENGINE, service_name
+from coppice.reconcile.clone.room import starts_without_room
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy
 from coppice.reconcile.draft import Draft, Fact, rests, stalls
@@ -35,6 +36,9 @@ def server_runs(at: Situation, draft: Draft) -> Fact:
     desired = _pod(at, draft, copy)
     if isinstance(desired, Fact):
         return desired
+    full = starts_without_room(at, draft, copy)
+    if full is not None:
+        return full
     # Without the store nobody knows its profiles: a server that runs is left as it is.
     return draft.run_server(desired, copy.pod, ENGINE, replace_outdated=at.store is not None)
 

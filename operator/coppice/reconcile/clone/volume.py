@@ -108,12 +108,17 @@ def _new_claim(at: Situation, draft: Draft) -> Manifest:
             name=at.copy_name(number),
             owner=draft.owner,
             size=larger(prepared.restore_size, choice.snapshot.status.source_capacity),
-            storage_class=claim_state(store_claim).storage_class or "",
+            storage_class=_class_name(at) or claim_state(store_claim).storage_class or "",
             from_snapshot=at.copy_name(number) if is_foreign(at.clone) else prepared.volume_snapshot_name,
             labels={labels.COPY: str(number)},
             annotations=_origin(at, choice).annotations(),
         )
     )
+
+
+def _class_name(at: Situation) -> str | None:
+    found = at.seen.storage_class
+    return str(found["metadata"]["name"]) if found is not None else None
 
 
 def _origin(at: Situation, choice: Chosen) -> Origin:

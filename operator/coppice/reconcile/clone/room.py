@@ -1,0 +1,58 @@
+"""A copy that has written all of its own bytes: its server cannot start any more, for it finds no room for a lock file.
+
+The driver coppice-local keeps some room for the server of a new Pod. The operator gives a copy one such Pod, and no
+more: with each, the copy would outgrow its bound further. Pure.
+"""
+
+from __future__ import annotations
+
+from coppice.reconcile.clone.names import ENGINE
+from coppice.reconcile.clone.situation import Situation
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.draft import Draft, Fact, stalls, waits
+from coppice.reconcile.observed import condition, is_deleting, pod_state
+
+ROOM = "OwnBytesLeft"
+"""A condition beside the chain, there only for a copy that has once been full."""
+
+
+def starts_without_room(at: Situation, draft: Draft, copy: Copy) -> Fact | None:
+    """Return that a copy's server cannot start for want of room, if so; give it a new Pod if it had none yet."""
+    if copy.pod is None or is_deleting(copy.pod) or not pod_state(copy.pod).out_of_bytes:
+        return None
+    name = copy.pod["metadata"]["name"]
+    if not _was_full(at, copy):
+        draft.drop(copy.pod)
+        return waits(ENGINE, "Restarting", f"Pod {name} is replaced by one that finds room to start", retry_after=2)
+    message = (
+        f"{_words(copy)} again, and the room that is kept for a start: ask for a reset, or save what matters by "
+        f"deleting Pod {name}, which makes room once more"
+    )
+    return stalls(ENGINE, "OwnBytesUsedUp", message, retry_after=60)
+
+
+def room_left(at: Situation) -> Fact | None:
+    """Return that the copy has no room left, from when that was found until there is another copy."""
+    copy = at.seen.serving or at.target.copy
+    if copy is None:
+        return None
+    full = copy.pod is not None and pod_state(copy.pod).out_of_bytes
+    if not full and not _was_full(at, copy):
+        return None
+    return stalls(
+        ROOM,
+        "OwnBytesUsedUp",
+        f"{_words(copy)} and its server could not start: it gets one new Pod, which finds some room. Make space in the "
+        "database now and have it collected (Dolt: CALL dolt_gc()), or ask for a reset; for more, have the store's "
+        "clones.ownBytes raised first",
+    )
+
+
+def _was_full(at: Situation, copy: Copy) -> bool:
+    """Return whether this very copy was found full before, by the status; one that is lost costs one more Pod."""
+    before = condition(at.seen.manifest, ROOM)
+    return before is not None and before["message"].startswith(_words(copy))
+
+
+def _words(copy: Copy) -> str:
+    return f"the copy on claim {copy.claim['metadata']['name']} has written all of its own bytes"
