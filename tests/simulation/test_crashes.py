@@ -115,6 +115,11 @@ async def nothing(story: Story) -> None:
     await story.settle()
 
 
+def fill(story: Story) -> None:
+    story.world.tick(60)
+    story.world.fill(story.get("Pod", story.copy()))
+
+
 def expire(story: Story) -> None:
     story.world.tick(3700)
 
@@ -135,6 +140,7 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "undo what was never reset": (with_clone, undo),
     "reset what was undone": (with_undone_reset, lambda story: story.annotate("DataClone", "db", reset="now")),
     "give a clone a new revision": (with_clone, lambda story: story.edit("DataClone", "db", revision="b")),
+    "fill a clone up": (with_clone, fill),
     "turn a clone off": (with_clone, lambda story: story.edit("DataClone", "db", power="Off")),
     "delete a clone": (with_clone, lambda story: story.delete("DataClone", "db")),
     "delete a clone next door": (with_foreign_clone, lambda story: story.delete("DataClone", "db", "app")),

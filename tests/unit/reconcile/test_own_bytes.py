@@ -119,6 +119,7 @@ async def test_a_store_that_asks_for_no_bound_says_nothing_of_one(shop):
 
 
 async def fill(shop, number=1):
+    shop.world.tick(60)
     shop.world.fill(shop.get("Pod", shop.copy(number)))
     await shop.settle()
 

@@ -6,6 +6,7 @@ more: with each, the copy would outgrow its bound further. Pure.
 
 from __future__ import annotations
 
+from coppice.core.plan import Manifest
 from coppice.reconcile.clone.names import ENGINE
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy
@@ -20,10 +21,12 @@ def starts_without_room(at: Situation, draft: Draft, copy: Copy) -> Fact | None:
     """Return that a copy's server cannot start for want of room, if so; give it a new Pod if it had none yet."""
     if copy.pod is None or is_deleting(copy.pod) or not pod_state(copy.pod).out_of_bytes:
         return None
-    name = copy.pod["metadata"]["name"]
-    if not _was_full(at, copy):
-        draft.drop(copy.pod)
-        return waits(ENGINE, "Restarting", f"Pod {name} is replaced by one that finds room to start", retry_after=2)
+    name, told = copy.pod["metadata"]["name"], _told(at, copy)
+    # First it is written down for which Pod another one comes: an operator that ends in between knows.
+    if told is None or _since(copy.pod) in told:
+        if told is not None:
+            draft.drop(copy.pod)
+        return waits(ENGINE, "Restarting", f"Pod {name} is replaced by one that finds room to start", retry_after=1)
     message = (
         f"{_words(copy)} again, and the room that is kept for a start: ask for a reset, or save what matters by "
         f"deleting Pod {name}, which makes room once more"
@@ -36,23 +39,25 @@ def room_left(at: Situation) -> Fact | None:
     copy = at.seen.serving or at.target.copy
     if copy is None:
         return None
-    full = copy.pod is not None and pod_state(copy.pod).out_of_bytes
-    if not full and not _was_full(at, copy):
-        return None
-    return stalls(
-        ROOM,
-        "OwnBytesUsedUp",
-        f"{_words(copy)} and its server could not start: it gets one new Pod, which finds some room. Make space in the "
-        "database now and have it collected (Dolt: CALL dolt_gc()), or ask for a reset; for more, have the store's "
-        "clones.ownBytes raised first",
-    )
+    message = _told(at, copy)
+    if message is None and copy.pod is not None and pod_state(copy.pod).out_of_bytes:
+        message = (
+            f"{_words(copy)} and its server, {_since(copy.pod)}, could not start: it gets one new Pod, which finds "
+            "some room. Make space in the database now and have it collected (Dolt: CALL dolt_gc()), or ask for a "
+            "reset; for more, have the store's clones.ownBytes raised first"
+        )
+    return None if message is None else stalls(ROOM, "OwnBytesUsedUp", message)
 
 
-def _was_full(at: Situation, copy: Copy) -> bool:
-    """Return whether this very copy was found full before, by the status; one that is lost costs one more Pod."""
+def _told(at: Situation, copy: Copy) -> str | None:
+    """Return what the status says of this very copy's room; one that is lost costs one more Pod."""
     before = condition(at.seen.manifest, ROOM)
-    return before is not None and before["message"].startswith(_words(copy))
+    return str(before["message"]) if before is not None and before["message"].startswith(_words(copy)) else None
 
 
 def _words(copy: Copy) -> str:
     return f"the copy on claim {copy.claim['metadata']['name']} has written all of its own bytes"
+
+
+def _since(pod: Manifest) -> str:
+    return f"in the Pod of {pod['metadata']['creationTimestamp']}"
