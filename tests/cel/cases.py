@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.cel.constraints import Constraint, constraints
 
-from coppice.api.v1alpha1 import API_VERSION, common, dataclone, datastore
+from coppice.api.v1alpha1 import API_VERSION, common, dataclone
 
 ABSENT = object()
 
@@ -121,6 +121,11 @@ DURATIONS = Strings(
     ("10", "0s", "1w", "1h1d", "-1h", "1.5h", "never", "3d ", "010h"),
     duration,
 )
+CRONS = Strings(
+    ("* * * * *", "*/30 * * * *", "0 3 * * mon-fri", "5,35 0-6/2 1 jan,jul 0", "59 23 31 12 7"),
+    ("* * * *  *", "60 * * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8", "*/0 * * * *", "0 0 * * * *", "@hourly__"),
+    cron,
+)  # fmt: skip
 STRINGS = {
     common.LABEL_PATTERN: Strings(("a", "0", "shop-2"), ("Shop", "a.b", "-a", "a-", "a_b", "a\n"), letters),
     common.SERVICE_NAME_PATTERN: Strings(("a", "shop-2"), ("0", "2-shop", "Shop", "a.b", "a-"), letters),
@@ -141,10 +146,9 @@ STRINGS = {
     common.DURATION_PATTERN: DURATIONS,
     common.DURATION_OR_NEVER_PATTERN: Strings((*DURATIONS.good, "Never"), (*DURATIONS.bad, "Never1s"), duration),
     common.QUANTITY_PATTERN: Strings(("1", "1.5Gi", "500m", "20G"), ("-1", "1Zi", "1e3", "1 Gi", "Gi", "1.", "lots"), quantity),
-    datastore.CRON_PATTERN: Strings(
-        ("* * * * *", "*/30 * * * *", "0 3 * * mon-fri", "5,35 0-6/2 1 jan,jul 0", "59 23 31 12 7"),
-        ("* * * *  *", "60 * * * *", "0 24 * * *", "0 0 0 * *", "0 0 * 13 *", "0 0 * * 8", "*/0 * * * *", "0 0 * * * *", "@hourly__"),
-        cron,
+    common.CRON_PATTERN: CRONS,
+    dataclone.REFRESH_PATTERN: Strings(
+        (*CRONS.good, "Never", "OnHeadChange"), (*CRONS.bad, "never", "Never * * * *", "OnHeadChange "), cron
     ),
     dataclone.TEMPLATE_PATTERN: Strings(
         ("", "{uri}", "mysql://{username}:{password}@{host}:{port}/{database}?tls=true", "{{literal}}", "{{{host}}}"),
@@ -319,9 +323,17 @@ RULES: dict[tuple[str, str], Edits] = {
         "DataClone.spec",
         "binding.serviceName is immutable: delete the DataClone and create it anew",
     ): change_optional(".spec.binding.serviceName", "other", absent=".spec.binding"),
-    ("DataClone.spec", "refresh OnHeadChange follows a branch: set from.branch, or refresh Never"): Edits(
-        ({".spec.refresh": "OnHeadChange"}, {".spec.from": {**CLONE_STORE, "tag": "v1"}}),
-        tuple({".spec.refresh": "OnHeadChange", ".spec.from": {**CLONE_STORE, **point}} for point in POINTS[1:]),
+    ("DataClone.spec", "a clone that is refreshed follows a branch: set from.branch, or refresh Never"): Edits(
+        (
+            {".spec.refresh": "OnHeadChange"},
+            {".spec.refresh": "0 3 * * *"},
+            {".spec.from": {**CLONE_STORE, "tag": "v1"}},
+        ),
+        tuple(
+            {".spec.refresh": refresh, ".spec.from": {**CLONE_STORE, **point}}
+            for point in POINTS[1:]
+            for refresh in ("OnHeadChange", "0 3 * * *")
+        ),
     ),
     ("DataClone.spec.binding.keys", "keys are names of environment variables, for example DATABASE_URL"): values(
         ".spec.binding.keys",

@@ -69,6 +69,17 @@ def undo(story: Story) -> None:
     story.annotate("DataClone", "db", undo="now")
 
 
+async def with_scheduled_clone(story: Story) -> None:
+    await with_store(story)
+    story.clone(refresh="0 * * * *")
+    await story.settle()
+    story.commit("bob")
+
+
+def pass_the_hour(story: Story) -> None:
+    story.world.tick(3600 - story.world.now.minute * 60)
+
+
 async def with_foreign_clone(story: Story) -> None:
     await with_store(story)
     story.clone(namespace="app", lease={"max": "1h"})
@@ -134,6 +145,7 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a clone": (with_store, lambda story: story.clone()),
     "make a clone next door": (with_store, lambda story: story.clone(namespace="app")),
     "reset a clone": (with_clone, lambda story: story.annotate("DataClone", "db", reset="now")),
+    "refresh by a schedule": (with_scheduled_clone, pass_the_hour),
     "undo a reset": (with_reset_clone, undo),
     "undo an undo": (with_undone_reset, undo),
     "call a reset off": (with_reset_on_its_way, undo),

@@ -1,4 +1,4 @@
-"""When a store's next scheduled snapshot is due, and which snapshots are no longer kept. Pure.
+"""When something scheduled is due, and which snapshots are no longer kept. Pure.
 
 Only DataSnapshots that the operator made itself are ever dropped; one that a user made stays until the user deletes it.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
 from coppice.api.v1alpha1 import API_VERSION, DataStore
 from coppice.core import labels
@@ -80,6 +80,8 @@ def plan_snapshots(line: SnapshotLine) -> SnapshotPlan:
     if schedule is None:
         return SnapshotPlan((), dropped, None)
     due = _due(line, schedule)
+    if due is None:
+        return SnapshotPlan((), dropped, None)
     if due > line.now:
         return SnapshotPlan((), dropped, max((due - line.now).total_seconds(), 1.0))
     if not line.ready:
@@ -88,11 +90,28 @@ def plan_snapshots(line: SnapshotLine) -> SnapshotPlan:
     return SnapshotPlan((made,), dropped, 1.0)
 
 
-def _due(line: SnapshotLine, schedule: str) -> datetime:
+def next_time(schedule: str, after: datetime) -> datetime | None:
+    """Return the first time of a schedule after a moment; None for one that never comes, like 31 February."""
+    try:
+        found: datetime = croniter(schedule, after).get_next(datetime)
+    except CroniterBadDateError:
+        return None
+    return found
+
+
+def last_time(schedule: str, before: datetime) -> datetime | None:
+    """Return the last time of a schedule before a moment; None for one that never comes."""
+    try:
+        found: datetime = croniter(schedule, before).get_prev(datetime)
+    except CroniterBadDateError:
+        return None
+    return found
+
+
+def _due(line: SnapshotLine, schedule: str) -> datetime | None:
     scheduled = [created_at(entry) for entry in line.snapshots if label(entry, labels.PURPOSE) == SCHEDULE]
     since = max(scheduled, default=line.store.metadata.creation_timestamp or line.now)
-    due: datetime = croniter(schedule, since).get_next(datetime)
-    return due
+    return next_time(schedule, since)
 
 
 def superseded(line: SnapshotLine) -> list[Manifest]:

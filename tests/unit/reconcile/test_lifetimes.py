@@ -397,6 +397,69 @@ async def test_it_keeps_up_with_busy_writers_without_a_hot_loop(shop):
     assert len(shop.names("PersistentVolumeClaim")) <= 4
 
 
+async def test_a_clone_with_a_schedule_is_made_anew_at_its_times_whether_or_not_the_branch_moved(shop):
+    shop.world.now = shop.world.now.replace(hour=11, minute=0)
+    await cloned(shop, refresh="0 * * * *")
+    write(shop, "mine")
+    await shop.operator.live(minutes=58)
+    assert shop.rows() == {"alice", "mine"}
+    await shop.operator.live(minutes=4)
+    assert shop.rows() == {"alice"}
+    assert shop.status("DataClone", "db")["copy"] == "2"
+    assert len(shop.names("PersistentVolumeClaim")) == 2
+    await shop.operator.live(minutes=50)
+    shop.commit("bob")
+    assert shop.status("DataClone", "db")["copy"] == "2"
+    await shop.operator.live(minutes=10)
+    assert shop.rows() == {"alice", "bob"}
+
+
+async def test_a_scheduled_refresh_holds_what_was_there_at_its_time_and_one_is_done_for_all_that_were_missed(shop):
+    shop.world.now = shop.world.now.replace(hour=11, minute=0)
+    await cloned(shop, refresh="0 * * * *")
+    shop.world.tick(4 * 3600)
+    shop.snapshot("hours-ago")
+    shop.world.tick(5)
+    await shop.operator.settle()
+    shop.world.tick(4 * 3600)
+    shop.commit("bob")
+    shop.world.tick(3600)
+    await shop.operator.settle()
+    assert shop.rows() == {"alice", "bob"}
+    assert shop.status("DataClone", "db")["copy"] == "3"
+
+
+async def test_a_schedule_oftener_than_snapshots_can_be_made_still_gets_somewhere(shop):
+    await cloned(shop, refresh="* * * * *")
+    shop.world.snapshot_error = "slow"
+    await shop.operator.live(minutes=5)
+    shop.commit("bob")
+    shop.world.snapshot_error = None
+    await shop.operator.live(minutes=3)
+    assert shop.rows() == {"alice", "bob"}
+    assert len(shop.names("PersistentVolumeClaim")) <= 3
+
+
+async def test_a_clone_with_a_schedule_lives_on_without_its_store(shop):
+    await cloned(shop, refresh="*/5 * * * *")
+    write(shop, "mine")
+    shop.delete("DataStore", "shop")
+    await shop.operator.live(minutes=12)
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice", "mine"}
+    shop.store()
+    await shop.operator.live(minutes=3)
+    assert shop.rows() == {"alice"}
+
+
+async def test_a_schedule_that_never_comes_keeps_nobody_busy(shop):
+    await cloned(shop, refresh="0 0 31 2 *")
+    before = len(shop.world.writes)
+    await shop.operator.live(hours=1)
+    assert shop.status("DataClone", "db")["copy"] == "1"
+    assert len(shop.world.writes) == before
+
+
 # -- by hand --
 
 

@@ -81,6 +81,7 @@ def dropped(snapshots, **keep):
         ("0 3 * * *", {"hours": 10}, True, 1.0),
         ("*/30 * * * *", None, True, 1.0),
         (None, {"hours": 9}, False, None),
+        ("0 0 31 2 *", {"hours": 9}, False, None),  # a day that never comes
     ],
 )
 def test_a_scheduled_snapshot_is_made_when_it_is_due(schedule, last, due, next_in):

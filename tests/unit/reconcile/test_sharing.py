@@ -148,7 +148,7 @@ async def test_the_grant_bounds_the_lease(shop, lease):
     for found in shortened:
         assert (found["status"], found["reason"]) == ("False", "LeaseShortened")
         assert f"lease.max {lease['max']}" in found["message"], "what was asked"
-        assert "2h applies: the maxLease of DataGrant previews" in found["message"], "what applies, and why"
+        assert "2h applies, the maxLease of DataGrant previews" in found["message"], "what applies, and why"
     await shop.operator.live(hours=2, minutes=5)
     shop.expect_stalled("DataClone", "db", "Expired", "app")
 

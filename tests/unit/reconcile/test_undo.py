@@ -259,6 +259,16 @@ async def test_a_clone_that_follows_its_branch_would_lose_it_at_once(fresh):
     assert "RequestAccepted" not in str(shop.status("DataClone", "db"))
 
 
+async def test_what_is_brought_back_stays_until_the_next_time_of_a_schedule(fresh):
+    shop = fresh
+    shop.edit("DataClone", "db", refresh="0 * * * *")
+    await ask(shop, "undo")
+    await shop.operator.live(minutes=20)
+    assert shop.rows() == {"alice", "mine"}
+    await shop.operator.live(minutes=50)
+    assert shop.rows() == {"alice", "bob"}
+
+
 async def test_an_undo_in_the_future_waits_for_its_time(fresh):
     shop = fresh
     shop.annotate("DataClone", "db", undo=timestamp(shop.world.now + timedelta(minutes=10)))

@@ -22,6 +22,7 @@ from coppice.api.v1alpha1.common import (
 from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus
 from coppice.api.v1alpha1.dataclone import (
     BINDING_KEYS,
+    ON_HEAD_CHANGE,
     PLACEHOLDERS,
     Binding,
     CloneFrom,
@@ -34,7 +35,6 @@ from coppice.api.v1alpha1.dataclone import (
     OnRevision,
     Power,
     PreviousCopy,
-    Refresh,
     SnapshotIdentity,
 )
 from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
@@ -81,6 +81,7 @@ __all__ = [
     "GROUP",
     "KINDS",
     "NEVER",
+    "ON_HEAD_CHANGE",
     "PLACEHOLDERS",
     "VERSION",
     "Binding",
@@ -126,7 +127,6 @@ __all__ = [
     "Power",
     "PreparedSnapshot",
     "PreviousCopy",
-    "Refresh",
     "Resource",
     "SnapshotBranch",
     "SnapshotIdentity",

@@ -13,6 +13,13 @@ from coppice.api.v1alpha1.base import SpecModel, StatusModel
 if TYPE_CHECKING:
     from typing import Any
 
+
+def _cron_field(value: str) -> str:
+    """Return the pattern of one field: a list of values, ranges and steps."""
+    item = rf"(\*|{value}(-{value})?)(/[1-9][0-9]?)?"
+    return f"{item}(,{item})*"
+
+
 LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SERVICE_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -27,6 +34,21 @@ COMMIT_PATTERN = r"^[0-9A-Za-z]+$"
 DURATION_PATTERN = r"^([1-9][0-9]{0,3}d)?([1-9][0-9]{0,4}h)?([1-9][0-9]{0,5}m)?([1-9][0-9]{0,6}s)?$"
 NEVER = "Never"
 DURATION_OR_NEVER_PATTERN = f"^{NEVER}$|{DURATION_PATTERN}"
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_DAYS = "sun|mon|tue|wed|thu|fri|sat"
+CRON_PATTERN = "^{}$".format(
+    " ".join(
+        _cron_field(value)
+        for value in (
+            "([0-5]?[0-9])",
+            "([01]?[0-9]|2[0-3])",
+            "(0?[1-9]|[12][0-9]|3[01])",
+            f"(0?[1-9]|1[0-2]|{_MONTHS})",
+            f"([0-7]|{_DAYS})",
+        )
+    )
+)
+"""Minute, hour, day of month, month, day of week, as in crontab(5)."""
 QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
 REASON_PATTERN = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
 

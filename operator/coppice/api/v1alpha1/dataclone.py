@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable, immutable_optional
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
+    CRON_PATTERN,
     NEVER,
     SERVICE_NAME_PATTERN,
     BindingStatus,
@@ -36,19 +37,18 @@ KEY_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 TEMPLATE_PATTERN = r"^([^{{}}]|\{{\{{|\}}\}}|\{{({})\}})*$".format("|".join(PLACEHOLDERS))
 
 
+ON_HEAD_CHANGE = "OnHeadChange"
+REFRESH_PATTERN = f"^({NEVER}|{ON_HEAD_CHANGE})$|{CRON_PATTERN}"
+Refresh = Annotated[str, StringConstraints(max_length=100, pattern=REFRESH_PATTERN)]
+"""When a clone is made anew by itself."""
+
+
 class Power(StrEnum):
     """Whether the server of a clone runs."""
 
     AUTO = "Auto"
     ON = "On"
     OFF = "Off"
-
-
-class Refresh(StrEnum):
-    """When a clone is made anew by itself."""
-
-    NEVER = "Never"
-    ON_HEAD_CHANGE = "OnHeadChange"
 
 
 class OnRevision(StrEnum):
@@ -139,8 +139,8 @@ class DataCloneSpec(SpecModel):
         immutable_optional("secretName", "delete the DataClone and create it anew", parent="binding"),
         immutable_optional("serviceName", "delete the DataClone and create it anew", parent="binding"),
         Rule(
-            "self.refresh != 'OnHeadChange' || has(self.from.branch)",
-            "refresh OnHeadChange follows a branch: set from.branch, or refresh Never",
+            f"self.refresh == '{NEVER}' || has(self.from.branch)",
+            "a clone that is refreshed follows a branch: set from.branch, or refresh Never",
             field_path=".refresh",
         ),
     )
@@ -157,8 +157,9 @@ class DataCloneSpec(SpecModel):
         description="How long the clone lives, bounded by the grant; the administrator's values if left out.",
     )
     refresh: Annotated[Refresh, ShowDefault] = Field(
-        default=Refresh.NEVER,
-        description="When the clone is made anew by itself: Never, or OnHeadChange of its branch. Changes in it go.",
+        default=NEVER,
+        description="When the clone is made anew by itself: Never, OnHeadChange of its branch, or at the times of five "
+        'cron fields in UTC, for example "0 3 * * *". Changes in it go.',
     )
     revision: Annotated[str, StringConstraints(max_length=253)] | None = Field(
         default=None, description="Any string, for example a commit of the application; a change triggers onRevision."

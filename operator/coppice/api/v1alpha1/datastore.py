@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable, immutable_optional
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
+    CRON_PATTERN,
     ENGINE_PATTERN,
     LABEL_KEY_PATTERN,
     LABEL_PATTERN,
@@ -30,29 +31,6 @@ from coppice.api.v1alpha1.common import (
     keys_rule,
     name_rules,
 )
-
-
-def _cron_field(value: str) -> str:
-    """Return the pattern of one field: a list of values, ranges and steps."""
-    item = rf"(\*|{value}(-{value})?)(/[1-9][0-9]?)?"
-    return f"{item}(,{item})*"
-
-
-_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-_DAYS = "sun|mon|tue|wed|thu|fri|sat"
-CRON_PATTERN = "^{}$".format(
-    " ".join(
-        _cron_field(value)
-        for value in (
-            "([0-5]?[0-9])",
-            "([01]?[0-9]|2[0-3])",
-            "(0?[1-9]|[12][0-9]|3[01])",
-            f"(0?[1-9]|1[0-2]|{_MONTHS})",
-            f"([0-7]|{_DAYS})",
-        )
-    )
-)
-"""Minute, hour, day of month, month, day of week, as in crontab(5)."""
 
 
 class Storage(SpecModel):

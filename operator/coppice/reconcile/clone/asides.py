@@ -43,7 +43,7 @@ def _lease(at: Situation) -> Fact | None:
     return stalls(
         LEASE,
         "LeaseShortened",
-        f"{lease.refused} is asked for, and {longest} applies: the maxLease of DataGrant {at.grant} is {longest}. "
+        f"more is asked for ({lease.refused}) than is given: {longest} applies, the maxLease of DataGrant {at.grant}. "
         "Ask for less, or the store's owners for a higher maxLease",
     )
 

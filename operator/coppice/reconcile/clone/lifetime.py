@@ -10,7 +10,7 @@ from coppice.engines.base import Activity
 from coppice.reconcile.clone.names import SOURCE
 from coppice.reconcile.clone.queue import is_expired
 from coppice.reconcile.clone.situation import Situation
-from coppice.reconcile.clone.target import refresh_pause_ends, renewed_at, undo_request
+from coppice.reconcile.clone.target import next_refresh, refresh_pause_ends, renewed_at, undo_request
 from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Draft, Fact, stalls
 from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
@@ -57,7 +57,8 @@ def lease_end(at: Situation) -> datetime | None:
 
 def next_look(at: Situation, ends: datetime | None) -> float:
     """Return in how many seconds the clone is looked at again, if nothing happens."""
-    moments = [moment for moment in (ends, refresh_pause_ends(at.seen, at.clone)) if moment is not None]
+    refreshes = (refresh_pause_ends(at.seen, at.clone), next_refresh(at.seen, at.clone))
+    moments = [moment for moment in (ends, *refreshes) if moment is not None and moment > at.seen.now]
     return max(min([LOOK_PERIOD, *((moment - at.seen.now).total_seconds() for moment in moments)]), 1.0)
 
 

@@ -6,7 +6,7 @@ from asyncio import gather
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Refresh, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
@@ -18,7 +18,7 @@ from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import has_caps, place_in_queue
-from coppice.reconcile.clone.target import asked_anew, copy_asked_at, target_of
+from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_news, refresh_asked_at, target_of
 from coppice.reconcile.copies import Copy, find_copies, is_bound
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datastore import claim_name
@@ -131,7 +131,7 @@ class _Reading:
         """Ask the store, only where a new copy may be due."""
         if source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
             return seen
-        if self._is_settled(seen) and self.clone.spec.refresh is not Refresh.ON_HEAD_CHANGE:
+        if self._is_settled(seen) and not may_have_news(seen, self.clone):
             return seen
         seen = replace(seen, live=await _resolve(source, self.clone))
         return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
@@ -237,11 +237,13 @@ def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
 
 def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
     newest = seen.newest
-    followed = newest if newest is not None and asked_anew(seen, clone, newest) is None else None
-    asked_at = copy_asked_at(seen, clone) if followed is None else parse_time(followed.origin.captured_at)
+    by_itself = newest is not None and asked_anew(seen, clone, newest) is None
+    scheduled = refresh_asked_at(seen, clone) if by_itself else None
+    followed = newest if by_itself and scheduled is None else None
+    asked_at = parse_time(followed.origin.captured_at) if followed is not None else copy_asked_at(seen, clone)
     return Wanted(
         source=clone.spec.from_,
-        asked_at=asked_at or seen.now,
+        asked_at=scheduled or asked_at or seen.now,
         now=seen.now,
         store_uid=str((source.manifest or {})["metadata"]["uid"]),
         raw=source.terms is not None and source.terms.raw,

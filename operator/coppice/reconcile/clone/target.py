@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from coppice.api.v1alpha1 import DataClone, OnRevision, Refresh
+from coppice.api.v1alpha1 import NEVER, ON_HEAD_CHANGE, DataClone, OnRevision
 from coppice.core import labels
 from coppice.engines.base import Version
 from coppice.reconcile.clone.observation import CloneObservation
 from coppice.reconcile.copies import Copy
-from coppice.reconcile.observed import created_at
+from coppice.reconcile.observed import created_at, format_time
 from coppice.reconcile.requests import Request, read_request
+from coppice.reconcile.schedule import last_time, next_time
 
 REFRESH_PAUSE = timedelta(seconds=60)
 """The least time between two copies of a clone that follows a branch."""
+SNAPSHOT_SLACK = timedelta(minutes=10)
+"""How long a snapshot may take where a clone is refreshed oftener than that: an older time of its schedule counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +53,51 @@ def asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | 
     return None
 
 
+def may_have_news(seen: CloneObservation, clone: DataClone) -> bool:
+    """Return whether a clone that is well may need another copy all the same, if its source is there."""
+    return clone.spec.refresh == ON_HEAD_CHANGE or refresh_asked_at(seen, clone) is not None
+
+
 def _news(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
-    """Return what is new on the branch that a clone follows; not oftener than the pause, however busy its writers."""
-    follows = clone.spec.refresh is Refresh.ON_HEAD_CHANGE and seen.serving is newest
-    if not follows or not isinstance(seen.live, Version) or seen.live.head == newest.origin.version.head:
+    """Return why a clone that is refreshed by itself is to have another copy: one at a time, and not oftener than the
+    pause, however busy the branch's writers.
+    """
+    if seen.serving is not newest or not isinstance(seen.live, Version):
         return None
-    if refresh_pause_ends(seen, clone) is not None:
+    if clone.spec.refresh != ON_HEAD_CHANGE:
+        due = refresh_asked_at(seen, clone)
+        return f"a refresh was due at {format_time(due)}" if due is not None else None
+    if seen.live.head == newest.origin.version.head or refresh_pause_ends(seen, clone) is not None:
         return None
     return f"the branch moved to {seen.live.head}"
 
 
 def refresh_pause_ends(seen: CloneObservation, clone: DataClone) -> datetime | None:
     """Return from when on a clone that follows a branch may have its next copy, if that is to come."""
-    if seen.newest is None or clone.spec.refresh is not Refresh.ON_HEAD_CHANGE:
+    if seen.newest is None or clone.spec.refresh != ON_HEAD_CHANGE:
         return None
     ends = created_at(seen.newest.claim) + REFRESH_PAUSE
     return ends if ends > seen.now else None
+
+
+def next_refresh(seen: CloneObservation, clone: DataClone) -> datetime | None:
+    """Return when a clone that is refreshed by a schedule is due: the first time since its newest copy was made or
+    brought back.
+    """
+    newest = seen.newest
+    if newest is None or clone.spec.refresh in {NEVER, ON_HEAD_CHANGE}:
+        return None
+    since = created_at(newest.claim) if newest.recall is None else newest.recall.at
+    return next_time(clone.spec.refresh, since)
+
+
+def refresh_asked_at(seen: CloneObservation, clone: DataClone) -> datetime | None:
+    """Return as of when a scheduled refresh has the branch, if one is due: of several times that passed, the last."""
+    due = next_refresh(seen, clone)
+    if due is None or due > seen.now:
+        return None
+    last = last_time(clone.spec.refresh, seen.now - SNAPSHOT_SLACK)
+    return due if last is None else max(due, last)
 
 
 def reset_request(seen: CloneObservation) -> Request | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from coppice.api.v1alpha1 import Refresh
+from coppice.api.v1alpha1 import ON_HEAD_CHANGE
 from coppice.core.durations import format_duration
 from coppice.core.plan import Event, Plan
 from coppice.reconcile.clone.leftovers import previous_copy
@@ -83,7 +83,7 @@ def _judge_copy(at: Situation, copy: Copy | None, reset: str) -> BringBack | Ref
 
 def _problem(at: Situation, copy: Copy) -> str | None:
     terms, secret = at.source.terms, at.seen.secret
-    if at.clone.spec.refresh is not Refresh.NEVER:
+    if at.clone.spec.refresh == ON_HEAD_CHANGE:
         return "would be refreshed away at once: set spec.refresh to Never and ask again"
     if terms is not None and not terms.raw and not copy.origin.masked:
         return f"has data that are not masked, and DataGrant {at.grant} gives masked data only"
