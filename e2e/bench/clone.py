@@ -84,7 +84,7 @@ async def make(lab: Lab, namespace: str, name: str, *, every: float = EVERY_SECO
 async def make_from_nothing(lab: Lab, name: str) -> tuple[Manifest, Laps]:
     """Make a clone of a store without a snapshot; the laps of the snapshot come before those of the clone."""
     await lab.remove_snapshots()
-    await settle()
+    await settle(1 + random.random())
     lab.api.forget()
     started = time.time()
     watching = asyncio.create_task(_snapshot_laps(lab))
@@ -148,7 +148,7 @@ class Clones:
             for variant in turn:
                 if variant == RESTORE and number >= RESTORES:
                     continue
-                await settle()
+                await settle(1 + random.random())
                 self.lab.api.forget()
                 await self._one(variant, Plan("lap", self.lab.owners, prepared, self.lab.cluster.storage_class))
 
