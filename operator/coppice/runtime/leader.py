@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.orphans import KINDS, Orphan, find_orphans
 from coppice.kube.errors import KubeError, NotFoundError
 from coppice.kube.resources import RESOURCES
 from coppice.runtime.controller import Controller, Reconciler
@@ -22,6 +23,7 @@ from coppice.runtime.executor import Executor
 from coppice.runtime.health import Watches
 from coppice.runtime.metrics import Metrics
 from coppice.runtime.queue import WorkQueue
+from coppice.runtime.sweep import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -72,6 +74,7 @@ class Operator:
             metrics=self.metrics,
             clock=clock,
         )
+        self._sweeper = Sweeper(client, self.metrics)
         self._watches = Watches()
         self._workers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
@@ -187,7 +190,7 @@ class Operator:
     async def resync(self, *, spread: float) -> None:
         """List everything: what no event has told of is found, and every object is looked at again.
 
-        The first time at once, later within ``spread`` seconds.
+        The first time at once, later within ``spread`` seconds. What was left behind is removed.
         """
         first = self._resynced_at is None
         alive: set[str] = set()
@@ -196,25 +199,27 @@ class Operator:
             alive |= {manifest["metadata"]["uid"] for manifest in found.values()}
             for key in found:
                 self._make_due(key, 0.0 if first else spread)
+        orphans: list[Orphan] = []
         for kind, resource in RESOURCES.items():
-            if resource.watched and resource.labelled:
-                await self._resync_children(kind, alive)
+            if resource.labelled and (resource.watched or kind in KINDS):
+                orphans += await self._list_orphans(kind, alive)
         self._resynced_at = _now()
         self.metrics.last_resync.set(self._clock().timestamp())
+        await self._sweeper.sweep(orphans, self._resynced_at)
 
-    async def _resync_children(self, kind: str, alive: set[str]) -> None:
-        """Count the objects of a kind whose owner is gone; a store's data outlive it on purpose and are none."""
+    async def _list_orphans(self, kind: str, alive: set[str]) -> tuple[Orphan, ...]:
+        """Return the objects of a kind whose owner is gone; a store's data outlive it on purpose and are none."""
+        selector = {labels.MANAGED_BY: labels.MANAGER}
         try:
-            found = await self._list(kind, {labels.MANAGED_BY: labels.MANAGER})
+            if RESOURCES[kind].watched:
+                found: Iterable[Manifest] = (await self._list(kind, selector)).values()
+            else:
+                found = await self._client.list(kind, None, selector)
         except NotFoundError:
-            return
-        owners = [manifest["metadata"].get("labels") or {} for manifest in found.values()]
-        orphans = sum(
-            owner.get(labels.OWNER_KIND) in self._controller.kinds - {"DataStore"}
-            and owner.get(labels.OWNER_UID) not in alive
-            for owner in owners
-        )
-        self.metrics.orphans.labels(kind).set(orphans)
+            return ()
+        orphans = find_orphans(found, alive)
+        self.metrics.orphans.labels(kind).set(len(orphans))
+        return orphans
 
     async def _list(self, kind: str, selector: Mapping[str, str] | None) -> dict[Key, Manifest]:
         """List a kind of all namespaces; whose disappearance no event told is woken here."""

@@ -55,6 +55,9 @@ class Metrics:
         self.orphans = self._gauge(
             "coppice_orphans", "Objects made for an owner that is gone, as of the last resync.", "kind"
         )
+        self.orphans_removed = self._counter(
+            "coppice_orphans_removed_total", "Objects removed because the owner they were made for is gone.", "kind"
+        )
         self.clone_step_seconds = Histogram(
             "coppice_clone_step_seconds",
             "Time from a DataClone's previous step to this one; step `total` is from its creation to Ready.",

@@ -87,6 +87,26 @@ async def test_orphans_are_counted_but_not_what_a_store_leaves_on_purpose(operat
 
 
 @pytest.mark.looptime
+async def test_what_is_left_of_a_clone_goes_though_no_event_told_of_it(operator, kube):
+    owner = kube.peek(*KEY)
+    policy = {**secret(owner, "policy"), "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+    for child in (secret(owner, "mine"), policy):
+        kube.add(child)
+    kube.remove(*KEY)
+    operator.start()
+    await asyncio.sleep(50)
+    assert kube.peek("Secret", "app", "mine") is not None
+    value = operator.metrics.registry.get_sample_value
+    assert value("coppice_orphans", {"kind": "NetworkPolicy"}) == 1
+    await asyncio.sleep(400)
+    assert kube.all("Secret") == kube.all("NetworkPolicy") == []
+    await asyncio.sleep(600)
+    assert value("coppice_orphans", {"kind": "NetworkPolicy"}) == 0
+    assert operator.ailments() == []
+    await operator.drain()
+
+
+@pytest.mark.looptime
 async def test_a_child_that_went_before_its_watch_began_comes_back_soon(operator, kube):
     operator.start()
     await asyncio.sleep(1)
