@@ -45,9 +45,9 @@ def _helm(settings: Settings) -> Path:
 
 
 def _install_chart(cluster: Cluster, settings: Settings) -> None:
-    images_id = shell.run(
-        ["docker", "image", "inspect", "--format={{.Id}}", images.refs()["operator"]], env=cluster.environment
-    ).strip()
+    operator = images.refs()["operator"]
+    inspected = shell.run(["docker", "image", "inspect", "--format={{.Id}}", operator], env=cluster.environment)
+    image_id = inspected.strip().removeprefix("sha256:")[:16]
     command = [
         str(_helm(settings)),
         "upgrade",
@@ -59,8 +59,9 @@ def _install_chart(cluster: Cluster, settings: Settings) -> None:
         f"--values={VALUES}",
         "--set=local.storageClass.default=true",
         f"--set=local.fast={'true' if cluster.profile == 'fast' else 'false'}",
-        # The tag never changes, so the image's own name is what makes a new image roll out.
-        f"--set-string=operator.podAnnotations.image={images_id.removeprefix('sha256:')[:16]}",
+        # The tag never changes, so the image's own name is what makes a new image roll out, in the driver as well.
+        f"--set-string=operator.podAnnotations.image={image_id}",
+        f"--set-string=local.podAnnotations.image={image_id}",
         "--wait",
         "--timeout=3m",
     ]
