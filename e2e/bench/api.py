@@ -20,6 +20,7 @@ from coppice.core.plan import Ref
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.login import load_configuration
 from coppice.kube.resources import RESOURCES
+from coppice.reconcile.observed import pod_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -241,8 +242,8 @@ def running(seen: Seen) -> bool:
 
 
 def succeeded(seen: Seen) -> bool:
-    """Return whether a Pod has done its work."""
-    return bool((seen.manifest.get("status") or {}).get("phase") == "Succeeded")
+    """Return whether a Pod has done its work, though kubelet may call it Succeeded only later."""
+    return pod_state(seen.manifest).succeeded
 
 
 def ready(seen: Seen) -> bool:

@@ -85,6 +85,8 @@ class Plan:
         for entry in container["env"]:
             if "valueFrom" in entry:
                 entry["valueFrom"]["secretKeyRef"]["name"] = self.name
+        # Nobody is there who could tell kubelet to look again (``Draft.route``), so it looks often by itself.
+        container["readinessProbe"]["periodSeconds"] = 1
         if command is not None:
             container |= {"command": command, **more}
             for probe in ("readinessProbe", "livenessProbe"):

@@ -33,6 +33,9 @@ PURPOSE: Final = f"{PREFIX}/purpose"
 INPUTS: Final = f"{PREFIX}/inputs"
 """Digest of the inputs a Pod was made from; the Pod is replaced when its owner asks for others."""
 
+ANSWERING: Final = f"{PREFIX}/answering"
+"""On a server's Pod that answered before kubelet called it Ready: the change makes kubelet look again."""
+
 CONTENT: Final = f"{PREFIX}/content"
 """On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads and hashes, never rows)."""
 

@@ -531,7 +531,7 @@ class _StorePlan:
             )
         if answer.error is not None or answer.content is None:
             return waits(SERVER, "EngineError", f"the server answered with an error: {answer.error}", retry_after=10)
-        problem = self._bind(draft, answer.content.database)
+        problem = self._bind(draft, answer.content.database) or draft.route(self.observation.server.pod, SERVER)
         return problem or holds(SERVER, "Answering", f"the server answers at {self._host}:{self._engine.port}")
 
     @property

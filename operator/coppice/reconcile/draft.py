@@ -113,6 +113,21 @@ class Draft:
             self.apply.append(with_uid(desired, observed))
         return None
 
+    def route(self, pod: Manifest | None, kind: str) -> Fact | None:
+        """Return that a Service does not lead to a server that answers yet, or None: only a Ready Pod is routed to.
+
+        Kubelet may miss when to run a readiness probe first, since it triggers one before it has stored the status that
+        the probe goes by (pkg/kubelet/kubelet_pods.go, generateAPIPodStatus, and prober/worker.go), and the next try is
+        a period later. A Pod that changes is looked at at once.
+        """
+        if pod is None or pod_state(pod).ready:
+            return None
+        if annotation(pod, labels.ANSWERING) is None:
+            identity = {key: pod["metadata"][key] for key in ("name", "namespace", "uid")}
+            mark = {**identity, "annotations": {labels.ANSWERING: "true"}}
+            self.apply.append({"apiVersion": pod["apiVersion"], "kind": pod["kind"], "metadata": mark})
+        return waits(kind, "NotRouted", "the server answers; its Service leads to it as soon as its Pod is Ready")
+
     def run_server(self, desired: Manifest, observed: Manifest | None, kind: str, *, replace_outdated: bool) -> Fact:
         """Plan the Pod of a server and return whether it runs.
 

@@ -78,3 +78,42 @@ async def test_a_deleted_clone_leaves_nothing(story):
     await story.settle()
     assert story.kube.all(None, "app") == []
     assert len(story.world.volumes) == 1
+
+
+def _routed(story, pod, *, is_ready):
+    conditions = [{"type": "Ready", "status": str(is_ready)}]
+    story.kube.change("Pod", "data", pod, lambda found: found["status"].update(conditions=conditions))
+
+
+async def test_ready_means_that_the_service_leads_to_the_server(story):
+    story.store()
+    story.clone()
+    await story.settle()
+    for kind, name, pod in (("DataStore", "shop", "shop-server"), ("DataClone", "db", story.copy())):
+        story.expect_ready(kind, name)
+        assert "coppice.dev/answering" not in story.get("Pod", pod)["metadata"]["annotations"]
+        _routed(story, pod, is_ready=False)
+        await story.settle()
+        assert story.reason(kind, name) == "NotRouted"
+        # So that kubelet looks at it again.
+        assert story.get("Pod", pod)["metadata"]["annotations"]["coppice.dev/answering"] == "true"
+        _routed(story, pod, is_ready=True)
+        await story.settle()
+        story.expect_ready(kind, name)
+
+
+async def test_all_a_server_needs_is_there_before_its_volume(story):
+    story.store()
+    story.grant()
+    await story.settle()
+    for namespace in ("data", "app"):
+        story.clone(namespace=namespace)
+        await story.operator.until(
+            lambda at=namespace: story.names("PersistentVolumeClaim", at)[-1:] == [story.copy(namespace=at)]
+        )
+        assert story.names("Pod", namespace) == (["shop-server"] if namespace == "data" else [])
+        assert "db" in story.names("Service", namespace)
+        assert "db" in story.names("NetworkPolicy", namespace)
+        assert len([name for name in story.names("Secret", namespace) if name.startswith("db-")]) == 1
+        await story.settle()
+        story.expect_ready("DataClone", "db", namespace)

@@ -84,7 +84,11 @@ def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
     if marks is not None:
         # Before the binding: as soon as apps have it they may change what would have to be proven.
         draft.apply.append(marks)
-    problem = keep_service(at, draft, copy, engine) or draft.keep(secret, at.seen.binding, ENGINE)
+    problem = (
+        keep_service(at, draft, copy.number, engine)
+        or draft.keep(secret, at.seen.binding, ENGINE)
+        or draft.route(copy.pod, ENGINE)
+    )
     message = f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}"
     return problem or holds(ENGINE, "Answering", message)
 

@@ -131,9 +131,8 @@ class _Reading:
         """Ask the store, only where a new copy may be due."""
         if source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
             return seen
-        if self._is_settled(seen) and not may_have_news(seen, self.clone):
-            return seen
-        seen = replace(seen, live=await _resolve(source, self.clone))
+        if target_of(seen, self.clone).copy is None or may_have_news(seen, self.clone):
+            seen = replace(seen, live=await _resolve(source, self.clone))
         return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
 
     def _is_settled(self, seen: CloneObservation) -> bool:

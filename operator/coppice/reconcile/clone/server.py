@@ -30,10 +30,13 @@ def server_runs(at: Situation, draft: Draft) -> Fact:
         for pod in at.seen.pods:
             draft.drop(pod)
         return resting
-    problem = _keep_around(at, draft, copy)
+    engine = at.engine_of(copy)
+    if engine is None:
+        return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
+    problem = _surround(at, draft, engine)
     if problem is not None:
         return problem
-    desired = _pod(at, draft, copy)
+    desired = _pod(at, draft, copy, engine)
     if isinstance(desired, Fact):
         return desired
     full = starts_without_room(at, draft, copy)
@@ -61,32 +64,35 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
     )
 
 
-def _keep_around(at: Situation, draft: Draft, copy: Copy) -> Fact | None:
+def surround_early(at: Situation, draft: Draft, engine: Engine) -> None:
+    """Make what a server needs while its volume is being made; what stands in the way is told when it is its turn."""
+    if at.clone.spec.power is not Power.OFF:
+        _surround(at, draft, engine)
+
+
+def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
     """Keep the operator's Secret and the policy; for the first copy also the Service, so that the route is there in
     time: nobody can log in yet.
     """
-    engine = at.engine_of(copy)
-    if engine is None:
-        return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
     secret = build_engine_secret(at.engine_secret, draft.owner, at.seen.fresh_credentials)
     policy = build_policy(at.name, draft.owner, port=engine.port, operator_namespace=at.environment.operator_namespace)
     problem = draft.make_once(secret, at.seen.secret, ENGINE) or draft.keep(policy, at.seen.policy, ENGINE)
     if problem is None and at.seen.serving is None:
-        problem = keep_service(at, draft, copy, engine)
+        problem = keep_service(at, draft, at.target.number, engine)
     return problem
 
 
-def keep_service(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact | None:
+def keep_service(at: Situation, draft: Draft, number: int, engine: Engine) -> Fact | None:
     """Lead the Service to a copy's server."""
-    selector = {labels.COPY: str(copy.number)}
+    selector = {labels.COPY: str(number)}
     service = build_service(service_name(at.clone), draft.owner, port=engine.port, selector=selector)
     return draft.keep(service, at.seen.service, ENGINE)
 
 
-def _pod(at: Situation, draft: Draft, copy: Copy) -> dict[str, Any] | Fact:
-    engine, origin = at.engine_of(copy), copy.origin
+def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, Any] | Fact:
+    origin = copy.origin
     image = at.environment.image(origin.engine, origin.engine_version)
-    if engine is None or image is None:
+    if image is None:
         message = (
             f"the administrator offers no image for {origin.engine} {origin.engine_version}, which wrote the snapshot"
         )

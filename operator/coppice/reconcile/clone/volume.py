@@ -9,6 +9,7 @@ from coppice.manifests.storage import Claim, build_alias_content, build_alias_sn
 from coppice.reconcile.choice import Chosen
 from coppice.reconcile.clone.names import VOLUME, content_name
 from coppice.reconcile.clone.observation import Handle, is_foreign
+from coppice.reconcile.clone.server import surround_early
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
@@ -27,6 +28,14 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
         return holds(VOLUME, "Bound", f"claim {name}")
     if copy is not None and at.seen.origin_gone:
         return _choose_again(at, draft, copy)
+    fact = _making(at, draft, copy)
+    engine = at.source.engine if copy is None else at.engine_of(copy)
+    if not fact.holds and engine is not None:
+        surround_early(at, draft, engine)
+    return fact
+
+
+def _making(at: Situation, draft: Draft, copy: Copy | None) -> Fact:
     problem = _alias(at, draft)
     if problem is not None:
         return problem
@@ -35,6 +44,7 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
         return waits(VOLUME, "Copying", f"the volume of copy {at.target.number} is being made")
     if _waits_for_consumer(at):
         return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
+    name = at.copy_name(copy.number)
     return waits(VOLUME, "Copying", f"waits for the volume of claim {name}; see its events", retry_after=30)
 
 
