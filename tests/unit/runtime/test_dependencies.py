@@ -46,6 +46,13 @@ async def test_a_list_is_woken_by_what_would_be_in_it(dependencies, namespace, l
     assert dependencies.readers_of(Key("Service", "app", "db-0"), event) == set()
 
 
+async def test_a_survey_wakes_nobody(dependencies):
+    tracking = dependencies.track(FakeKube(), CLONE)
+    assert await tracking.survey("Pod") == []
+    tracking.commit()
+    assert dependencies.readers_of(POD, {}) == set()
+
+
 async def test_reads_count_from_the_moment_they_are_made_not_from_the_end(dependencies):
     """An event between the read and the end of the reconciliation must not be lost."""
 
