@@ -28,24 +28,21 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
         return holds(VOLUME, "Bound", f"claim {name}")
     if copy is not None and at.seen.origin_gone:
         return _choose_again(at, draft, copy)
-    fact = _making(at, draft, copy)
-    engine = at.source.engine if copy is None else at.engine_of(copy)
-    if not fact.holds and engine is not None:
-        surround_early(at, draft, engine)
-    return fact
-
-
-def _making(at: Situation, draft: Draft, copy: Copy | None) -> Fact:
     problem = _alias(at, draft)
     if problem is not None:
         return problem
+    if copy is not None and _waits_for_consumer(at):
+        return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
     if copy is None:
         draft.create.append(_new_claim(at, draft))
-        return waits(VOLUME, "Copying", f"the volume of copy {at.target.number} is being made")
-    if _waits_for_consumer(at):
-        return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
-    name = at.copy_name(copy.number)
-    return waits(VOLUME, "Copying", f"waits for the volume of claim {name}; see its events", retry_after=30)
+        message = f"the volume of copy {at.target.number} is being made"
+    else:
+        message = f"waits for the volume of claim {name}; see its events"
+    # After the claim: this is done while the volume is being made.
+    engine = at.source.engine if copy is None else at.engine_of(copy)
+    if engine is not None:
+        surround_early(at, draft, engine)
+    return waits(VOLUME, "Copying", message, retry_after=None if copy is None else 30)
 
 
 def _choose_again(at: Situation, draft: Draft, copy: Copy) -> Fact:
