@@ -28,6 +28,21 @@ def build_policy(name: str, owner: Owner, *, port: int, operator_namespace: str)
 
     It is a guard against accidents; what protects the source is that credentials, remotes and schedulers are gone.
     """
+    policy = build_closed_policy(name, owner)
+    policy["spec"]["ingress"] = [
+        {
+            "from": [
+                {"podSelector": {}},
+                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}},
+            ],
+            "ports": [{"protocol": "TCP", "port": port}],
+        }
+    ]
+    return policy
+
+
+def build_closed_policy(name: str, owner: Owner) -> dict[str, Any]:
+    """Return a NetworkPolicy for a Pod that nobody talks to and that talks to nobody: nothing in and nothing out."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -35,14 +50,5 @@ def build_policy(name: str, owner: Owner, *, port: int, operator_namespace: str)
         "spec": {
             "podSelector": {"matchLabels": {labels.OWNER_UID: owner.uid}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [
-                {
-                    "from": [
-                        {"podSelector": {}},
-                        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}},
-                    ],
-                    "ports": [{"protocol": "TCP", "port": port}],
-                }
-            ],
         },
     }

@@ -23,6 +23,7 @@ from coppice.engines.base import BranchState, Content, Engine, EngineError, Prep
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import is_owned
+from coppice.manifests.network import build_closed_policy
 from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
@@ -58,7 +59,7 @@ def scratch_name(snapshot: str) -> str:
 
 
 def prepare_pod_name(snapshot: str) -> str:
-    """Return the name of the Pod that prepares."""
+    """Return the name of the Pod that prepares, and of its NetworkPolicy."""
     return child(snapshot, "prepare")
 
 
@@ -127,6 +128,7 @@ class SnapshotObservation:
     raw: Manifest | None
     scratch: Manifest | None
     pod: Manifest | None
+    policy: Manifest | None
     prepared: Manifest | None
     report_line: str
 
@@ -154,11 +156,12 @@ class DataSnapshotReconciler:
                 ("VolumeSnapshot", raw_name(key.name)),
                 ("PersistentVolumeClaim", scratch_name(key.name)),
                 ("Pod", prepare_pod_name(key.name)),
+                ("NetworkPolicy", prepare_pod_name(key.name)),
                 ("VolumeSnapshot", key.name),
             ),
             read_classes(reader),
         )
-        store_manifest, source, raw, scratch, pod, prepared = made
+        store_manifest, source, raw, scratch, pod, policy, prepared = made
         store = DataStore.parse(store_manifest) if store_manifest is not None else None
         engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
         return SnapshotObservation(
@@ -173,6 +176,7 @@ class DataSnapshotReconciler:
             raw=raw,
             scratch=scratch,
             pod=pod,
+            policy=policy,
             prepared=prepared,
             report_line=await _report_line(reader, pod),
         )
@@ -275,7 +279,7 @@ class _SnapshotPlan:
             raise TypeError("a capture stands on a VolumeSnapshot")
         state = volume_snapshot_state(prepared)
         if state.ready:
-            for leftover in (self.observation.pod, scratch, self.observation.raw):
+            for leftover in (self.observation.pod, self.observation.policy, scratch, self.observation.raw):
                 draft.drop(leftover)
             message = f"clones can be made from it; it holds the store as of {capture.captured_at}"
             draft.facts.append(holds(PREPARED, "Prepared", message))
@@ -436,7 +440,10 @@ class _SnapshotPlan:
         if observation.scratch is not None and is_deleting(observation.scratch):
             # Even a Pod that has ended holds its claim until it is deleted itself.
             draft.drop(observation.pod)
-        problem = draft.make_once(desired, observation.scratch, PREPARED)
+        # The policy is there before the Pod, which comes only when the claim has been seen.
+        policy = build_closed_policy(prepare_pod_name(self.name), draft.owner)
+        problem = draft.keep(policy, observation.policy, PREPARED)
+        problem = problem or draft.make_once(desired, observation.scratch, PREPARED)
         if problem is not None:
             return problem
         if observation.scratch is None:

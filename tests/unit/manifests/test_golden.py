@@ -18,7 +18,7 @@ from coppice.core import labels
 from coppice.engines.base import CloneServer, Preparation, StoreServer, Version, Workload
 from coppice.engines.dolt import DoltEngine
 from coppice.manifests.meta import Owner
-from coppice.manifests.network import build_policy, build_service
+from coppice.manifests.network import build_closed_policy, build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret, read_secret
 from coppice.manifests.storage import (
@@ -146,6 +146,7 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "secret-binding": lambda: build_binding_secret("db-binding", CLONE, BINDING, {labels.COPY: "1"}),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, port=3306, operator_namespace="coppice-system"),
+    "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT),
 }
 
 

@@ -216,6 +216,25 @@ async def test_a_snapshot_that_was_lost_keeps_nobody_waiting(shop):
     shop.expect_ready("DataClone", "second")
 
 
+async def test_a_preparation_is_cut_off_from_the_network_from_its_first_moment(shop):
+    unguarded = []
+
+    def look(event, found):
+        if found["kind"] == "Pod" and found["metadata"]["name"] == "mine-prepare":
+            policy = shop.kube.peek("NetworkPolicy", "data", "mine-prepare")
+            chosen = policy["spec"]["podSelector"]["matchLabels"].items() if policy is not None else set()
+            if not chosen or not chosen <= found["metadata"]["labels"].items():
+                unguarded.append(event)
+            assert policy is None or policy["spec"].keys() == {"podSelector", "policyTypes"}
+
+    shop.kube.subscribe(look)
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
+    assert unguarded in ([], ["DELETED"])
+    assert "mine-prepare" not in shop.names("NetworkPolicy")
+
+
 async def test_an_evicted_preparation_is_made_again(shop):
     shop.snapshot("mine")
     await shop.operator.until(lambda: "mine-prepare" in shop.names("Pod"))
