@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.audit import orphans
 from tests.fakes.kube import Object
@@ -320,9 +320,7 @@ async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]
 
 @settings(
     max_examples=150 if THOROUGH else 6,
-    deadline=None,
     derandomize=not THOROUGH,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(
     st.lists(

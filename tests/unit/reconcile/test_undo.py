@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.audit import orphans
 from tests.fakes.story import Story
@@ -357,7 +357,7 @@ async def play(steps):
     assert orphans(shop.world) == []
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, derandomize=True)
 @given(st.lists(st.sampled_from(["reset", "undo", "undo", "wait", "kill"]), min_size=2, max_size=12))
 def test_resets_and_undos_in_any_order_serve_what_a_user_expects(steps):
     asyncio.run(play(steps))

@@ -113,7 +113,7 @@ SCHEDULE = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(schedule=SCHEDULE, workers=st.integers(1, 4))
 def test_no_addition_is_lost_and_no_key_is_worked_on_twice_at_once(schedule, workers):
     """Whatever is added, by whom and when: some work on that key begins no earlier than the addition is due."""
