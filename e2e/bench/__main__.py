@@ -1,4 +1,7 @@
-"""The command line: `python -m e2e.bench clone`. Tables go to standard output, progress to standard error."""
+"""The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
+
+Without a command, all of them: clones of 10 MB and of 1 GB, many at once, and the operator alone.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,21 @@ from e2e.bench import many as batches
 from e2e.bench import scale
 from e2e.bench.api import BenchError
 from e2e.bench.figures import Machine, write_raw
-from e2e.bench.lab import MEGABYTES, describe, open_lab
+from e2e.bench.lab import MEGABYTES, describe, open_lab, say
 from e2e.harness import shell
-from e2e.harness.cluster import ClusterError, current
+from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import SettingsError, from_environment
+from e2e.install import installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+EVERYTHING = (
+    ("clone",),
+    ("clone", "--size", "1GB"),
+    ("many",),
+    ("operator",),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m e2e.bench", description=__doc__)
-    commands = parser.add_subparsers(required=True)
+    parser.set_defaults(command=_everything)
+    commands = parser.add_subparsers()
     one = commands.add_parser("clone", help="one clone at a time, beside the same by hand")
     one.add_argument("--runs", type=int, default=15)
     one.add_argument("--size", choices=MEGABYTES, default="10MB")
@@ -55,9 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+async def _everything(_: argparse.Namespace) -> None:
+    for line in EVERYTHING:
+        say(f"python -m e2e.bench {' '.join(line)}")
+        options = _parser().parse_args(line)
+        await options.command(options)
+
+
 async def _clone(options: argparse.Namespace) -> None:
     settings = from_environment(os.environ)
-    cluster = current(settings)
+    cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, options.size, keep=options.keep) as lab:
         run = clones.Clones(lab)
@@ -69,7 +88,7 @@ async def _clone(options: argparse.Namespace) -> None:
 
 async def _many(options: argparse.Namespace) -> None:
     settings = from_environment(os.environ)
-    cluster = current(settings)
+    cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, options.size, keep=options.keep) as lab:
         made = await batches.Many(lab, options.count).run(options.runs, variants=options.only)
