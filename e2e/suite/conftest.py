@@ -12,6 +12,7 @@ import pytest
 
 from e2e.harness.cluster import current
 from e2e.suite.data import Store
+from e2e.suite.helm import Helm
 from e2e.suite.kube import OPERATOR, SUITE_LABEL, TIMEOUT, Kube
 from e2e.suite.manifests import data_grant
 
@@ -47,6 +48,15 @@ def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     name = kube.new_namespace(request.node.name)
     yield name
     kube.delete_namespace(name, wait=False)
+
+
+@pytest.fixture
+def helm(kube: Kube) -> Iterator[Helm]:
+    """The release, which is in the end as it was."""
+    helm = Helm(kube)
+    values = helm.values()
+    yield helm
+    helm.upgrade(values)
 
 
 @pytest.fixture(scope="module")

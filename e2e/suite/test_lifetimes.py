@@ -11,10 +11,12 @@ from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from e2e.suite.data import Store
+    from e2e.suite.helm import Helm
     from e2e.suite.kube import Kube
 
 COUNT = "SELECT COUNT(*) AS items FROM item"
 MINE = "INSERT INTO item VALUES (99, 'mine', 1)"
+ADDED = "SELECT name FROM item WHERE id > 90"
 
 
 def items(clone: Clone) -> int:
@@ -28,12 +30,18 @@ def serves(clone: Clone, copy: str) -> bool:
     return clone.reason == "Ready" and status["copy"] == copy
 
 
+def service_uid(kube: Kube, clone: Clone) -> str:
+    """Return the UID of the Service that apps connect to."""
+    found = kube.get("service", clone.name, clone.namespace)
+    assert found is not None
+    return str(found["metadata"]["uid"])
+
+
 def test_a_reset_gives_new_data_at_the_same_address(kube: Kube, store: Store, tenant: str) -> None:
     clone = Clone(kube, tenant, "reset").apply(store).ready()
     there = items(clone)
     clone.sql(MINE)
-    told = clone.binding
-    service = kube.get("service", clone.name, tenant)
+    told, service = clone.binding, service_uid(kube, clone)
     store.commit("INSERT INTO item VALUES (4, 'fig', 40)", "a fourth item")
 
     moment = clone.request("reset")
@@ -42,10 +50,7 @@ def test_a_reset_gives_new_data_at_the_same_address(kube: Kube, store: Store, te
     assert items(clone) == there + 1
     assert clone.sql("SELECT name FROM item WHERE id = 4") == [{"name": "fig"}]
     assert clone.binding == told
-    kept = kube.get("service", clone.name, tenant)
-    assert service is not None
-    assert kept is not None
-    assert kept["metadata"]["uid"] == service["metadata"]["uid"]
+    assert service_uid(kube, clone) == service
     status = clone.status
     assert status["handled"]["resetRequestedAt"] == moment
     assert status["previous"]["copy"] == "1"
@@ -53,6 +58,29 @@ def test_a_reset_gives_new_data_at_the_same_address(kube: Kube, store: Store, te
     claims = kube.items("pvc", "-n", tenant, "-l", f"coppice.dev/owner-uid={clone.uid}")
     assert sorted(claim["metadata"]["labels"]["coppice.dev/copy"] for claim in claims) == ["1", "2"]
     eventually(lambda: len(clone.pods) == 1, "only the second copy has a server")
+
+
+def test_an_undo_brings_the_data_back_and_can_be_undone(kube: Kube, store: Store, tenant: str) -> None:
+    clone = Clone(kube, tenant, "undo").apply(store).ready()
+    clone.sql(MINE)
+    told, service = clone.binding, service_uid(kube, clone)
+    clone.request("reset")
+    eventually(lambda: serves(clone, "2"), "the second copy serves")
+    clone.sql("INSERT INTO item VALUES (98, 'later', 1)")
+
+    moment = clone.request("undo")
+    eventually(lambda: serves(clone, "1"), "the first copy serves again")
+    assert clone.sql(ADDED) == [{"name": "mine"}]
+    assert clone.status["handled"]["undoRequestedAt"] == moment
+    assert clone.status["previous"]["copy"] == "2"
+
+    clone.request("undo")
+    eventually(lambda: serves(clone, "2"), "the second copy serves again")
+    assert clone.sql(ADDED) == [{"name": "later"}]
+    assert clone.status["previous"]["copy"] == "1"
+    assert clone.binding == told
+    assert service_uid(kube, clone) == service
+    clone.delete()
 
 
 def test_a_clone_that_sleeps_keeps_its_data(kube: Kube, store: Store, tenant: str) -> None:
@@ -146,3 +174,20 @@ def test_a_clone_that_follows_a_branch_has_its_head(kube: Kube, store: Store, te
     )
     assert clone.sql("SELECT name FROM item WHERE id = 5") == [{"name": "quince"}]
     assert clone.binding == told
+
+
+def test_a_clone_that_nobody_uses_sleeps_and_a_word_wakes_it(kube: Kube, store: Store, tenant: str, helm: Helm) -> None:
+    clone = Clone(kube, tenant, "dozer").apply(store).ready()
+    clone.sql(MINE)
+    there, told = items(clone), clone.binding
+
+    helm.upgrade(helm.values(), "--set=clones.sleep=5s")
+    said = kube.until_reason("Asleep", "dclone", clone.name, tenant)
+    assert "coppice.dev/wake-requested-at" in said["message"]
+    eventually(lambda: not clone.pods, "its server is gone")
+
+    moment = clone.request("wake")
+    clone.ready()
+    assert items(clone) == there
+    assert clone.binding == told
+    assert clone.status["handled"]["wakeRequestedAt"] == moment

@@ -7,26 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.suite.data import Clone
-from e2e.suite.helm import Helm
 from e2e.suite.kube import OPERATOR
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from e2e.suite.data import Store
+    from e2e.suite.helm import Helm
     from e2e.suite.kube import Kube
 
 COUNT = "SELECT COUNT(*) AS items FROM item"
-
-
-@pytest.fixture
-def helm(kube: Kube) -> Iterator[Helm]:
-    """The release, which is in the end as it was."""
-    helm = Helm(kube)
-    values = helm.values()
-    yield helm
-    helm.upgrade(values)
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Apps that know nothing of a Secret: a Deployment says whose data it wants, and has them in its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from e2e.suite.data import Clone
+from e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from e2e.suite.data import Store
+    from e2e.suite.kube import Kube
+    from e2e.suite.manifests import Manifest
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "wiring" / "app.yaml"
+OWN = [{"name": "DATABASE_URL", "value": "mysql://me@elsewhere/mine"}]
+
+
+def example(store: Store, namespace: str) -> tuple[Manifest, Manifest]:
+    """Return the example's clone and Deployment, of this store and in this namespace."""
+    clone, app = yaml.safe_load_all(EXAMPLE.read_text(encoding="utf-8"))
+    clone["metadata"]["namespace"] = app["metadata"]["namespace"] = namespace
+    clone["spec"]["from"]["store"] = {"name": store.name, "namespace": store.namespace}
+    return clone, app
+
+
+def env_of(kube: Kube, name: str, namespace: str) -> list[dict[str, Any]]:
+    """Return the environment that a Deployment's container has."""
+    found = kube.get("deployment", name, namespace)
+    assert found is not None
+    env: list[dict[str, Any]] = found["spec"]["template"]["spec"]["containers"][0].get("env", [])
+    return env
+
+
+def until_wired(kube: Kube, clone: Clone, reason: str) -> Manifest:
+    """Wait until the clone says this of its Deployments; return the condition."""
+
+    def said() -> Manifest:
+        found = kube.condition("dclone", clone.name, clone.namespace, "Wired")
+        return found if found.get("reason") == reason else {}
+
+    return eventually(said, f"the condition Wired of clone {clone.name} says {reason}")
+
+
+def test_a_deployment_that_asks_for_a_clone_has_its_address(kube: Kube, store: Store, tenant: str) -> None:
+    manifest, app = example(store, tenant)
+    kube.apply(manifest, app)
+    clone = Clone(kube, tenant, manifest["metadata"]["name"])
+    kube.run("wait", "-n", tenant, "--for=condition=Wired", f"dclone/{clone.name}", "--timeout=240s")
+    kube.run("rollout", "status", "-n", tenant, "deployment/app", "--timeout=240s")
+    asked = ("exec", "-n", tenant, "deployment/app", "--", "printenv", "DATABASE_URL")
+    assert kube.run(*asked).strip() == clone.binding["DATABASE_URL"] == clone.binding["uri"]
+
+    kube.run("annotate", "-n", tenant, "deployment/app", "coppice.dev/clone-")
+    eventually(lambda: env_of(kube, "app", tenant) == [], "without the annotation the variable goes")
+    clone.delete()
+
+
+def test_what_an_app_has_already_stays_and_the_clone_says_so(kube: Kube, store: Store, tenant: str) -> None:
+    manifest, app = example(store, tenant)
+    manifest["metadata"]["name"] = "refused"
+    app["metadata"].update(name="stubborn", annotations={"coppice.dev/clone": "refused"})
+    [container] = app["spec"]["template"]["spec"]["containers"]
+    container["env"] = OWN
+    kube.apply(manifest, {**app, "spec": {**app["spec"], "replicas": 0}})
+    clone = Clone(kube, tenant, "refused").ready()
+
+    said = until_wired(kube, clone, "WiringConflict")
+    assert "Deployment stubborn: container app has another DATABASE_URL" in said["message"]
+    assert clone.reason == "Ready", "the data are there all the same"
+    assert env_of(kube, "stubborn", tenant) == OWN
+
+    container["env"] = []
+    kube.apply({**app, "spec": {**app["spec"], "replicas": 0}})
+    until_wired(kube, clone, "Wired")
+    [entry] = env_of(kube, "stubborn", tenant)
+    assert entry["valueFrom"]["secretKeyRef"] == {"name": "refused-binding", "key": "DATABASE_URL"}
+    clone.delete()
