@@ -388,10 +388,13 @@ class _StorePlan:
                 f"PersistentVolumeClaim {name} holds data of {engine}: create this store under another name",
             )
         if is_deleting(observed):
+            volume = observed["spec"].get("volumeName", "of the claim")
             return stalls(
                 STORAGE,
                 "ClaimDeleting",
-                f"PersistentVolumeClaim {name} is being deleted: take a snapshot now if the data matters",
+                f"PersistentVolumeClaim {name} is being deleted and goes once the server's Pod does: to keep the data, "
+                f"set persistentVolumeReclaimPolicy of PersistentVolume {volume} to Retain, or dump them while the "
+                "server runs",
             )
         change: dict[str, Any] = {
             "apiVersion": "v1",

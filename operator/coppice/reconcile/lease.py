@@ -25,7 +25,7 @@ class LeaseTerms:
 def lease_terms(lease: Lease, *, allowed: timedelta | None, default: LeaseTerms) -> LeaseTerms:
     """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound).
 
-    ``default`` is for a clone that asks for nothing; one that asks for an end of one kind gets no other of the other.
+    ``default`` is for what a clone does not ask for; one that asks for ``max`` alone gets no end by idling.
     """
     idle = _asked(lease.idle, default.idle if lease.max is None else None)
     longest = _asked(lease.max, default.longest)

@@ -208,7 +208,8 @@ async def test_a_lost_claim_is_not_replaced_by_an_empty_one(story):
     await ready_store(story)
     story.delete("PersistentVolumeClaim", "shop-data")
     await story.settle()
-    story.expect_stalled("DataStore", "shop", "ClaimDeleting")
+    volume = story.get("PersistentVolumeClaim", "shop-data")["spec"]["volumeName"]
+    assert f"{volume} to Retain" in story.expect_stalled("DataStore", "shop", "ClaimDeleting")
     story.delete("Pod", "shop-server")
     await story.settle()
     assert "Secret" in story.expect_stalled("DataStore", "shop", "ClaimLost")

@@ -222,7 +222,7 @@ class From(SpecModel):
 
     branch: RefName | None = Field(default=None, description="The newest state of this branch.")
     tag: RefName | None = Field(default=None, description="The state this tag names.")
-    commit: CommitName | None = Field(default=None, description="The state of this commit, by its full hash.")
+    commit: CommitName | None = Field(default=None, description="The state of this commit, by its hash.")
     snapshot: Label | None = Field(default=None, description="The DataSnapshot of this name in the store's namespace.")
     time: Time | None = Field(
         default=None, description="The state of the store's default branch at this time (RFC 3339)."

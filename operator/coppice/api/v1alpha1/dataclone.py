@@ -125,10 +125,14 @@ class Lease(SpecModel):
     )
 
     idle: DurationOrNever | None = Field(
-        default=None, description="Life after the last activity, for example 2h. Never: idling does not end it."
+        default=None,
+        description="Life after the last activity, for example 2h. Never: idling does not end it. "
+        "Left out: the administrator's value, or Never where max is set.",
     )
     max: DurationOrNever | None = Field(
-        default=None, description="Longest life, for example 3d. Never, where the grant allows it: no end."
+        default=None,
+        description="Longest life, for example 3d. Never, where the grant allows it: no end. "
+        "Left out: the administrator's value.",
     )
 
 
@@ -149,7 +153,8 @@ class DataCloneSpec(SpecModel):
         description="What the clone is a copy of."
     )
     profile: Label = Field(
-        default="default", description="Size of the clone: a profile of the store. default if left out."
+        default="default",
+        description="Size of the clone: a name in clones.profiles of the store; the one called default if left out.",
     )
     binding: Binding = Field(default_factory=Binding, description="How applications get the connection.")
     lease: Lease = Field(
@@ -218,7 +223,7 @@ class HandledRequests(StatusModel):
 class PreviousCopy(StatusModel):
     """The copy that the last reset, or its undo, replaced; kept for a while."""
 
-    copy_id: Text = Field(alias="copy", description="Id of the copy.")
+    copy_id: Text = Field(alias="copy", description="Number of the copy.")
     kept_until: Time = Field(description="When it goes.")
 
 
@@ -235,7 +240,7 @@ class DataCloneStatus(ObservedStatus):
         default=None, description="What the tag, commit or time of spec.from was last seen to name in the store."
     )
     copy_id: Text | None = Field(
-        default=None, alias="copy", description="Id of the present copy; a reset makes another."
+        default=None, alias="copy", description="Number of the present copy; a reset makes another."
     )
     previous: PreviousCopy | None = Field(
         default=None, description="The copy that the last reset, or its undo, replaced, while it is kept."

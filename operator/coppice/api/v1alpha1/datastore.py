@@ -62,10 +62,10 @@ class Load(SpecModel):
     exactly_one_of: ClassVar[tuple[str, ...]] = ("configMap", "claim")
 
     config_map: NameRef | None = Field(
-        default=None, description="A ConfigMap whose *.sql entries are run in the order of their names."
+        default=None, description="A ConfigMap whose *.sql and *.sql.gz entries are run in name order."
     )
     claim: NameRef | None = Field(
-        default=None, description="A PersistentVolumeClaim whose *.sql files are run in the order of their names."
+        default=None, description="A PersistentVolumeClaim whose *.sql and *.sql.gz files are run in name order."
     )
 
 
@@ -128,7 +128,8 @@ class Clones(SpecModel):
         keys_rule(LABEL_PATTERN, 63, "names of profiles hold only lower-case letters, digits and '-'"),
     ] = Field(
         default_factory=dict,
-        description="Sizes of clones by name; a clone that names none gets the one called default.",
+        description="Sizes of clones by name; a clone that names none gets the one called default. "
+        "What a size leaves out is the administrator's.",
     )
     node_selector: Annotated[
         dict[str, Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE_PATTERN)]],
