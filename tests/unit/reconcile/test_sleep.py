@@ -3,20 +3,22 @@
 from datetime import timedelta
 
 import pytest
-from tests.fakes.story import Story
+from tests.fakes.story import Story, begun
 
 from coppice.core import labels
 from coppice.core.conditions import timestamp
 
 
-@pytest.fixture
-async def shop():
-    story = Story(sleep=timedelta(minutes=30), idle=timedelta(days=5))
+async def cloned(story):
     story.store()
     story.clone()
     await story.settle()
     story.expect_ready("DataClone", "db")
-    return story
+
+
+@pytest.fixture
+def shop():
+    return begun(cloned, sleep=timedelta(minutes=30), idle=timedelta(days=5))
 
 
 def has_server(story):
@@ -31,6 +33,15 @@ async def test_an_unused_clone_falls_asleep_and_keeps_its_data(shop):
     assert not has_server(shop)
     assert shop.copy() in shop.names("PersistentVolumeClaim")
     assert labels.WAKE_REQUESTED_AT in shop.condition("DataClone", "db")["message"]
+
+
+async def test_it_falls_asleep_when_its_time_has_come_not_at_the_next_round():
+    story = Story(sleep=timedelta(seconds=80), idle=timedelta(days=5))
+    story.store()
+    story.clone()
+    await story.settle()
+    await story.operator.live(seconds=95)
+    assert story.reason("DataClone", "db") == "Asleep"
 
 
 async def test_sleep_is_neither_work_in_progress_nor_trouble(shop):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from coppice.api.v1alpha1 import Power
 from coppice.core import labels
 from coppice.engines.base import Activity
 from coppice.reconcile.clone.names import SOURCE
@@ -58,7 +59,8 @@ def lease_end(at: Situation) -> datetime | None:
 def next_look(at: Situation, ends: datetime | None) -> float:
     """Return in how many seconds the clone is looked at again, if nothing happens."""
     refreshes = (refresh_pause_ends(at.seen, at.clone), next_refresh(at.seen, at.clone))
-    moments = [moment for moment in (ends, *refreshes) if moment is not None and moment > at.seen.now]
+    sleeps = last_activity(at) + at.environment.sleep if at.clone.spec.power is Power.AUTO else None
+    moments = [moment for moment in (ends, sleeps, *refreshes) if moment is not None and moment > at.seen.now]
     return max(min([LOOK_PERIOD, *((moment - at.seen.now).total_seconds() for moment in moments)]), 1.0)
 
 
