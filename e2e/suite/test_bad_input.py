@@ -30,7 +30,7 @@ class Mistake:
 
 
 MISTAKES = {
-    "no-store": Mistake("StoreNotFound", ("DataStore nowhere", "create it or correct the name"), store="nowhere"),
+    "no-store": Mistake("StoreNotFound", ("DataStore nowhere", "create it"), store="nowhere"),
     "no-branch": Mistake("UnknownVersion", ("no-branch", "spec.from"), spec={"source": {"branch": "no-branch"}}),
     "no-tag": Mistake("UnknownVersion", ("no-tag", "spec.from"), spec={"source": {"tag": "no-tag"}}),
     "no-commit": Mistake("UnknownVersion", ("abcdefgh", "spec.from"), spec={"source": {"commit": "abcdefgh" * 4}}),

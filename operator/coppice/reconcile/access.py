@@ -88,7 +88,8 @@ def source_problem(source: Source, *, kind: str, namespace: str, verb: Verb) -> 
             retry_after=300,
         )
     if source.manifest is None or source.store is None:
-        return stalls(kind, "StoreNotFound", f"there is no {name}: create it or correct the name", retry_after=60)
+        message = f"there is no {name}: create it, or make this object anew with the right name"
+        return stalls(kind, "StoreNotFound", message, retry_after=60)
     if is_deleting(source.manifest):
         return stalls(kind, "StoreDeleting", f"{name} is being deleted", retry_after=60)
     if isinstance(source.store, InvalidResource) or source.engine is None:

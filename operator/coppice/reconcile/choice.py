@@ -97,7 +97,9 @@ def _named(wanted: Wanted, snapshots: Sequence[Manifest], name: str) -> Choice:
     found = next((entry for entry in snapshots if entry["metadata"]["name"] == name), None)
     if found is None or is_deleting(found):
         return Wait(
-            "SnapshotNotFound", f"there is no DataSnapshot {name} of this store: correct the name", stalled=True
+            "SnapshotNotFound",
+            f"there is no DataSnapshot {name} of this store: make this DataClone anew with the right name",
+            stalled=True,
         )
     snapshot = _parse_ready(found)
     if snapshot is None:

@@ -64,7 +64,8 @@ class DataGrantReconciler:
                 stalls(
                     STORE,
                     "StoreNotFound",
-                    f"there is no DataStore {grant.spec.store} in this namespace: create it or correct the name",
+                    f"there is no DataStore {grant.spec.store} in this namespace: create it, or make this DataGrant "
+                    "anew with the right name",
                     retry_after=None,
                 )
             )

@@ -94,7 +94,8 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
     image = at.environment.image(origin.engine, origin.engine_version)
     if image is None:
         message = (
-            f"the administrator offers no image for {origin.engine} {origin.engine_version}, which wrote the snapshot"
+            f"the administrator offers no image for {origin.engine} {origin.engine_version}, which wrote the snapshot: "
+            f"have it added again (engines.{origin.engine}.images of the chart)"
         )
         return stalls(ENGINE, "UnsupportedVersion", message)
     resources = _resources(at)
