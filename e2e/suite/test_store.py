@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from e2e.suite.data import Clone, Store, ask_clones
-from e2e.suite.manifests import data_clone, data_snapshot, data_store, resource
+from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store, resource
 from e2e.suite.pool import Pool
 from e2e.waiting import eventually
 
@@ -131,32 +131,83 @@ def test_a_store_whose_data_may_go_leaves_nothing(kube: Kube, owners: str) -> No
     kube.run("delete", "-n", owners, "dsnap/by-hand")
 
 
-def test_a_store_is_restored_from_a_snapshot_as_the_guide_says(kube: Kube, owners: str) -> None:
-    store = Store(kube, owners, "lost").create()
-    store.commit("CREATE TABLE item (id INT PRIMARY KEY); INSERT INTO item VALUES (1), (2), (3)")
-    kube.apply(data_snapshot("good", owners, store="lost"))
-    kube.ready(owners, "dsnap/good")
-    old = store.passwords
-    store.commit("DELETE FROM item", "a mistake")
-
-    kube.run("delete", "-n", owners, "dstore/lost", "--wait", "--timeout=120s")
-    kube.run("delete", "-n", owners, "pvc/lost-data", "secret/lost-admin", "--timeout=120s")
+def documented_claim(kube: Kube, store: Store, snapshot: str) -> Manifest:
+    """Return the claim that the guide has for a restoration, for this store and snapshot."""
     guide = BACKUP_GUIDE.read_text(encoding="utf-8")
     text = re.search(r"```yaml\n(apiVersion: v1\nkind: PersistentVolumeClaim\n.*?)```", guide, re.DOTALL)
     assert text is not None
-    claim = yaml.safe_load(text.group(1).replace("shop-00042", "good").replace("shop", "lost"))
-    claim["metadata"]["namespace"] = owners
+    claim: Manifest = yaml.safe_load(text.group(1).replace("shop-00042", snapshot).replace("shop", store.name))
+    claim["metadata"]["namespace"] = store.namespace
     claim["spec"]["storageClassName"] = kube.cluster.storage_class
     claim["spec"]["resources"]["requests"]["storage"] = "1Gi"
-    kube.apply(claim, data_store("lost", owners))
-    kube.ready(owners, "dstore/lost")
+    return claim
 
+
+def wishes(store: Store) -> list[Manifest]:
+    """Return what the owners have in their Git repository."""
+    autumn = {"store": {"name": store.name}, "branchName": "autumn", "from": {"branch": "main"}}
+    return [
+        data_store(store.name, store.namespace),
+        data_grant("previews", store.namespace, store=store.name, to=["elsewhere"]),
+        resource("DataBranch", "autumn", store.namespace, autumn),
+    ]
+
+
+def test_a_store_is_restored_from_a_snapshot_as_the_guide_says(kube: Kube, namespace: str) -> None:
+    store = Store(kube, namespace, "lost")
+    kube.apply(*wishes(store))
+    kube.ready(namespace, "dstore/lost", "dbranch/autumn", "dgrant/previews")
+    store.commit("CREATE TABLE item (id INT PRIMARY KEY); INSERT INTO item VALUES (1), (2), (3)")
+    store.sql("CALL dolt_checkout('autumn'); CALL dolt_merge('main'); INSERT INTO item VALUES (4); "
+              "CALL dolt_commit('-A', '-m', 'autumn')")  # fmt: skip
+    kube.apply(data_snapshot("good", namespace, store="lost"))
+    kube.ready(namespace, "dsnap/good")
+    Clone(kube, namespace, "before").apply(store).ready()
+    captured, old = kube.status("dsnap", "good", namespace), store.passwords
+    store.commit("DELETE FROM item", "a mistake")
+
+    kube.run("delete", "-n", namespace, "dclone,dbranch,dgrant,dstore", "--all", "--timeout=120s")
+    kube.run("delete", "-n", namespace, "pvc/lost-data", "secret/lost-admin", "--timeout=120s")
+    made = ("pods,pvc,secrets,services,networkpolicies", "-n", namespace, "-l", "app.kubernetes.io/managed-by=coppice")
+    eventually(lambda: not kube.items(*made), "nothing is left of the store but its snapshots")
+
+    kube.apply(documented_claim(kube, store, "good"), *wishes(store))
+    kube.ready(namespace, "dstore/lost", "dbranch/autumn", "dgrant/previews")
     assert store.sql(COUNT) == [{"items": 3}]
+    assert store.sql("SELECT COUNT(*) AS items FROM item AS OF 'autumn'") == [{"items": 4}]
     assert store.passwords["admin-password"] != old["admin-password"]
-    told = kube.binding(owners, "lost-binding")
+    told = kube.binding(namespace, "lost-binding")
     assert told["password"] == store.passwords["app-password"]
-    again = Clone(kube, owners, "restored").apply(store).ready()
-    assert again.sql(COUNT) == [{"items": 3}]
+    assert kube.status("dsnap", "good", namespace)["identity"] == captured["identity"]
+    Clone(kube, namespace, "of-now").apply(store)
+    Clone(kube, namespace, "of-then").apply(store, source={"snapshot": "good"})
+    kube.ready(namespace, "dclone/of-now", "dclone/of-then")
+    assert ask_clones(kube, namespace, COUNT) == {"of-now": [{"items": 3}], "of-then": [{"items": 3}]}
+
+
+def lasting(kube: Kube, *found: str) -> Manifest:
+    """Return an object's status without its conditions, which have times of their own, and what every look changes."""
+    passing = {"conditions", "activity", "lastActivityAt", "expiresAt"}
+    return {key: value for key, value in kube.status(*found).items() if key not in passing}
+
+
+def test_statuses_that_are_lost_come_back_from_the_cluster(kube: Kube, store: Store, tenant: str) -> None:
+    clone = Clone(kube, tenant, "stripped").apply(store).ready()
+    clone.sql("INSERT INTO item VALUES (99, 'mine', 1)")
+    snapshot = ("dsnap", str(clone.status["snapshot"]["name"]), store.namespace)
+    made, owned = [snapshot, ("dclone", clone.name, tenant)], [("dstore", store.name), ("dgrant", "previews")]
+    before, pod = [lasting(kube, *found) for found in made], clone.pod["metadata"]["uid"]
+    objects = [*made, *((kind, name, store.namespace) for kind, name in owned)]
+    for kind, name, where in objects:
+        kube.run("patch", kind, name, "-n", where, "--subresource=status", "--type=merge", "-p", '{"status":null}')
+        kube.run("annotate", kind, name, "-n", where, "restored=yes")
+
+    for kind, name, where in objects:
+        kube.ready(where, f"{kind}/{name}")
+    assert [lasting(kube, *found) for found in made] == before
+    assert clone.pod["metadata"]["uid"] == pod
+    assert clone.sql("SELECT name FROM item WHERE id = 99") == [{"name": "mine"}]
+    clone.delete()
 
 
 def test_a_schedule_makes_snapshots(kube: Kube, store: Store) -> None:
