@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tests.fakes.engine import Volume
@@ -13,6 +15,20 @@ from tests.fakes.world import World
 from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
 from coppice.core.conditions import timestamp
 from coppice.reconcile.copies import copy_name
+
+Begin = Callable[["Story"], Awaitable[None]]
+
+
+def begun(begin: Begin, **settings: Any) -> Story:
+    """Return a story that goes on, on its own, from a beginning; each beginning is played once for all who share it."""
+    return _begun(begin, tuple(sorted(settings.items()))).fork()
+
+
+@functools.cache
+def _begun(begin: Begin, settings: tuple[tuple[str, Any], ...]) -> Story:
+    story = Story(**dict(settings))
+    asyncio.run(begin(story))
+    return story
 
 
 class Story:

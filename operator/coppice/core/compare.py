@@ -12,6 +12,8 @@ def covers(observed: Any, desired: Any) -> bool:
     The API server adds fields of its own to objects, so the observed may have more keys; lists are compared item by
     item and must be equally long.
     """
+    if observed == desired:
+        return True
     if isinstance(desired, dict | Mapping):
         return isinstance(observed, dict | Mapping) and all(
             key in observed and covers(observed[key], value) for key, value in desired.items()
@@ -22,7 +24,7 @@ def covers(observed: Any, desired: Any) -> bool:
             and len(observed) == len(desired)
             and all(covers(left, right) for left, right in zip(observed, desired, strict=True))
         )
-    return bool(observed == desired)
+    return False
 
 
 def surplus_keys(observed: Mapping[str, Any], desired: Mapping[str, Any], field: str) -> tuple[str, ...]:

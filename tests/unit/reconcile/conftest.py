@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-
 import pytest
-from tests.fakes.story import Story
+from tests.fakes.story import Story, begun
 
 
 @pytest.fixture
@@ -14,15 +11,12 @@ def story() -> Story:
     return Story()
 
 
-@functools.cache
-def _with_store() -> Story:
-    story = Story()
+async def _open(story: Story) -> None:
     story.store()
-    asyncio.run(story.settle())
-    return story
+    await story.settle()
 
 
 @pytest.fixture
 def opened() -> Story:
     """A story in which the store ``shop`` is Ready."""
-    return _with_store().fork()
+    return begun(_open)

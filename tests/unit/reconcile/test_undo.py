@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fakes.audit import orphans
-from tests.fakes.story import Story
+from tests.fakes.story import begun
 
 from coppice.core.conditions import timestamp
 
@@ -30,16 +30,19 @@ async def ask(shop, verb, namespace="data"):
     await shop.settle()
 
 
-@pytest.fixture
-async def shop(story):
-    """A clone with a change of its own."""
+async def cloned(story):
     story.store()
     await story.settle()
     story.commit("alice")
     story.clone()
     await story.settle()
     write(story, "mine")
-    return story
+
+
+@pytest.fixture
+def shop():
+    """A clone with a change of its own."""
+    return begun(cloned)
 
 
 @pytest.fixture
@@ -331,12 +334,15 @@ class Model:
         return True
 
 
-async def play(steps):
-    shop, model = Story(idle=None), Model()
-    shop.store()
-    await shop.settle()
-    shop.clone(lease={"max": "Never"})
-    await shop.settle()
+async def for_ever(story):
+    story.store()
+    await story.settle()
+    story.clone(lease={"max": "Never"})
+    await story.settle()
+
+
+async def play(shop, steps):
+    model = Model()
     for step in steps:
         if not shop.rows():
             write(shop, model.serves)
@@ -360,4 +366,4 @@ async def play(steps):
 @settings(max_examples=12, derandomize=True)
 @given(st.lists(st.sampled_from(["reset", "undo", "undo", "wait", "kill"]), min_size=2, max_size=12))
 def test_resets_and_undos_in_any_order_serve_what_a_user_expects(steps):
-    asyncio.run(play(steps))
+    asyncio.run(play(begun(for_ever, idle=None), steps))

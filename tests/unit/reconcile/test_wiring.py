@@ -2,6 +2,7 @@
 
 import pytest
 from tests.fakes.kube import FakeKube
+from tests.fakes.story import begun
 
 from coppice.api.v1alpha1 import BINDING_KEYS
 from coppice.core import labels
@@ -46,13 +47,16 @@ def wiring_writes(story):
     return [call.key.name for call in story.kube.calls if call.manager == "coppice-wiring"]
 
 
-@pytest.fixture
-async def shop(story):
+async def bound(story):
     story.store()
     story.clone(binding={"keys": {"DATABASE_URL": "{uri}", "DB_HOST": "{host}"}})
     await story.settle()
     story.expect_ready("DataClone", "db")
-    return story
+
+
+@pytest.fixture
+def shop():
+    return begun(bound)
 
 
 async def test_without_a_deployment_that_asks_nothing_is_said(shop):
