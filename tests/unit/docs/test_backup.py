@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,22 @@ async def test_a_store_is_restored_from_a_snapshot():
 
     story.expect_ready("DataStore", "shop")
     assert story.world.rows("data", "shop-binding") == {"alice"}
+
+
+async def test_a_snapshot_made_anew_neither_takes_nor_replaces_what_was_kept_of_one_before():
+    story = Story()
+    story.store()
+    await story.settle()
+    story.snapshot("monday")
+    await story.settle()
+    kept = deepcopy(story.get("VolumeSnapshot", "monday"))
+    del kept["metadata"]["ownerReferences"], kept["metadata"]["resourceVersion"]
+    story.delete("DataSnapshot", "monday")
+    await story.settle()
+    story.kube.add(kept)
+    uid = story.get("VolumeSnapshot", "monday")["metadata"]["uid"]
+
+    story.snapshot("monday")
+    await story.settle()
+    assert not story.is_ready("DataSnapshot", "monday")
+    assert story.get("VolumeSnapshot", "monday")["metadata"]["uid"] == uid
