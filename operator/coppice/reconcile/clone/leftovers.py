@@ -12,7 +12,10 @@ from coppice.reconcile.observed import created_at, is_deleting, label
 
 
 def drop_strays(at: Situation, draft: Draft) -> None:
-    """Remove Pods whose claim is gone, and copies that were overtaken by a newer request before they served."""
+    """Remove Pods whose claim is gone, and copies that were overtaken by a newer request before they served.
+
+    One that an undo was about to bring back has served before: it keeps its data until the newest copy serves.
+    """
     known = {str(copy.number) for copy in at.seen.copies}
     for pod in at.seen.pods:
         if label(pod, labels.COPY) not in known:
@@ -21,7 +24,8 @@ def drop_strays(at: Situation, draft: Draft) -> None:
     for copy in at.seen.copies:
         if serving is not None and serving.turn < copy.turn < at.target.turn:
             draft.drop(copy.pod)
-            draft.drop(copy.claim)
+            if not is_proven(copy):
+                draft.drop(copy.claim)
 
 
 def drop_replaced(at: Situation, draft: Draft) -> None:
@@ -34,8 +38,8 @@ def drop_replaced(at: Situation, draft: Draft) -> None:
                 draft.drop(copy.claim)
 
 
-def previous_copy(at: Situation) -> tuple[Copy, datetime] | None:
-    """Return the copy that a reset or its undo replaced, and until when it is kept.
+def previous_copy(at: Situation, *, asked_at: datetime | None = None) -> tuple[Copy, datetime] | None:
+    """Return the copy that a reset or its undo replaced, and until when it is kept; now, or for what was asked then.
 
     A refresh or a revision keeps none, and one that apps were never told of is worth nothing.
     """
@@ -47,7 +51,7 @@ def previous_copy(at: Situation) -> tuple[Copy, datetime] | None:
         return None
     since = created_at(target.claim) if target.recall is None else target.recall.at
     ends = since + at.environment.undo
-    return (older[-1], ends) if ends > at.seen.now else None
+    return (older[-1], ends) if ends > (asked_at or at.seen.now) else None
 
 
 def _is_worth_keeping(copy: Copy) -> bool:

@@ -56,17 +56,23 @@ def judge(at: Situation, request: Request) -> BringBack | Refusal | None:
     if reset is not None and reset.token != newest.origin.reset and reset.at <= request.at:
         # The reset has not begun: it is called off.
         return _judge_copy(at, at.seen.serving or newest, reset.token)
-    return _judge_copy(at, _replaced(at, newest), newest.origin.reset)
+    return _judge_copy(at, _replaced(at, newest, request), newest.origin.reset)
 
 
-def _replaced(at: Situation, newest: Copy) -> Copy | None:
+def _replaced(at: Situation, newest: Copy, request: Request) -> Copy | None:
     """Return the copy that the last reset, or its undo, replaced or is about to replace."""
     serving = at.seen.serving
-    in_progress = serving is not None and serving is not newest and newest.recall is None
-    if in_progress and serving is not None and newest.origin.reset not in {"", serving.origin.reset}:
+    if serving is not None and serving is not newest and _is_swap(newest, serving):
+        # In progress: the copy that serves is there, however long that takes.
         return serving
-    kept = previous_copy(at)
+    # Asked for in time is in time, also for an operator that was away meanwhile.
+    kept = previous_copy(at, asked_at=request.at)
     return None if kept is None else kept[0]
+
+
+def _is_swap(newest: Copy, serving: Copy) -> bool:
+    """Return whether the newest copy is to replace the one that serves because of a reset, or of its undo."""
+    return newest.recall is not None or newest.origin.reset not in {"", serving.origin.reset}
 
 
 def _judge_copy(at: Situation, copy: Copy | None, reset: str) -> BringBack | Refusal:
@@ -89,6 +95,9 @@ def _problem(at: Situation, copy: Copy) -> str | None:
         return f"has data that are not masked, and DataGrant {at.grant} gives masked data only"
     if secret is None or secret["metadata"]["uid"] != copy.proven_under:
         return f"has a server that knows other credentials than those in Secret {at.engine_secret}, which was replaced"
+    origin = copy.origin
+    if copy is not at.seen.serving and at.environment.image(origin.engine, origin.engine_version) is None:
+        return f"was written by {origin.engine} {origin.engine_version}, and the administrator offers no image for it"
     return None
 
 
