@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from coppice.api.v1alpha1 import Power
@@ -21,6 +21,10 @@ from coppice.reconcile.requests import read_request
 _SIGNS_OF_USE = (labels.WAKE_REQUESTED_AT, labels.RESET_REQUESTED_AT, labels.UNDO_REQUESTED_AT)
 LOOK_PERIOD = 60.0
 """Seconds between two looks at a clone that is well."""
+USE_PRECISION = timedelta(seconds=10)
+"""How exactly the last use is known. Each use that is written down wakes the clone again, and a busy server would have
+it looked at without end.
+"""
 
 
 def lease_of(at: Situation) -> LeaseTerms:
@@ -33,14 +37,29 @@ def lease_of(at: Situation) -> LeaseTerms:
 
 def last_activity(at: Situation) -> datetime:
     """Return when the clone was last used, as far as anybody noticed, or asked for."""
-    seen, status = at.seen, at.clone.status
+    before = _known_use(at)
+    return at.seen.now if _is_used(at) and at.seen.now - before >= USE_PRECISION else before
+
+
+def activity_token(at: Situation) -> str | None:
+    """Return the engine's mark of the last use that is written down."""
+    activity = at.seen.activity
+    pending = _is_used(at) and at.seen.now - _known_use(at) < USE_PRECISION
+    return activity.token if isinstance(activity, Activity) and not pending else at.clone.status.activity
+
+
+def _is_used(at: Situation) -> bool:
+    activity = at.seen.activity
+    return isinstance(activity, Activity) and activity.token not in {"", at.clone.status.activity}
+
+
+def _known_use(at: Situation) -> datetime:
+    """Return the last use that is written down, or the last word of somebody who wants the clone."""
+    seen = at.seen
     asked = (read_request(seen.manifest, key) for key in _SIGNS_OF_USE)
     requests = [request.at for request in asked if request is not None and request.at <= seen.now]
-    moments = [renewed_at(seen, at.clone), status.last_activity_at, *requests]
-    before = max(moment for moment in moments if moment is not None)
-    if isinstance(seen.activity, Activity) and seen.activity.token and seen.activity.token != status.activity:
-        return seen.now
-    return before
+    moments = [renewed_at(seen, at.clone), at.clone.status.last_activity_at, *requests]
+    return max(moment for moment in moments if moment is not None)
 
 
 def lease_end(at: Situation) -> datetime | None:
@@ -60,7 +79,8 @@ def next_look(at: Situation, ends: datetime | None) -> float:
     """Return in how many seconds the clone is looked at again, if nothing happens."""
     refreshes = (refresh_pause_ends(at.seen, at.clone), next_refresh(at.seen, at.clone))
     sleeps = last_activity(at) + at.environment.sleep if at.clone.spec.power is Power.AUTO else None
-    moments = [moment for moment in (ends, sleeps, *refreshes) if moment is not None and moment > at.seen.now]
+    noticed = _known_use(at) + USE_PRECISION if _is_used(at) else None
+    moments = [moment for moment in (ends, sleeps, noticed, *refreshes) if moment is not None and moment > at.seen.now]
     return max(min([LOOK_PERIOD, *((moment - at.seen.now).total_seconds() for moment in moments)]), 1.0)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from coppice.engines.base import Activity, Version
+from coppice.engines.base import Version
 from coppice.reconcile.clone.leftovers import previous_copy
-from coppice.reconcile.clone.lifetime import lifetime_status
+from coppice.reconcile.clone.lifetime import activity_token, lifetime_status
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy
@@ -16,11 +16,10 @@ from coppice.reconcile.observed import format_time
 
 def clone_status(at: Situation, served: Copy | None, ends: datetime | None) -> dict[str, Any]:
     """Return the status of a clone whose apps have been told of the copy ``served``, if of any."""
-    activity = at.seen.activity
     status = {
         **lifetime_status(at, ends),
         "resolved": _resolved(at),
-        "activity": activity.token if isinstance(activity, Activity) else at.clone.status.activity,
+        "activity": activity_token(at),
     }
     return status if served is None else {**status, **_served_status(at, served)}
 
