@@ -8,7 +8,7 @@ the next copy, beside the one that serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from coppice.api.v1alpha1 import BINDING_KEYS, InvalidResource
@@ -25,6 +25,7 @@ from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status,
 from coppice.reconcile.clone.names import ENGINE, SOURCE, TYPES, secret_name
 from coppice.reconcile.clone.observation import CloneObservation, is_foreign
 from coppice.reconcile.clone.observe import observe_clone
+from coppice.reconcile.clone.queue import Admissions
 from coppice.reconcile.clone.server import server_runs
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.source import snapshot_is_chosen, source_may_be_used
@@ -46,10 +47,11 @@ class DataCloneReconciler:
 
     environment: Environment
     kind: str = "DataClone"
+    admissions: Admissions = field(default_factory=Admissions, compare=False)
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> CloneObservation | None:
         """Read the clone, its source, its copies, and what the servers say."""
-        return await observe_clone(reader, self.environment, key, now)
+        return await observe_clone(reader, self.environment, self.admissions, key, now)
 
     def plan(self, observation: CloneObservation) -> Plan:
         """Return what to do for the clone now."""

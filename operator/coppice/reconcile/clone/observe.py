@@ -17,7 +17,7 @@ from coppice.reconcile.choice import Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
-from coppice.reconcile.clone.queue import has_caps, place_in_queue
+from coppice.reconcile.clone.queue import Admissions, has_caps
 from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_news, refresh_asked_at, target_of
 from coppice.reconcile.copies import Copy, find_copies, is_bound
 from coppice.reconcile.databranch import reference_of
@@ -38,7 +38,7 @@ HOLDING_LIMIT = 3
 
 
 async def observe_clone(
-    reader: KubeReader, environment: Environment, key: Key, now: datetime
+    reader: KubeReader, environment: Environment, admissions: Admissions, key: Key, now: datetime
 ) -> CloneObservation | None:
     """Read a clone, its copies, what the servers say, and its source; None when it is gone."""
     manifest = await reader.get("DataClone", key.name, key.namespace)
@@ -50,7 +50,7 @@ async def observe_clone(
         return await _read_remains(reader, seen)
     if isinstance(clone, InvalidResource):
         return seen
-    reading = _Reading(reader, environment, clone)
+    reading = _Reading(reader, environment, admissions, clone)
     seen, source = await gather(
         reading.children(seen),
         read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
@@ -83,6 +83,7 @@ class _Reading:
 
     reader: KubeReader
     environment: Environment
+    admissions: Admissions
     clone: DataClone
 
     async def children(self, seen: CloneObservation) -> CloneObservation:
@@ -178,7 +179,8 @@ class _Reading:
         if source.terms is None or not has_caps(source.terms.max_clones) or seen.copies or hopeless:
             return seen
         everything = await self.reader.list("DataClone")
-        return replace(seen, place=place_in_queue(seen.manifest, source, source.terms.max_clones, everything))
+        place = self.admissions.place(seen.manifest, source, source.terms.max_clones, everything, seen.now)
+        return replace(seen, place=place)
 
 
 async def _as_it_is(seen: CloneObservation) -> CloneObservation:

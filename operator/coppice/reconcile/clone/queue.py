@@ -7,6 +7,8 @@ that cannot go on before somebody acts (an unknown branch, no grant) holds up no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from coppice.api.v1alpha1 import MaxClones
 from coppice.core.plan import Manifest
@@ -14,17 +16,53 @@ from coppice.reconcile.access import Source
 from coppice.reconcile.clone.names import SNAPSHOT
 from coppice.reconcile.observed import condition, created_at, is_deleting, is_true
 
+ADMISSION = timedelta(seconds=10)
+"""How long a clone may take from finding room to saying so; who waits asks again as often."""
+
 
 def has_caps(caps: MaxClones) -> bool:
     """Return whether there is anything to count."""
     return caps.per_namespace is not None or caps.total is not None
 
 
-def place_in_queue(manifest: Manifest, source: Source, caps: MaxClones, everything: Sequence[Manifest]) -> int | None:
-    """Return a clone's place in the queue behind the caps (1 is next), or None if there is room."""
+@dataclass(slots=True)
+class Admissions:
+    """Whom there was room for a moment ago: their statuses do not say so yet, and others look at the same time."""
+
+    _let_in: dict[str, tuple[datetime, Manifest]] = field(default_factory=dict)
+
+    def place(
+        self, manifest: Manifest, source: Source, caps: MaxClones, everything: Sequence[Manifest], now: datetime
+    ) -> int | None:
+        """Return a clone's place in the queue (1 is next), or None if there is room, which is then taken.
+
+        Without a pause in between: of two that ask at the same time, one sees the other.
+        """
+        uid = str(manifest["metadata"]["uid"])
+        self._let_in = {
+            other: entry for other, entry in self._let_in.items() if other != uid and now - entry[0] < ADMISSION
+        }
+        place = place_in_queue(manifest, source, caps, everything, [entry for _, entry in self._let_in.values()])
+        if place is None:
+            self._let_in[uid] = now, manifest
+        return place
+
+
+def place_in_queue(
+    manifest: Manifest,
+    source: Source,
+    caps: MaxClones,
+    everything: Sequence[Manifest],
+    let_in: Sequence[Manifest] = (),
+) -> int | None:
+    """Return a clone's place in the queue behind the caps (1 is next), or None if there is room; ``let_in``: others
+    who have just found room.
+    """
     store = source.namespace, source.name
+    first = {str(entry["metadata"]["uid"]): entry for entry in let_in if store_of(entry) == store}
     guests = [entry for entry in everything if is_guest(entry) and store_of(entry) == store]
-    ahead = [entry for entry in guests if _takes_a_place(entry) and _is_ahead(entry, manifest)]
+    others = [entry for entry in guests if str(entry["metadata"]["uid"]) not in first]
+    ahead = [*first.values(), *(entry for entry in others if _takes_a_place(entry) and _is_ahead(entry, manifest))]
     here = [entry for entry in ahead if entry["metadata"]["namespace"] == manifest["metadata"]["namespace"]]
     over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
     worst = max(over, default=0)
