@@ -16,6 +16,7 @@ from coppice.api.v1alpha1 import CloneFrom, DataSnapshot
 from coppice.core.durations import parse_duration
 from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
+from coppice.reconcile.datasnapshot import MAX_LISTED
 from coppice.reconcile.observed import condition, created_at, is_deleting, is_true
 
 CLOCK_STEP = timedelta(seconds=1)
@@ -85,7 +86,7 @@ def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
         version = _version_in(wanted, snapshot)
         if version is not None:
             return Chosen(snapshot, version)
-    return _none_fits(wanted, known)
+    return _unlisted(wanted, usable) or _none_fits(wanted, known)
 
 
 def _parse_ready(manifest: Manifest) -> DataSnapshot | None:
@@ -166,6 +167,24 @@ def _commit_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
     captured = snapshot.status.captured_at
     later = captured is not None and captured >= wanted.known_since + CLOCK_STEP
     return wanted.live if later or snapshot.metadata.name in wanted.holding else None
+
+
+def _unlisted(wanted: Wanted, snapshots: Sequence[DataSnapshot]) -> Wait | None:
+    """Return that the branch is one of more than a snapshot lists, if so: the next one would not list it either, and
+    would be followed by another without end.
+    """
+    branch, oldest = wanted.source.branch, _oldest_allowed(wanted)
+    if branch is None or not isinstance(wanted.live, Version):
+        return None
+    for snapshot in snapshots:
+        captured, listed = snapshot.status.captured_at, len(snapshot.status.branches)
+        if captured is not None and captured >= oldest and listed >= MAX_LISTED and _recorded(snapshot, branch) is None:
+            message = (
+                f"DataSnapshot {snapshot.metadata.name} lists {listed} branches, and {branch} is not one of them: "
+                f"delete branches that are not needed, or make this DataClone anew with from.commit {wanted.live.head}"
+            )
+            return Wait("BranchNotListed", message, stalled=True)
+    return None
 
 
 def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:

@@ -46,6 +46,7 @@ CAPTURED = "Captured"
 PREPARED = "Prepared"
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
+"""How many branches a DataSnapshot's status names at most."""
 
 
 def raw_name(snapshot: str) -> str:
