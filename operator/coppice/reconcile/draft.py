@@ -126,7 +126,8 @@ class Draft:
             identity = {key: pod["metadata"][key] for key in ("name", "namespace", "uid")}
             mark = {**identity, "annotations": {labels.ANSWERING: "true"}}
             self.apply.append({"apiVersion": pod["apiVersion"], "kind": pod["kind"], "metadata": mark})
-        return waits(kind, "NotRouted", "the server answers; its Service leads to it as soon as its Pod is Ready")
+        name = pod["metadata"]["name"]
+        return waits(kind, "NotRouted", f"the server answers; its Service leads to it as soon as Pod {name} is Ready")
 
     def run_server(self, desired: Manifest, observed: Manifest | None, kind: str, *, replace_outdated: bool) -> Fact:
         """Plan the Pod of a server and return whether it runs.

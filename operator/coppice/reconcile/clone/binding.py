@@ -71,13 +71,17 @@ def _wrong_identity(content: Content, version: Version) -> str | None:
 
 
 def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
-    """Give apps a login, then tell them."""
+    """Give apps a login, then tell them; as long as they have another copy, only once the Service can lead to this."""
+    serving = at.seen.serving
+    unrouted = None if serving is None or serving is copy else draft.route(copy.pod, ENGINE)
+    if unrouted is not None:
+        return unrouted
     version = copy.origin.version
     password = Server(None, at.seen.secret).credentials["app-password"]
     values = dict(engine.binding(host=at.host, database=version.database, password=password))
     values |= {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
     secret = build_binding_secret(secret_name(at.clone), draft.owner, values, {labels.COPY: str(copy.number)})
-    if at.seen.serving is not copy and copy.pod is not None:
+    if serving is not copy and copy.pod is not None:
         server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
         draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, version.database))
     marks = _marks(at, copy)

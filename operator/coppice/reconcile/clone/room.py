@@ -35,10 +35,14 @@ def starts_without_room(at: Situation, draft: Draft, copy: Copy) -> Fact | None:
 
 
 def room_left(at: Situation) -> Fact | None:
-    """Return that the copy has no room left, from when that was found until there is another copy."""
-    copy = at.seen.serving or at.target.copy
-    if copy is None:
-        return None
+    """Return that a copy has no room left, from when that was found until there is another copy: the one that is
+    wanted, else the one that serves meanwhile.
+    """
+    found = (_room_left(at, copy) for copy in (at.target.copy, at.seen.serving) if copy is not None)
+    return next((fact for fact in found if fact is not None), None)
+
+
+def _room_left(at: Situation, copy: Copy) -> Fact | None:
     message = _told(at, copy)
     if message is None and copy.pod is not None and pod_state(copy.pod).out_of_bytes:
         message = (
