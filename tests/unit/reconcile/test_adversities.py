@@ -1,0 +1,207 @@
+"""What goes wrong at the worst moment: nothing is lost, nothing runs in circles, and nothing waits for ever in silence."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from tests.fakes.audit import orphans
+
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.engines.base import Activity
+
+IMAGE = "example.com/fake:1.0"
+UNDO = "coppice.dev/undo-requested-at"
+
+
+def write(shop, *rows):
+    server = shop.world.login("data", "db-binding")
+    server.volume.write(server.volume.default_branch, *rows)
+    server.uses += 1
+
+
+async def ask(shop, verb):
+    shop.world.tick(2)
+    shop.annotate("DataClone", "db", **{verb: "now"})
+    await shop.settle()
+
+
+@pytest.fixture
+async def shop(story):
+    """A clone with a change of its own."""
+    story.store()
+    await story.settle()
+    story.commit("alice")
+    story.clone(revision="a", onRevision="Reset")
+    await story.settle()
+    write(story, "mine")
+    return story
+
+
+@pytest.fixture
+async def fresh(shop):
+    """The same after a reset, again with a change of its own."""
+    await ask(shop, "reset")
+    write(shop, "newer")
+    return shop
+
+
+def claims(shop):
+    return shop.names("PersistentVolumeClaim", "data")
+
+
+def is_running(shop, pod):
+    found = shop.kube.peek("Pod", "data", pod)
+    return found is not None and "running" in str(found.get("status"))
+
+
+# -- undo --
+
+
+@pytest.mark.parametrize("newer", ["reset", "revision"])
+async def test_data_that_an_undo_was_about_to_bring_back_outlive_a_newer_wish(fresh, newer):
+    shop = fresh
+    shop.world.broken_images = {IMAGE}
+    await ask(shop, "undo")
+    if newer == "reset":
+        await ask(shop, "reset")
+    else:
+        shop.edit("DataClone", "db", revision="b")
+    await shop.operator.live(minutes=2)
+    assert {shop.copy(1), shop.copy(2)} <= set(claims(shop))
+    shop.world.broken_images = set()
+    await shop.operator.live(minutes=2)
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice"}
+    if newer == "reset":
+        await ask(shop, "undo")
+        assert shop.rows() == {"alice", "mine"}
+    await shop.operator.live(hours=1)
+    assert len(claims(shop)) == 2
+    assert orphans(shop.world) == []
+
+
+async def test_an_undo_that_does_not_get_there_can_be_undone_however_late(fresh):
+    shop = fresh
+    shop.world.broken_images = {IMAGE}
+    await ask(shop, "undo")
+    await shop.operator.live(minutes=40)
+    assert not shop.is_ready("DataClone", "db")
+    await ask(shop, "undo")
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice", "newer"}
+
+
+async def test_an_undo_that_was_asked_for_in_time_is_in_time_for_an_operator_that_was_away(fresh):
+    shop = fresh
+    await shop.operator.live(minutes=28)
+    shop.annotate("DataClone", "db", undo="now")
+    shop.world.tick(600)
+    shop.operator.restart()
+    await shop.settle()
+    assert shop.rows() == {"alice", "mine"}
+
+
+async def test_a_copy_that_no_image_can_serve_does_not_come_back(shop):
+    shop.edit("DataStore", "shop", managed={"version": "2.0"})
+    await shop.settle()
+    shop.commit("bob")
+    await ask(shop, "reset")
+    shop.operator.settings = {"images": {"fake": {"2.0": "example.com/fake:2.0"}}}
+    shop.operator.restart()
+    await ask(shop, "undo")
+    shop.expect_ready("DataClone", "db")
+    found = shop.condition("DataClone", "db", of="RequestAccepted")
+    assert found["reason"] == "UndoRefused"
+    assert "fake 1.0" in found["message"]
+    assert shop.status("DataClone", "db")["copy"] == "2"
+
+
+async def test_a_full_copy_that_is_brought_back_gets_its_one_new_pod(fresh):
+    shop = fresh
+    shop.world.tick(2)
+    shop.annotate("DataClone", "db", undo="now")
+    await shop.operator.until(lambda: is_running(shop, shop.copy(1)))
+    shop.world.fill(shop.get("Pod", shop.copy(1)))
+    await shop.operator.live(minutes=1)
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice", "mine"}
+
+
+# -- the way to the server --
+
+
+async def test_apps_keep_their_copy_until_the_service_can_lead_to_the_next(shop):
+    shop.world.tick(2)
+    shop.annotate("DataClone", "db", reset="now")
+    unready = {"conditions": [{"type": "Ready", "status": "False"}]}
+    for _ in range(60):
+        await shop.operator.run_due()
+        shop.world.turn()
+        if is_running(shop, shop.copy(2)):
+            shop.kube.change("Pod", "data", shop.copy(2), lambda found: found["status"].update(unready))
+        shop.world.tick(0.1)
+    assert shop.copy(2) in shop.condition("DataClone", "db")["message"]
+    assert shop.reason("DataClone", "db") == "NotRouted"
+    assert shop.get("Service", "db")["spec"]["selector"][labels.COPY] == "1"
+    assert shop.rows() == {"alice", "mine"}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    shop.kube.change("Pod", "data", shop.copy(2), lambda found: found["status"].update(ready))
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice"}
+
+
+# -- circles --
+
+
+async def test_a_busy_server_is_not_looked_at_without_end(shop, monkeypatch):
+    looks = []
+
+    async def busy(at):
+        looks.append(at)
+        return Activity(token=str(len(looks)), connections=1)
+
+    monkeypatch.setattr(shop.world.engine, "activity", busy)
+    shop.operator.restart()
+    for _ in range(120):
+        await shop.operator.run_due()
+        shop.world.turn()
+        shop.world.tick(1)
+    assert 6 <= len(looks) <= 40
+    used = shop.status("DataClone", "db")["lastActivityAt"]
+    assert used >= (shop.world.now - timedelta(seconds=15)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_a_branch_that_no_snapshot_lists_has_no_snapshots_made_without_end(story):
+    story.store()
+    await story.settle()
+    branches = story.data_of().branches
+    branches.update({f"b{number:03}": branches["main"] for number in range(600)})
+    story.clone(source={"branch": "b599"})
+    await story.operator.live(minutes=2)
+    message = story.expect_stalled("DataClone", "db", "BranchNotListed")
+    assert branches["main"].head in message
+    # The first may have been captured in the very second in which the clone was asked for.
+    assert len(story.names("DataSnapshot")) <= 2
+
+
+# -- the queue --
+
+
+async def test_of_clones_that_look_at_the_same_time_no_more_are_let_in_than_there_is_room_for(story):
+    story.store()
+    await story.settle()
+    names = [f"c{number}" for number in range(4)]
+    for name in names:
+        story.clone(name, namespace="app")
+    await story.settle()
+    story.grant(maxClones={"total": 2})
+    clones = story.operator.reconcilers["DataClone"]
+    looks = (clones.observe(story.kube, Key("DataClone", "app", name), story.world.now) for name in names)
+    seen = await asyncio.gather(*looks)
+    assert sum(observation.place is None for observation in seen) == 2
+    await story.operator.live(minutes=5)
+    assert sum(story.is_ready("DataClone", name, "app") for name in names) == 2
