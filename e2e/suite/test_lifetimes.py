@@ -181,7 +181,7 @@ def test_a_clone_that_nobody_uses_sleeps_and_a_word_wakes_it(kube: Kube, store: 
     clone.sql(MINE)
     there, told = items(clone), clone.binding
 
-    helm.upgrade(helm.values(), "--set=clones.sleep=5s")
+    helm.upgrade(helm.values(), "--set=clones.sleep=20s")
     said = kube.until_reason("Asleep", "dclone", clone.name, tenant)
     assert "coppice.dev/wake-requested-at" in said["message"]
     eventually(lambda: not clone.pods, "its server is gone")
