@@ -66,13 +66,21 @@ def lease_end(at: Situation) -> datetime | None:
     """Return when the lease ends. Nothing but a renewal moves an end that has come, or that outlives its grant."""
     before, renewed = at.clone.status.expires_at, at.clone.status.renewed_at
     asked = renewed_at(at.seen, at.clone)
-    if is_expired(at.seen.manifest) and before is not None and renewed is not None and asked <= renewed:
+    # Without copies an end that is written down and has come is why there are none, whatever was told since.
+    over = is_expired(at.seen.manifest) or (not at.seen.copies and _end_is_told(at))
+    if over and before is not None and renewed is not None and asked <= renewed:
         return before
     if not at.seen.copies:
         return None
     if at.source.terms is None and before is not None:
         return before
     return expires_at(lease_of(at), asked=asked, active=last_activity(at))
+
+
+def _end_is_told(at: Situation) -> bool:
+    """Return whether it is written down that the lease has ended."""
+    ends = at.clone.status.expires_at
+    return ends is not None and ends <= at.seen.now
 
 
 def next_look(at: Situation, ends: datetime | None) -> float:
@@ -88,14 +96,16 @@ def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
     """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
     seen = at.seen
     claims = (copy.claim for copy in seen.copies)
-    for child in (*seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases):
+    children = (*seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
+    # First the end is written down: without it, what is half removed would read as a clone that has yet to begin.
+    for child in children if _end_is_told(at) else ():
         draft.drop(child)
     return stalls(
         SOURCE,
         "Expired",
         f"the lease ended at {format_time(ends)} and the data are gone; to have the clone again, annotate it with "
         f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision",
-        retry_after=None,
+        retry_after=None if _end_is_told(at) else 1,
     )
 
 
