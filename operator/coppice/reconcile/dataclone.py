@@ -26,7 +26,7 @@ from coppice.reconcile.clone.names import ENGINE, SOURCE, TYPES, secret_name
 from coppice.reconcile.clone.observation import CloneObservation, is_foreign
 from coppice.reconcile.clone.observe import observe_clone
 from coppice.reconcile.clone.queue import Admissions
-from coppice.reconcile.clone.server import server_runs
+from coppice.reconcile.clone.server import keep_serving, server_runs
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.source import snapshot_is_chosen, source_may_be_used
 from coppice.reconcile.clone.status import clone_status
@@ -99,6 +99,8 @@ def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:
     if draft.facts[-1].type == ENGINE and draft.facts[-1].holds:
         served = at.wanted_copy
         drop_replaced(at, draft)
+    else:
+        keep_serving(at, draft)
     plan = draft.finish(TYPES, clone_status(at, served, ends), requeue_after=next_look(at, ends))
     wanted = is_foreign(at.clone) and labels.FINALIZER not in at.clone.metadata.finalizers
     return replace(with_wiring(plan, _wiring(at), at.seen.manifest), add_finalizer=wanted)

@@ -154,8 +154,11 @@ class Draft:
 
     def drop(self, observed: Manifest | None) -> None:
         """Plan the deletion of an object of ours that is not needed any more."""
-        if observed is not None and is_owned(observed, self.owner.uid) and not is_deleting(observed):
-            self.delete.append(Ref.of(observed))
+        if observed is None or not is_owned(observed, self.owner.uid) or is_deleting(observed):
+            return
+        ref = Ref.of(observed)
+        if ref not in self.delete:
+            self.delete.append(ref)
 
     def _not_ours(self, observed: Manifest, kind: str) -> Fact | None:
         name = f"{observed['kind']} {observed['metadata']['name']}"

@@ -46,6 +46,20 @@ def server_runs(at: Situation, draft: Draft) -> Fact:
     return draft.run_server(desired, copy.pod, ENGINE, replace_outdated=at.store is not None)
 
 
+def keep_serving(at: Situation, draft: Draft) -> None:
+    """See to the server that apps have while another copy is wanted, which may be long in coming."""
+    serving, terms = at.seen.serving, at.source.terms
+    if serving is None or serving is at.target.copy or terms is None or not (terms.raw or serving.origin.masked):
+        return
+    engine = at.engine_of(serving)
+    if _rests(at, serving) is not None:
+        draft.drop(serving.pod)
+    elif engine is not None:
+        desired = _pod(at, draft, serving, engine)
+        if not isinstance(desired, Fact):
+            draft.run_server(desired, serving.pod, ENGINE, replace_outdated=False)
+
+
 def _rests(at: Situation, copy: Copy) -> Fact | None:
     """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep."""
     if at.clone.spec.power is Power.OFF:
