@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import pytest
 from tests.fakes.audit import orphans
+from tests.fakes.kube import Crash
 
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.engines.base import Activity
+from coppice.kube.errors import ForbiddenError
 
 IMAGE = "example.com/fake:1.0"
 UNDO = "coppice.dev/undo-requested-at"
@@ -188,6 +190,46 @@ async def test_a_branch_that_no_snapshot_lists_has_no_snapshots_made_without_end
     assert len(story.names("DataSnapshot")) <= 2
 
 
+# -- the end --
+
+
+@pytest.mark.parametrize("shortened", [False, True])
+@pytest.mark.parametrize("obstacle", ["crash", "refusal"])
+async def test_a_clone_that_is_half_removed_at_the_end_of_its_lease_does_not_begin_anew(
+    shop, monkeypatch, obstacle, shortened
+):
+    shop.edit("DataClone", "db", lease={"max": "1h" if shortened else "10m"})
+    await shop.settle()
+    remove = shop.kube.delete
+
+    async def refuse(ref):
+        if ref.kind == "Service":
+            raise Crash if obstacle == "crash" else ForbiddenError("a webhook says no")
+        await remove(ref)
+
+    monkeypatch.setattr(shop.kube, "delete", refuse)
+    if shortened:
+        shop.world.tick(1200)
+        shop.edit("DataClone", "db", lease={"max": "10m"})
+    else:
+        shop.world.tick(601)
+    for _ in range(200):
+        await shop.operator.reconcile(Key("DataClone", "data", "db"))
+        if shop.operator.crashes:
+            break
+        shop.world.turn()
+        shop.world.tick(1)
+    while shop.world.turn():
+        shop.world.tick(1)
+    assert claims(shop) == ["shop-data"]
+    monkeypatch.undo()
+    await shop.operator.live(minutes=5)
+    shop.expect_stalled("DataClone", "db", "Expired")
+    assert claims(shop) == ["shop-data"]
+    await ask(shop, "extend")
+    shop.expect_ready("DataClone", "db")
+
+
 # -- the queue --
 
 
@@ -205,3 +247,24 @@ async def test_of_clones_that_look_at_the_same_time_no_more_are_let_in_than_ther
     assert sum(observation.place is None for observation in seen) == 2
     await story.operator.live(minutes=5)
     assert sum(story.is_ready("DataClone", name, "app") for name in names) == 2
+
+
+@pytest.mark.parametrize("why", ["reset", "refresh", "undo"])
+async def test_the_server_that_apps_have_is_seen_to_while_another_copy_does_not_come(fresh, why):
+    shop = fresh
+    shop.world.snapshot_error = "the backend is down"
+    if why == "undo":
+        shop.world.crashing = lambda pod: pod["metadata"]["name"] == shop.copy(1)
+    shop.commit("bob")
+    if why == "refresh":
+        shop.edit("DataClone", "db", refresh="*/5 * * * *")
+        await shop.operator.live(minutes=6)
+    else:
+        await ask(shop, why)
+    assert not shop.is_ready("DataClone", "db")
+    shop.world.evict(shop.get("Pod", shop.copy(2)))
+    await shop.operator.live(minutes=1)
+    assert shop.rows() == {"alice", "newer"}
+    shop.edit("DataClone", "db", power="Off")
+    await shop.settle()
+    assert [name for name in shop.names("Pod", "data") if name != "shop-server"] == []
