@@ -19,6 +19,8 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Version
 from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time
 
+_IN_VERSION = {"database", "branch", "head", "workingRoot", "newBranch", "engineVersion"}
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -64,11 +66,19 @@ class Origin:
         }
 
 
+def _mark(claim: Manifest, key: str) -> dict[str, Any]:
+    """Return a mark in JSON; empty for none, and for what somebody else has written there."""
+    try:
+        data = json.loads(annotation(claim, key) or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def _origin(claim: Manifest) -> Origin | None:
-    text = annotation(claim, labels.VERSION)
-    if text is None:
+    data = _mark(claim, labels.VERSION)
+    if not data.keys() >= _IN_VERSION:
         return None
-    data = json.loads(text)
     return Origin(
         version=Version(data["database"], data["branch"], data["head"], data["workingRoot"], data["newBranch"]),
         engine=annotation(claim, labels.ENGINE) or "",
@@ -97,10 +107,9 @@ class Recall:
 
 
 def _recall(claim: Manifest) -> Recall | None:
-    text = annotation(claim, labels.RECALLED)
-    data = json.loads(text) if text is not None else {}
-    at = parse_time(data.get("at"))
-    return None if at is None else Recall(int(data["turn"]), at)
+    data = _mark(claim, labels.RECALLED)
+    turn, at = data.get("turn"), parse_time(str(data.get("at")))
+    return Recall(turn, at) if isinstance(turn, int) and at is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,39 @@ async def test_a_branch_that_no_snapshot_lists_has_no_snapshots_made_without_end
     assert len(story.names("DataSnapshot")) <= 2
 
 
+# -- people with a text editor --
+
+
+@pytest.mark.parametrize("text", ["nonsense", "[]", "{}", '{"turn": "x", "at": 3}', None])
+@pytest.mark.parametrize("mark", [labels.VERSION, labels.RECALLED])
+async def test_no_mark_on_a_claim_keeps_a_clone_beyond_its_grant(story, text, mark):
+    story.store()
+    story.grant()
+    await story.settle()
+    story.clone(namespace="app")
+    await story.settle()
+    claim = story.copy(namespace="app")
+
+    def scribble(found):
+        found["metadata"]["annotations"].pop(mark, None)
+        found["metadata"]["annotations"].update({} if text is None else {mark: text})
+
+    story.kube.change("PersistentVolumeClaim", "app", claim, scribble)
+    await story.settle()
+    if mark == labels.VERSION:
+        assert claim in story.expect_stalled("DataClone", "db", "MarksLost", "app")
+    else:
+        story.expect_ready("DataClone", "db", "app")
+    story.delete("DataGrant", "previews")
+    await story.settle()
+    assert story.names("Pod", "app") == []
+    story.grant()
+    if mark == labels.VERSION:
+        story.delete("PersistentVolumeClaim", claim, "app")
+    await story.settle()
+    story.expect_ready("DataClone", "db", "app")
+
+
 # -- the end --
 
 

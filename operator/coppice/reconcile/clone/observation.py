@@ -31,6 +31,7 @@ class CloneObservation:
     ``live``: what the store's server says the reference names now. ``storage_class``, ``choice`` and ``handle``: for a
     copy that has no volume yet; ``origin_gone``: its snapshot went. ``place``: in the queue behind the grant's caps,
     None with room.
+    ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; then ``activity``.
     ``unwired``: why the API server has just refused to have Deployments wired, by name.
     """
@@ -48,6 +49,7 @@ class CloneObservation:
     origin_gone: bool = False
     place: int | None = None
     copies: tuple[Copy, ...] = ()
+    unmarked_claims: tuple[Manifest, ...] = ()
     unbound_claims: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None

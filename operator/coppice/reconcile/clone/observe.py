@@ -104,7 +104,10 @@ class _Reading:
             self.reader.list("Pod", namespace, mine),
             _read_aliases(self.reader, seen) if is_foreign(self.clone) else _as_it_is(seen),
         )
-        seen = replace(seen, copies=find_copies(claims, pods), pods=tuple(pods))
+        copies = find_copies(claims, pods)
+        marked = {copy.claim["metadata"]["uid"] for copy in copies}
+        unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
+        seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(pods))
         seen = replace(seen, secret=secret, binding=binding, service=service, policy=policy)
         if seen.serving is not None:
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))

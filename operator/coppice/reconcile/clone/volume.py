@@ -14,7 +14,7 @@ from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
 from coppice.reconcile.datasnapshot import larger
-from coppice.reconcile.draft import Draft, Fact, holds, waits
+from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import claim_state, format_time, is_deleting, volume_snapshot_state
 
 
@@ -28,7 +28,7 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
         return holds(VOLUME, "Bound", f"claim {name}")
     if copy is not None and at.seen.origin_gone:
         return _choose_again(at, draft, copy)
-    problem = _alias(at, draft)
+    problem = _unmarked(at, name) or _alias(at, draft)
     if problem is not None:
         return problem
     if copy is not None and _waits_for_consumer(at):
@@ -43,6 +43,19 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
     if engine is not None:
         surround_early(at, draft, engine)
     return waits(VOLUME, "Copying", message, retry_after=None if copy is None else 30)
+
+
+def _unmarked(at: Situation, name: str) -> Fact | None:
+    claim = _named(at.seen.unmarked_claims, name)
+    if claim is None:
+        return None
+    if is_deleting(claim):
+        return waits(VOLUME, "BeingDeleted", f"claim {name} is being deleted", retry_after=2)
+    message = (
+        f"claim {name} has lost the annotations that say what it holds ({labels.VERSION} and others), and is not "
+        "handed out: put them back, or delete the claim to have a new copy"
+    )
+    return stalls(VOLUME, "MarksLost", message)
 
 
 def _choose_again(at: Situation, draft: Draft, copy: Copy) -> Fact:
