@@ -100,6 +100,9 @@ def _bound(entry: Manifest) -> int | None:
 
 def _is_like(entry: Manifest, origin: Manifest) -> bool:
     """Return whether a snapshot of a volume of one class can be restored with the other, to the same effect."""
+    if entry.get("reclaimPolicy") == "Retain" != origin.get("reclaimPolicy"):
+        # What the copies leave behind would be nobody's.
+        return False
     alike = all(entry.get(key) == origin.get(key) for key in ("provisioner", "allowedTopologies", "mountOptions"))
     return alike and _other_parameters(entry) == _other_parameters(origin)
 

@@ -50,6 +50,14 @@ def test_a_store_whose_own_class_bounds_copies_so_needs_no_other():
     assert bounded_class([storage_class("a"), own], "fast", "5Gi") is own
 
 
+@pytest.mark.parametrize(("origin", "chosen"), [("Delete", "b"), ("Retain", "a")])
+def test_a_class_that_leaves_volumes_behind_is_not_taken_where_the_stores_own_does_not(origin, chosen):
+    keeping, base = {**storage_class("a"), "reclaimPolicy": "Retain"}, {**BASE, "reclaimPolicy": origin}
+    found = bounded_class([keeping, {**storage_class("b"), "reclaimPolicy": "Delete"}, base], "fast", "5Gi")
+    assert found is not None
+    assert found["metadata"]["name"] == chosen
+
+
 def test_a_class_that_is_gone_is_like_none():
     assert bounded_class([storage_class()], "fast", "5Gi") is None
 
