@@ -16,7 +16,7 @@ from e2e.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "60"))
+OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200"))
 NAMES = ("one", "two", "three", "four")
 
 
@@ -66,7 +66,10 @@ class Chaos:
 
     def wait(self) -> None:
         """Let the operator come to an end with one clone, so that later things happen to ready ones too."""
-        clone = self._any().apply(self.store)
+        clone = self._any()
+        # What is applied to an object that is being deleted goes with it.
+        eventually(lambda: not is_going(self.kube, clone), f"{clone.name} that was deleted is gone")
+        clone.apply(self.store)
         clone.patch(power="On")
         clone.ready()
 
@@ -99,6 +102,12 @@ def orphans(kube: Kube, *namespaces: str) -> list[str]:
     ]
 
 
+def is_going(kube: Kube, clone: Clone) -> bool:
+    """Return whether a clone is being deleted."""
+    found = kube.get("dclone", clone.name, clone.namespace)
+    return found is not None and "deletionTimestamp" in found["metadata"]
+
+
 def is_settled(clone: Clone) -> bool:
     """Return whether the operator, which may just have been killed, has done all that was asked of a clone."""
     manifest = clone.manifest
@@ -127,7 +136,9 @@ def test_after_many_random_operations_nothing_is_left_over(kube: Kube, store: St
     print(dict(chaos.done))
 
     eventually(lambda: not orphans(kube, tenant, store.namespace), "nothing is there whose owner is gone")
-    clones = [Clone(kube, tenant, item["metadata"]["name"]) for item in kube.items("dclone", "-n", tenant)]
+    named = [Clone(kube, tenant, name) for name in NAMES]
+    eventually(lambda: not any(is_going(kube, clone) for clone in named), "what was deleted is gone")
+    clones = [clone for clone in named if kube.get("dclone", clone.name, tenant) is not None]
     for clone in clones:
         clone.patch(power="On")
     eventually(lambda: all(is_settled(clone) for clone in clones), "every clone is as it was last asked for")
