@@ -57,6 +57,8 @@ PROVEN: Final = f"{PREFIX}/proven"
 """On a clone's claim: the copy held what was asked for when its server first answered; since then apps may change it.
 The value is the UID of the Secret with the credentials that the server took over.
 """
+SERVES_SINCE: Final = f"{PREFIX}/serves-since"
+"""On a clone's claim: when apps were first told of the copy; how long the one before it is kept counts from then."""
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
 STORE_UID: Final = f"{PREFIX}/store-uid"

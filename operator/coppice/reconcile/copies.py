@@ -134,6 +134,11 @@ class Copy:
         """
         return annotation(self.claim, labels.PROVEN)
 
+    @property
+    def serves_since(self) -> datetime | None:
+        """Return when apps were first told of it; None before."""
+        return parse_time(annotation(self.claim, labels.SERVES_SINCE))
+
 
 def copy_name(clone: str, uid: str, number: int) -> str:
     """Return the name of a copy's claim, Pod and alias snapshot.
@@ -167,18 +172,28 @@ def is_proven(copy: Copy) -> bool:
     return copy.proven_under is not None
 
 
-def build_marks(copy: Copy, origin: Origin, *, proven_under: str | None, recall: Recall | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """That a copy held what was asked for: the UID of the Secret its server took over, and when apps were told."""
+
+    under: str
+    at: datetime
+
+
+def build_marks(copy: Copy, origin: Origin, *, recall: Recall | None, proof: Proof | None = None) -> dict[str, Any]:
     """Return the apply that writes on a copy's claim what may change there: the requests and revision in ``origin``,
-    the proof and the undo. It claims nothing else of it.
+    the undo, and a proof that it has not had before. It claims nothing else of it.
 
     All of them every time: an apply takes away what it leaves out.
     """
     metadata = {key: copy.claim["metadata"][key] for key in ("name", "namespace", "uid")}
+    proven_under, since = (copy.proven_under, copy.serves_since) if proof is None else (proof.under, proof.at)
     marks = {
         labels.RESET_TOKEN: origin.reset,
         labels.UNDO_TOKEN: origin.undo,
         labels.REVISION_TOKEN: origin.revision,
         **({} if proven_under is None else {labels.PROVEN: proven_under}),
+        **({} if since is None else {labels.SERVES_SINCE: format_time(since)}),
         **({} if recall is None else {labels.RECALLED: recall.text}),
     }
     return {

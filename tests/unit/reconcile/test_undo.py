@@ -136,6 +136,20 @@ async def test_after_the_window_an_undo_is_refused_and_stays_so(fresh):
     assert shop.status("DataClone", "db")["copy"] == "3"
 
 
+async def test_however_long_a_reset_takes_the_window_is_whole(shop):
+    shop.commit("bob")
+    shop.world.broken_images = {"example.com/fake:1.0"}
+    await ask(shop, "reset")
+    await shop.operator.live(hours=2)
+    shop.world.broken_images = set()
+    await shop.operator.live(minutes=10)
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() == {"alice", "bob"}
+    await shop.operator.live(minutes=15)
+    await ask(shop, "undo")
+    assert shop.rows() == {"alice", "mine"}
+
+
 async def test_without_a_reset_there_is_nothing_to_undo_and_nothing_changes(shop):
     before = {found["metadata"]["name"]: found for found in shop.kube.all("PersistentVolumeClaim", "data")}
     await ask(shop, "undo")

@@ -20,7 +20,7 @@ from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import is_other_revision
-from coppice.reconcile.copies import Copy, build_marks, is_proven
+from coppice.reconcile.copies import Copy, Proof, build_marks, is_proven
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import pod_state
 from coppice.reconcile.reads import Server, ensure_app_user
@@ -106,5 +106,5 @@ def _marks(at: Situation, copy: Copy) -> Manifest | None:
     if is_proven(copy) and revision is None:
         return None
     origin = replace(copy.origin, revision=revision or copy.origin.revision)
-    secret = copy.proven_under or str((at.seen.secret or {})["metadata"]["uid"])
-    return build_marks(copy, origin, proven_under=secret, recall=copy.recall)
+    proof = None if is_proven(copy) else Proof(str((at.seen.secret or {})["metadata"]["uid"]), at.seen.now)
+    return build_marks(copy, origin, recall=copy.recall, proof=proof)

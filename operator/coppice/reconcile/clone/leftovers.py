@@ -49,9 +49,17 @@ def previous_copy(at: Situation, *, asked_at: datetime | None = None) -> tuple[C
     older = [copy for copy in at.seen.copies if copy.turn < target.turn and _is_worth_keeping(copy)]
     if not older or (target.recall is None and target.origin.reset in {"", older[-1].origin.reset}):
         return None
-    since = created_at(target.claim) if target.recall is None else target.recall.at
-    ends = since + at.environment.undo
+    ends = _came_at(at, target) + at.environment.undo
     return (older[-1], ends) if ends > (asked_at or at.seen.now) else None
+
+
+def _came_at(at: Situation, target: Copy) -> datetime:
+    """Return since when a copy has taken another's place; one that does not serve yet cannot do so before now."""
+    if target.recall is not None:
+        return target.recall.at
+    if not is_proven(target):
+        return at.seen.now
+    return target.serves_since or created_at(target.claim)
 
 
 def _is_worth_keeping(copy: Copy) -> bool:

@@ -35,7 +35,8 @@ def _resolved(at: Situation) -> dict[str, Any] | None:
 
 
 def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
-    origin, engine, previous = served.origin, at.engine_of(served), previous_copy(at)
+    origin, engine = served.origin, at.engine_of(served)
+    previous = previous_copy(at) if served is at.target.copy else None
     version = origin.version
     return {
         "binding": {"name": secret_name(at.clone)},

@@ -111,6 +111,6 @@ def plan_undo(at: Situation) -> Plan | None:
     recall = copy.recall if copy is newest else Recall(newest.turn + 1, at.seen.now)
     # What was acted upon for the newest copy was acted upon.
     origin = replace(copy.origin, reset=found.reset, undo=request.token, revision=newest.origin.revision)
-    marks = build_marks(copy, origin, proven_under=copy.proven_under, recall=recall)
+    marks = build_marks(copy, origin, recall=recall)
     message = f"copy {copy.number} serves again, as was asked for at {request.token}"
     return Plan(apply=(marks,), events=(Event("Undoing", message),), requeue_after=1)
