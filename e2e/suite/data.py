@@ -141,7 +141,7 @@ class Clone:
     @property
     def binding(self) -> dict[str, str]:
         """Return what apps are told."""
-        return self.kube.binding(self.namespace, f"{self.name}-binding")
+        return self.kube.binding(self.namespace, self.status["binding"]["name"])
 
     @property
     def pods(self) -> list[Manifest]:

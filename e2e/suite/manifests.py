@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 API = "coppice.dev/v1alpha1"
 PROGRAMS = Path(__file__).parent / "programs"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 Manifest = dict[str, Any]
 
 
@@ -37,6 +40,19 @@ def data_clone(name: str, namespace: str, *, store: str, owners: str | None = No
 def data_snapshot(name: str, namespace: str, *, store: str) -> Manifest:
     """Return a snapshot of a store."""
     return resource("DataSnapshot", name, namespace, {"store": {"name": store}})
+
+
+def example(path: str, namespace: str, *, store: str, owners: str) -> list[Manifest]:
+    """Return the objects of an example as they stand, but for this namespace and this store in the place of theirs."""
+    manifests: list[Manifest] = list(yaml.safe_load_all((EXAMPLES / path).read_text(encoding="utf-8")))
+    for manifest in manifests:
+        manifest["metadata"]["namespace"] = namespace
+        match manifest["kind"]:
+            case "DataClone":
+                manifest["spec"]["from"]["store"] = {"name": store, "namespace": owners}
+            case "DataSnapshot":
+                manifest["spec"]["store"] = {"name": store}
+    return manifests
 
 
 def program(name: str) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from e2e.suite.data import Clone
-from e2e.suite.manifests import data_clone
+from e2e.suite.manifests import data_clone, example
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -165,9 +165,12 @@ def test_a_clone_gets_what_its_profile_says(kube: Kube, store: Store, tenant: st
     clone.delete()
 
 
-def test_a_clone_that_follows_a_branch_has_its_head(kube: Kube, store: Store, tenant: str) -> None:
-    clone = Clone(kube, tenant, "follower").apply(store, refresh="OnHeadChange").ready()
+def test_an_environment_that_stays_follows_its_branch(kube: Kube, store: Store) -> None:
+    kube.apply(*example("staging/staging.yaml", store.namespace, store=store.name, owners=store.namespace))
+    clone = Clone(kube, store.namespace, "staging").ready()
+    assert "expiresAt" not in clone.status
     told = clone.binding
+    assert told["DATABASE_URL"] == told["uri"]
     head = store.commit("INSERT INTO item VALUES (5, 'quince', 50)", "a fifth item")
     eventually(
         lambda: clone.status.get("source", {}).get("head") == head and clone.reason == "Ready", "it is at the new head"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from e2e.suite.data import Clone, Store, ask_clones
-from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store, resource
+from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store, example, resource
 from e2e.suite.pool import Pool
 from e2e.waiting import eventually
 
@@ -33,8 +33,8 @@ def every_minute(kube: Kube, store: Store) -> None:
 def test_a_clone_can_be_of_any_point_in_a_stores_history(kube: Kube, store: Store) -> None:
     first = store.sql("SELECT dolt_hashof('HEAD') AS head, NOW() AS time")[0]
     store.sql("CALL dolt_tag('v1')")
-    kube.apply(data_snapshot("noon", store.namespace, store=store.name))
-    kube.ready(store.namespace, "dsnap/noon")
+    kube.apply(*example("experiment/experiment.yaml", store.namespace, store=store.name, owners=store.namespace))
+    kube.ready(store.namespace, "dsnap/experiment-7", "dclone/experiment-7")
     branch = {"store": {"name": store.name}, "branchName": "feature/autumn", "from": {"tag": "v1"}}
     kube.apply(resource("DataBranch", "autumn", store.namespace, branch))
     kube.ready(store.namespace, "dbranch/autumn")
@@ -50,7 +50,7 @@ def test_a_clone_can_be_of_any_point_in_a_stores_history(kube: Kube, store: Stor
         "tag": ({"tag": "v1"}, "apple pear plum"),
         "commit": ({"commit": first["head"]}, "apple pear plum"),
         "time": ({"time": moment}, "apple pear plum"),
-        "snapshot": ({"snapshot": "noon"}, "apple pear plum"),
+        "snapshot": ({"snapshot": "experiment-7"}, "apple pear plum"),
     }
     kube.apply(*(data_clone(name, store.namespace, store=store.name, source=at) for name, (at, _) in points.items()))
     kube.ready(store.namespace, *(f"dclone/{name}" for name in points))
@@ -58,10 +58,10 @@ def test_a_clone_can_be_of_any_point_in_a_stores_history(kube: Kube, store: Stor
     held = {
         name: " ".join(row["name"] for row in rows) for name, rows in ask_clones(kube, store.namespace, NAMES).items()
     }
-    assert held == {name: expected for name, (_, expected) in points.items()}
+    assert held == {"experiment-7": "apple pear plum"} | {name: expected for name, (_, expected) in points.items()}
     assert Clone(kube, store.namespace, "commit").status["source"]["head"] == first["head"]
     assert Clone(kube, store.namespace, "autumn").status["source"]["branch"] == "feature/autumn"
-    kube.run("delete", "-n", store.namespace, *(f"dclone/{name}" for name in points))
+    kube.run("delete", "-n", store.namespace, *(f"dclone/{name}" for name in held))
 
 
 def test_a_server_that_was_killed_comes_back_with_all_it_acknowledged(kube: Kube, store: Store) -> None:

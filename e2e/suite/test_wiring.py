@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from e2e.suite.data import Clone
+from e2e.suite.manifests import example
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -15,16 +13,7 @@ if TYPE_CHECKING:
     from e2e.suite.kube import Kube
     from e2e.suite.manifests import Manifest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "wiring" / "app.yaml"
 OWN = [{"name": "DATABASE_URL", "value": "mysql://me@elsewhere/mine"}]
-
-
-def example(store: Store, namespace: str) -> tuple[Manifest, Manifest]:
-    """Return the example's clone and Deployment, of this store and in this namespace."""
-    clone, app = yaml.safe_load_all(EXAMPLE.read_text(encoding="utf-8"))
-    clone["metadata"]["namespace"] = app["metadata"]["namespace"] = namespace
-    clone["spec"]["from"]["store"] = {"name": store.name, "namespace": store.namespace}
-    return clone, app
 
 
 def env_of(kube: Kube, name: str, namespace: str) -> list[dict[str, Any]]:
@@ -46,7 +35,7 @@ def until_wired(kube: Kube, clone: Clone, reason: str) -> Manifest:
 
 
 def test_a_deployment_that_asks_for_a_clone_has_its_address(kube: Kube, store: Store, tenant: str) -> None:
-    manifest, app = example(store, tenant)
+    manifest, app = example("wiring/app.yaml", tenant, store=store.name, owners=store.namespace)
     kube.apply(manifest, app)
     clone = Clone(kube, tenant, manifest["metadata"]["name"])
     kube.run("wait", "-n", tenant, "--for=condition=Wired", f"dclone/{clone.name}", "--timeout=240s")
@@ -60,7 +49,7 @@ def test_a_deployment_that_asks_for_a_clone_has_its_address(kube: Kube, store: S
 
 
 def test_what_an_app_has_already_stays_and_the_clone_says_so(kube: Kube, store: Store, tenant: str) -> None:
-    manifest, app = example(store, tenant)
+    manifest, app = example("wiring/app.yaml", tenant, store=store.name, owners=store.namespace)
     manifest["metadata"]["name"] = "refused"
     app["metadata"].update(name="stubborn", annotations={"coppice.dev/clone": "refused"})
     [container] = app["spec"]["template"]["spec"]["containers"]
