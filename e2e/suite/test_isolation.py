@@ -227,6 +227,14 @@ def test_a_claim_from_a_guessed_snapshot_stays_empty_handed(kube: Kube, store: S
     kube.run("delete", "-n", tenant, *(f"pvc/{name}" for name in guesses))
 
 
+def test_a_store_says_whether_the_network_keeps_policies(kube: Kube, cluster: Cluster, store: Store) -> None:
+    said = eventually(
+        lambda: kube.condition("dstore", store.name, store.namespace, "NetworkGuarded"),
+        "the store says so or not",
+    )
+    assert said["status"] == str(cluster.network_policies_enforced)
+
+
 def test_the_network_keeps_clones_apart(
     kube: Kube, cluster: Cluster, store: Store, tenant: str, namespace: str
 ) -> None:

@@ -48,6 +48,7 @@ def environment(world: World, **changes: Any) -> Environment:
         "idle": timedelta(days=1),
         "longest": timedelta(days=7),
         "undo": timedelta(minutes=30),
+        "reaches": world.reaches,
         # Only the stories of sleep are about it.
         "sleep": timedelta(days=365),
     }

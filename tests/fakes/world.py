@@ -98,6 +98,8 @@ class World:
         """What the driver says instead of making a snapshot."""
         self.full = False
         """No volume can be provisioned."""
+        self.guarded: bool | None = None
+        """Whether the network keeps NetworkPolicies; None: nobody can tell."""
         self.loads: dict[tuple[str, str], frozenset[str]] = {}
         """Rows of an initial load, by namespace and the ConfigMap's name."""
         self.violations: list[str] = []
@@ -107,6 +109,11 @@ class World:
         self._add_classes()
         for namespace in ("data", "app", "coppice-system"):
             self.add_namespace(namespace)
+
+    async def reaches(self, host: str, port: int) -> bool | None:
+        """Return whether a packet to a port gets to a Pod, where a policy forbids it."""
+        assert (host in self.engine.servers, port) == (True, 9)
+        return None if self.guarded is None else not self.guarded
 
     def _clock(self) -> datetime:
         return self.now

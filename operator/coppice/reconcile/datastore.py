@@ -46,6 +46,9 @@ STORAGE = "StorageReady"
 SERVER = "ServerReady"
 TYPES = (ENGINE, STORAGE, SERVER)
 BOUNDED = "ClonesBounded"
+GUARDED = "NetworkGuarded"
+CLOSED_PORT = 9
+"""One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
 """A condition beside the chain, there only where clones are to be bounded: the store is well either way."""
 HEALTH_PERIOD = 60.0
 """Seconds between two looks at a server that is well; its heads in status are at most this old."""
@@ -93,6 +96,7 @@ class StoreObservation:
     policy: Manifest | None
     load_found: bool
     answer: Answer | None
+    reached: bool | None
     snapshots: tuple[Manifest, ...]
     named_snapshots: frozenset[str]
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
@@ -144,10 +148,18 @@ class DataStoreReconciler:
             policy=policy,
             load_found=await _load_found(reader, store),
             answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
+            reached=await self._is_reached(server, policy),
             snapshots=own,
             named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
+
+    async def _is_reached(self, server: Server, policy: Manifest | None) -> bool | None:
+        """Return whether the network lets a packet to the server that its policy forbids."""
+        state = pod_state(server.pod) if server.pod is not None else None
+        if state is None or state.ip is None or not state.ready or policy is None:
+            return None
+        return await self.environment.reaches(state.ip, CLOSED_PORT)
 
     def plan(self, observation: StoreObservation) -> Plan:
         """Return what to do for the store now."""
@@ -235,7 +247,9 @@ class _StorePlan:
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
         plan = draft.finish(TYPES, self._status(), requeue_after=requeue)
-        return self._with_finalizer(beside(plan, self._clones_are_bounded(), self.observation.manifest))
+        for aside in (self._clones_are_bounded(), self._network_is_guarded()):
+            plan = beside(plan, aside, self.observation.manifest)
+        return self._with_finalizer(plan)
 
     def _with_finalizer(self, plan: Plan) -> Plan:
         wanted = self.store.spec.deletion_policy is DeletionPolicy.DELETE
@@ -299,6 +313,19 @@ class _StorePlan:
             f"clones may write more than {asked} of their own: no StorageClass like {choice.storage_class} has "
             f"parameters.ownBytes: {asked}. Have the administrator make one (coppice-local: local.boundedClasses of "
             f"the chart), or leave clones.ownBytes out if the driver {choice.driver} has no such bound",
+        )
+
+    def _network_is_guarded(self) -> Fact | None:
+        """Return whether NetworkPolicies keep strangers from servers; None while nobody can tell."""
+        if self.observation.reached is None:
+            return None
+        if not self.observation.reached:
+            return holds(GUARDED, "PoliciesEnforced", "the network keeps NetworkPolicies")
+        return stalls(
+            GUARDED,
+            "PoliciesNotEnforced",
+            "the network of this cluster keeps no NetworkPolicies: any Pod can knock at the server and at its clones', "
+            "and only their credentials keep it out. Have the administrator install a network plug-in that does",
         )
 
     def _load_is_there(self, draft: Draft) -> Fact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,6 +18,7 @@ class Environment:
     nor profile says.
     ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept,
     ``sleep`` after how long without activity a server is stopped.
+    ``reaches`` tells whether a packet to a port gets to a host; None when it cannot tell.
     """
 
     engines: Mapping[str, Engine]
@@ -27,6 +28,7 @@ class Environment:
     idle: timedelta
     longest: timedelta
     undo: timedelta
+    reaches: Callable[[str, int], Awaitable[bool | None]]
     sleep: timedelta = timedelta(minutes=30)
 
     def image(self, engine: str, version: str) -> str | None:

@@ -12,6 +12,7 @@ import click
 from coppice.engines.registry import PluginError, engines
 from coppice.kube.lease import LeaseLostError
 from coppice.kube.login import LoginError
+from coppice.kube.reach import is_reached
 from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
 from coppice.reconcile.dataclone import DataCloneReconciler
@@ -66,6 +67,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         idle=settings.lease_idle,
         longest=settings.lease_max,
         undo=settings.undo,
+        reaches=is_reached,
         sleep=settings.sleep,
     )
     return [

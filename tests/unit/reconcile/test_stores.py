@@ -281,6 +281,21 @@ async def test_a_server_that_falls_silent_is_not_ready_and_comes_back_by_itself(
     story.expect_ready("DataStore", "shop")
 
 
+@pytest.mark.parametrize(("guarded", "reason"), [(True, "PoliciesEnforced"), (False, "PoliciesNotEnforced")])
+async def test_a_store_says_whether_the_network_keeps_policies_and_is_ready_either_way(story, guarded, reason):
+    await ready_store(story)
+    assert "NetworkGuarded" not in {entry["type"] for entry in story.status("DataStore", "shop")["conditions"]}
+    story.world.guarded = guarded
+    await story.operator.live(minutes=5)
+    story.expect_ready("DataStore", "shop")
+    said = story.condition("DataStore", "shop", of="NetworkGuarded")
+    assert (said["status"], said["reason"]) == (str(guarded), reason)
+    assert story.events("DataStore", "shop").count(reason) == 1
+    writes = len(story.world.writes)
+    await story.operator.live(hours=1)
+    assert story.world.writes[writes:] == []
+
+
 async def test_volumes_that_wait_for_a_pod_work_as_well(story):
     await ready_store(story, storage={"storageClassName": "late"})
     story.clone()
