@@ -164,13 +164,11 @@ class DoltEngine:
             listed = await session.ask("; ".join(_list_statements(names)))
             current: dict[str, str] = {}
             statements: list[str] = []
-            for name, ((branch,),), branches, tables in zip(
-                names, listed[0::3], listed[1::3], listed[2::3], strict=True
+            for name, ((branch,),), branches, keys, tables in zip(
+                names, listed[0::4], listed[1::4], listed[2::4], listed[3::4], strict=True
             ):
                 current[name] = branch
-                statements.extend(
-                    f"SELECT 1 FROM {identifier(name)}.{identifier(table)} LIMIT 1" for (table,) in tables
-                )
+                statements.extend(_first_rows(name, keys, tables))
                 statements.extend(_state_statements(name, (row[0] for row in branches)))
             answers = await session.ask("; ".join(statements))
         states = [_state(*answer[0]) for answer in answers if answer and len(answer[0]) == 4]
@@ -368,9 +366,25 @@ def _list_statements(names: list[str]) -> Iterable[str]:
         yield "SELECT active_branch()"
         yield f"SELECT name FROM dolt_branches ORDER BY name <> active_branch(), name LIMIT {MAX_BRANCHES + 1}"
         yield (
+            "SELECT table_name, column_name FROM information_schema.statistics"
+            " WHERE table_schema = database() AND index_name = 'PRIMARY' AND seq_in_index = 1 LIMIT 1"
+        )
+        yield (
             "SELECT table_name FROM information_schema.tables"
             " WHERE table_schema = database() AND table_type = 'BASE TABLE' LIMIT 1"
         )
+
+
+def _first_rows(database: str, keys: Iterable[tuple[Any, ...]], tables: Iterable[tuple[Any, ...]]) -> Iterable[str]:
+    """Return what reads a row of one table: in the order of its primary key, if any table has one.
+
+    Without an order Dolt first divides the whole table for a parallel scan: 0.25 s for a gigabyte in a new server.
+    """
+    for table, column in keys:
+        yield f"SELECT 1 FROM {identifier(database)}.{identifier(table)} ORDER BY {identifier(column)} LIMIT 1"
+        return
+    for (table,) in tables:
+        yield f"SELECT 1 FROM {identifier(database)}.{identifier(table)} LIMIT 1"
 
 
 def _state_statements(database: str, branches: Iterable[str]) -> Iterable[str]:
