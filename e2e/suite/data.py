@@ -151,7 +151,7 @@ class Clone:
     @property
     def pod(self) -> Manifest:
         """Return the Pod of the copy that apps are told of."""
-        secret = self.kube.get("secret", f"{self.name}-binding", self.namespace)
+        secret = self.kube.get("secret", self.status["binding"]["name"], self.namespace)
         assert secret is not None, f"clone {self.name} has no binding"
         number = secret["metadata"]["annotations"]["coppice.dev/copy"]
         labels = f"coppice.dev/owner-name={self.name},coppice.dev/copy={number}"

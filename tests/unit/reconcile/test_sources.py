@@ -16,6 +16,26 @@ def shop(opened):
     return opened
 
 
+async def test_a_clone_waits_for_the_volume_of_a_store_that_was_made_anew(story):
+    story.store()
+    await story.settle()
+    story.snapshot("then")
+    await story.settle()
+    story.delete("DataStore", "shop")
+    await story.settle()
+    story.delete("PersistentVolumeClaim", "shop-data")
+    await story.settle()
+    story.store()
+    story.clone(source={"snapshot": "then"})
+    await story.settle()
+    assert story.reason("DataStore", "shop") == "ClaimLost"
+    assert story.reason("DataClone", "db") == "StoreNotReady"
+    story.delete("Secret", "shop-admin")
+    await story.operator.live(minutes=5)
+    story.expect_ready("DataStore", "shop")
+    story.expect_ready("DataClone", "db")
+
+
 async def test_a_clone_of_a_tag_a_commit_or_a_time_holds_that_state(shop):
     old = shop.commit("alice")
     shop.data_of().tags["v1"] = old

@@ -34,6 +34,9 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
     if copy is not None and _waits_for_consumer(at):
         return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
     if copy is None:
+        if at.seen.store_claim is None:
+            # Its class is the clone's.
+            return waits(VOLUME, "StoreNotReady", f"{at.source_words} has no volume: see its conditions")
         draft.create.append(_new_claim(at, draft))
         message = f"the volume of copy {at.target.number} is being made"
     else:
