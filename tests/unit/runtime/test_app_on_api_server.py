@@ -104,5 +104,9 @@ async def test_events_metrics_and_probes(cluster, client, namespace):
         assert 'coppice_clone_step_seconds_count{step="total"} 1.0' in text
         assert 'coppice_clones{state="Ready"}' in text
         assert 'coppice_reconciles_total{kind="DataClone",outcome="done"}' in text
-        for path in ("/healthz", "/readyz"):
-            assert await operator.probe(path) == (200, "ok")
+        assert await operator.probe("/healthz") == (200, "ok")
+
+        async def is_ready_itself():
+            return await operator.probe("/readyz") == (200, "ok")
+
+        await operator.until(is_ready_itself)
