@@ -79,3 +79,16 @@ def build_metadata(
 def is_owned(manifest: Manifest, uid: str) -> bool:
     """Return whether an object in the cluster was made on behalf of the owner with this UID."""
     return bool(manifest["metadata"].get("labels", {}).get(labels.OWNER_UID) == uid)
+
+
+def build_annotations(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Return the apply that adds annotations to an object as it was observed, and claims nothing else of it.
+
+    An apply takes away what an earlier one of the same field manager set and this one leaves out.
+    """
+    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid")}
+    return {
+        "apiVersion": observed["apiVersion"],
+        "kind": observed["kind"],
+        "metadata": {**metadata, "annotations": dict(annotations)},
+    }

@@ -17,6 +17,7 @@ from coppice.core import labels
 from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
+from coppice.manifests.meta import build_annotations
 from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time
 
 _IN_VERSION = {"database", "branch", "head", "workingRoot", "newBranch", "engineVersion"}
@@ -186,7 +187,6 @@ def build_marks(copy: Copy, origin: Origin, *, recall: Recall | None, proof: Pro
 
     All of them every time: an apply takes away what it leaves out.
     """
-    metadata = {key: copy.claim["metadata"][key] for key in ("name", "namespace", "uid")}
     proven_under, since = (copy.proven_under, copy.serves_since) if proof is None else (proof.under, proof.at)
     marks = {
         labels.RESET_TOKEN: origin.reset,
@@ -196,11 +196,7 @@ def build_marks(copy: Copy, origin: Origin, *, recall: Recall | None, proof: Pro
         **({} if since is None else {labels.SERVES_SINCE: format_time(since)}),
         **({} if recall is None else {labels.RECALLED: recall.text}),
     }
-    return {
-        "apiVersion": copy.claim["apiVersion"],
-        "kind": copy.claim["kind"],
-        "metadata": {**metadata, "annotations": marks},
-    }
+    return build_annotations(copy.claim, marks)
 
 
 def serving_copy(copies: Sequence[Copy], binding: Manifest | None) -> Copy | None:

@@ -15,7 +15,7 @@ from typing import Any
 from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
-from coppice.manifests.meta import Owner, is_owned
+from coppice.manifests.meta import Owner, build_annotations, is_owned
 from coppice.reconcile.observed import annotation, condition, is_deleting, pod_state
 
 READY = "Ready"
@@ -123,9 +123,7 @@ class Draft:
         if pod is None or pod_state(pod).ready:
             return None
         if annotation(pod, labels.ANSWERING) is None:
-            identity = {key: pod["metadata"][key] for key in ("name", "namespace", "uid")}
-            mark = {**identity, "annotations": {labels.ANSWERING: "true"}}
-            self.apply.append({"apiVersion": pod["apiVersion"], "kind": pod["kind"], "metadata": mark})
+            self.apply.append(build_annotations(pod, {labels.ANSWERING: "true"}))
         name = pod["metadata"]["name"]
         return waits(kind, "NotRouted", f"the server answers; its Service leads to it as soon as Pod {name} is Ready")
 

@@ -213,7 +213,9 @@ def grant(name="previews", *, deleting=False, **spec):
 def selector(*expressions, **match_labels):
     found = {"matchLabels": match_labels} if match_labels else {}
     if expressions:
-        found["matchExpressions"] = [dict(zip(("key", "operator", "values"), entry)) for entry in expressions]  # noqa: B905
+        found["matchExpressions"] = [
+            dict(zip(("key", "operator", "values"), entry, strict=False)) for entry in expressions
+        ]
     return {"namespaceSelector": found}
 
 

@@ -244,9 +244,11 @@ async def test_a_copy_that_the_grant_gives_no_more_does_not_come_back(story):
     story.clone(namespace="app")
     await story.settle()
     await ask(story, "reset", "app")
-    masked = lambda found: found["metadata"]["annotations"].update(  # noqa: E731
-        {"coppice.dev/version": found["metadata"]["annotations"]["coppice.dev/version"].replace("false", "true")}
-    )
+
+    def masked(claim):
+        annotations = claim["metadata"]["annotations"]
+        annotations["coppice.dev/version"] = annotations["coppice.dev/version"].replace("false", "true")
+
     story.kube.change("PersistentVolumeClaim", "app", story.copy(2, namespace="app"), masked)
     story.edit("DataGrant", "previews", data="Masked")
     await ask(story, "undo", "app")
