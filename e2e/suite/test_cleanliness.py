@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from e2e.harness.shell import CommandError
 from e2e.suite.data import Clone, Store
 from e2e.suite.kube import OPERATOR, OWNED_KINDS, OWNER_KINDS, Kube
 from e2e.suite.pool import Pool
@@ -47,7 +48,8 @@ class Chaos:
 
     def create(self) -> None:
         """Apply a clone, which may be there already."""
-        self._any().apply(self.store)
+        clone = self._any()
+        self._as_it_goes(lambda: clone.apply(self.store))
 
     def reset(self) -> None:
         """Ask for a new copy, if the clone is there."""
@@ -76,7 +78,7 @@ class Chaos:
     def kill_operator(self) -> None:
         """Kill the operator without a word of warning."""
         selector = ("-l", "app.kubernetes.io/component=operator")
-        self.kube.run("delete", "pods", *OPERATOR, *selector, "--grace-period=0", "--force")
+        self.kube.run("delete", "pods", *OPERATOR, *selector, "--grace-period=0", "--force", "--ignore-not-found")
 
     def remake_namespace(self) -> None:
         """Delete the clones' namespace with all that is in it, and make it again."""
@@ -88,7 +90,16 @@ class Chaos:
 
     def _if_there(self, clone: Clone, verb: str, *words: str) -> None:
         if self.kube.get("dclone", clone.name, self.namespace) is not None:
-            self.kube.run(verb, "-n", self.namespace, f"dclone/{clone.name}", *words)
+            self._as_it_goes(lambda: self.kube.run(verb, "-n", self.namespace, f"dclone/{clone.name}", *words))
+
+    def _as_it_goes(self, act: Callable[[], object]) -> None:
+        # A clone that is being deleted may go between the look, kubectl's own included, and the word.
+        try:
+            act()
+        except CommandError as error:
+            if "(NotFound)" not in str(error):
+                raise
+            self.done["too late"] += 1
 
 
 def orphans(kube: Kube, *namespaces: str) -> list[str]:
