@@ -19,6 +19,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Event, Manifest, Plan
 from coppice.core.quantities import quantity_bytes
+from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.resources import RESOURCES
 from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
@@ -236,10 +237,14 @@ class Operator:
             DataCloneReconciler(surroundings),
         )
         self.reconcilers = {inner.kind: Checked(inner, world, self.log) for inner in reconcilers}
-        executor = Executor(client=world.kube, engines=surroundings.engines, recorder=self.log, metrics=metrics)
+        self._cache = WatchCache()
+        self._list_all()
+        cached = CachedKube(world.kube, self._cache)
+        executor = Executor(client=cached, engines=surroundings.engines, recorder=self.log, metrics=metrics)
         self._controller = Controller(
             reconcilers=self.reconcilers,
-            reader=world.kube,
+            reader=cached,
+            live=world.kube,
             executor=executor,
             dependencies=self._dependencies,
             metrics=metrics,
@@ -251,11 +256,21 @@ class Operator:
             for found in world.kube.all(kind):
                 self.due[key_of(found)] = world.now
 
+    def _list_all(self) -> None:
+        """Know what a leader knows when its workers begin."""
+        for kind, resource in RESOURCES.items():
+            if resource.cached:
+                self._cache.listed(kind, self.world.kube.all(kind), self._cache.now())
+
     def _on_event(self, event: str, manifest: Manifest) -> None:
         resource = RESOURCES[manifest["kind"]]
         found_labels = manifest["metadata"].get("labels") or {}
         if self.deaf or not resource.watched or (resource.labelled and labels.MANAGED_BY not in found_labels):
             return
+        if event == "DELETED":
+            self._cache.deleted(manifest["kind"], manifest)
+        else:
+            self._cache.take(manifest["kind"], manifest)
         key = key_of(manifest)
         if key.kind in KINDS:
             self._wake(key)

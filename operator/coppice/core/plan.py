@@ -100,3 +100,8 @@ class Plan:
     remove_finalizer: bool = False
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether carrying it out does something that the next plan could not put right again."""
+        return bool(self.calls or self.prune or self.delete or self.remove_finalizer)

@@ -14,7 +14,7 @@ WIRING_MANAGER = "coppice-wiring"
 
 
 class KubeReader(Protocol):
-    """Live reads; nothing is cached, so what is read is not older than the call."""
+    """Reads. Those of the API server are not older than the call; those of a cache may be (``coppice.kube.cache``)."""
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """Return the object, or None when there is none. ``kind`` is a key of ``coppice.kube.resources.RESOURCES``."""

@@ -10,7 +10,7 @@ class Resource:
     """A kind with its place in the API and the verbs that the operator needs.
 
     ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by
-    label.
+    label; ``large`` objects are the users' own, of any number and size, and not kept in memory.
     """
 
     group: str
@@ -20,6 +20,12 @@ class Resource:
     namespaced: bool = True
     watched: bool = True
     labelled: bool = True
+    large: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Return whether what the watch tells is kept."""
+        return self.watched and not self.large
 
     @property
     def api_version(self) -> str:
@@ -44,18 +50,16 @@ RESOURCES: dict[str, Resource] = {
     "Secret": Resource("", "v1", "secrets", _MADE),
     "ConfigMap": Resource("", "v1", "configmaps", ("get",), watched=False),
     "Service": Resource("", "v1", "services", _MADE),
-    "NetworkPolicy": Resource("networking.k8s.io", "v1", "networkpolicies", _MADE, watched=False),
-    "StorageClass": Resource(
-        "storage.k8s.io", "v1", "storageclasses", ("get", "list"), namespaced=False, watched=False
-    ),
+    "NetworkPolicy": Resource("networking.k8s.io", "v1", "networkpolicies", _MADE),
+    "StorageClass": Resource("storage.k8s.io", "v1", "storageclasses", _READ, namespaced=False, labelled=False),
     "VolumeSnapshot": Resource("snapshot.storage.k8s.io", "v1", "volumesnapshots", _MADE),
     "VolumeSnapshotContent": Resource(
         "snapshot.storage.k8s.io", "v1", "volumesnapshotcontents", _MADE, namespaced=False
     ),
     "VolumeSnapshotClass": Resource(
-        "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", ("get", "list"), namespaced=False, watched=False
+        "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", _READ, namespaced=False, labelled=False
     ),
-    "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False),
+    "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False, large=True),
     "Event": Resource("events.k8s.io", "v1", "events", ("create", "patch"), watched=False),
     "Lease": Resource("coordination.k8s.io", "v1", "leases", ("get", "create", "update"), watched=False),
 }

@@ -101,13 +101,17 @@ class Outcome:
 
 
 class Controller:
-    """Reconciles any key of the kinds it knows; never raises but for cancellation."""
+    """Reconciles any key of the kinds it knows; never raises but for cancellation.
+
+    What it reads through ``reader`` may lag behind. A plan that is final is made again from ``live`` reads.
+    """
 
     def __init__(
         self,
         *,
         reconcilers: Mapping[str, Reconciler[Any]],
         reader: KubeReader,
+        live: KubeReader,
         executor: Executor,
         dependencies: Dependencies,
         metrics: Metrics,
@@ -116,6 +120,7 @@ class Controller:
         self.kinds = frozenset(reconcilers)
         self._reconcilers = reconcilers
         self._reader = reader
+        self._live = live
         self._executor = executor
         self._dependencies = dependencies
         self._metrics = metrics
@@ -146,14 +151,13 @@ class Controller:
 
     async def _reconcile(self, attempt: _Attempt) -> Outcome:
         key, reconciler = attempt.key, self._reconcilers[attempt.key.kind]
-        tracking = self._dependencies.track(self._reader, key)
-        observation = await reconciler.observe(tracking, key, self._clock())
-        if observation is None:
+        plan = await self._plan(attempt, self._reader)
+        if plan is not None and plan.is_final:
+            plan = await self._plan(attempt, self._live)
+        observation = attempt.observation
+        if plan is None or observation is None:
             self._forget(key)
             return self._counted(key, "done", Outcome())
-        attempt.observation = observation
-        tracking.commit()
-        plan = reconciler.plan(observation)
         try:
             await self._execute(key, plan, observation)
         except _RETRIED:
@@ -164,6 +168,16 @@ class Controller:
             await self._execute(key, Plan(status=refusal.status, events=refusal.events), observation)
             return self._counted(key, "refused", Outcome(refusal.requeue_after or REFUSED_SECONDS))
         return self._counted(key, "done", Outcome(plan.requeue_after))
+
+    async def _plan(self, attempt: _Attempt, reader: KubeReader) -> Plan | None:
+        """Observe, and return what to do; None when the object is gone."""
+        reconciler = self._reconcilers[attempt.key.kind]
+        tracking = self._dependencies.track(reader, self._live, attempt.key)
+        attempt.observation = await reconciler.observe(tracking, attempt.key, self._clock())
+        if attempt.observation is None:
+            return None
+        tracking.commit()
+        return reconciler.plan(attempt.observation)
 
     async def _execute(self, key: Key, plan: Plan, observation: Observation) -> None:
         manifest = observation.manifest

@@ -50,9 +50,12 @@ class Dependencies:
         self._readers: defaultdict[Read, set[Key]] = defaultdict(set)
         self._filed: defaultdict[Slot, set[Selection]] = defaultdict(set)
 
-    def track(self, reader: KubeReader, key: Key) -> Tracking:
-        """Return a reader that records for ``key``, to be ended with ``commit``, or left as it is after a failure."""
-        return Tracking(self, reader, key)
+    def track(self, reader: KubeReader, live: KubeReader, key: Key) -> Tracking:
+        """Return a reader that records for ``key``, to be ended with ``commit``, or left as it is after a failure.
+
+        The object itself is read from ``live``: nothing may be made for one that is gone.
+        """
+        return Tracking(self, reader, live, key)
 
     def readers_of(self, key: Key, labels: Mapping[str, str]) -> set[Key]:
         """Return the keys that read an object, by name or in a list."""
@@ -98,14 +101,16 @@ class Dependencies:
 class Tracking:
     """A KubeReader that remembers every read of one reconciliation."""
 
-    def __init__(self, dependencies: Dependencies, reader: KubeReader, key: Key) -> None:
-        self._dependencies, self._reader, self._key = dependencies, reader, key
+    def __init__(self, dependencies: Dependencies, reader: KubeReader, live: KubeReader, key: Key) -> None:
+        self._dependencies, self._reader, self._live, self._key = dependencies, reader, live, key
         self._made: set[Read] = set()
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> Manifest | None:
         """Read an object, and depend on it."""
-        self._record(Key(kind, namespace, name))
-        return await self._reader.get(kind, name, namespace)
+        key = Key(kind, namespace, name)
+        self._record(key)
+        reader = self._live if key == self._key else self._reader
+        return await reader.get(kind, name, namespace)
 
     async def list(
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None

@@ -9,11 +9,13 @@ import asyncio
 import logging
 import random
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core import labels
 from coppice.core.key import Key
-from coppice.core.orphans import KINDS, Orphan, find_orphans
+from coppice.core.orphans import Orphan, find_orphans
+from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.errors import KubeError, NotFoundError
 from coppice.kube.resources import RESOURCES
 from coppice.runtime.controller import Controller, Reconciler
@@ -66,10 +68,13 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue()
         self._dependencies = Dependencies()
         self._recorder = EventRecorder(client, identity=settings.identity, clock=clock)
+        self._cache = WatchCache()
+        cached = CachedKube(client, self._cache)
         self._controller = Controller(
             reconcilers={reconciler.kind: reconciler for reconciler in reconcilers},
-            reader=client,
-            executor=Executor(client=client, engines=engines, recorder=self._recorder, metrics=self.metrics),
+            reader=cached,
+            live=client,
+            executor=Executor(client=cached, engines=engines, recorder=self._recorder, metrics=self.metrics),
             dependencies=self._dependencies,
             metrics=self.metrics,
             clock=clock,
@@ -78,6 +83,7 @@ class Operator:
         self._watches = Watches()
         self._workers: list[asyncio.Task[None]] = []
         self._background: list[asyncio.Task[None]] = []
+        self._listed = asyncio.Event()
         self._resynced_at: float | None = None
         self._started_at: float | None = None
 
@@ -86,6 +92,10 @@ class Operator:
         metadata = manifest["metadata"]
         key = Key(kind, metadata.get("namespace"), metadata["name"])
         self._watches.event(key, metadata.get("resourceVersion", ""), _now(), deleted=deleted)
+        if deleted:
+            self._cache.deleted(kind, manifest)
+        else:
+            self._cache.take(kind, manifest)
         for concerned in self._concerned(key, metadata.get("labels") or {}):
             self.queue.add(concerned)
 
@@ -160,6 +170,8 @@ class Operator:
         return found
 
     async def _work(self) -> None:
+        # Before, every look at an object would read what the lists are about to bring.
+        await self._listed.wait()
         while (key := await self.queue.get()) is not None:
             try:
                 outcome = await self._controller.run_once(key)
@@ -185,6 +197,7 @@ class Operator:
             except KubeError as error:
                 logger.warning("resync: %s", error)
                 delay = RETRY_RESYNC_SECONDS
+            self._listed.set()
             await asyncio.sleep(delay)
 
     async def resync(self, *, spread: float) -> None:
@@ -193,41 +206,38 @@ class Operator:
         The first time at once, later within ``spread`` seconds. What was left behind is removed.
         """
         first = self._resynced_at is None
-        alive: set[str] = set()
-        for kind in sorted(self._controller.kinds):
-            found = await self._list(kind, None)
-            alive |= {manifest["metadata"]["uid"] for manifest in found.values()}
-            for key in found:
-                self._make_due(key, 0.0 if first else spread)
+        owned = {kind: await self._list(kind) for kind in sorted(self._controller.kinds)}
+        alive = {manifest["metadata"]["uid"] for found in owned.values() for manifest in found.values()}
         orphans: list[Orphan] = []
         for kind, resource in RESOURCES.items():
-            if resource.labelled and (resource.watched or kind in KINDS):
+            if resource.cached and kind not in owned:
                 orphans += await self._list_orphans(kind, alive)
+        for key in chain.from_iterable(owned.values()):
+            self._make_due(key, 0.0 if first else spread)
         self._resynced_at = _now()
         self.metrics.last_resync.set(self._clock().timestamp())
         await self._sweeper.sweep(orphans, self._resynced_at)
 
     async def _list_orphans(self, kind: str, alive: set[str]) -> tuple[Orphan, ...]:
         """Return the objects of a kind whose owner is gone; a store's data outlive it on purpose and are none."""
-        selector = {labels.MANAGED_BY: labels.MANAGER}
         try:
-            if RESOURCES[kind].watched:
-                found: Iterable[Manifest] = (await self._list(kind, selector)).values()
-            else:
-                found = await self._client.list(kind, None, selector)
+            found = await self._list(kind)
         except NotFoundError:
             return ()
-        orphans = find_orphans(found, alive)
-        self.metrics.orphans.labels(kind).set(len(orphans))
+        orphans = find_orphans(found.values(), alive)
+        if RESOURCES[kind].labelled:
+            self.metrics.orphans.labels(kind).set(len(orphans))
         return orphans
 
-    async def _list(self, kind: str, selector: Mapping[str, str] | None) -> dict[Key, Manifest]:
+    async def _list(self, kind: str) -> dict[Key, Manifest]:
         """List a kind of all namespaces; whose disappearance no event told is woken here."""
-        begun = _now()
+        begun, tick = _now(), self._cache.now()
+        selector = {labels.MANAGED_BY: labels.MANAGER} if RESOURCES[kind].labelled else None
         found = {
             Key(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"]): manifest
             for manifest in await self._client.list(kind, None, selector)
         }
+        self._cache.listed(kind, found.values(), tick)
         versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}
         for key in self._watches.listed(kind, versions, begun):
             for concerned in self._concerned(key, {}):

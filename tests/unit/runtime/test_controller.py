@@ -33,6 +33,7 @@ class World:
         self.controller = Controller(
             reconcilers={"DataClone": self.reconciler},
             reader=self.kube,
+            live=self.kube,
             executor=executor,
             dependencies=self.dependencies,
             metrics=self.metrics,

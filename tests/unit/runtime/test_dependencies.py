@@ -19,7 +19,7 @@ def dependencies():
 
 
 async def test_what_is_missing_wakes_its_reader_when_it_appears(dependencies):
-    tracking = dependencies.track(FakeKube(), CLONE)
+    tracking = dependencies.track(FakeKube(), FakeKube(), CLONE)
     assert await tracking.get("Pod", "db-0", "app") is None
     tracking.commit()
     assert dependencies.readers_of(POD, {}) == {CLONE}
@@ -39,7 +39,7 @@ async def test_what_is_missing_wakes_its_reader_when_it_appears(dependencies):
     ],
 )
 async def test_a_list_is_woken_by_what_would_be_in_it(dependencies, namespace, labels, event, woken):
-    tracking = dependencies.track(FakeKube(), CLONE)
+    tracking = dependencies.track(FakeKube(), FakeKube(), CLONE)
     await tracking.list("Pod", namespace, labels)
     tracking.commit()
     assert dependencies.readers_of(POD, event) == ({CLONE} if woken else set())
@@ -47,7 +47,7 @@ async def test_a_list_is_woken_by_what_would_be_in_it(dependencies, namespace, l
 
 
 async def test_a_survey_wakes_nobody(dependencies):
-    tracking = dependencies.track(FakeKube(), CLONE)
+    tracking = dependencies.track(FakeKube(), FakeKube(), CLONE)
     assert await tracking.survey("Pod") == []
     tracking.commit()
     assert dependencies.readers_of(POD, {}) == set()
@@ -62,16 +62,16 @@ async def test_reads_count_from_the_moment_they_are_made_not_from_the_end(depend
             return await super().get(*args, **kwargs)
 
     kube = Racing()
-    await dependencies.track(kube, CLONE).get("Pod", "db-0", "app")
+    await dependencies.track(kube, kube, CLONE).get("Pod", "db-0", "app")
     assert kube.woken == {CLONE}
 
 
 async def test_a_later_reconciliation_replaces_the_reads_of_the_earlier(dependencies):
-    first = dependencies.track(FakeKube(), CLONE)
+    first = dependencies.track(FakeKube(), FakeKube(), CLONE)
     await first.get("Pod", "db-0", "app")
     await first.list("Pod", "app", {"a": "b"})
     first.commit()
-    second = dependencies.track(FakeKube(), CLONE)
+    second = dependencies.track(FakeKube(), FakeKube(), CLONE)
     await second.get("Secret", "db", "app")
     second.commit()
     assert dependencies.readers_of(POD, {"a": "b"}) == set()
@@ -79,10 +79,10 @@ async def test_a_later_reconciliation_replaces_the_reads_of_the_earlier(dependen
 
 
 async def test_a_failed_reconciliation_keeps_the_earlier_reads(dependencies):
-    first = dependencies.track(FakeKube(), CLONE)
+    first = dependencies.track(FakeKube(), FakeKube(), CLONE)
     await first.get("Pod", "db-0", "app")
     first.commit()
-    await dependencies.track(FakeKube(), CLONE).get("Secret", "db", "app")
+    await dependencies.track(FakeKube(), FakeKube(), CLONE).get("Secret", "db", "app")
     assert dependencies.readers_of(POD, {}) == {CLONE}
 
 
@@ -101,7 +101,7 @@ def test_the_index_equals_a_search_through_all_reads_and_empties_without_rest(ro
     dependencies = Dependencies()
     expected = {}
     for key, made in rounds:
-        tracking = dependencies.track(FakeKube(), key)
+        tracking = dependencies.track(FakeKube(), FakeKube(), key)
         for read in made:
             coroutine = tracking.list("Pod", read[1], read[2]) if read[0] == "list" else tracking.get(*read)
             with pytest.raises(StopIteration):
