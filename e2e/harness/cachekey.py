@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 LENGTH: Final = 16
 IGNORED: Final = frozenset({"__pycache__", ".git"})
@@ -29,6 +29,16 @@ def digest_tree(*roots: Path) -> str:
     return digest(part for root in roots for part in _parts(root))
 
 
+def keep(made: Path, target: Path) -> None:
+    """Move a result that is complete to its name in the cache, unless another run was first: theirs is as good."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
 def _parts(root: Path) -> Iterable[str | bytes]:
     if not root.is_dir() or root.is_symlink():
         yield from _file(root, root.name)
@@ -36,7 +46,7 @@ def _parts(root: Path) -> Iterable[str | bytes]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in IGNORED and not name.endswith(".egg-info"))
         for name in sorted(files):
-            path = root.__class__(folder, name)
+            path = Path(folder, name)
             yield from _file(path, str(path.relative_to(root)))
 
 

@@ -125,7 +125,6 @@ def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] 
         return target
     with shell.step(f"download the packages of {requirements.relative_to(CHECKOUT)}"):
         settings.scratch.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
             folder = Path(scratch, "wheels")
             platforms = [f"--platform={platform}" for platform in PLATFORMS]
@@ -142,7 +141,7 @@ def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] 
             shell.run([*download, "--require-hashes", f"--requirement={requirements}"])
             if also:
                 shell.run([*download, *also])
-            folder.rename(target)
+            cachekey.keep(folder, target)
     return target
 
 

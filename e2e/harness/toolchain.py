@@ -131,8 +131,7 @@ def build(tool: Tool, settings: Settings) -> Path:
             output = Path(scratch, "bin")
             output.mkdir()
             _go_build(tool, output)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            output.rename(target)
+            cachekey.keep(output, target)
     return target
 
 

@@ -36,6 +36,7 @@ class Day:
 
     def __init__(self) -> None:
         self.story = Story(idle=None)
+        self.story.operator.late = True
         self.story.world.add_namespace("app2")
         self.make_store()
         self.story.grant(to={"namespaces": ["app", "app2"]}, maxLease="12h")
@@ -208,6 +209,7 @@ class Day:
                 pick.choice(actions).run()
             elif keys:
                 await operator.reconcile(pick.choice(keys))
+            operator.hear(pick)
             world.tick(0.1)
             self.check()
 

@@ -152,11 +152,27 @@ def _handler(operator: Operator, kind: str) -> Callable[..., Any]:
     return enqueue
 
 
+class NothingToCompare(kopf.DiffBaseStorage):
+    """kopf compares each object with what it was, for handlers of a kind that we have none of: half of its work."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return that nothing in an object is worth comparing."""
+        return cast("kopf.BodyEssence", {})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        """Return that nothing was stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
+
+
 def build_settings() -> kopf.OperatorSettings:
     """Return kopf's settings: watch, and touch nothing."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.finalizer = UNUSED_FINALIZER
+    settings.persistence.diffbase_storage = NothingToCompare()
     settings.networking.request_timeout = 30
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 600

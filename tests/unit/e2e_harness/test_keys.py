@@ -81,3 +81,17 @@ def test_the_version_is_the_one_go_mod_requires() -> None:
 def test_kubernetes_calls_itself_by_its_version() -> None:
     assert f"version.gitVersion={toolchain.KUBERNETES.version}" in toolchain.KUBERNETES.flags[-1]
     assert "version.gitMinor=35" in toolchain.KUBERNETES.flags[-1]
+
+
+def test_of_two_runs_that_make_the_same_the_first_is_kept(tmp_path):
+    for run in ("first", "second"):
+        made = tmp_path / run
+        made.mkdir()
+        (made / "program").write_text(run)
+        cachekey.keep(made, tmp_path / "cache" / "key")
+    assert (tmp_path / "cache" / "key" / "program").read_text() == "first"
+
+
+def test_what_cannot_be_kept_is_not_passed_over(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        cachekey.keep(tmp_path / "nothing", tmp_path / "cache" / "key")

@@ -1,14 +1,15 @@
 """One reconciliation: what each kind of error leads to, and that a crash anywhere is survived."""
 
 import asyncio
+import copy
 import logging
 
 import pytest
 from tests.fakes.kube import Crash, FakeKube
-from tests.unit.runtime.builders import NOON, CloneReconciler, Recorder, clone, converged
+from tests.unit.runtime.builders import NOON, CloneReconciler, Recorder, clone, converged, secret
 
 from coppice.core.key import Key
-from coppice.core.plan import Plan
+from coppice.core.plan import Plan, Ref
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, TransientError
 from coppice.runtime.controller import REFUSED_SECONDS, Controller, Outcome
 from coppice.runtime.dependencies import Dependencies
@@ -26,13 +27,13 @@ class World:
         self.reconciler = reconciler or CloneReconciler()
         self.start()
 
-    def start(self):
-        """Start the operator anew: everything it had in memory is lost."""
+    def start(self, reader=None):
+        """Start the operator anew: everything it had in memory is lost. What it reads may lag behind."""
         self.recorder, self.metrics, self.dependencies = Recorder(), Metrics(), Dependencies()
         executor = Executor(client=self.kube, engines={}, recorder=self.recorder, metrics=self.metrics)
         self.controller = Controller(
             reconcilers={"DataClone": self.reconciler},
-            reader=self.kube,
+            reader=reader or self.kube,
             live=self.kube,
             executor=executor,
             dependencies=self.dependencies,
@@ -90,6 +91,34 @@ async def test_what_was_read_wakes_the_reader_until_it_is_gone():
     world.kube.remove(*KEY)
     assert await world.run_once() == Outcome()
     assert len(world.dependencies) == 0
+
+
+class Tidy(CloneReconciler):
+    """A Secret that has no password any more goes."""
+
+    def plan(self, observation):
+        found = observation.secret
+        return Plan(delete=(Ref.of(found),) if found is not None and not found.get("data") else ())
+
+
+async def test_nothing_is_deleted_for_what_was_true_once():
+    world = World(clone(), reconciler=Tidy())
+    world.kube.add(secret(world.kube.peek(*KEY)))
+    world.start(reader=copy.deepcopy(world.kube))
+    world.kube.change("Secret", "app", "db", lambda found: found.update(data={"password": "eA=="}))
+    await world.run_once()
+    assert world.kube.peek("Secret", "app", "db") is not None
+    world.kube.change("Secret", "app", "db", lambda found: found.update(data={}))
+    await world.run_once()
+    assert world.kube.peek("Secret", "app", "db") is None
+
+
+async def test_nothing_is_made_for_an_object_that_is_gone():
+    world = World(clone())
+    world.start(reader=copy.deepcopy(world.kube))
+    world.kube.remove(*KEY)
+    assert await world.run_once() == Outcome()
+    assert world.kube.all() == []
 
 
 @pytest.mark.parametrize(
