@@ -123,16 +123,15 @@ class WatchCache:
         return None if entry is None else _parse(entry)
 
     def list(self, kind: str, namespace: str | None, wanted: Mapping[str, str]) -> Sequence[Manifest] | None:
-        """Return the objects of a kind, or None when not all are known."""
+        """Return the objects of a kind in the API server's order, or None when not all are known."""
         if kind not in self._complete:
             return None
         owner = wanted.get(labels.OWNER_UID)
         slot = (kind, namespace, None) if owner is None else (kind, _EVERYWHERE, owner)
-        entries = ((key, self._entries[key]) for key in self._filed.get(slot, ()))
         return [
-            _parse(entry)
-            for key, entry in entries
-            if namespace in {None, key.namespace} and wanted.items() <= entry.labels.items()
+            _parse(self._entries[key])
+            for key in sorted(self._filed.get(slot, ()))
+            if namespace in {None, key.namespace} and wanted.items() <= self._entries[key].labels.items()
         ]
 
     def __len__(self) -> int:

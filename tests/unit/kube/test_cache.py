@@ -83,12 +83,12 @@ def test_a_list_is_answered_only_once_all_of_a_kind_are_known(cache):
         ("app", {labels.OWNER_UID: "u2"}, ["c"]),
         ("app", {**MINE, labels.ROLE: "clone"}, []),
         ("app", {}, ["a", "c"]),
-        (None, {}, ["a", "b", "c"]),
+        (None, {}, ["a", "c", "b"]),
         ("nowhere", MINE, []),
     ],
 )
 def test_lists_by_namespace_and_owner(cache, namespace, wanted, names):
-    listed = [pod(1, name="a"), pod(2, name="b", namespace="data"), pod(3, name="c", owner="u2")]
+    listed = [pod(3, name="c", owner="u2"), pod(2, name="b", namespace="data"), pod(1, name="a")]
     cache.listed("Pod", listed, cache.now())
     assert [found["metadata"]["name"] for found in cache.list("Pod", namespace, wanted)] == names
 
