@@ -81,14 +81,20 @@ def is_owned(manifest: Manifest, uid: str) -> bool:
     return bool(manifest["metadata"].get("labels", {}).get(labels.OWNER_UID) == uid)
 
 
+def build_identity(observed: Manifest) -> dict[str, Any]:
+    """Return the body of a write that means exactly an object as it was observed, and says nothing else of it yet."""
+    metadata = observed["metadata"]
+    return {
+        "apiVersion": observed["apiVersion"],
+        "kind": observed["kind"],
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata},
+    }
+
+
 def build_annotations(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
     """Return the apply that adds annotations to an object as it was observed, and claims nothing else of it.
 
     An apply takes away what an earlier one of the same field manager set and this one leaves out.
     """
-    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid")}
-    return {
-        "apiVersion": observed["apiVersion"],
-        "kind": observed["kind"],
-        "metadata": {**metadata, "annotations": dict(annotations)},
-    }
+    body = build_identity(observed)
+    return {**body, "metadata": {**body["metadata"], "annotations": dict(annotations)}}

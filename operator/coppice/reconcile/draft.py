@@ -15,7 +15,7 @@ from typing import Any
 from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
-from coppice.manifests.meta import Owner, build_annotations, is_owned
+from coppice.manifests.meta import Owner, build_annotations, build_identity, is_owned
 from coppice.reconcile.observed import annotation, condition, is_deleting, pod_state
 
 READY = "Ready"
@@ -246,13 +246,9 @@ def with_uid(desired: Manifest, observed: Manifest) -> dict[str, Any]:
 
 def _without(observed: Manifest, field_name: str, keys: Collection[str]) -> dict[str, Any]:
     """Return the merge patch that takes keys of a field away from an object, if it still is as observed."""
-    metadata = {key: observed["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-    return {
-        "apiVersion": observed["apiVersion"],
-        "kind": observed["kind"],
-        "metadata": metadata,
-        field_name: dict.fromkeys(keys),
-    }
+    body = build_identity(observed)
+    metadata = {**body["metadata"], "resourceVersion": observed["metadata"]["resourceVersion"]}
+    return {**body, "metadata": metadata, field_name: dict.fromkeys(keys)}
 
 
 def beside(plan: Plan, fact: Fact | None, manifest: Manifest, *, each_message: bool = False) -> Plan:

@@ -16,6 +16,7 @@ from typing import Any
 from coppice.core import labels
 from coppice.core.plan import Manifest, Plan
 from coppice.kube.client import WIRING_MANAGER
+from coppice.manifests.meta import build_identity
 from coppice.reconcile.draft import Fact, beside, holds, stalls
 from coppice.reconcile.observed import annotation, is_deleting
 
@@ -126,8 +127,7 @@ def _is_due(deployment: Manifest, entries: Entries, owned: Collection[tuple[str,
 
 def _patch(deployment: Manifest, entries: Entries) -> dict[str, Any]:
     """Return the apply that makes exactly these entries ours; without any it names the Deployment and owns nothing."""
-    metadata = {key: deployment["metadata"][key] for key in ("name", "namespace", "uid")}
-    patch = {"apiVersion": deployment["apiVersion"], "kind": deployment["kind"], "metadata": metadata}
+    patch = build_identity(deployment)
     if not entries:
         return patch
     containers = [{"name": container, "env": list(found)} for container, found in entries.items()]

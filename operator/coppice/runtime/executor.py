@@ -21,6 +21,7 @@ from coppice.kube.errors import (
     NameConflictError,
     WiringConflictError,
 )
+from coppice.manifests.meta import build_identity
 from coppice.manifests.secret import read_secret
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Executor:
         status = current if plan.status is None else complete_status(plan.status, manifest, now)
         changed = not same_status(current, status)
         if changed:
-            body = {**_identity(manifest), "status": status}
+            body = {**build_identity(manifest), "status": status}
             await self._client.apply(body, manager=STATUS_MANAGER, subresource="status")
         if plan.remove_finalizer and finalized:
             await self._apply_finalizers(manifest, [])
@@ -88,7 +89,7 @@ class Executor:
         await self._wire(plan.wire)
 
     async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
-        body = _identity(manifest)
+        body = build_identity(manifest)
         if finalizers:
             body["metadata"]["finalizers"] = finalizers
         await self._client.apply(body, manager=FINALIZER_MANAGER)
@@ -160,12 +161,6 @@ class Executor:
         except EngineError:
             self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
             raise
-
-
-def _identity(manifest: Manifest) -> dict[str, Any]:
-    """Return an apply body that names exactly this object and owns nothing yet."""
-    metadata = {key: manifest["metadata"][key] for key in ("name", "namespace", "uid") if key in manifest["metadata"]}
-    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
 
 
 def _owner_uid(manifest: Manifest) -> str:
