@@ -24,6 +24,7 @@ from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
 from coppice.manifests.secret import read_secret
+from coppice.reconcile.observed import parse_time
 
 DRIVER = "csi.example.com"
 GIB = 1024**3
@@ -94,6 +95,8 @@ class World:
         self.broken_images: set[str] = set()
         self.crashing: Callable[[Object], bool] = lambda pod: False
         """Which Pods' programs fail."""
+        self.load_fails = False
+        """Initial loads end in failure."""
         self.snapshot_error: str | None = None
         """What the driver says instead of making a snapshot."""
         self.full = False
@@ -558,15 +561,12 @@ class World:
         if script["run"] == "prepare":
             self._prepare(pod, script, volume, failed=failed)
             return
+        if script["run"] == "store" and script["load"] and volume.empty and self.load_fails:
+            self._crash(pod, "initContainerStatuses", "load")
+            return
         failed = failed or not getattr(self, f"_boot_{script['run']}")(pod, script, volume)
         if failed:
-            ended = {"exitCode": 1}
-            broken = {
-                "name": "engine",
-                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                "lastState": {"terminated": ended},
-            }
-            self._edit(pod, lambda draft: draft["status"].update(containerStatuses=[broken]))()
+            self._crash(pod, "containerStatuses", "engine")
             return
         self._addresses += 1
         address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
@@ -575,9 +575,26 @@ class World:
         running = {
             "phase": "Running",
             "podIP": address,
+            "initContainerStatuses": [],
             "containerStatuses": [{"name": "engine", "state": {"running": {}}}],
         }
         self._edit(pod, lambda draft: draft["status"].update(running))()
+
+    def _crash(self, pod: Object, where: str, container: str) -> None:
+        """A program ends in failure; kubelet counts, and waits longer from time to time until it starts it again."""
+        [before] = pod["status"].get(where) or [{"restartCount": -1, "lastState": {}}]
+        restarts = before["restartCount"]
+        ended = parse_time(before["lastState"].get("terminated", {}).get("finishedAt"))
+        if ended is not None and self.now < ended + timedelta(seconds=min(10 * 2**restarts, 300)):
+            return
+        now = timestamp(self.now)
+        crashed = {
+            "name": container,
+            "restartCount": restarts + 1,
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": f"back-off restarting {container}"}},
+            "lastState": {"terminated": {"exitCode": 1, "startedAt": now, "finishedAt": now}},
+        }
+        self._edit(pod, lambda draft: draft["status"].update({where: [crashed]}))()
 
     def _watch_for_two_servers(self, pod: Object, volume: Volume) -> None:
         if any(server.volume is volume for server in self.engine.servers.values()):

@@ -16,6 +16,7 @@ from coppice.manifests.meta import Owner, build_metadata
 
 Role = Literal["store", "clone", "prepare"]
 ENGINE_CONTAINER = "engine"
+LOAD_CONTAINER = "load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _environment(pod: ServerPod, secret_environment: Mapping[str, str]) -> list[
 
 def _load_container(pod: ServerPod, script: str) -> dict[str, Any]:
     # It runs what somebody else wrote: without a password.
-    container = _container(pod, "load", script, secret_environment={})
+    container = _container(pod, LOAD_CONTAINER, script, secret_environment={})
     container["volumeMounts"].append({"name": "load", "mountPath": LOAD_PATH, "readOnly": True})
     return container
 

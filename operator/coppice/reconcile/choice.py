@@ -23,6 +23,8 @@ CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
 SNAPSHOT_LOST = "SnapshotLost"
 """What a DataSnapshot says whose prepared VolumeSnapshot was deleted by hand."""
+PREPARATION_STUCK = "PreparationStuck"
+"""What a DataSnapshot says whose Pod does not start: another one's would not either, and it goes on once it does."""
 FAILURE_PAUSE = timedelta(seconds=60)
 """How long a failed snapshot keeps the next one from being tried."""
 
@@ -218,4 +220,4 @@ def _is_lost(manifest: Manifest) -> bool:
 
 def _has_failed(manifest: Manifest) -> bool:
     stalled = condition(manifest, "Stalled")
-    return stalled is not None and stalled["status"] == "True"
+    return stalled is not None and stalled["status"] == "True" and stalled["reason"] != PREPARATION_STUCK

@@ -41,6 +41,7 @@ from coppice.reconcile.observed import (
     volume_snapshot_state,
 )
 from coppice.reconcile.reads import get_each, read_classes
+from coppice.reconcile.trouble import find_trouble
 
 CAPTURED = "Captured"
 PREPARED = "Prepared"
@@ -477,11 +478,14 @@ class _SnapshotPlan:
                 f"Pod {pod_name} failed: see its log, then delete this DataSnapshot to try again",
                 retry_after=None,
             )
-        if not state.succeeded:
-            return waits(
-                PREPARED, "Preparing", f"Pod {pod_name}: {state.trouble or 'prepares the scratch copy'}", retry_after=30
-            )
-        return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
+        if state.succeeded:
+            return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
+        trouble = find_trouble(observation.pod)
+        if trouble is None:
+            return waits(PREPARED, "Preparing", f"Pod {pod_name} prepares the scratch copy", retry_after=30)
+        if trouble.is_hopeless(observation.now):
+            return stalls(PREPARED, "PreparationStuck", trouble.words(pod_name), retry_after=60)
+        return waits(PREPARED, "Preparing", trouble.words(pod_name), retry_after=30)
 
     def _pod(self, draft: Draft) -> dict[str, Any]:
         engine, image = self.observation.engine, self._image()

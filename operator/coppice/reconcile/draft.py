@@ -16,7 +16,8 @@ from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, build_annotations, build_identity, is_owned
-from coppice.reconcile.observed import annotation, condition, is_deleting, pod_state
+from coppice.reconcile.observed import annotation, condition, is_deleting, is_true, pod_state
+from coppice.reconcile.trouble import find_trouble
 
 READY = "Ready"
 STALLED = "Stalled"
@@ -144,8 +145,11 @@ class Draft:
         if (outdated and replace_outdated) or state.failed or state.succeeded:
             self.drop(observed)
             return waits(kind, "Restarting", f"Pod {name} is replaced by one as is asked for now", retry_after=2)
-        if state.trouble is not None:
-            return waits(kind, "ServerTrouble", f"Pod {name}: {state.trouble}", retry_after=10)
+        trouble = find_trouble(observed)
+        if trouble is not None:
+            if trouble.is_hopeless(self.now):
+                return stalls(kind, trouble.reason, trouble.words(name), retry_after=60)
+            return waits(kind, trouble.reason, trouble.words(name), retry_after=10)
         if state.ip is None or not state.running:
             return waits(kind, "Starting", f"waits for Pod {name}")
         return holds(kind, "Running", f"Pod {name} runs")
@@ -221,8 +225,9 @@ class Draft:
         ]
 
     def _transition(self, summary: Fact) -> tuple[Event, ...]:
-        before = condition(self.manifest, READY)
-        if before is not None and before["reason"] == summary.reason and before["status"] == str(summary.holds):
+        before, stalled = condition(self.manifest, READY), is_true(self.manifest, STALLED)
+        same = before is not None and before["reason"] == summary.reason and before["status"] == str(summary.holds)
+        if same and stalled == summary.stalled:
             return ()
         return (Event(summary.reason, summary.message, "Warning" if summary.stalled else "Normal"),)
 

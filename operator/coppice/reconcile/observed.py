@@ -12,8 +12,6 @@ from typing import Any
 from coppice.core.plan import Manifest
 from coppice.engines.base import OUT_OF_BYTES
 
-_HOPELESS_WAITS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"}
-
 
 def parse_time(text: str | None) -> datetime | None:
     """Return an RFC 3339 time, or None for none or nonsense."""
@@ -121,7 +119,7 @@ def volume_snapshot_state(manifest: Manifest) -> VolumeSnapshotState:
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """A Pod. ``trouble`` is a sentence when it waits for something that time alone will not mend.
+    """A Pod; ``coppice.reconcile.trouble`` says what is wrong with one.
 
     ``out_of_bytes``: its server did not start because the volume takes no more bytes of its own.
     ``disrupted``: the node took it away (eviction, preemption, shutdown); that it failed says nothing of its program.
@@ -134,7 +132,6 @@ class PodState:
     failed: bool
     disrupted: bool
     out_of_bytes: bool
-    trouble: str | None
 
 
 def pod_state(manifest: Manifest) -> PodState:
@@ -151,7 +148,6 @@ def pod_state(manifest: Manifest) -> PodState:
         failed=phase == "Failed",
         disrupted="DisruptionTarget" in true or status.get("reason") == "Evicted",
         out_of_bytes=_last_exit(engine[0]) == OUT_OF_BYTES,
-        trouble=_trouble(status),
     )
 
 
@@ -171,18 +167,3 @@ def _last_exit(container: Mapping[str, Any]) -> int | None:
     states = (container.get("state") or {}, container.get("lastState") or {})
     ended = next((state["terminated"] for state in states if state.get("terminated")), None)
     return None if ended is None or "running" in states[0] else int(ended.get("exitCode", 0))
-
-
-def _trouble(status: Mapping[str, Any]) -> str | None:
-    for entry in status.get("conditions") or ():
-        if entry.get("type") == "PodScheduled" and entry.get("status") == "False":
-            return f"not scheduled: {entry.get('message', 'no reason given')}"
-    for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        reason = waiting.get("reason")
-        if reason in _HOPELESS_WAITS:
-            return f"container {container['name']}: {reason}: {waiting.get('message', '')}".rstrip(": ")
-        ended = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
-        if ended and ended.get("exitCode", 0) != 0 and "running" not in (container.get("state") or {}):
-            return f"container {container['name']} ended with exit code {ended['exitCode']}; see its log"
-    return None

@@ -191,4 +191,4 @@ async def test_a_server_that_fails_for_another_reason_is_left_to_the_kubelet(sho
     pod = shop.get("Pod", shop.copy())["metadata"]["uid"]
     await shop.operator.live(minutes=5)
     assert shop.get("Pod", shop.copy())["metadata"]["uid"] == pod
-    assert shop.reason("DataClone", "db") == "ServerTrouble"
+    assert f"{shop.copy()} -c engine" in shop.expect_stalled("DataClone", "db", "ServerTrouble")

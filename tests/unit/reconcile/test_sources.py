@@ -224,6 +224,20 @@ async def test_a_failing_preparation_is_tried_again_once_a_minute_and_leaves_no_
     assert len(shop.names("DataSnapshot")) == 1
 
 
+async def test_a_preparation_that_cannot_start_is_said_and_no_other_is_begun(shop):
+    shop.world.broken_images.add("example.com/fake:1.0")
+    shop.clone()
+    await shop.operator.live(minutes=5)
+    [snapshot] = shop.names("DataSnapshot")
+    assert f"{snapshot}-prepare" in shop.expect_stalled("DataSnapshot", snapshot, "PreparationStuck")
+    assert snapshot in shop.condition("DataClone", "db")["message"]
+    assert shop.reason("DataClone", "db") == "SnapshotPending"
+    shop.world.broken_images.clear()
+    await shop.operator.live(minutes=1)
+    shop.expect_ready("DataClone", "db")
+    assert shop.names("DataSnapshot") == [snapshot]
+
+
 async def test_a_snapshot_that_was_lost_keeps_nobody_waiting(shop):
     shop.clone("first")
     await shop.settle()

@@ -120,14 +120,50 @@ async def test_a_load_that_comes_late_is_waited_for(story):
     assert story.world.rows("data", "shop-binding") == {"alice"}
 
 
-async def test_a_server_that_cannot_start_says_so_and_recovers(story):
+async def test_a_server_that_cannot_start_says_so_is_given_up_after_a_while_and_recovers(story):
     story.world.broken_images.add("example.com/fake:1.0")
     story.store()
     await story.settle()
     assert "ImagePullBackOff" in story.condition("DataStore", "shop")["message"]
+    assert story.condition("DataStore", "shop", of="Stalled")["status"] == "False"
+    await story.operator.live(minutes=3)
+    message = story.expect_stalled("DataStore", "shop", "ServerTrouble")
+    for word in ("shop-server", 'Back-off pulling image "example.com/fake:1.0"', "engines.<engine>.images"):
+        assert word in message
+    await story.operator.live(hours=1)
+    # When it began, and when it was given up.
+    assert story.events("DataStore", "shop").count("ServerTrouble") == 2
     story.world.broken_images.clear()
     await story.settle()
     story.expect_ready("DataStore", "shop")
+    assert story.condition("DataStore", "shop", of="Stalled")["status"] == "False"
+
+
+async def test_a_server_that_fails_again_and_again_is_given_up_and_recovers(story):
+    await ready_store(story)
+    story.world.crashing = lambda pod: True
+    story.delete("Pod", "shop-server")
+    await story.operator.live(minutes=5)
+    assert "kubectl logs shop-server -c engine" in story.expect_stalled("DataStore", "shop", "ServerTrouble")
+    before = len(story.operator.log.plans)
+    await story.operator.live(minutes=30)
+    assert len(story.operator.log.plans) - before < 60
+    story.world.crashing = lambda pod: False
+    await story.operator.live(minutes=1)
+    story.expect_ready("DataStore", "shop")
+
+
+async def test_an_initial_load_that_fails_again_is_said_and_tried_until_it_is_put_right(story):
+    story.world.loads["data", "seed"] = frozenset({"alice"})
+    story.world.load_fails = True
+    story.kube.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed", "namespace": "data"}})
+    story.store(managed={"load": {"configMap": {"name": "seed"}}})
+    await story.settle()
+    assert "kubectl logs shop-server -c load" in story.expect_stalled("DataStore", "shop", "LoadFailed")
+    story.world.load_fails = False
+    await story.operator.live(minutes=1)
+    story.expect_ready("DataStore", "shop")
+    assert story.world.rows("data", "shop-binding") == {"alice"}
 
 
 async def test_an_evicted_server_is_started_again_on_its_data(story):
