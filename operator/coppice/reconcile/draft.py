@@ -164,31 +164,42 @@ class Draft:
 
     def _not_ours(self, observed: Manifest, kind: str) -> Fact | None:
         name = f"{observed['kind']} {observed['metadata']['name']}"
-        if self._is_of_predecessor(observed):
+        if is_owned(observed, self.owner.uid):
+            going = f"{name} is being deleted and will be made anew"
+            return waits(kind, "BeingDeleted", going, retry_after=2) if is_deleting(observed) else None
+        if not self._is_of_predecessor(observed):
+            theirs = f"{name} exists and was not made for this object: rename or delete one of the two"
+            return stalls(kind, "NameConflict", theirs, retry_after=60)
+        if is_deleting(observed) or self._is_collected(observed):
             return waits(
                 kind, "Leftover", f"{name} of the deleted object of this name is on its way out", retry_after=2
             )
-        if not is_owned(observed, self.owner.uid):
-            return stalls(
-                kind,
-                "NameConflict",
-                f"{name} exists and was not made for this object: rename or delete one of the two",
-                retry_after=60,
-            )
-        if is_deleting(observed):
-            return waits(kind, "BeingDeleted", f"{name} is being deleted and will be made anew", retry_after=2)
-        return None
+        kept = (
+            f"{name} was kept of a deleted {self.owner.kind} of this name and nobody removes it: if nothing needs it, "
+            f"kubectl delete {observed['kind'].lower()} {observed['metadata']['name']} -n {self.owner.namespace}; "
+            f"else make this {self.owner.kind} under another name"
+        )
+        return stalls(kind, "NameConflict", kept, retry_after=60)
 
     def _is_of_predecessor(self, observed: Manifest) -> bool:
-        """Return whether an object was made for another object of our name, which Kubernetes is about to collect."""
+        """Return whether an object was made for another object of our name."""
         owner = self.owner
         theirs = observed["metadata"].get("labels") or {}
-        named = {key: theirs.get(key) for key in (labels.OWNER_KIND, labels.OWNER_NAMESPACE, labels.OWNER_NAME)} == {
+        return {key: theirs.get(key) for key in (labels.OWNER_KIND, labels.OWNER_NAMESPACE, labels.OWNER_NAME)} == {
             labels.OWNER_KIND: owner.kind,
             labels.OWNER_NAMESPACE: owner.namespace,
             labels.OWNER_NAME: owner.name,
         }
-        return named and not is_owned(observed, owner.uid)
+
+    def _is_collected(self, observed: Manifest) -> bool:
+        """Return whether Kubernetes is about to delete what was made for a predecessor.
+
+        Not what was kept on purpose (``kubectl delete --cascade=orphan``, a restored backup), which bears no reference
+        and which the sweep leaves alone as well (``coppice.core.orphans``). An owner of our name is gone, for it is
+        not us.
+        """
+        owner, references = self.owner, observed["metadata"].get("ownerReferences") or ()
+        return any((entry["kind"], entry["name"]) == (owner.kind, owner.name) for entry in references)
 
     def finish(self, types: Sequence[str], status: Mapping[str, Any], *, requeue_after: float | None = None) -> Plan:
         """Return the plan with its status: a condition for each of ``types``, Ready, and the two that kstatus reads

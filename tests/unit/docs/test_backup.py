@@ -61,5 +61,6 @@ async def test_a_snapshot_made_anew_neither_takes_nor_replaces_what_was_kept_of_
 
     story.snapshot("monday")
     await story.settle()
-    assert not story.is_ready("DataSnapshot", "monday")
+    message = story.expect_stalled("DataSnapshot", "monday", "NameConflict")
+    assert "kubectl delete volumesnapshot monday -n data" in message
     assert story.get("VolumeSnapshot", "monday")["metadata"]["uid"] == uid
