@@ -35,6 +35,7 @@ class Wanted:
 
     ``holding`` are the names of the snapshots from which the live version's commit can be reached; ``known_since`` is
     since when the reference has been seen to name it, for a tag may move. ``raw``: unmasked data are allowed.
+    ``by_grant``: the clone is not in the store's namespace, whose owners may have everything there.
     ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
     another head is news.
     """
@@ -44,6 +45,7 @@ class Wanted:
     now: datetime
     store_uid: str
     raw: bool
+    by_grant: bool
     live: Version | EngineError | None
     holding: frozenset[str]
     known_since: datetime
@@ -107,6 +109,8 @@ def _named(wanted: Wanted, snapshots: Sequence[Manifest], name: str) -> Choice:
     snapshot = _parse_ready(found)
     if snapshot is None:
         return Wait("SnapshotNotReady", f"waits for DataSnapshot {name}; see its conditions")
+    if wanted.by_grant and snapshot.status.store_uid != wanted.store_uid:
+        return _of_another_store(name)
     if not wanted.raw and snapshot.status.data != "Masked":
         return _masked_only()
     status = snapshot.status
@@ -118,6 +122,16 @@ def _named(wanted: Wanted, snapshots: Sequence[Manifest], name: str) -> Choice:
             stalled=True,
         )
     return Chosen(snapshot, version)
+
+
+def _of_another_store(name: str) -> Wait:
+    """Return that a grant gives the store there is, and not what one of the same name held before it."""
+    return Wait(
+        "StoreReplaced",
+        f"DataSnapshot {name} is of an earlier DataStore of this name, and the grant gives the one there is now: make "
+        "this DataClone anew with a snapshot of it; in the store's own namespace its owners can clone the old one",
+        stalled=True,
+    )
 
 
 def _masked_only() -> Wait:

@@ -326,7 +326,7 @@ def prepared(number, captured, version=HEAD, *, data="Raw", store_uid=STORE_UID,
     )
 
 
-def wanted(*, live=HEAD, asked=None, raw=True, holding=(), known=None, known_head=None, **source):
+def wanted(*, live=HEAD, asked=None, raw=True, by_grant=False, holding=(), known=None, known_head=None, **source):
     from coppice.api.v1alpha1 import CloneFrom
 
     return Wanted(
@@ -335,6 +335,7 @@ def wanted(*, live=HEAD, asked=None, raw=True, holding=(), known=None, known_hea
         now=NOW,
         store_uid=STORE_UID,
         raw=raw,
+        by_grant=by_grant,
         live=live,
         holding=frozenset(holding),
         known_since=NOW - timedelta(**(known or asked or {"seconds": 5})),
@@ -395,6 +396,10 @@ HOUR_AGO = ago(hours=1)
         # By name.
         (wanted(live=None, snapshot="shop-00001"), [prepared(1, HOUR_AGO, OLDER)], "shop-00001"),
         (wanted(live=None, snapshot="shop-00009"), [prepared(1, HOUR_AGO)], "Wait"),
+        (wanted(by_grant=True, snapshot="shop-00001"), [prepared(1, HOUR_AGO, OLDER)], "shop-00001"),
+        # An earlier store's: its owners may have it, a grant gives the store that there is.
+        (wanted(snapshot="shop-00001"), [prepared(1, HOUR_AGO, store_uid="other")], "shop-00001"),
+        (wanted(by_grant=True, snapshot="shop-00001"), [prepared(1, HOUR_AGO, store_uid="other")], "Wait"),
         # On its way, failed just now, failed a while ago.
         (wanted(), [snapshot(1, SECONDS_AGO_2, state="Reconciling")], "Wait"),
         (wanted(), [snapshot(1, SECONDS_AGO_2, state="Stalled")], "Wait"),

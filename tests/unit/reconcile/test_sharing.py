@@ -524,3 +524,22 @@ async def test_what_is_asked_without_a_grant_counts_when_there_is_one(shop):
     shop.grant(maxLease="1h")
     await shop.settle()
     shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_a_grant_gives_no_snapshot_of_an_earlier_store_of_the_same_name(shop):
+    shop.grant()
+    shop.commit("secret")
+    shop.snapshot("before")
+    await shop.settle()
+    shop.delete("DataStore", "shop")
+    await shop.settle()
+    shop.store()
+    await shop.settle()
+    shop.clone("guest", namespace="app", source={"snapshot": "before"})
+    shop.clone("own", source={"snapshot": "before"})
+    await shop.settle()
+    message = shop.expect_stalled("DataClone", "guest", "StoreReplaced", "app")
+    assert "before" in message
+    assert shop.names("PersistentVolumeClaim", "app") == []
+    # Who works in the store's namespace owns what is there: so a restored store's old snapshots are looked at.
+    assert shop.rows("own") == {"alice", "secret"}

@@ -251,6 +251,7 @@ def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: f
         now=seen.now,
         store_uid=str((source.manifest or {})["metadata"]["uid"]),
         raw=source.terms is not None and source.terms.raw,
+        by_grant=is_foreign(clone),
         live=seen.live,
         holding=holding,
         known_since=_known_since(seen, clone),
