@@ -149,6 +149,12 @@ def test_the_driver_sets_owners_itself(render: Render):
     assert driver["spec"]["attachRequired"] is False
 
 
+@pytest.mark.parametrize(("create", "expected"), [(True, {"coppice-local", "small", "large"}), (False, set())])
+def test_whoever_makes_the_class_makes_those_like_it(render: Render, *, create: bool, expected: set[str]):
+    rendered = render(f"--set=local.storageClass.create={str(create).lower()}", values="values-full")
+    assert named(rendered, "StorageClass").keys() == expected
+
+
 def test_never_two_drivers_over_one_pool(render: Render):
     driver = named(render("--set=local.enabled=true"), "Deployment")["coppice-local"]["spec"]
     assert (driver["replicas"], driver["strategy"]["type"]) == (1, "Recreate")
