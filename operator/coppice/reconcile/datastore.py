@@ -39,7 +39,7 @@ from coppice.reconcile.observed import (
     pod_state,
 )
 from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each, read_classes
-from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, superseded
+from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, superseded, unscheduled
 
 ENGINE = "EngineSupported"
 STORAGE = "StorageReady"
@@ -47,9 +47,10 @@ SERVER = "ServerReady"
 TYPES = (ENGINE, STORAGE, SERVER)
 BOUNDED = "ClonesBounded"
 GUARDED = "NetworkGuarded"
+SCHEDULED = "SnapshotsScheduled"
+"""Conditions beside the chain, there only where there is something to say: the store is well either way."""
 CLOSED_PORT = 9
 """One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
-"""A condition beside the chain, there only where clones are to be bounded: the store is well either way."""
 HEALTH_PERIOD = 60.0
 """Seconds between two looks at a server that is well; its heads in status are at most this old."""
 MAX_LISTED = 100
@@ -247,7 +248,7 @@ class _StorePlan:
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
         plan = draft.finish(TYPES, self._status(), requeue_after=requeue)
-        for aside in (self._clones_are_bounded(), self._network_is_guarded()):
+        for aside in (self._clones_are_bounded(), self._network_is_guarded(), self._snapshots_come()):
             plan = beside(plan, aside, self.observation.manifest)
         return self._with_finalizer(plan)
 
@@ -326,6 +327,15 @@ class _StorePlan:
             "PoliciesNotEnforced",
             "the network of this cluster keeps no NetworkPolicies: any Pod can knock at the server and at its clones', "
             "and only their credentials keep it out. Have the administrator install a network plug-in that does",
+        )
+
+    def _snapshots_come(self) -> Fact | None:
+        return unscheduled(
+            SCHEDULED,
+            self.store.spec.snapshots.schedule,
+            self.observation.now,
+            field="spec.snapshots.schedule",
+            effect="no snapshot is made by it",
         )
 
     def _load_is_there(self, draft: Draft) -> Fact:

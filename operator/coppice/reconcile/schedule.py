@@ -17,6 +17,7 @@ from coppice.core import labels
 from coppice.core.names import sequence_name, sequence_of
 from coppice.core.plan import Manifest, Ref
 from coppice.manifests.meta import Owner, build_metadata, is_owned
+from coppice.reconcile.draft import Fact, stalls
 from coppice.reconcile.observed import created_at, is_deleting, is_true, label
 
 SCHEDULE = "schedule"
@@ -106,6 +107,14 @@ def last_time(schedule: str, before: datetime) -> datetime | None:
     except CroniterBadDateError:
         return None
     return found
+
+
+def unscheduled(kind: str, schedule: str | None, now: datetime, *, field: str, effect: str) -> Fact | None:
+    """Return that a schedule never comes and what follows from it, if so; ``field`` is where it stands."""
+    if schedule is None or next_time(schedule, now) is not None:
+        return None
+    message = f"{field} is {schedule}, and such a day never comes: {effect}. Correct it, or leave it out"
+    return stalls(kind, "ScheduleNeverComes", message)
 
 
 def _due(line: SnapshotLine, schedule: str) -> datetime | None:

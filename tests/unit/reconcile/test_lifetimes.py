@@ -656,3 +656,13 @@ async def test_a_request_in_the_far_future_keeps_nobody_busy(shop, verb):
     assert len(shop.world.writes) == before
     await shop.operator.live(minutes=15)
     shop.expect_stalled("DataClone", "db", "Expired")
+
+
+async def test_a_refresh_that_never_comes_is_said_and_the_clone_is_ready_all_the_same(shop):
+    await cloned(shop, refresh="0 0 30 2 *")
+    said = shop.condition("DataClone", "db", of="RefreshScheduled")
+    assert (said["status"], said["reason"]) == ("False", "ScheduleNeverComes")
+    assert shop.events("DataClone", "db").count("ScheduleNeverComes") == 1
+    shop.edit("DataClone", "db", refresh="Never")
+    await shop.settle()
+    assert "RefreshScheduled" not in {entry["type"] for entry in shop.status("DataClone", "db")["conditions"]}

@@ -317,6 +317,18 @@ async def test_a_server_that_falls_silent_is_not_ready_and_comes_back_by_itself(
     story.expect_ready("DataStore", "shop")
 
 
+async def test_a_schedule_that_never_comes_is_said_and_the_store_is_ready_all_the_same(story):
+    await ready_store(story, snapshots={"schedule": "0 0 30 2 *"})
+    said = story.condition("DataStore", "shop", of="SnapshotsScheduled")
+    assert (said["status"], said["reason"]) == ("False", "ScheduleNeverComes")
+    assert "0 0 30 2 *" in said["message"]
+    await story.operator.live(hours=1)
+    assert story.events("DataStore", "shop").count("ScheduleNeverComes") == 1
+    story.edit("DataStore", "shop", snapshots={"schedule": "0 0 29 2 *"})
+    await story.settle()
+    assert "SnapshotsScheduled" not in {entry["type"] for entry in story.status("DataStore", "shop")["conditions"]}
+
+
 @pytest.mark.parametrize(("guarded", "reason"), [(True, "PoliciesEnforced"), (False, "PoliciesNotEnforced")])
 async def test_a_store_says_whether_the_network_keeps_policies_and_is_ready_either_way(story, guarded, reason):
     await ready_store(story)

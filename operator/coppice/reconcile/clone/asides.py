@@ -6,6 +6,7 @@ make it Stalled.
 
 from __future__ import annotations
 
+from coppice.api.v1alpha1 import NEVER, ON_HEAD_CHANGE
 from coppice.core import labels
 from coppice.core.durations import format_duration
 from coppice.core.plan import Plan
@@ -17,9 +18,11 @@ from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Fact, beside, stalls
 from coppice.reconcile.observed import condition
 from coppice.reconcile.requests import read_request, unreadable
+from coppice.reconcile.schedule import unscheduled
 
 LEASE = "LeaseGranted"
 REQUEST = "RequestAccepted"
+REFRESH = "RefreshScheduled"
 REQUESTS = (
     labels.RESET_REQUESTED_AT,
     labels.UNDO_REQUESTED_AT,
@@ -30,7 +33,7 @@ REQUESTS = (
 
 def with_asides(plan: Plan, at: Situation) -> Plan:
     """Return a clone's plan with what it cannot have, each with one event."""
-    for fact in (_lease(at), _requests(at)):
+    for fact in (_lease(at), _requests(at), _refresh(at)):
         plan = beside(plan, fact, at.seen.manifest, each_message=True)
     return beside(plan, room_left(at), at.seen.manifest)
 
@@ -46,6 +49,12 @@ def _lease(at: Situation) -> Fact | None:
         f"more is asked for ({lease.refused}) than is given: {longest} applies, the maxLease of DataGrant {at.grant}. "
         "Ask for less, or the store's owners for a higher maxLease",
     )
+
+
+def _refresh(at: Situation) -> Fact | None:
+    refresh = at.clone.spec.refresh
+    schedule = None if refresh in {NEVER, ON_HEAD_CHANGE} else refresh
+    return unscheduled(REFRESH, schedule, at.seen.now, field="spec.refresh", effect="the clone is never refreshed")
 
 
 def _requests(at: Situation) -> Fact | None:
