@@ -103,6 +103,8 @@ class World:
         """No volume can be provisioned."""
         self.guarded: bool | None = None
         """Whether the network keeps NetworkPolicies; None: nobody can tell."""
+        self.knocks = 0
+        """How often somebody wanted to know."""
         self.loads: dict[tuple[str, str], frozenset[str]] = {}
         """Rows of an initial load, by namespace and the ConfigMap's name."""
         self.violations: list[str] = []
@@ -116,6 +118,7 @@ class World:
     async def reaches(self, host: str, port: int) -> bool | None:
         """Return whether a packet to a port gets to a Pod, where a policy forbids it."""
         assert port == 9
+        self.knocks += 1
         # A Pod that is gone, though the operator has not heard of it yet, answers nobody.
         return None if self.guarded is None or host not in self.engine.servers else not self.guarded
 

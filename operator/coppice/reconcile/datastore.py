@@ -10,6 +10,7 @@ from asyncio import gather
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
@@ -30,6 +31,7 @@ from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, 
 from coppice.reconcile.draft import Draft, Fact, beside, condemned, holds, stalls, waits, with_uid
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.knocks import Knocks
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
@@ -109,11 +111,13 @@ class DataStoreReconciler:
 
     environment: Environment
     kind: str = "DataStore"
+    knocks: Knocks = field(default_factory=Knocks, compare=False)
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> StoreObservation | None:
         """Read the store, what is made for it, and what its server says."""
         manifest = await reader.get("DataStore", key.name, key.namespace)
         if manifest is None:
+            self.knocks.forget(key)
             return None
         store = DataStore.parse(manifest)
         engine = None if isinstance(store, InvalidResource) else self.environment.engines.get(store.spec.engine)
@@ -149,18 +153,19 @@ class DataStoreReconciler:
             policy=policy,
             load_found=await _load_found(reader, store),
             answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
-            reached=await self._is_reached(server, policy),
+            reached=await self._is_reached(key, server, policy, now),
             snapshots=own,
             named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
-    async def _is_reached(self, server: Server, policy: Manifest | None) -> bool | None:
+    async def _is_reached(self, key: Key, server: Server, policy: Manifest | None, now: datetime) -> bool | None:
         """Return whether the network lets a packet to the server that its policy forbids."""
         state = pod_state(server.pod) if server.pod is not None else None
-        if state is None or state.ip is None or not state.ready or policy is None:
+        if server.pod is None or policy is None or state is None or state.ip is None or not state.ready:
             return None
-        return await self.environment.reaches(state.ip, CLOSED_PORT)
+        knock = partial(self.environment.reaches, state.ip, CLOSED_PORT)
+        return await self.knocks.reached(key, server.pod, policy, now, knock)
 
     def plan(self, observation: StoreObservation) -> Plan:
         """Return what to do for the store now."""

@@ -344,6 +344,26 @@ async def test_a_store_says_whether_the_network_keeps_policies_and_is_ready_eith
     assert story.world.writes[writes:] == []
 
 
+async def test_the_network_is_tried_when_something_changed_and_now_and_then(story):
+    story.world.guarded = True
+    await ready_store(story, snapshots={"schedule": "* * * * *"})
+    assert story.world.knocks == 1
+    await story.operator.live(minutes=9)
+    assert story.world.knocks == 1
+    story.kube.change("NetworkPolicy", "data", "shop", lambda found: found["spec"].update(ingress=[]))
+    await story.operator.live(minutes=2)
+    known = story.world.knocks
+    assert known > 1
+    story.delete("Pod", "shop-server")
+    await story.settle()
+    assert story.world.knocks == known + 1
+    await story.operator.live(hours=1)
+    assert story.world.knocks <= known + 8
+    story.world.guarded = False
+    await story.operator.live(minutes=11)
+    assert story.condition("DataStore", "shop", of="NetworkGuarded")["reason"] == "PoliciesNotEnforced"
+
+
 async def test_volumes_that_wait_for_a_pod_work_as_well(story):
     await ready_store(story, storage={"storageClassName": "late"})
     story.clone()
