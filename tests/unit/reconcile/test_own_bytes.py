@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from coppice.core.key import Key
 from coppice.reconcile.classes import bounded_class
 
 BOUNDED = "ClonesBounded"
@@ -166,6 +167,61 @@ async def test_the_operator_that_gave_the_pod_may_have_been_another_one(shop):
     shop.operator.restart()
     await fill(shop)
     shop.expect_stalled("DataClone", "db", "OwnBytesUsedUp")
+
+
+def said(shop):
+    found = shop.status("DataClone", "db")["conditions"]
+    return next((entry["message"] for entry in found if entry["type"] == LEFT), None)
+
+
+async def test_what_is_said_of_a_full_copy_keeps_up_with_what_becomes_of_it(shop):
+    shop.clone()
+    await shop.settle()
+    await fill(shop)
+    # The Pod is there: it is not still to come.
+    assert shop.get("Pod", shop.copy())["metadata"]["creationTimestamp"] in said(shop)
+    assert "it gets one new Pod" not in said(shop)
+    await shop.operator.live(hours=1)
+    assert said(shop) is not None
+
+    # Somebody makes room, and has the server started anew.
+    shop.world.tick(60)
+    shop.delete("Pod", shop.copy())
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert said(shop) is None
+    await fill(shop)
+    shop.expect_ready("DataClone", "db")
+    assert said(shop) is not None
+    await fill(shop)
+    shop.expect_stalled("DataClone", "db", "OwnBytesUsedUp")
+
+
+async def test_a_full_copy_that_is_asleep_is_said_to_be_full_until_its_server_has_started(shop):
+    shop.clone()
+    await shop.settle()
+    await fill(shop)
+    shop.edit("DataClone", "db", power="Off")
+    await shop.operator.live(minutes=5)
+    assert said(shop) is not None
+    shop.edit("DataClone", "db", power="On")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert said(shop) is None
+
+
+async def test_a_server_that_found_room_by_itself_is_not_said_to_have_none(shop):
+    shop.clone()
+    await shop.settle()
+    shop.world.fill(shop.get("Pod", shop.copy()))
+    await shop.operator.reconcile(Key("DataClone", "data", "db"))
+    assert said(shop) is not None
+    running = [{"name": "engine", "state": {"running": {}}}]
+    ready = [{"type": "Ready", "status": "True"}]
+    recovered = {"containerStatuses": running, "conditions": ready}
+    shop.kube.change("Pod", "data", shop.copy(), lambda found: found["status"].update(recovered))
+    await shop.operator.reconcile(Key("DataClone", "data", "db"))
+    assert said(shop) is None
 
 
 async def test_another_copy_has_room_again(shop):
