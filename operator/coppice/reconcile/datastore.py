@@ -15,6 +15,7 @@ from typing import Any
 
 from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
 from coppice.core import labels
+from coppice.core.compare import covers
 from coppice.core.key import Key
 from coppice.core.names import child, digest
 from coppice.core.plan import Manifest, Plan, Ref, ServerRef
@@ -589,7 +590,8 @@ class _StorePlan:
         values = self._engine.binding(host=self._host, database=database, password=password)
         secret = build_binding_secret(binding_name(self._name), draft.owner, values, {})
         pod = self.observation.server.pod
-        wrong = self.observation.binding is None or not _same_binding(self.observation.binding, secret)
+        present = self.observation.binding
+        wrong = present is None or not covers(present.get("data"), secret["data"])
         if wrong and pod is not None:
             server = ServerRef(
                 host=str(pod_state(pod).ip),
@@ -642,10 +644,6 @@ class _StorePlan:
             ],
             "branchCount": len(own),
         }
-
-
-def _same_binding(observed: Manifest, desired: Manifest) -> bool:
-    return bool(observed.get("data") == desired["data"])
 
 
 def newest_ready(snapshots: tuple[Manifest, ...]) -> Manifest | None:

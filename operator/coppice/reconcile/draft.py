@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, build_annotations, build_identity, is_owned
-from coppice.reconcile.observed import annotation, condition, is_deleting, is_true, pod_state
+from coppice.reconcile.observed import annotation, condition, is_deleting, is_true, parse_time, pod_state
 from coppice.reconcile.trouble import find_trouble
 
 READY = "Ready"
 STALLED = "Stalled"
 RECONCILING = "Reconciling"
+BINDING = "BindingExact"
+"""A condition beside the chain, there only where somebody adds keys to a binding Secret."""
+KEYS_REMEMBERED = timedelta(hours=1)
+"""How long a key that was taken out is known: one that comes back within that time comes back every time."""
+MAX_KEYS_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Draft:
     calls: list[EngineCall] = field(default_factory=list)
     delete: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    asides: list[Fact] = field(default_factory=list)
 
     @property
     def owner(self) -> Owner:
@@ -98,7 +104,8 @@ class Draft:
     def keep(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
         """Plan an object that is kept as it should be; return why it cannot be had, or None.
 
-        The data of a Secret are ours as a whole: apps take all of its keys into their environment (``envFrom``).
+        The data of a Secret are ours as a whole: apps take all of its keys into their environment (``envFrom``). Labels
+        and annotations of others are theirs.
         """
         if observed is None:
             # Made by apply as well: what a create writes can never be taken away by a later apply.
@@ -107,12 +114,44 @@ class Draft:
         problem = self._not_ours(observed, kind)
         if problem is not None:
             return problem
-        surplus = surplus_keys(observed, desired, "data") if desired["kind"] == "Secret" else ()
-        if surplus:
-            self.prune.append(_without(observed, "data", surplus))
+        if desired["kind"] == "Secret":
+            self._keep_exact(observed, surplus_keys(observed, desired, "data"))
         if not covers(observed, desired):
             self.apply.append(with_uid(desired, observed))
         return None
+
+    def _keep_exact(self, secret: Manifest, surplus: Collection[str]) -> None:
+        """Take keys that somebody added out of a Secret, and say so. One that comes back is left and said: two that
+        insist would go on without end.
+        """
+        known = self._known_keys()
+        left = surplus if len(known) >= MAX_KEYS_TOLD else [key for key in surplus if key in known]
+        out = [key for key in surplus if key not in left]
+        if out:
+            self.prune.append(_without(secret, "data", out))
+        if not surplus and not known:
+            return
+        name, told = secret["metadata"]["name"], ", ".join(sorted({*known, *surplus})[:MAX_KEYS_TOLD])
+        if left:
+            message = (
+                f"somebody adds keys to Secret {name} again that were taken out; they are left, and apps that take all "
+                f"of the Secret get them. Have that ended, or keys of your own in another Secret: {told}"
+            )
+            self.asides.append(stalls(BINDING, "KeysLeft", message))
+        else:
+            message = (
+                f"keys that somebody added to Secret {name} were taken out, for apps may take all of it into their "
+                f"environment. Put keys of your own into another Secret: {told}"
+            )
+            self.asides.append(holds(BINDING, "KeysRemoved", message))
+
+    def _known_keys(self) -> frozenset[str]:
+        """Return the keys that were taken out of the Secret lately, or were left in it, by what the status says."""
+        before = condition(self.manifest, BINDING)
+        since = None if before is None else parse_time(before.get("lastTransitionTime"))
+        if before is None or since is None or (before["status"] == "True" and self.now - since >= KEYS_REMEMBERED):
+            return frozenset()
+        return frozenset(before["message"].rpartition(": ")[2].split(", "))
 
     def route(self, pod: Manifest | None, kind: str) -> Fact | None:
         """Return that a Service does not lead to a server that answers yet, or None: only a Ready Pod is routed to.
@@ -209,7 +248,7 @@ class Draft:
         conditions = [*self._conditions(types), *_summary_conditions(summary)]
         waits_for = [fact.retry_after for fact in self.facts if not fact.holds and fact.retry_after is not None]
         delays = [*waits_for, *([] if requeue_after is None else [requeue_after])]
-        return Plan(
+        plan = Plan(
             calls=tuple(self.calls),
             create=tuple(self.create),
             prune=tuple(self.prune),
@@ -219,6 +258,9 @@ class Draft:
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,
         )
+        for aside in self.asides:
+            plan = beside(plan, aside, self.manifest)
+        return plan
 
     def _summary(self) -> Fact:
         for fact in self.facts:

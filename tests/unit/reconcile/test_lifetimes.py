@@ -496,6 +496,74 @@ async def test_a_binding_edited_by_hand_is_put_right(shop, edit):
     assert shop.rows() == {"alice", "mine"}
 
 
+def insist(shop, secret, *keys):
+    """Let somebody add keys to a Secret at once whenever they are taken out; return how often that was."""
+    added = []
+
+    def on_event(event, found):
+        wanted = {key: "eA==" for key in keys if key not in found.get("data", {})}
+        if found["kind"] == "Secret" and found["metadata"]["name"] == secret and wanted and event == "MODIFIED":
+            added.append(wanted)
+            shop.kube.change("Secret", "data", secret, lambda draft: draft["data"].update(wanted))
+
+    shop.kube.subscribe(on_event)
+    return added
+
+
+async def test_a_key_added_to_a_binding_is_taken_out_and_that_is_said(shop):
+    await cloned(shop)
+    shop.kube.change("Secret", "data", "db-binding", lambda found: found["data"].update(EXTRA="eA=="))
+    await shop.settle()
+    found = shop.condition("DataClone", "db", of="BindingExact")
+    assert (found["status"], found["reason"]) == ("True", "KeysRemoved")
+    assert "EXTRA" in found["message"]
+    assert shop.events("DataClone", "db").count("KeysRemoved") == 1
+    shop.expect_ready("DataClone", "db")
+    await shop.operator.live(hours=2)
+    assert "BindingExact" not in {entry["type"] for entry in shop.status("DataClone", "db")["conditions"]}
+
+
+@pytest.mark.parametrize("keys", [["EXTRA"], ["EXTRA", "MORE"], [f"KEY{number:03}" for number in range(100)]])
+@pytest.mark.parametrize(("kind", "name"), [("DataClone", "db"), ("DataStore", "shop")])
+async def test_a_key_that_somebody_insists_on_is_left_and_said_and_nothing_runs_in_circles(shop, kind, name, keys):
+    await cloned(shop)
+    secret = f"{name}-binding"
+    right = shop.get("Secret", secret)["data"]
+    added = insist(shop, secret, *keys)
+    shop.kube.change("Secret", "data", secret, lambda found: found["data"].update(dict.fromkeys(keys, "eA==")))
+    await shop.settle()
+    assert len(added) == 1
+    found = shop.condition(kind, name, of="BindingExact")
+    assert (found["status"], found["reason"]) == ("False", "KeysLeft")
+    assert keys[0] in found["message"]
+    assert len(found["message"]) < 1000
+    shop.expect_ready(kind, name)
+    before = len(shop.world.writes)
+    await shop.operator.live(hours=3)
+    assert shop.world.writes[before:] == []
+    # What is the operator's own is put right all the same.
+    shop.kube.change("Secret", "data", secret, lambda draft: draft["data"].update(password="d3Jvbmc="))
+    await shop.settle()
+    assert shop.get("Secret", secret)["data"] == {**right, **dict.fromkeys(keys, "eA==")}
+
+
+async def test_labels_and_annotations_of_others_on_a_binding_are_left_alone(shop):
+    await cloned(shop)
+
+    def mark(found):
+        found["metadata"]["annotations"]["reloader.example.com/match"] = "true"
+        found["metadata"]["labels"]["team"] = "blue"
+
+    shop.kube.change("Secret", "data", "db-binding", mark)
+    before = len(shop.world.writes)
+    await shop.operator.live(hours=1)
+    assert shop.world.writes[before:] == []
+    shop.annotate("DataClone", "db", reset="now")
+    await shop.settle()
+    metadata = shop.get("Secret", "db-binding")["metadata"]
+    assert (metadata["annotations"]["reloader.example.com/match"], metadata["labels"]["team"]) == ("true", "blue")
+
+
 async def test_a_service_and_a_policy_edited_or_deleted_by_hand_are_put_right(shop):
     await cloned(shop)
     shop.kube.change("Service", "data", "db", lambda found: found["spec"]["selector"].update({"coppice.dev/copy": "9"}))
