@@ -647,6 +647,8 @@ class _StorePlan:
 
 
 def newest_ready(snapshots: tuple[Manifest, ...]) -> Manifest | None:
-    """Return the DataSnapshot that holds the youngest point in time and is ready, or None."""
+    """Return the DataSnapshot that holds the youngest point in time and is ready, or None; of several that hold the
+    same second, one and the same in whatever order they are listed.
+    """
     ready = [entry for entry in snapshots if is_true(entry, "Ready") and (entry.get("status") or {}).get("capturedAt")]
-    return max(ready, key=lambda entry: str(entry["status"]["capturedAt"]), default=None)
+    return max(ready, key=lambda entry: (str(entry["status"]["capturedAt"]), entry["metadata"]["name"]), default=None)

@@ -14,6 +14,7 @@ from coppice.core.conditions import timestamp
 from coppice.engines.base import UnknownVersionError, UnreachableError, Version
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait, Wanted, choose
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.datastore import newest_ready
 from coppice.reconcile.grants import Request, find_terms
 from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
 from coppice.reconcile.schedule import SnapshotLine, next_number, plan_snapshots
@@ -301,6 +302,14 @@ def test_classes_are_chosen_or_it_is_said_why_not(storage, snapshots, asked, cho
     else:
         assert isinstance(found, NoStorage)
         assert found.reason == chosen
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_snapshots_of_one_second_the_newest_is_the_same_at_every_look(order):
+    found = [snapshot(1, ago(hours=2), capturedAt=ago(hours=1)), snapshot(2, ago(hours=1), capturedAt=ago(hours=1))]
+    newest = newest_ready(tuple(found[place] for place in order))
+    assert newest is not None
+    assert newest["metadata"]["name"] == "shop-00002"
 
 
 # -- which snapshot --
