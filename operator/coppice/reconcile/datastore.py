@@ -439,18 +439,20 @@ class _StorePlan:
                 f"set persistentVolumeReclaimPolicy of PersistentVolume {volume} to Retain, or dump them while the "
                 "server runs",
             )
-        change: dict[str, Any] = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {**desired["metadata"]},
-        }
-        asked = desired["spec"]["resources"]["requests"]["storage"]
-        if quantity_bytes(asked) > quantity_bytes(observed["spec"]["resources"]["requests"]["storage"]):
-            change["spec"] = {"resources": {"requests": {"storage": asked}}}
-        elif label(observed, labels.OWNER_UID) == draft.owner.uid:
-            return None
-        draft.apply.append(with_uid(change, observed))
+        change = self._changed_claim(desired, observed)
+        grows = change["spec"]["resources"]["requests"] != observed["spec"]["resources"]["requests"]
+        if grows or label(observed, labels.OWNER_UID) != draft.owner.uid:
+            draft.apply.append(change)
         return None
+
+    def _changed_claim(self, desired: Manifest, observed: Manifest) -> dict[str, Any]:
+        """Return the apply that makes the claim ours, of the size asked for if that is larger.
+
+        Always all of it: an apply takes away what an earlier one has set and it leaves out.
+        """
+        sizes = [entry["spec"]["resources"]["requests"]["storage"] for entry in (observed, desired)]
+        spec = {"resources": {"requests": {"storage": max(sizes, key=quantity_bytes)}}}
+        return with_uid({**desired, "spec": spec}, observed)
 
     def _desired_secret(self, owner: Owner) -> dict[str, Any]:
         return build_engine_secret(

@@ -196,6 +196,17 @@ async def test_a_volume_grows_and_never_shrinks(story):
     assert story.get("PersistentVolumeClaim", "shop-data")["spec"]["resources"]["requests"]["storage"] == "5Gi"
 
 
+async def test_a_volume_that_has_grown_is_taken_over_as_it_is(story):
+    await ready_store(story)
+    story.edit("DataStore", "shop", managed={"storage": {"size": "5Gi"}})
+    await story.settle()
+    story.delete("DataStore", "shop")
+    await story.settle()
+    await ready_store(story, storage={"size": "5Gi"})
+    claim = story.get("PersistentVolumeClaim", "shop-data")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+
+
 async def test_a_binding_edited_or_deleted_by_hand_is_put_right(story):
     await ready_store(story)
     right = story.get("Secret", "shop-binding")["data"]
