@@ -7,6 +7,7 @@ from typing import Any
 
 from coppice.core import labels
 from coppice.manifests.meta import Owner, build_metadata
+from coppice.manifests.pod import Role
 
 
 def build_service(name: str, owner: Owner, *, port: int, selector: Mapping[str, str]) -> dict[str, Any]:
@@ -23,12 +24,13 @@ def build_service(name: str, owner: Owner, *, port: int, selector: Mapping[str, 
     }
 
 
-def build_policy(name: str, owner: Owner, *, port: int, operator_namespace: str) -> dict[str, Any]:
-    """Return a NetworkPolicy: in from the owner's namespace and the operator's to the engine's port, and nothing out.
+def build_policy(name: str, owner: Owner, *, role: Role, port: int, operator_namespace: str) -> dict[str, Any]:
+    """Return a NetworkPolicy for the owner's Pods of a role: in from the owner's namespace and the operator's to the
+    engine's port, and nothing out.
 
     It is a guard against accidents; what protects the source is that credentials, remotes and schedulers are gone.
     """
-    policy = build_closed_policy(name, owner)
+    policy = build_closed_policy(name, owner, role=role)
     policy["spec"]["ingress"] = [
         {
             "from": [
@@ -41,14 +43,18 @@ def build_policy(name: str, owner: Owner, *, port: int, operator_namespace: str)
     return policy
 
 
-def build_closed_policy(name: str, owner: Owner) -> dict[str, Any]:
-    """Return a NetworkPolicy for a Pod that nobody talks to and that talks to nobody: nothing in and nothing out."""
+def build_closed_policy(name: str, owner: Owner, *, role: Role) -> dict[str, Any]:
+    """Return a NetworkPolicy for the owner's Pods of a role that talk to nobody and nobody to them: nothing in and
+    nothing out.
+
+    By role, for the owner may have Pods that run a user's program: what that may reach is for the namespace to say.
+    """
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": build_metadata(name, owner),
         "spec": {
-            "podSelector": {"matchLabels": {labels.OWNER_UID: owner.uid}},
+            "podSelector": {"matchLabels": {labels.OWNER_UID: owner.uid, labels.ROLE: role}},
             "policyTypes": ["Ingress", "Egress"],
         },
     }

@@ -443,7 +443,7 @@ class _SnapshotPlan:
             # Even a Pod that has ended holds its claim until it is deleted itself.
             draft.drop(observation.pod)
         # The policy is there before the Pod, which comes only when the claim has been seen.
-        policy = build_closed_policy(prepare_pod_name(self.name), draft.owner)
+        policy = build_closed_policy(prepare_pod_name(self.name), draft.owner, role="prepare")
         problem = draft.keep(policy, observation.policy, PREPARED)
         problem = problem or draft.make_once(desired, observation.scratch, PREPARED)
         if problem is not None:

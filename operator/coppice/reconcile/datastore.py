@@ -499,7 +499,7 @@ class _StorePlan:
         port = self._engine.port
         service = build_service(self._name, draft.owner, port=port, selector={labels.ROLE: "store"})
         policy = build_policy(
-            self._name, draft.owner, port=port, operator_namespace=self.environment.operator_namespace
+            self._name, draft.owner, role="store", port=port, operator_namespace=self.environment.operator_namespace
         )
         return draft.keep(service, self.observation.service, SERVER) or draft.keep(
             policy, self.observation.policy, SERVER

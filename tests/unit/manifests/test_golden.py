@@ -145,8 +145,8 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "secret-binding": lambda: build_binding_secret("db-binding", CLONE, BINDING, {labels.COPY: "1"}),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
-    "networkpolicy": lambda: build_policy("db", CLONE, port=3306, operator_namespace="coppice-system"),
-    "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT),
+    "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
+    "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),
 }
 
 

@@ -89,7 +89,9 @@ def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
     time: nobody can log in yet.
     """
     secret = build_engine_secret(at.engine_secret, draft.owner, at.seen.fresh_credentials)
-    policy = build_policy(at.name, draft.owner, port=engine.port, operator_namespace=at.environment.operator_namespace)
+    policy = build_policy(
+        at.name, draft.owner, role="clone", port=engine.port, operator_namespace=at.environment.operator_namespace
+    )
     problem = draft.make_once(secret, at.seen.secret, ENGINE) or draft.keep(policy, at.seen.policy, ENGINE)
     if problem is None and at.seen.serving is None:
         problem = keep_service(at, draft, at.target.number, engine)
