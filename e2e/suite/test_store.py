@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -129,6 +131,75 @@ def test_a_store_whose_data_may_go_leaves_nothing(kube: Kube, owners: str) -> No
     ]
     assert left == ["by-hand"]
     kube.run("delete", "-n", owners, "dsnap/by-hand")
+
+
+def loading(namespace: str, image: str) -> tuple[Manifest, Manifest]:
+    """Return the Job and the store of the example, with the cluster's image of the engine."""
+    job, orders = example("load/load.yaml", namespace, store="orders", owners=namespace)
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    return job, orders
+
+
+def test_a_job_fills_a_new_store_once_and_its_mistakes_are_told(kube: Kube, store: Store, namespace: str) -> None:
+    server = kube.get("pod", f"{store.name}-server", store.namespace)
+    assert server is not None
+    job, orders = loading(namespace, server["spec"]["containers"][0]["image"])
+    where = ("dstore", "orders", namespace)
+
+    def retry(change: Manifest, args: list[str]) -> None:
+        """Apply the Job anew, with another security context and other arguments."""
+        kube.run("delete", "-n", namespace, "job/orders-load", "--ignore-not-found")
+        wrong = copy.deepcopy(job)
+        wrong["spec"] |= {"backoffLimit": 0}
+        wrong["spec"]["template"]["spec"]["containers"][0] |= {"args": args, **change}
+        kube.apply(wrong)
+
+    kube.apply(orders)
+    assert "Job orders-load" in kube.until_reason("LoadNotFound", *where)["message"]
+    retry({"securityContext": {"allowPrivilegeEscalation": True}}, ["exit 0"])
+    assert "PodSecurity" in kube.until_reason("LoadNotStarted", *where)["message"]
+    retry({}, ["printf '%s' \"$password\"; exit 3"])
+    told = kube.until_reason("LoadFailed", *where)["message"]
+    assert "BackoffLimitExceeded" in told
+    assert "exit code 3" in told
+    password = kube.run("logs", "-n", namespace, "job/orders-loading")
+    assert password == kube.binding(namespace, "orders-admin")["app-password"]
+    assert password not in json.dumps(kube.get(*where))
+    assert kube.get("secret", "orders-binding", namespace) is None
+
+    kube.run("delete", "-n", namespace, "job/orders-load")
+    kube.apply(job)
+    kube.ready(namespace, "dstore/orders")
+    filled = Store(kube, namespace, "orders")
+    assert filled.sql("SELECT COUNT(*) AS items FROM orders") == [{"items": 3}]
+    assert filled.sql("SELECT message FROM dolt_log LIMIT 1") == [{"message": "Initial load"}]
+    filled.sql("DELETE FROM orders WHERE id = 1")
+
+    kube.run(
+        "patch", "dstore", "orders", "-n", namespace, "--subresource=status", "--type=merge", "-p", '{"status":null}'
+    )
+    kube.run("delete", "-n", namespace, "pod/orders-server", "job/orders-load")
+    kube.apply(job)
+    kube.ready(namespace, "dstore/orders")
+    assert filled.sql("SELECT COUNT(*) AS items FROM orders") == [{"items": 2}]
+    eventually(lambda: [found["metadata"]["name"] for found in kube.items("jobs,pods", "-n", namespace)
+                        if found["metadata"]["name"] not in {"client", "orders-load"}] == ["orders-server"],
+               "nothing is left of the load")  # fmt: skip
+
+
+def test_a_load_on_its_way_goes_with_its_store(kube: Kube, store: Store, namespace: str) -> None:
+    server = kube.get("pod", f"{store.name}-server", store.namespace)
+    assert server is not None
+    job, orders = loading(namespace, server["spec"]["containers"][0]["image"])
+    job["spec"]["template"]["spec"]["containers"][0]["args"] = ["sleep 3600"]
+    job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 0
+    orders["spec"]["deletionPolicy"] = "Delete"
+    kube.apply(job, orders)
+    eventually(lambda: kube.items("pods", "-n", namespace, "-l", "coppice.dev/role=load"), "the load runs")
+    kube.run("delete", "-n", namespace, "dstore/orders", "--wait", "--timeout=120s")
+    eventually(lambda: kube.items("pods,jobs,pvc,secrets", "-n", namespace) == kube.items("job", "-n", namespace),
+               "all but the user's own Job is gone")  # fmt: skip
+    assert [found["metadata"]["name"] for found in kube.items("jobs", "-n", namespace)] == ["orders-load"]
 
 
 def documented_claim(kube: Kube, store: Store, snapshot: str) -> Manifest:

@@ -69,7 +69,13 @@ CLONE = {
     "commitPolicy": "Explicit",
 }
 SPECS: dict[str, list[dict[str, Any]]] = {
-    "DataStore": [STORE, {**STORE, "managed": {**MANAGED, "load": {"claim": {"name": "dump"}}}}],
+    "DataStore": [
+        STORE,
+        *(
+            {**STORE, "managed": {**MANAGED, "load": load}}
+            for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})
+        ),
+    ],
     "DataGrant": [GRANT, {**GRANT, "to": {"namespaceSelector": SELECTOR}}],
     "DataSnapshot": [{"store": {"name": "shop"}}],
     "DataBranch": [{**BRANCH, "from": point} for point in POINTS],

@@ -412,6 +412,21 @@ async def test_branches_are_made_and_deleted_once_and_never_over_somebody_elses_
         assert (await stage.engine.inspect(admin)).state_of("b") is None
 
 
+async def test_what_a_program_has_loaded_becomes_a_version_once(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        before = version_of(await stage.engine.inspect(admin))
+        await stage.kit.insert(await stage.ensure_app(server))
+        written = version_of(await stage.engine.inspect(admin))
+        await stage.engine.execute(admin, "commit-load", {})
+        after = version_of(await stage.engine.inspect(admin))
+        assert after.head != before.head
+        version = await stage.engine.resolve(admin, stage.kit.database, Reference(commit=after.head))
+        assert version.working_root == after.working_root == written.working_root
+        await stage.engine.execute(admin, "commit-load", {})
+        assert version_of(await stage.engine.inspect(admin)) == after
+
+
 async def test_the_binding_uri_connects(stage: Stage, loaded: Path) -> None:
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
         await stage.ensure_app(server)

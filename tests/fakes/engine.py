@@ -281,6 +281,8 @@ class FakeEngine:
         match action:
             case "ensure-app-user":
                 volume.users[arguments["username"]] = arguments["password"]
+            case "commit-load":
+                self._commit_load(volume)
             case "create-branch":
                 self._create_branch(volume, arguments["branch"], arguments["commit"])
             case "delete-branch":
@@ -288,6 +290,13 @@ class FakeEngine:
             case _:
                 raise EngineError(f"no action {action}")
         self.after_call(action)
+
+    @staticmethod
+    def _commit_load(volume: Volume) -> None:
+        branch = volume.branches[volume.default_branch]
+        last = volume.commits[branch.head]
+        if branch.rows != last.rows:
+            volume.commit(volume.default_branch, at=last.at)
 
     @staticmethod
     def _create_branch(volume: Volume, name: str, commit: str) -> None:

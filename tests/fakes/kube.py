@@ -53,6 +53,7 @@ _ATOMIC_MAPS = {
     "dataSourceRef",
     "secretKeyRef",
 }
+_FOREGROUND = "foregroundDeletion"
 _WITHOUT_STATUS = {"Secret", "ConfigMap", "Event", "Lease", "StorageClass", "VolumeSnapshotClass", "NetworkPolicy"}
 _IMMUTABLE_SPECS = {"Pod", "PersistentVolumeClaim", "VolumeSnapshot"}
 _SERVER_FIELDS = {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields"}
@@ -139,7 +140,15 @@ class FakeKube:
 
     async def delete(self, ref: Ref) -> None:
         key = self._key(ref.kind, ref.namespace, ref.name)
-        await self._mutate(Call("delete", key), lambda: self._delete(key, ref.uid))
+        await self._mutate(Call("delete", key), lambda: self._delete_for_operator(key, ref.uid))
+
+    def _delete_for_operator(self, key: Key, uid: str) -> None:
+        current = self._objects.get(key)
+        if current is not None and current["metadata"]["uid"] == uid and RESOURCES[key.kind].outlasts:
+            held = current["metadata"].get("finalizers", [])
+            if _FOREGROUND not in held:
+                self.change(*key, lambda found: found["metadata"].update(finalizers=[*held, _FOREGROUND]))
+        self._delete(key, uid)
 
     # --- the world's side ------------------------------------------------------------------------------------------------
 
@@ -176,6 +185,7 @@ class FakeKube:
 
     def collect_garbage(self) -> None:
         """Delete every object none of whose owners exists any more, like kube-controller-manager; repeat until none is left."""
+        self._end_foreground_deletions()
         while True:
             alive = {found["metadata"]["uid"] for found in self._objects.values()}
             doomed = [
@@ -189,6 +199,23 @@ class FakeKube:
                 return
             for key in doomed:
                 self._delete(key, None)
+
+    def _end_foreground_deletions(self) -> None:
+        """Delete what is owned by those that go after it, and let them go once it is gone."""
+        held = [key for key, found in self._objects.items() if _FOREGROUND in found["metadata"].get("finalizers", [])]
+        for key in held:
+            uid = self._objects[key]["metadata"]["uid"]
+            for other in self._dependents(uid):
+                self._delete(other, None)
+            if not self._dependents(uid):
+                self.change(*key, lambda found: found["metadata"]["finalizers"].remove(_FOREGROUND))
+
+    def _dependents(self, uid: str) -> list[Key]:
+        return [
+            key
+            for key, found in self._objects.items()
+            if any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences") or ())
+        ]
 
     def peek(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Return an object without leaving a trace in ``calls``."""

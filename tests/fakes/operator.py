@@ -185,7 +185,8 @@ def _check_deleted(world: World, manifest: Manifest, plan: Plan, found: Object) 
     what = str(key_of(found))
     found_labels = found["metadata"].get("labels") or {}
     assert found_labels.get(labels.OWNER_UID) == manifest["metadata"]["uid"], f"{what} is not its own"
-    if manifest["kind"] == "DataStore" and found["kind"] in {"PersistentVolumeClaim", "Secret"}:
+    outlives = found["kind"] in {"PersistentVolumeClaim", "Secret"} and "ownerReferences" not in found["metadata"]
+    if manifest["kind"] == "DataStore" and outlives:
         assert "deletionTimestamp" in manifest["metadata"], f"{what} goes while its store is there"
         assert manifest["spec"]["deletionPolicy"] == "Delete", f"{what} was to be retained"
     if manifest["kind"] == "DataClone" and found["kind"] == "PersistentVolumeClaim":

@@ -90,6 +90,20 @@ class Story:
         }
         self.add("DataGrant", name, wanted, "data")
 
+    def job(self, name: str = "shop-load", *rows: str, suspend: bool = True, **spec: Any) -> None:
+        """Apply a Job that writes rows, as the API server stores it: with labels of its own in the Pod template."""
+        own = {"batch.kubernetes.io/job-name": name, "job-name": name, "team": "shop"}
+        container = {"name": "load", "image": "example.com/loader", "command": ["load"], "args": list(rows)}
+        template = {"metadata": {"labels": own}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+        self.kube.add(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": name, "namespace": "data"},
+                "spec": {"suspend": suspend, "backoffLimit": 1, "template": template, **spec},
+            }
+        )
+
     def get(self, kind: str, name: str, namespace: str = "data") -> Object:
         found: Object | None = self.kube.peek(kind, namespace, name)
         assert found is not None, f"there is no {kind} {namespace}/{name}"

@@ -23,6 +23,7 @@ from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
+from coppice.manifests.job import LOAD_ROLE
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import parse_time
 
@@ -107,6 +108,8 @@ class World:
         """How often somebody wanted to know."""
         self.loads: dict[tuple[str, str], frozenset[str]] = {}
         """Rows of an initial load, by namespace and the ConfigMap's name."""
+        self.podless: bool = False
+        """Admission refuses the Pods of Jobs."""
         self.violations: list[str] = []
         """What must never happen and did."""
         self._addresses = 0
@@ -197,6 +200,8 @@ class World:
             yield from self._snapshot_actions(snapshot)
         for content in self.kube.all("VolumeSnapshotContent"):
             yield from self._content_actions(content)
+        for job in self.kube.all("Job"):
+            yield from self._job_actions(job)
         for pod in self.kube.all("Pod"):
             yield from self._pod_actions(pod)
         for namespace in self.kube.all("Namespace"):
@@ -303,7 +308,7 @@ class World:
             for pod in self.kube.all("Pod", claim["metadata"]["namespace"])
             if any(
                 volume.get("persistentVolumeClaim", {}).get("claimName") == name_of(claim)
-                for volume in pod["spec"]["volumes"]
+                for volume in pod["spec"].get("volumes", ())
             )
         ]
 
@@ -485,6 +490,70 @@ class World:
             self.snapshots.pop(handle, None)
         self._unfinalize(content, CONTENT_FINALIZER)()
 
+    # -- Jobs --
+
+    def _job_actions(self, job: Object) -> Iterator[Action]:
+        what = key_of(job)
+        ended = {entry["type"] for entry in (job.get("status") or {}).get("conditions", ())}
+        if deleting(job) or job["spec"].get("suspend") or ended:
+            return
+        pods = [
+            pod
+            for pod in self.kube.all("Pod", job["metadata"]["namespace"])
+            if job["metadata"]["uid"] in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
+        ]
+        phases = [(pod.get("status") or {}).get("phase") for pod in pods]
+        if "Succeeded" in phases:
+            yield Action(f"complete {what}", self._end_job(job, "Complete", "CompletionsReached"))
+        elif phases.count("Failed") > job["spec"].get("backoffLimit", 6):
+            yield Action(f"fail {what}", self._end_job(job, "Failed", "BackoffLimitExceeded"))
+        elif phases.count("Failed") == len(pods) and not self.podless:
+            yield Action(f"run {what}", lambda: self._run_job(job, len(pods)))
+
+    def _end_job(self, job: Object, condition: str, reason: str) -> Callable[[], None]:
+        conditions = [{"type": condition, "status": "True", "reason": reason}]
+        return self._edit(job, lambda draft: draft.update(status={"conditions": conditions}))
+
+    def _run_job(self, job: Object, number: int) -> None:
+        metadata, template = job["metadata"], job["spec"]["template"]
+        if self.kube.peek(*key_of(job)) is None:
+            return
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
+        name = f"{metadata['name']}-{number}-{metadata['uid']}"
+        self.kube.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    **template.get("metadata", {}),
+                    "name": name,
+                    "namespace": metadata["namespace"],
+                    "ownerReferences": [owner],
+                },
+                "spec": template["spec"],
+            }
+        )
+
+    def _run_load(self, pod: Object) -> None:
+        """Write the container's arguments as rows, as an app that knows nothing but its environment."""
+        container, namespace = pod["spec"]["containers"][0], pod["metadata"]["namespace"]
+        server = self._connect(self._environment(namespace, container))
+        code = 1 if server is None or self.crashing(pod) else 0
+        if server is not None:
+            # What a program wrote before it failed stays.
+            server.volume.write(server.volume.default_branch, *container["args"][: None if code == 0 else 1])
+        ended = [{"name": container["name"], "state": {"terminated": {"exitCode": code}}}]
+        phase = "Failed" if code else "Succeeded"
+        self._edit(pod, lambda draft: draft["status"].update(phase=phase, containerStatuses=ended))()
+
+    def _environment(self, namespace: str, container: Object) -> dict[str, str]:
+        values = {}
+        for entry in container.get("env", ()):
+            reference = entry.get("valueFrom", {}).get("secretKeyRef")
+            secret = self.kube.peek("Secret", namespace, reference["name"]) if reference else None
+            values[entry["name"]] = entry.get("value", "") if secret is None else read_secret(secret)[reference["key"]]
+        return values
+
     # -- Pods --
 
     def _pod_actions(self, pod: Object) -> Iterator[Action]:
@@ -516,7 +585,7 @@ class World:
 
     def _unschedulable(self, pod: Object) -> str | None:
         """Return why the scheduler cannot place a Pod; the empty string while it waits for its own volume."""
-        for volume in pod["spec"]["volumes"]:
+        for volume in pod["spec"].get("volumes", ()):
             if "persistentVolumeClaim" not in volume:
                 continue
             name = volume["persistentVolumeClaim"]["claimName"]
@@ -550,13 +619,16 @@ class World:
         return [{"name": container["name"], "state": {"waiting": {"reason": reason, "message": message}}}]
 
     def _missing_secret(self, pod: Object) -> str | None:
-        for entry in pod["spec"]["containers"][0]["env"]:
+        for entry in pod["spec"]["containers"][0].get("env", ()):
             name = entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
             if name and self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None:
                 return str(name)
         return None
 
     def _start(self, pod: Object) -> None:
+        if pod["metadata"]["labels"].get(labels.ROLE) == LOAD_ROLE:
+            self._run_load(pod)
+            return
         script = json.loads(pod["spec"]["containers"][0]["command"][-1])
         claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
         volume = self.volume(pod["metadata"]["namespace"], claim)
@@ -704,12 +776,17 @@ class World:
         found = self.kube.peek("Secret", namespace, secret)
         assert found is not None, f"there is no Secret {namespace}/{secret}"
         values = read_secret(found)
+        server = self._connect(values)
+        assert server is not None, f"nobody answers at {values['host']} who takes the login"
+        return server
+
+    def _connect(self, values: Mapping[str, str]) -> Server | None:
+        """Return the server that answers an app with this binding, if one does and takes its login."""
         service, where, _ = values["host"].split(".")
         server = self.server_behind(where, service)
-        assert server is not None, f"nothing answers at {values['host']}"
-        assert server.volume.users.get(values["username"]) == values["password"], "the login is refused"
-        assert server.volume.database == values["database"]
-        return server
+        if server is None or server.volume.users.get(values["username"]) != values["password"]:
+            return None
+        return server if server.volume.database == values["database"] else None
 
     def tick(self, seconds: float = 1.0) -> None:
         self.now += timedelta(seconds=seconds)

@@ -122,6 +122,23 @@ async def with_expired_clone(story: Story) -> None:
     await story.operator.live(minutes=65)
 
 
+async def with_job(story: Story) -> None:
+    story.job("shop-load", "alice", "bob")
+    await story.settle()
+
+
+async def with_failed_load(story: Story) -> None:
+    story.world.crashing = lambda pod: pod["spec"]["containers"][0].get("args") == ["wrong"]
+    story.job("shop-load", "wrong")
+    story.store(deletionPolicy="Delete", managed={"load": {"jobTemplate": "shop-load"}})
+    await story.settle()
+
+
+def put_right(story: Story) -> None:
+    story.delete("Job", "shop-load")
+    story.job("shop-load", "alice", "bob")
+
+
 async def nothing(story: Story) -> None:
     await story.settle()
 
@@ -137,6 +154,12 @@ def expire(story: Story) -> None:
 
 STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a store": (nothing, lambda story: story.store(deletionPolicy="Delete")),
+    "make a store that a Job fills": (
+        with_job,
+        lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
+    ),
+    "put a failed load right": (with_failed_load, put_right),
+    "give a failed load up": (with_failed_load, lambda story: story.delete("DataStore", "shop")),
     "take a store over": (with_retained_store, lambda story: story.store()),
     "delete a store and its data": (with_doomed_store, lambda story: story.delete("DataStore", "shop")),
     "make a snapshot": (with_store, lambda story: story.snapshot("mine")),

@@ -25,13 +25,13 @@ COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
 
 ROLE: Final = f"{PREFIX}/role"
-"""What a Pod is for: ``store``, ``clone`` or ``prepare``."""
+"""What a Pod is for: ``store``, ``clone``, ``prepare`` or ``load``."""
 
 PURPOSE: Final = f"{PREFIX}/purpose"
 """Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
 
 INPUTS: Final = f"{PREFIX}/inputs"
-"""Digest of the inputs a Pod was made from; the Pod is replaced when its owner asks for others."""
+"""Digest of the inputs a Pod or Job was made from; it is replaced when its owner asks for others."""
 
 ANSWERING: Final = f"{PREFIX}/answering"
 """On a server's Pod that answered before kubelet called it Ready: the change makes kubelet look again."""
@@ -61,6 +61,10 @@ SERVES_SINCE: Final = f"{PREFIX}/serves-since"
 """On a clone's claim: when apps were first told of the copy; how long the one before it is kept counts from then."""
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
+LOAD: Final = f"{PREFIX}/load"
+"""On a store's claim: ``Pending`` from its making until the Job that is to fill it has succeeded, then ``Done``. A
+claim without it is never filled by a Job.
+"""
 STORE_UID: Final = f"{PREFIX}/store-uid"
 """On a raw VolumeSnapshot: the DataStore it was taken of; one recreated under the same name is another."""
 

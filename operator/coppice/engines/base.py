@@ -252,6 +252,8 @@ class Engine(Protocol):
 
         ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the
         databases and none on the server, and prove it by logging in with it.
+        ``commit-load`` (): make a version, "Initial load", of what an initial load wrote and made no version of;
+        nothing where there is no such thing, or where the engine has no versions.
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
         EngineError when elsewhere.
         ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.

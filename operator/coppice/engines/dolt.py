@@ -221,6 +221,8 @@ class DoltEngine:
             return
         async with mysql.session(at) as session:
             match action:
+                case "commit-load":
+                    await _commit_load(session)
                 case "create-branch":
                     await _create_branch(session, arguments["database"], arguments["branch"], arguments["commit"])
                 case "delete-branch":
@@ -488,6 +490,13 @@ async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
             raise EngineError(f"the server refused to make the login {app.username}: error {error.code}") from None
     async with _transaction(app) as session:
         await session.ask(f"USE {identifier(name)}; SELECT database()")
+
+
+async def _commit_load(session: Session) -> None:
+    [databases] = await session.ask("SHOW DATABASES")
+    for name in _user_databases(databases):
+        await _use(session, name)
+        await session.ask("CALL dolt_add('-A'); CALL dolt_commit('--skip-empty', '-m', 'Initial load')")
 
 
 async def _branch_row(session: Session, branch: str) -> tuple[str, bool] | None:

@@ -144,14 +144,16 @@ class AioKubeClient:
 
     async def delete(self, ref: Ref) -> None:
         """Delete exactly this object; one that is gone or was recreated counts as deleted."""
+        resource = RESOURCES[ref.kind]
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "preconditions": {"uid": ref.uid},
-            "propagationPolicy": "Background",
+            # Always said: without it the API server leaves the Pods of a Job behind.
+            "propagationPolicy": "Foreground" if resource.outlasts else "Background",
         }
         try:
-            await self._send("DELETE", _path(RESOURCES[ref.kind], ref.namespace, ref.name), {}, body)
+            await self._send("DELETE", _path(resource, ref.namespace, ref.name), {}, body)
         except (NotFoundError, ConflictError):
             return
 

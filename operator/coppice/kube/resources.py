@@ -11,6 +11,7 @@ class Resource:
 
     ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by
     label; ``large`` objects are the users' own, of any number and size, and not kept in memory.
+    ``outlasts``: a deleted one is there until all that it owns is gone (foreground deletion).
     """
 
     group: str
@@ -21,6 +22,7 @@ class Resource:
     watched: bool = True
     labelled: bool = True
     large: bool = False
+    outlasts: bool = False
 
     @property
     def cached(self) -> bool:
@@ -45,6 +47,8 @@ RESOURCES: dict[str, Resource] = {
     "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _OWN, labelled=False),
     "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),
     "Pod": Resource("", "v1", "pods", _MADE),
+    # Outlasts its Pods, so that another Job of its name never runs beside them.
+    "Job": Resource("batch", "v1", "jobs", (*_READ, "create", "delete"), outlasts=True),
     "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims", _MADE),
     "PersistentVolume": Resource("", "v1", "persistentvolumes", ("get",), namespaced=False, watched=False),
     "Secret": Resource("", "v1", "secrets", _MADE),

@@ -20,7 +20,7 @@ from coppice.reconcile.datastore import admin_secret_name
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
-from coppice.reconcile.observed import format_time, is_deleting
+from coppice.reconcile.observed import format_time, is_deleting, is_true
 from coppice.reconcile.reads import Answer, ask
 
 SOURCE = "SourceReady"
@@ -79,9 +79,13 @@ class DataBranchReconciler:
     async def _resolve(
         self, reader: KubeReader, source: Source, branch: DataBranch, answer: Answer | None
     ) -> Version | EngineError | None:
-        """Return where the branch starts; only asked while the branch is not there."""
+        """Return where the branch starts; only asked while the branch is not there, and of a store that is Ready: one
+        that is being loaded is empty, or half of what it will be.
+        """
         endpoint, engine = source.endpoint, source.engine
         if answer is None or answer.content is None or endpoint is None or engine is None:
+            return None
+        if not is_true(source.manifest or {}, "Ready"):
             return None
         if answer.content.state_of(branch.spec.branch_name) is not None:
             return None
@@ -237,6 +241,9 @@ class _BranchPlan:
             return stalls(
                 BRANCH, "UnknownVersion", f"{start}: correct spec.from by making this DataBranch anew", retry_after=60
             )
+        if start is None:
+            message = f"waits for DataStore {self._source.name} to be Ready; see its conditions"
+            return waits(BRANCH, "StoreNotReady", message, retry_after=30)
         return waits(BRANCH, "StoreNotReady", f"the store cannot say where the branch starts: {start}", retry_after=5)
 
     @property

@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any
 
 from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
+from coppice.api.v1alpha1.datastore import Load
 from coppice.core import labels
 from coppice.core.compare import covers
 from coppice.core.key import Key
 from coppice.core.names import child, digest
-from coppice.core.plan import Manifest, Plan, Ref, ServerRef
+from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import Engine, EngineError, LoginRefusedError, StoreServer, UnreachableError
 from coppice.kube.client import KubeReader
@@ -33,6 +34,19 @@ from coppice.reconcile.draft import Draft, Fact, beside, condemned, holds, stall
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
+from coppice.reconcile.load import (
+    DONE,
+    LoadSeen,
+    first_mark,
+    is_pending,
+    is_read_by_server,
+    kept_mark,
+    load_volume,
+    loading_name,
+    observe_load,
+    run_load,
+    source_is_there,
+)
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
@@ -98,7 +112,7 @@ class StoreObservation:
     binding: Manifest | None
     service: Manifest | None
     policy: Manifest | None
-    load_found: bool
+    load: LoadSeen
     answer: Answer | None
     reached: bool | None
     snapshots: tuple[Manifest, ...]
@@ -152,7 +166,7 @@ class DataStoreReconciler:
             binding=binding,
             service=service,
             policy=policy,
-            load_found=await _load_found(reader, store),
+            load=await observe_load(reader, store, claim),
             answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
             reached=await self._is_reached(key, server, policy, now),
             snapshots=own,
@@ -200,29 +214,15 @@ async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[
     )
 
 
-async def _load_found(reader: KubeReader, store: DataStore | InvalidResource) -> bool:
-    if isinstance(store, InvalidResource) or store.spec.managed.load is None:
-        return True
-    load = store.spec.managed.load
-    namespace = store.metadata.namespace
-    if load.config_map is not None:
-        return await reader.get("ConfigMap", load.config_map.name, namespace) is not None
-    if load.claim is not None:
-        return await reader.get("PersistentVolumeClaim", load.claim.name, namespace) is not None
-    return True
-
-
 def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
     """Kubernetes collects what the store owns; with Delete, the data goes as well, the server first."""
     if store.spec.deletion_policy is not DeletionPolicy.DELETE:
         return Plan(remove_finalizer=True)
     uid = store.metadata.uid
-    if observation.server.pod is not None and label(observation.server.pod, labels.OWNER_UID) == uid:
-        return condemned(
-            observation.manifest,
-            [Ref.of(observation.server.pod)],
-            message="the server is being stopped; its data goes next",
-        )
+    users = [observation.load.job, observation.server.pod]
+    running = [Ref.of(entry) for entry in users if entry is not None and label(entry, labels.OWNER_UID) == uid]
+    if running:
+        return condemned(observation.manifest, running, message="the server is being stopped; its data goes next")
     made = [entry for entry in observation.snapshots if label(entry, labels.OWNER_UID) == uid]
     data = [observation.claim, observation.server.secret]
     doomed = [*made, *(entry for entry in data if entry is not None and label(entry, labels.OWNER_UID) == uid)]
@@ -246,6 +246,8 @@ class _StorePlan:
             self._claim_is_there,
             self._server_runs,
             self._server_answers,
+            self._load_is_done,
+            self._apps_can_connect,
         ):
             fact = step(draft)
             draft.facts.append(fact)
@@ -344,31 +346,20 @@ class _StorePlan:
             effect="no snapshot is made by it",
         )
 
+    @property
+    def _load(self) -> Load | None:
+        return self.store.spec.managed.load
+
     def _load_is_there(self, draft: Draft) -> Fact:
         del draft
-        if self.observation.claim is None and not self.observation.load_found:
-            load = self.store.spec.managed.load
-            source = load.config_map if load is not None and load.config_map is not None else None
-            name = (
-                f"ConfigMap {source.name}"
-                if source is not None
-                else f"claim {load.claim.name}"
-                if load and load.claim
-                else ""
-            )
-            return waits(
-                STORAGE,
-                "LoadNotFound",
-                f"waits for {name} with the initial data: create it in this namespace",
-                retry_after=10,
-            )
-        return holds(STORAGE, "LoadFound", "the initial data is there")
+        if self.observation.claim is not None:
+            return holds(STORAGE, "LoadFound", "the claim is there, and a load is not looked for again")
+        return source_is_there(self._load, self.observation.load, STORAGE)
 
     def _claim_is_there(self, draft: Draft) -> Fact:
         choice = self._storage()
         if isinstance(choice, NoStorage):
             raise TypeError("the chain goes on without a storage class")
-        desired = self._desired_claim(draft.owner, choice)
         observed = self.observation.claim
         if observed is None:
             secret = self.observation.server.secret
@@ -382,10 +373,10 @@ class _StorePlan:
                     f"{admin_secret_name(self._name)} shows that there was data: "
                     "restore the claim from a snapshot, or delete that Secret to begin with an empty store",
                 )
-            draft.create.append(desired)
+            draft.create.append(self._desired_claim(draft.owner, choice, first_mark(self._load)))
             draft.create.append(self._desired_secret(draft.owner))
             return waits(STORAGE, "ClaimCreated", f"made the claim {claim_name(self._name)}")
-        problem = self._take_over(draft, desired, observed)
+        problem = self._take_over(draft, choice, observed)
         if problem is not None:
             return problem
         state = claim_state(observed)
@@ -401,7 +392,7 @@ class _StorePlan:
             )
         return holds(STORAGE, "Bound", f"claim {claim_name(self._name)} with {state.capacity}")
 
-    def _desired_claim(self, owner: Owner, choice: StorageChoice) -> dict[str, Any]:
+    def _desired_claim(self, owner: Owner, choice: StorageChoice, mark: Mapping[str, str]) -> dict[str, Any]:
         return build_claim(
             Claim(
                 name=claim_name(self._name),
@@ -409,12 +400,25 @@ class _StorePlan:
                 size=self.store.spec.managed.storage.size,
                 storage_class=choice.storage_class,
                 labels={labels.STORE: self._name},
-                annotations={labels.ENGINE: self.store.spec.engine},
+                annotations={labels.ENGINE: self.store.spec.engine, **mark},
                 owned=False,
             )
         )
 
-    def _take_over(self, draft: Draft, desired: Manifest, observed: Manifest) -> Fact | None:
+    def _changed_claim(self, owner: Owner, choice: StorageChoice, mark: Mapping[str, str]) -> dict[str, Any]:
+        """Return the apply that makes the claim ours, of the size asked for if that is larger, and with this mark.
+
+        Always all of it: an apply takes away what an earlier one has set and it leaves out.
+        """
+        observed = self.observation.claim
+        if observed is None:
+            raise TypeError("the chain goes on without a claim")
+        desired = self._desired_claim(owner, choice, mark)
+        sizes = [entry["spec"]["resources"]["requests"]["storage"] for entry in (observed, desired)]
+        spec = {"resources": {"requests": {"storage": max(sizes, key=quantity_bytes)}}}
+        return with_uid({**desired, "spec": spec}, observed)
+
+    def _take_over(self, draft: Draft, choice: StorageChoice, observed: Manifest) -> Fact | None:
         """Make a claim of an earlier store of this name ours; grow it where a larger size is asked for."""
         name = observed["metadata"]["name"]
         engine = annotation(observed, labels.ENGINE)
@@ -439,20 +443,11 @@ class _StorePlan:
                 f"set persistentVolumeReclaimPolicy of PersistentVolume {volume} to Retain, or dump them while the "
                 "server runs",
             )
-        change = self._changed_claim(desired, observed)
+        change = self._changed_claim(draft.owner, choice, kept_mark(observed))
         grows = change["spec"]["resources"]["requests"] != observed["spec"]["resources"]["requests"]
         if grows or label(observed, labels.OWNER_UID) != draft.owner.uid:
             draft.apply.append(change)
         return None
-
-    def _changed_claim(self, desired: Manifest, observed: Manifest) -> dict[str, Any]:
-        """Return the apply that makes the claim ours, of the size asked for if that is larger.
-
-        Always all of it: an apply takes away what an earlier one has set and it leaves out.
-        """
-        sizes = [entry["spec"]["resources"]["requests"]["storage"] for entry in (observed, desired)]
-        spec = {"resources": {"requests": {"storage": max(sizes, key=quantity_bytes)}}}
-        return with_uid({**desired, "spec": spec}, observed)
 
     def _desired_secret(self, owner: Owner) -> dict[str, Any]:
         return build_engine_secret(
@@ -522,7 +517,7 @@ class _StorePlan:
                 database=managed.database,
                 fallback_database=default_database(self._name),
                 commit_policy=managed.commit_policy.value,
-                has_load=managed.load is not None,
+                has_load=is_read_by_server(self._load),
             )
         )
         image = self.environment.image(self.store.spec.engine, managed.version)
@@ -542,7 +537,7 @@ class _StorePlan:
                 secret=admin_secret_name(self._name),
                 resources=resources,
                 annotations={labels.INPUTS: inputs},
-                load_volume=self._load_volume(),
+                load_volume=load_volume(self._load),
             )
         )
 
@@ -553,19 +548,8 @@ class _StorePlan:
             return default
         return Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
 
-    def _load_volume(self) -> dict[str, Any] | None:
-        load = self.store.spec.managed.load
-        if load is None:
-            return None
-        if load.config_map is not None:
-            # Optional: what was loaded once is not needed again, and its absence must not keep the server from
-            # starting.
-            return {"configMap": {"name": load.config_map.name, "optional": True}}
-        if load.claim is not None:
-            return {"persistentVolumeClaim": {"claimName": load.claim.name, "readOnly": True}}
-        return None
-
     def _server_answers(self, draft: Draft) -> Fact:
+        del draft
         answer = self.observation.answer
         if answer is None or isinstance(answer.error, UnreachableError):
             return waits(SERVER, "NotAnswering", "the server runs but does not answer yet", retry_after=1)
@@ -579,30 +563,69 @@ class _StorePlan:
             )
         if answer.error is not None or answer.content is None:
             return waits(SERVER, "EngineError", f"the server answered with an error: {answer.error}", retry_after=10)
-        problem = self._bind(draft, answer.content.database) or draft.route(self.observation.server.pod, SERVER)
-        return problem or holds(SERVER, "Answering", f"the server answers at {self._host}:{self._engine.port}")
+        return self._answering
+
+    @property
+    def _answering(self) -> Fact:
+        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self._engine.port}")
+
+    def _load_is_done(self, draft: Draft) -> Fact:
+        """Until a Job that is to fill the database has done so, it alone is told how to connect."""
+        seen, choice = self.observation.load, self._storage()
+        if not is_pending(self.observation.claim):
+            for leftover in (seen.job, seen.secret):
+                draft.drop(leftover)
+            return self._answering
+        if isinstance(choice, NoStorage):
+            raise TypeError("the chain goes on without a storage class")
+        name = loading_name(self._name)
+        problem = self._log_in(draft, name, seen.secret) or draft.route(self.observation.server.pod, SERVER)
+        if problem is not None:
+            return problem
+        if seen.secret is None:
+            return waits(SERVER, "Loading", f"Secret {name} is being made for the Job that fills the database")
+        fact = run_load(draft, self._load, seen, SERVER)
+        if not fact.holds:
+            return fact
+        draft.calls.append(EngineCall(self.store.spec.engine, self._server_ref, "commit-load", {}))
+        draft.apply.append(self._changed_claim(draft.owner, choice, {labels.LOAD: DONE}))
+        return waits(SERVER, "Loaded", fact.message)
+
+    def _apps_can_connect(self, draft: Draft) -> Fact:
+        problem = self._log_in(draft, binding_name(self._name), self.observation.binding)
+        return problem or draft.route(self.observation.server.pod, SERVER) or self._answering
 
     @property
     def _host(self) -> str:
         return f"{self._name}.{self.store.metadata.namespace}.svc"
 
-    def _bind(self, draft: Draft, database: str) -> Fact | None:
-        """Give apps a login of their own, then write it down."""
-        password = self.observation.server.credentials["app-password"]
-        values = self._engine.binding(host=self._host, database=database, password=password)
-        secret = build_binding_secret(binding_name(self._name), draft.owner, values, {})
+    @property
+    def _database(self) -> str:
+        answer = self.observation.answer
+        if answer is None or answer.content is None:
+            raise TypeError("the chain goes on without an answer")
+        return answer.content.database
+
+    @property
+    def _server_ref(self) -> ServerRef:
         pod = self.observation.server.pod
-        present = self.observation.binding
-        wrong = present is None or not covers(present.get("data"), secret["data"])
-        if wrong and pod is not None:
-            server = ServerRef(
-                host=str(pod_state(pod).ip),
-                port=self._engine.port,
-                secret_namespace=self.store.metadata.namespace,
-                secret_name=admin_secret_name(self._name),
-            )
-            draft.calls.append(ensure_app_user(self.store.spec.engine, self._engine, server, database))
-        return draft.keep(secret, self.observation.binding, SERVER)
+        if pod is None:
+            raise TypeError("the chain goes on without a server")
+        return ServerRef(
+            host=str(pod_state(pod).ip),
+            port=self._engine.port,
+            secret_namespace=self.store.metadata.namespace,
+            secret_name=admin_secret_name(self._name),
+        )
+
+    def _log_in(self, draft: Draft, name: str, observed: Manifest | None) -> Fact | None:
+        """Give apps a login of their own, then write it down in a Secret."""
+        password = self.observation.server.credentials["app-password"]
+        values = self._engine.binding(host=self._host, database=self._database, password=password)
+        secret = build_binding_secret(name, draft.owner, values, {})
+        if observed is None or not covers(observed.get("data"), secret["data"]):
+            draft.calls.append(ensure_app_user(self.store.spec.engine, self._engine, self._server_ref, self._database))
+        return draft.keep(secret, observed, SERVER)
 
     def _plan_snapshots(self, draft: Draft) -> float | None:
         """Plan scheduled snapshots and drop the ones no longer kept; return the seconds until the next one."""

@@ -167,3 +167,18 @@ def _last_exit(container: Mapping[str, Any]) -> int | None:
     states = (container.get("state") or {}, container.get("lastState") or {})
     ended = next((state["terminated"] for state in states if state.get("terminated")), None)
     return None if ended is None or "running" in states[0] else int(ended.get("exitCode", 0))
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A Job. ``failure`` is Kubernetes' word for why it has failed for good; until then Pods are tried again."""
+
+    succeeded: bool
+    failure: str | None
+
+
+def job_state(manifest: Manifest) -> JobState:
+    """Parse a Job."""
+    failed = condition(manifest, "Failed") if is_true(manifest, "Failed") else None
+    failure = None if failed is None else str(failed.get("reason") or "Failed")
+    return JobState(succeeded=is_true(manifest, "Complete"), failure=failure)

@@ -12,6 +12,8 @@ from coppice.kube.errors import (
     NotFoundError,
     TransientError,
 )
+from coppice.manifests.job import LoadJob, build_load_job
+from coppice.manifests.meta import Owner
 
 WIDGETS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -133,6 +135,25 @@ async def test_delete_spares_a_recreated_object(client, namespace):
     assert (await client.get("Secret", "db", namespace))["metadata"]["uid"] == again["metadata"]["uid"]
     await client.delete(Ref.of(again))
     await client.delete(Ref.of(again))
+
+
+async def test_a_job_made_from_another_is_taken_and_outlasts_its_pods(client, namespace):
+    container = {"name": "load", "image": "loader", "env": [{"name": "URL", "value": "$(uri)"}]}
+    theirs = await client.create(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "theirs", "namespace": namespace},
+            "spec": {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+        }
+    )
+    owner = Owner("coppice.dev/v1alpha1", "DataStore", "shop", namespace, "11111111-0000-4000-8000-000000000001")
+    made = await client.create(build_load_job(LoadJob("ours", owner, theirs, "ours", ("uri",), inputs="1")))
+    assert (made["spec"]["suspend"], made["spec"]["backoffLimit"]) == (False, 6)
+    assert [entry["name"] for entry in made["spec"]["template"]["spec"]["containers"][0]["env"]] == ["uri", "URL"]
+    await client.delete(Ref.of(made))
+    going = await client.get("Job", "ours", namespace)
+    assert "foregroundDeletion" in going["metadata"]["finalizers"]
 
 
 async def test_finalizers_have_a_manager_of_their_own(client, namespace, clones):

@@ -136,6 +136,25 @@ async def test_only_a_change_of_specification_is_a_new_generation():
     assert kube.peek("DataClone", "app", "db")["metadata"]["generation"] == 2
 
 
+async def test_a_deleted_job_outlasts_its_pods():
+    kube = FakeKube()
+    job = await kube.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "load", "namespace": "app"}})
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "load", "uid": job["metadata"]["uid"]}
+    kube.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "load-1", "namespace": "app", "ownerReferences": [owner], "finalizers": ["kubelet"]},
+        }
+    )
+    await kube.delete(Ref.of(job))
+    kube.collect_garbage()
+    assert kube.peek("Job", "app", "load") is not None
+    kube.change("Pod", "app", "load-1", lambda found: found["metadata"].update(finalizers=[]))
+    kube.collect_garbage()
+    assert kube.all(None, "app") == []
+
+
 async def test_create_refuses_a_taken_name_and_delete_another_uid():
     kube = FakeKube()
     made = await kube.create(service())

@@ -17,6 +17,7 @@ from tests.unit.manifests.podsecurity import restricted_violations
 from coppice.core import labels
 from coppice.engines.base import CloneServer, Preparation, StoreServer, Version, Workload
 from coppice.engines.dolt import DoltEngine
+from coppice.manifests.job import LoadJob, build_load_job
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_closed_policy, build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
@@ -104,6 +105,44 @@ def preparation() -> ServerPod:
     )
 
 
+def users_job() -> dict[str, Any]:
+    """Return a suspended Job as the API server stores it."""
+    own = "44444444-0000-4000-8000-000000000004"
+    template = {
+        "metadata": {
+            "creationTimestamp": None,
+            "labels": {"job-name": "shop-load", "batch.kubernetes.io/controller-uid": own, "team": "shop"},
+            "annotations": {"sidecar.example.com/inject": "false"},
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "serviceAccountName": "loader",
+            "initContainers": [{"name": "fetch", "image": "example.com/fetch"}],
+            "containers": [
+                {
+                    "name": "load",
+                    "image": "example.com/load",
+                    "env": [{"name": "DATABASE_URL", "value": "$(uri)"}, {"name": "host", "value": "my-own"}],
+                }
+            ],
+        },
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "shop-load", "namespace": "data", "uid": own, "labels": {"argocd": "tracks-this"}},
+        "spec": {
+            "suspend": True,
+            "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": own}},
+            "backoffLimit": 3,
+            "activeDeadlineSeconds": 600,
+            "ttlSecondsAfterFinished": 60,
+            "completions": 1,
+            "template": template,
+        },
+    }
+
+
 BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "pod-clone": lambda: build_pod(server()),
     "pod-store": lambda: build_pod(store_server()),
@@ -144,6 +183,9 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         "db-engine", CLONE, {"admin-password": "an-admin-password", "app-password": "an-app-password"}
     ),
     "secret-binding": lambda: build_binding_secret("db-binding", CLONE, BINDING, {labels.COPY: "1"}),
+    "job-load": lambda: build_load_job(
+        LoadJob("shop-loading", STORE, users_job(), secret="shop-loading", keys=tuple(BINDING), inputs="0123abcd")
+    ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
     "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),
@@ -227,7 +269,10 @@ def test_a_preparation_runs_once_and_needs_no_password():
 
 def test_passwords_stand_in_secrets_only_and_come_back_as_they_were():
     written = {name: str(build()) for name, build in BUILT.items() if not name.startswith("secret-")}
-    assert not [name for name, text in written.items() if "password" in text.replace("admin-password", "")]
+    reference = "{'name': 'password', 'valueFrom': {'secretKeyRef': {'name': 'shop-loading', 'key': 'password'}}}"
+    for word in ("admin-password", reference):
+        written = {name: text.replace(word, "") for name, text in written.items()}
+    assert not [name for name, text in written.items() if "password" in text]
     assert read_secret(BUILT["secret-binding"]()) == BINDING
 
 

@@ -24,6 +24,7 @@ def add_foreign(story, kind, name, namespace="data"):
                 "volumes": [],
             }
         },
+        "Job": {"spec": {"suspend": True, "template": {"spec": {"containers": []}}}},
         "VolumeSnapshot": {"spec": {"source": {"persistentVolumeClaimName": "other"}}},
     }[kind]
     story.kube.add(

@@ -1,4 +1,4 @@
-"""What a Pod's status means."""
+"""What the status of a Pod or Job means."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coppice.reconcile.observed import pod_state
+from coppice.reconcile.observed import JobState, job_state, pod_state
 
 
 def pod(policy: str, phase: str, *states: dict[str, Any]) -> dict[str, Any]:
@@ -37,3 +37,27 @@ RUNS: dict[str, Any] = {"running": {}}
 )
 def test_when_a_pod_has_done_its_work(manifest, succeeded):
     assert pod_state(manifest).succeeded is succeeded
+
+
+def job(*conditions: tuple[str, str, str]) -> dict[str, Any]:
+    return {
+        "status": {"conditions": [dict(zip(("type", "status", "reason"), each, strict=True)) for each in conditions]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("manifest", "state"),
+    [
+        ({"status": {}}, JobState(succeeded=False, failure=None)),
+        (job(("Suspended", "True", "JobSuspended")), JobState(succeeded=False, failure=None)),
+        # Its Pods are still ending: whether it counts as failed is not said yet.
+        (job(("FailureTarget", "True", "BackoffLimitExceeded")), JobState(succeeded=False, failure=None)),
+        (job(("SuccessCriteriaMet", "True", "CompletionsReached")), JobState(succeeded=False, failure=None)),
+        (job(("Complete", "True", "CompletionsReached")), JobState(succeeded=True, failure=None)),
+        (job(("Complete", "False", "")), JobState(succeeded=False, failure=None)),
+        (job(("Failed", "True", "DeadlineExceeded")), JobState(succeeded=False, failure="DeadlineExceeded")),
+        (job(("Failed", "False", "DeadlineExceeded")), JobState(succeeded=False, failure=None)),
+    ],
+)
+def test_how_a_job_has_ended(manifest, state):
+    assert job_state(manifest) == state

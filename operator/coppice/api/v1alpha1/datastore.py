@@ -59,13 +59,18 @@ class Storage(SpecModel):
 class Load(SpecModel):
     """Where the data of a new store comes from."""
 
-    exactly_one_of: ClassVar[tuple[str, ...]] = ("configMap", "claim")
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("configMap", "claim", "jobTemplate")
 
     config_map: NameRef | None = Field(
         default=None, description="A ConfigMap whose *.sql and *.sql.gz entries are run in name order."
     )
     claim: NameRef | None = Field(
         default=None, description="A PersistentVolumeClaim whose *.sql and *.sql.gz files are run in name order."
+    )
+    job_template: ObjectName | None = Field(
+        default=None,
+        description="A suspended Job in this namespace. A Job made from its Pod template fills the empty database, "
+        "with the connection in its containers' environment; the store is Ready once it has succeeded.",
     )
 
 

@@ -1,0 +1,73 @@
+"""The Job that fills a new store: a user's program, run as often as theirs may be and where theirs may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from coppice.core import labels as known
+from coppice.core.plan import Manifest
+from coppice.manifests.meta import Owner, build_metadata
+
+LOAD_ROLE: Final = "load"
+
+_COPIED: Final = ("backoffLimit", "activeDeadlineSeconds", "podFailurePolicy")
+"""What says when a Job has failed. How often a Job is to succeed is not the user's to say, and one that goes by itself
+(``ttlSecondsAfterFinished``) could go before anybody has seen that it has succeeded."""
+
+_OF_THE_TEMPLATES_JOB: Final = frozenset(
+    {"controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"}
+)
+"""Labels that the API server writes into the Pod template of every Job; it refuses another Job's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJob:
+    """Everything a Job is made from: a user's Job, and the keys of a Secret that its containers get as environment."""
+
+    name: str
+    owner: Owner
+    template: Manifest
+    secret: str
+    keys: Sequence[str]
+    inputs: str
+
+
+def build_load_job(job: LoadJob) -> dict[str, Any]:
+    """Return the Job, with the Pod template of the user's and the connection in its containers' environment."""
+    spec = job.template["spec"]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": build_metadata(
+            job.name, job.owner, labels={known.ROLE: LOAD_ROLE}, annotations={known.INPUTS: job.inputs}
+        ),
+        "spec": {**{key: spec[key] for key in _COPIED if key in spec}, "template": _template(job, spec["template"])},
+    }
+
+
+def _template(job: LoadJob, template: Mapping[str, Any]) -> dict[str, Any]:
+    given = template.get("metadata") or {}
+    kept = {key: value for key, value in (given.get("labels") or {}).items() if key not in _OF_THE_TEMPLATES_JOB}
+    metadata: dict[str, Any] = {"labels": {**kept, **job.owner.labels, known.ROLE: LOAD_ROLE}}
+    if given.get("annotations"):
+        metadata["annotations"] = dict(given["annotations"])
+    spec = dict(template["spec"])
+    for field in ("initContainers", "containers"):
+        if field in spec:
+            spec[field] = [_connected(job, container) for container in spec[field]]
+    return {"metadata": metadata, "spec": spec}
+
+
+def _connected(job: LoadJob, container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a container with the connection in its environment; a name that it has already keeps its value."""
+    own = list(container.get("env") or ())
+    taken = {entry["name"] for entry in own}
+    # Before the container's own, which may then refer to it: $(uri).
+    connection = [
+        {"name": key, "valueFrom": {"secretKeyRef": {"name": job.secret, "key": key}}}
+        for key in job.keys
+        if key not in taken
+    ]
+    return {**container, "env": [*connection, *own]}
