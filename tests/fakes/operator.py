@@ -266,6 +266,7 @@ class Operator:
             world,
             self.reconcilers,
             client=cached,
+            live=world.kube,
             engines=surroundings.engines,
             recorder=self.log,
             metrics=metrics,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from coppice.core.plan import EngineCall, Event, Manifest, Plan
     from coppice.engines.base import Engine
-    from coppice.kube.client import KubeClient
+    from coppice.kube.client import KubeClient, KubeReader
     from coppice.runtime.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,22 @@ class Recorder(Protocol):
 
 
 class Executor:
-    """Carries out plans. Raises ``KubeError`` and ``EngineError``; what was done until then stays done."""
+    """Carries out plans. Raises ``KubeError`` and ``EngineError``; what was done until then stays done.
+
+    What it reads on the way it reads ``live``.
+    """
 
     def __init__(
-        self, *, client: KubeClient, engines: Mapping[str, Engine], recorder: Recorder, metrics: Metrics
+        self,
+        *,
+        client: KubeClient,
+        live: KubeReader,
+        engines: Mapping[str, Engine],
+        recorder: Recorder,
+        metrics: Metrics,
     ) -> None:
         self._client = client
+        self._live = live
         self._engines = engines
         self._recorder = recorder
         self._metrics = metrics
@@ -140,12 +150,12 @@ class Executor:
 
     async def _existing(self, desired: Manifest) -> Manifest | None:
         metadata = desired["metadata"]
-        return await self._client.get(desired["kind"], metadata["name"], metadata.get("namespace"))
+        return await self._live.get(desired["kind"], metadata["name"], metadata.get("namespace"))
 
     async def _call(self, call: EngineCall) -> None:
         """Execute an engine call; its Secret is read only now, so that no password is ever part of a plan."""
         engine, target = self._engines[call.engine], call.target
-        found = await self._client.get("Secret", target.secret_name, target.secret_namespace)
+        found = await self._live.get("Secret", target.secret_name, target.secret_namespace)
         if found is None:
             raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
         secret = read_secret(found)

@@ -74,7 +74,9 @@ class Operator:
             reconcilers={reconciler.kind: reconciler for reconciler in reconcilers},
             reader=cached,
             live=client,
-            executor=Executor(client=cached, engines=engines, recorder=self._recorder, metrics=self.metrics),
+            executor=Executor(
+                client=cached, live=client, engines=engines, recorder=self._recorder, metrics=self.metrics
+            ),
             dependencies=self._dependencies,
             metrics=self.metrics,
             clock=clock,

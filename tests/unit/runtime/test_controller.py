@@ -30,7 +30,7 @@ class World:
     def start(self, reader=None):
         """Start the operator anew: everything it had in memory is lost. What it reads may lag behind."""
         self.recorder, self.metrics, self.dependencies = Recorder(), Metrics(), Dependencies()
-        executor = Executor(client=self.kube, engines={}, recorder=self.recorder, metrics=self.metrics)
+        executor = Executor(client=self.kube, live=self.kube, engines={}, recorder=self.recorder, metrics=self.metrics)
         self.controller = Controller(
             reconcilers={"DataClone": self.reconciler},
             reader=reader or self.kube,

@@ -49,7 +49,7 @@ def metrics():
 
 @pytest.fixture
 def execute(kube, recorder, engine, metrics):
-    executor = Executor(client=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
+    executor = Executor(client=kube, live=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
 
     async def run(plan):
         return await executor.execute(plan, kube.peek("DataClone", "app", "db"), NOON)
@@ -148,7 +148,7 @@ async def test_the_finalizer_goes_last(kube, execute):
 
 
 async def test_a_status_is_not_written_to_a_successor_of_the_same_name(kube, recorder, engine, metrics):
-    executor = Executor(client=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
+    executor = Executor(client=kube, live=kube, engines={"dolt": engine}, recorder=recorder, metrics=metrics)
     observed = kube.peek("DataClone", "app", "db")
     kube.remove("DataClone", "app", "db")
     kube.add(clone())
