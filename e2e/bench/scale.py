@@ -18,7 +18,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import yaml
@@ -34,7 +34,7 @@ from e2e.harness import toolchain
 from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from e2e.bench.api import Manifest, Seen
     from e2e.harness.settings import Settings
@@ -52,6 +52,10 @@ CLONES_OF_NAMESPACE: Final = 10
 SERVICE_RANGE: Final = "--service-cluster-ip-range=10.0.0.0/16"
 """The flag for a Service of each clone."""
 CREATORS: Final = 8
+MADE: Final = ("Secret", "Service", "NetworkPolicy", "PersistentVolumeClaim", "Pod")
+"""What a clone has made for it and keeps; its alias of the snapshot comes and goes."""
+HANDS: Final = 16
+"""As many as the operator has workers."""
 IDLE_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 3600.0
 _PAUSE_SECONDS: Final = 0.2
@@ -221,6 +225,29 @@ class Scale:
                 raise BenchError(f"only {len(self._ready)} of {self._count} clones are Ready")
             await asyncio.sleep(_PAUSE_SECONDS)
 
+    async def models(self) -> list[Manifest]:
+        """Return what one clone had made for it, as anybody could make it."""
+        [clone] = [found for found in await self._api.client.list("DataClone", "preview-000") if _is_first(found)]
+        mine = {labels.OWNER_UID: clone["metadata"]["uid"]}
+        found = [entry for kind in MADE for entry in await self._api.client.list(kind, "preview-000", mine)]
+        return [_bare(entry) for entry in found]
+
+    async def make_by_hand(self, models: list[Manifest]) -> None:
+        """Make the same objects for as many clones, and remove what a clone has removed."""
+        numbers = iter(range(self._count))
+
+        async def make() -> None:
+            for number in numbers:
+                place = {"name": f"hand-{number}", "namespace": f"preview-{number // CLONES_OF_NAMESPACE:03}"}
+                alias = [await self._api.create(entry) for entry in _alias(place)]
+                for position, model in enumerate(models):
+                    metadata = {**place, "name": f"{place['name']}-{position}"}
+                    await self._api.create({**model, "metadata": metadata})
+                for entry in reversed(alias):
+                    await self._api.delete(entry)
+
+        await asyncio.gather(*(make() for _ in range(HANDS)))
+
     def on_clone(self, seen: Seen) -> None:
         """Take note of a clone that is Ready."""
         if ready(seen):
@@ -236,6 +263,28 @@ class Scale:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
         raise BenchError("the operator does not come to rest")
+
+
+def _is_first(clone: Mapping[str, Any]) -> bool:
+    return bool(clone["metadata"]["name"] == "db-0")
+
+
+def _bare(found: Mapping[str, Any]) -> Manifest:
+    """Return an object without what makes it this one."""
+    own = {"clusterIP", "clusterIPs", "volumeName"}
+    bare = {key: value for key, value in found.items() if key not in {"metadata", "status"}}
+    if "spec" in bare:
+        bare["spec"] = {key: value for key, value in bare["spec"].items() if key not in own}
+    return bare
+
+
+def _alias(place: Mapping[str, str]) -> list[Manifest]:
+    """Return how a snapshot of another namespace is named in this one."""
+    content = _content()
+    content["metadata"] = {"name": place["name"]}
+    content["spec"]["volumeSnapshotRef"] = dict(place)
+    source = {"source": {"volumeSnapshotContentName": place["name"]}}
+    return [content, {"apiVersion": SNAPSHOT_API, "kind": "VolumeSnapshot", "metadata": dict(place), "spec": source}]
 
 
 def _classes() -> list[Manifest]:
@@ -326,6 +375,9 @@ async def _phases(api: Api, count: int, kubeconfig: Path, log: Path) -> list[Pha
         async with scale.phase("all clones asked for at once, until all are Ready", process):
             await scale.create_clones()
         await scale.converged(process)
+        models = await scale.models()
+        async with scale.phase("the same objects made by hand, without the operator", process):
+            await scale.make_by_hand(models)
         async with scale.phase(idle, process):
             await asyncio.sleep(IDLE_SECONDS)
     async with operator(kubeconfig, 18090, log) as process:
