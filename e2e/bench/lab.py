@@ -137,13 +137,7 @@ async def open_lab(cluster: Cluster, size: str, *, keep: bool) -> AsyncIterator[
     owners, preview = f"bench-{size.lower()}", f"bench-{size.lower()}-preview"
     kube = Kube(cluster)
     for name in (owners, preview):
-        kube.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-            }
-        )
+        kube.make_namespace(name)
     try:
         async with connect(cluster.kubeconfig) as api:
             await api.watch(owners, _WATCHED)

@@ -47,8 +47,13 @@ def run(cluster: Cluster, *, image: str) -> Findings:
         _delete_namespace(cluster, wait=False)
 
 
+def namespace() -> dict[str, Any]:
+    """The namespace of the checks."""
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+
+
 def objects(image: str) -> list[dict[str, Any]]:
-    """The namespace, the server, the client and the Service of the checks."""
+    """The server, the client and the Service of the checks."""
     labels = {"app": "server"}
     server = {
         "image": image,
@@ -57,7 +62,6 @@ def objects(image: str) -> list[dict[str, Any]]:
     }
     ports = [{"port": 80, "targetPort": PORT}]
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         _pod("server", labels, server),
         _pod("client", {"app": "client"}, {"image": image, "command": ["sleep", "infinity"]}),
         {
@@ -89,6 +93,9 @@ def _pod(name: str, labels: dict[str, str], container: dict[str, Any]) -> dict[s
 
 
 def _expect_working(cluster: Cluster, image: str) -> None:
+    _apply(cluster, namespace())
+    with _named("a new namespace gets its service account", cluster):
+        _kubectl(cluster, "wait", "--for=create", "--timeout=60s", "serviceaccount/default")
     _apply(cluster, *objects(image))
     with _named("two Pods become Ready", cluster):
         _kubectl(cluster, "wait", "--for=condition=Ready", "--timeout=120s", "pod/server", "pod/client")

@@ -117,6 +117,8 @@ class Kube:
         security = {"pod-security.kubernetes.io/enforce": "restricted"}
         metadata = {"name": name, "labels": {**security, SUITE_LABEL: "true", **labels}}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        # Without it, no Pod that a story makes itself is admitted.
+        self.run("wait", "-n", name, "--for=create", "--timeout=60s", "serviceaccount/default")
 
     def delete_namespace(self, name: str, *, wait: bool = True) -> None:
         """Delete a namespace; with ``wait`` until it is gone."""

@@ -44,6 +44,9 @@ _APPLY: Final = "application/apply-patch+yaml"
 """JSON is YAML, so the body is JSON under this name."""
 
 _TRANSIENT: Final = frozenset({408, 429})
+_NEW_NAMESPACE: Final = "error looking up service account"
+"""Of a Pod's 403, in the words of the ServiceAccount admission plug-in: a namespace gets its account some time after it
+is made, on a busy cluster seconds later."""
 _GONE: Final = 410
 """On a list: the page token has expired (etcd compaction); the list is started over."""
 
@@ -205,7 +208,7 @@ def _error(what: str, status: int, payload: bytes, headers: Mapping[str, str]) -
     reason = answer.get("reason", "")
     message = f"{what}: {answer.get('message') or payload[:200].decode(errors='replace').strip() or status}"
     details = {"status": status, "reason": reason, "retry_after": _retry_after(answer, headers)}
-    if status in _TRANSIENT or status >= 500:
+    if status in _TRANSIENT or status >= 500 or (status == 403 and _NEW_NAMESPACE in message):
         return TransientError(message, **details)
     if status == 409 or _is_recreated(answer):
         return (AlreadyExistsError if reason == "AlreadyExists" else ConflictError)(message, **details)

@@ -48,6 +48,17 @@ async def test_refusals_have_a_class_each(api, client, status, error):
         await client.create(SECRET)
 
 
+async def test_a_namespace_that_has_no_service_account_yet_will_have_one(api, client, monkeypatch):
+    words = 'pods "db-1" is forbidden: error looking up service account app/default: serviceaccount "default" not found'
+
+    async def act(*_):
+        raise ForbiddenError(words, status=403, reason="Forbidden")
+
+    monkeypatch.setattr(api, "_act", act)
+    with pytest.raises(TransientError, match="service account"):
+        await client.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db-1", "namespace": "app"}})
+
+
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("soon", None)])
 async def test_the_server_says_how_long_to_wait(api, client, header, seconds):
     api.fail(status=429, headers={"Retry-After": header})
