@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.kube.client import FIELD_MANAGER
+from coppice.kube.errors import AlreadyExistsError
 from coppice.kube.resources import RESOURCES
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class WatchCache:
         self._filed: defaultdict[Slot, dict[Key, None]] = defaultdict(dict)
         self._deleted: dict[Key, tuple[int, int]] = {}
         self._complete: set[str] = set()
+        self._doubtful: set[str] = set()
         self._tick = 0
 
     def now(self) -> int:
@@ -117,6 +119,10 @@ class WatchCache:
             if not filed:
                 del self._filed[slot]
 
+    def doubt(self, owner: str) -> None:
+        """Answer no list of what this owner, by its UID, has any more: it has something that is not known."""
+        self._doubtful.add(owner)
+
     def get(self, key: Key) -> Manifest | None:
         """Return an object, or None when it is not known."""
         entry = self._entries.get(key)
@@ -124,9 +130,9 @@ class WatchCache:
 
     def list(self, kind: str, namespace: str | None, wanted: Mapping[str, str]) -> Sequence[Manifest] | None:
         """Return the objects of a kind in the API server's order, or None when not all are known."""
-        if kind not in self._complete:
-            return None
         owner = wanted.get(labels.OWNER_UID)
+        if kind not in self._complete or owner in self._doubtful:
+            return None
         slot = (kind, namespace, None) if owner is None else (kind, _EVERYWHERE, owner)
         return [
             _parse(self._entries[key])
@@ -167,7 +173,14 @@ class CachedKube:
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create an object."""
-        return self._keep(await self._client.create(manifest))
+        try:
+            return self._keep(await self._client.create(manifest))
+        except AlreadyExistsError:
+            # Somebody may have taken the label from it that the watch selects by: then no event will ever tell of it.
+            owner = (manifest["metadata"].get("labels") or {}).get(labels.OWNER_UID)
+            if owner is not None:
+                self._cache.doubt(owner)
+            raise
 
     async def apply(
         self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True, subresource: str | None = None

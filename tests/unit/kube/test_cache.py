@@ -7,6 +7,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Ref
 from coppice.kube.cache import CachedKube, WatchCache
+from coppice.kube.errors import AlreadyExistsError
 
 POD = Key("Pod", "app", "db-0")
 MINE = {labels.OWNER_UID: "u1"}
@@ -179,6 +180,20 @@ async def test_a_list_that_could_find_what_the_watch_does_not_select_is_live(kub
     cache.listed("Pod", [], cache.now())
     assert len(await cached.list("Pod", "app", {"app": "theirs"})) == 1
     assert len(await cached.list("Pod", "app")) == 1
+
+
+async def test_an_owner_of_something_that_no_event_tells_of_is_asked_for_live(kube, cache, cached):
+    unselected = fresh()
+    del unselected["metadata"]["labels"][labels.MANAGED_BY]
+    kube.add(unselected)
+    cache.listed("Pod", [], cache.now())
+    assert await cached.list("Pod", "app", MINE) == []
+    with pytest.raises(AlreadyExistsError):
+        await cached.create(fresh())
+    assert len(await cached.list("Pod", "app", MINE)) == 1
+    kube.calls.clear()
+    assert await cached.list("Pod", "app", {labels.OWNER_UID: "u2"}) == []
+    assert kube.calls == []
 
 
 async def test_what_was_told_to_go_is_there_until_an_event_says_it_is_gone(cached):

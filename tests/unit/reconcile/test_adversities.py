@@ -301,3 +301,16 @@ async def test_the_server_that_apps_have_is_seen_to_while_another_copy_does_not_
     shop.edit("DataClone", "db", power="Off")
     await shop.settle()
     assert [name for name in shop.names("Pod", "data") if name != "shop-server"] == []
+
+
+@pytest.mark.parametrize("kind", ["PersistentVolumeClaim", "Pod", "Secret", "Service"])
+async def test_what_lost_the_label_that_watches_select_by_is_missed_by_nobody_for_long(shop, kind):
+    made = [name for name in shop.names(kind, "data") if name.startswith("db")]
+    for name in made:
+        shop.kube.change(kind, "data", name, lambda found: found["metadata"]["labels"].pop(labels.MANAGED_BY))
+    shop.operator.restart()
+    await shop.operator.live(minutes=10)
+    shop.expect_ready("DataClone", "db")
+    assert [name for name in shop.names(kind, "data") if name.startswith("db")] == made
+    await ask(shop, "reset")
+    shop.expect_ready("DataClone", "db")
