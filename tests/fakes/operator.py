@@ -239,6 +239,8 @@ class Operator:
         self.log = Log()
         self.deaf = False
         """No watch event arrives; only what was asked for by delay, and what ``restart`` lists, is looked at."""
+        self.deaf_to: frozenset[str] = frozenset()
+        """Kinds of which no watch event arrives."""
         self.late = False
         """Events wait until they are heard; the watch of one kind is ahead of another's."""
         self.crashes = 0
@@ -295,7 +297,8 @@ class Operator:
     def _on_event(self, event: str, manifest: Manifest) -> None:
         resource = RESOURCES[manifest["kind"]]
         found_labels = manifest["metadata"].get("labels") or {}
-        if self.deaf or not resource.watched or (resource.labelled and labels.MANAGED_BY not in found_labels):
+        unheard = self.deaf or manifest["kind"] in self.deaf_to
+        if unheard or not resource.watched or (resource.labelled and labels.MANAGED_BY not in found_labels):
             return
         self._unheard[manifest["kind"]].append((event, manifest))
         if not self.late:

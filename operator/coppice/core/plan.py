@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Manifest = Mapping[str, Any]
 """A Kubernetes object as JSON."""
+
+_BEYOND_RECALL: Final = {"Job", "VolumeSnapshotContent"}
+"""Kinds of which to make one is final: a user's program runs, data leave their namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +107,5 @@ class Plan:
     @property
     def is_final(self) -> bool:
         """Return whether carrying it out does something that the next plan could not put right again."""
-        return bool(self.calls or self.prune or self.delete or self.remove_finalizer)
+        begun = any(manifest["kind"] in _BEYOND_RECALL for manifest in self.create)
+        return bool(begun or self.calls or self.prune or self.delete or self.remove_finalizer)

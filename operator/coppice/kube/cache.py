@@ -1,7 +1,7 @@
 """What watches have told, kept, so that to look at an object that is well costs next to no request.
 
 A cache lags behind, so it is asked only where that does no harm: what is not in it is read from the API server, the
-operator's own writes are in it at once, and whoever is about to destroy something reads live
+operator's own writes are in it at once, and whoever is about to do what cannot be undone reads live
 (``coppice.runtime.controller``). What no event has told of, the next list of the kind puts right.
 
 Objects are kept as JSON text: a third of the memory that they take up as Python objects, and every reader gets one of

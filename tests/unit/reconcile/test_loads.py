@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.operator import Operator
 from tests.unit.reconcile.foreign import add_foreign
 
 from coppice.manifests.secret import read_secret
+from coppice.reconcile.observed import is_true
 
 LOADING = "shop-loading"
 BY_JOB = {"managed": {"load": {"jobTemplate": "shop-load"}}}
@@ -112,6 +114,18 @@ async def test_a_load_that_is_done_is_never_run_again(story):
     assert loads(story) == 1
     assert mark(story) == "Done"
     assert story.world.rows("data", "shop-binding") == {"alice", "bob", "carol"}
+
+
+async def test_a_leader_that_has_not_heard_of_the_last_ones_work_runs_no_load_again(story):
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.operator.until(lambda: any(is_true(job, "Complete") for job in story.kube.all("Job")))
+    heir = Operator(story.world)
+    heir.deaf_to = frozenset({"PersistentVolumeClaim", "Secret"})
+    await story.settle()
+    await heir.live(minutes=2)
+    story.expect_ready("DataStore", "shop")
+    assert loads(story) == 1
 
 
 async def test_a_job_named_later_does_not_touch_the_data_that_are_there(story):

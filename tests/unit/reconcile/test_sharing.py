@@ -108,6 +108,23 @@ async def test_a_grant_revoked_on_the_way_leaves_nothing_of_the_data_there(shop)
     shop.expect_ready("DataClone", "db", "app")
 
 
+@pytest.mark.parametrize(("change", "reason"), [("revoke", "NotGranted"), ("mask", "MaskedOnly")])
+async def test_nothing_leaves_by_a_grant_of_which_it_was_not_heard_that_it_is_over(shop, change, reason):
+    shop.grant()
+    shop.clone("first", namespace="app")
+    await shop.settle()
+    shop.operator.deaf_to = frozenset({"DataGrant"})
+    if change == "revoke":
+        shop.delete("DataGrant", "previews")
+    else:
+        shop.edit("DataGrant", "previews", data="Masked")
+    known = aliases(shop), shop.names("PersistentVolumeClaim", "app")
+    shop.clone(namespace="app")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", reason, "app")
+    assert (aliases(shop), shop.names("PersistentVolumeClaim", "app")) == known
+
+
 async def test_masked_data_are_never_answered_with_unmasked_ones(shop):
     shop.snapshot("raw")
     await shop.settle()
