@@ -375,6 +375,15 @@ async def test_the_network_is_tried_when_something_changed_and_now_and_then(stor
     assert story.condition("DataStore", "shop", of="NetworkGuarded")["reason"] == "PoliciesNotEnforced"
 
 
+async def test_a_network_that_is_late_to_keep_a_new_policy_is_not_said_to_keep_none_for_long(story):
+    story.world.guarded = False
+    await ready_store(story)
+    assert story.condition("DataStore", "shop", of="NetworkGuarded")["reason"] == "PoliciesNotEnforced"
+    story.world.guarded = True
+    await story.operator.live(minutes=2)
+    assert story.condition("DataStore", "shop", of="NetworkGuarded")["reason"] == "PoliciesEnforced"
+
+
 async def test_volumes_that_wait_for_a_pod_work_as_well(story):
     await ready_store(story, storage={"storageClassName": "late"})
     story.clone()
