@@ -21,7 +21,7 @@ from coppice.kube.client import KubeReader
 from coppice.manifests.job import LOAD_ROLE, LoadJob, build_load_job
 from coppice.manifests.meta import is_owned
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.observed import annotation, created_at, is_deleting, job_state, label
+from coppice.reconcile.observed import annotation, created_at, is_deleting, job_state, label, pod_state
 from coppice.reconcile.reads import get_each
 from coppice.reconcile.trouble import find_trouble
 
@@ -57,11 +57,14 @@ async def observe_load(reader: KubeReader, store: DataStore | InvalidResource, c
         return LoadSeen(source)
     ours = loading_name(name)
     job, secret = await get_each(reader, namespace, ("Job", ours), ("Secret", ours))
-    pods: tuple[Manifest, ...] = ()
-    if job is not None and not job_state(job).succeeded:
-        wanted = {labels.OWNER_UID: str(label(job, labels.OWNER_UID)), labels.ROLE: LOAD_ROLE}
-        pods = tuple(await reader.list("Pod", namespace, wanted))
-    return LoadSeen(source, job, pods, secret)
+    if not is_pending(claim) or (job is not None and job_state(job).succeeded):
+        return LoadSeen(source, job, (), secret)
+    # Without a Job, those of one that somebody deleted, or of an earlier store of this name: they may outlive it.
+    owner = {labels.OWNER_KIND: DataStore.__name__, labels.OWNER_NAME: name}
+    if job is not None:
+        owner = {labels.OWNER_UID: str(label(job, labels.OWNER_UID))}
+    pods = await reader.list("Pod", namespace, {**owner, labels.ROLE: LOAD_ROLE})
+    return LoadSeen(source, job, tuple(pods), secret)
 
 
 def _named(load: Load) -> tuple[str, str]:
@@ -175,6 +178,13 @@ def _begin(draft: Draft, load: Load, seen: LoadSeen, kind: str) -> Fact:
     found = source_is_there(load, seen, kind)
     if not found.holds or seen.source is None:
         return found
+    for state, pod in ((pod_state(pod), pod["metadata"]["name"]) for pod in seen.pods):
+        if not state.succeeded and not state.failed:
+            message = (
+                f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does "
+                f"not come, kubectl delete pod {pod} -n {draft.owner.namespace}"
+            )
+            return waits(kind, "Leftover", message, retry_after=LOOK_SECONDS)
     name = loading_name(draft.owner.name)
     job = LoadJob(
         name=name,

@@ -215,6 +215,29 @@ async def test_a_job_that_hangs_is_replaced_when_the_users_is_and_two_never_run_
     assert story.world.rows("data", "shop-binding") == {"bob"}
 
 
+@pytest.mark.parametrize("gone", ["Job", "DataStore"])
+async def test_a_pod_that_outlives_its_job_is_waited_for(story, gone):
+    story.world.broken_images.add("example.com/loader")
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.settle()
+    [pod] = [name for name in story.names("Pod") if name.startswith(LOADING)]
+    story.kube.change("Pod", "data", pod, lambda found: found["metadata"].update(finalizers=["example.com/grace"]))
+    if gone == "Job":
+        story.delete("Job", LOADING)
+    else:
+        story.delete("DataStore", "shop")
+        story.store(**BY_JOB)
+    await story.settle()
+    assert [name for name in story.names("Pod") if name.startswith(LOADING)] == [pod]
+    assert pod in story.condition("DataStore", "shop")["message"]
+    story.world.broken_images.clear()
+    story.kube.change("Pod", "data", pod, lambda found: found["metadata"].update(finalizers=[]))
+    await story.operator.live(minutes=1)
+    story.expect_ready("DataStore", "shop")
+    assert loads(story) == 2
+
+
 async def test_a_namespace_that_refuses_the_jobs_pods_is_said(story):
     story.world.podless = True
     story.job("shop-load", "alice")
