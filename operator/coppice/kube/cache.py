@@ -99,15 +99,17 @@ class WatchCache:
         """Take in a complete list of a kind that was asked for at ``begun``: what is older and not in it is gone."""
         if not RESOURCES[kind].cached:
             return
-        present = set()
-        for manifest in found:
-            present.add(_key(kind, manifest))
-            self.take(kind, manifest)
-        kept = self._filed.get((kind, _EVERYWHERE, None), {})
-        for key in [key for key in kept if key not in present and self._entries[key].tick <= begun]:
-            self.drop(key)
         for key in [key for key, (_, tick) in self._deleted.items() if key.kind == kind and tick <= begun]:
             del self._deleted[key]
+        listed = {_key(kind, manifest): manifest for manifest in found}
+        versions = {key: _version(manifest) or 0 for key, manifest in listed.items()}
+        for key in list(self._filed.get((kind, _EVERYWHERE, None), ())):
+            entry = self._entries[key]
+            # A list asked for later shows an older state only where the API server's data were restored from a backup.
+            if entry.tick <= begun and versions.get(key, -1) < entry.version:
+                self.drop(key)
+        for manifest in listed.values():
+            self.take(kind, manifest)
         self._complete.add(kind)
 
     def drop(self, key: Key) -> None:

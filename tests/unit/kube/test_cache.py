@@ -69,6 +69,15 @@ def test_a_list_knows_nothing_of_what_came_after_it_was_asked_for(cache):
     assert cache.get(POD._replace(name="gone")) is None
 
 
+def test_a_list_puts_right_what_a_restored_api_server_has_forgotten(cache):
+    cache.take("Pod", pod(9))
+    cache.take("Pod", pod(8, name="back"))
+    cache.deleted("Pod", pod(9, name="back"))
+    cache.listed("Pod", [pod(3), pod(4, name="back")], cache.now())
+    assert version_of(cache) == 3
+    assert version_of(cache, POD._replace(name="back")) == 4
+
+
 def test_a_list_is_answered_only_once_all_of_a_kind_are_known(cache):
     cache.take("Pod", pod(1))
     assert cache.list("Pod", "app", MINE) is None
