@@ -160,6 +160,8 @@ async def _fill(lab: Lab, kube: Kube, megabytes: int) -> None:
     )
     await lab.api.until("DataStore", both(named(lab.owners, STORE), ready), "the store is Ready")
     login = await lab.store_login()
+    # Ready is the Pod's word; kube-proxy may hear of it later.
+    await lab.prober.query(login, "SELECT 1")
     with suppress(BenchError):
         await lab.prober.execute(login, [QUESTION])
         return
