@@ -112,6 +112,12 @@ class WatchCache:
             self.take(kind, manifest)
         self._complete.add(kind)
 
+    def unlisted(self, kind: str) -> None:
+        """Forget a kind that the cluster has no more: only a live read says so."""
+        self._complete.discard(kind)
+        for key in list(self._filed.get((kind, _EVERYWHERE, None), ())):
+            self.drop(key)
+
     def drop(self, key: Key) -> None:
         """Forget an object: the next read of it is live."""
         entry = self._entries.pop(key, None)

@@ -103,7 +103,8 @@ class Outcome:
 class Controller:
     """Reconciles any key of the kinds it knows; never raises but for cancellation.
 
-    What it reads through ``reader`` may lag behind. A plan that is final is made again from ``live`` reads.
+    What it reads through ``reader`` may lag behind. A plan that is final is made again from ``live`` reads, and so is
+    one after a failure.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Controller:
         self._clones = CloneMetrics(metrics)
         self._clock = clock
         self._bugs: dict[Key, tuple[int | None, str]] = {}
+        self._failed: set[Key] = set()
 
     async def run_once(self, key: Key) -> Outcome:
         """Observe, plan and execute once, and say when to come back."""
@@ -151,8 +153,10 @@ class Controller:
 
     async def _reconcile(self, attempt: _Attempt) -> Outcome:
         key, reconciler = attempt.key, self._reconcilers[attempt.key.kind]
-        plan = await self._plan(attempt, self._reader)
-        if plan is not None and plan.is_final:
+        # What failed may have failed for something that is not as it was read.
+        reader = self._live if key in self._failed else self._reader
+        plan = await self._plan(attempt, reader)
+        if plan is not None and plan.is_final and reader is not self._live:
             plan = await self._plan(attempt, self._live)
         observation = attempt.observation
         if plan is None or observation is None:
@@ -194,6 +198,10 @@ class Controller:
 
     def _counted(self, key: Key, outcome: str, result: Outcome) -> Outcome:
         self._metrics.reconciles.labels(key.kind, outcome).inc()
+        if outcome == "done":
+            self._failed.discard(key)
+        else:
+            self._failed.add(key)
         return result
 
     def _count_error(self, key: Key, error: Exception) -> None:

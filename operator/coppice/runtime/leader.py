@@ -225,6 +225,7 @@ class Operator:
         try:
             found = await self._list(kind)
         except NotFoundError:
+            self._cache.unlisted(kind)
             return ()
         orphans = find_orphans(found.values(), alive)
         if RESOURCES[kind].labelled:

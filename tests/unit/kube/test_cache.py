@@ -131,6 +131,13 @@ def test_every_reader_gets_an_object_of_its_own_without_ballast(cache):
     assert cache.get(POD) == pod(1)
 
 
+def test_a_kind_that_the_cluster_has_no_more_is_not_one_without_objects(cache):
+    cache.listed("Pod", [pod(1)], cache.now())
+    cache.unlisted("Pod")
+    assert cache.get(POD) is None
+    assert cache.list("Pod", "app", MINE) is None
+
+
 def test_it_grows_only_by_what_is_there(cache):
     for round_ in range(3):
         for number in range(10):

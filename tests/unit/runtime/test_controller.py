@@ -113,6 +113,26 @@ async def test_nothing_is_deleted_for_what_was_true_once():
     assert world.kube.peek("Secret", "app", "db") is None
 
 
+class Renewing(CloneReconciler):
+    """A Secret is kept as it should be."""
+
+    def plan(self, observation):
+        found = observation.secret
+        uid = {} if found is None else {"uid": found["metadata"]["uid"]}
+        desired = secret(observation.manifest)
+        return Plan(apply=({**desired, "metadata": {**desired["metadata"], **uid}},))
+
+
+async def test_what_failed_for_something_that_is_gone_is_looked_at_anew():
+    world = World(clone(), reconciler=Renewing())
+    world.kube.add(secret(world.kube.peek(*KEY)))
+    world.start(reader=copy.deepcopy(world.kube))
+    world.kube.remove("Secret", "app", "db")
+    assert await world.run_once() == Outcome(retry=True)
+    assert await world.run_once() == Outcome()
+    assert world.kube.peek("Secret", "app", "db") is not None
+
+
 async def test_nothing_is_made_for_an_object_that_is_gone():
     world = World(clone())
     world.start(reader=copy.deepcopy(world.kube))
