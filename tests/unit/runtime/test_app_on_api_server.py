@@ -76,17 +76,25 @@ async def test_what_happened_while_nobody_ran_is_made_up_for(client, namespace):
         await operator.until(is_ready(client, namespace))
 
 
+def holds_the_lease(client, identity):
+    async def holds():
+        found = await client.get("Lease", "coppice-operator", "coppice-system")
+        return found is not None and found["spec"].get("holderIdentity") == identity
+
+    return holds
+
+
 async def test_one_leads_and_the_other_takes_over_at_once(client, namespace):
-    async with running(identity="first") as first, running(identity="second") as second:
-        for path in ("/healthz", "/readyz"):
-            assert await second.probe(path) == (200, "ok")
-        found = await client.get("Lease", "coppice-operator", "coppice-system")
-        assert found["spec"]["holderIdentity"] == "first"
-        await client.create(applied_clone(namespace))
-        await first.stopped()
-        await second.until(is_ready(client, namespace))
-        found = await client.get("Lease", "coppice-operator", "coppice-system")
-        assert found["spec"]["holderIdentity"] == "second"
+    async with running(identity="first") as first:
+        await first.until(holds_the_lease(client, "first"))
+        async with running(identity="second") as second:
+            for path in ("/healthz", "/readyz"):
+                assert await second.probe(path) == (200, "ok")
+            assert await holds_the_lease(client, "first")()
+            await client.create(applied_clone(namespace))
+            await first.stopped()
+            await second.until(is_ready(client, namespace))
+            assert await holds_the_lease(client, "second")()
 
 
 async def test_events_metrics_and_probes(cluster, client, namespace):
