@@ -90,7 +90,7 @@ class WatchCache:
         """Forget an object that an event says is deleted, unless something newer is known."""
         key, version = _key(kind, manifest), _version(manifest)
         known = self._entries.get(key)
-        if version is None or (known is not None and version < known.version):
+        if not RESOURCES[kind].cached or version is None or (known is not None and version < known.version):
             return
         self._deleted[key] = (version, self.now())
         self.drop(key)

@@ -125,6 +125,11 @@ def test_what_could_not_be_kept_up_to_date_is_not_kept(cache, kind, manifest):
     assert len(cache) == 0
 
 
+def test_of_what_is_not_kept_no_deletion_is_remembered(cache):
+    cache.deleted("Deployment", pod(1))
+    assert cache._deleted == {}
+
+
 def test_every_reader_gets_an_object_of_its_own_without_ballast(cache):
     cache.take("Pod", pod(1, managedFields=[{"manager": "kubelet"}]))
     cache.get(POD)["metadata"]["labels"].clear()
