@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from coppice.core.plan import Manifest
 
 
 class Key(NamedTuple):
@@ -14,6 +17,12 @@ class Key(NamedTuple):
     kind: str
     namespace: str | None
     name: str
+
+    @classmethod
+    def of(cls, kind: str, manifest: Manifest) -> Key:
+        """Return the key of an object as read from the API, where an item of a list may not say its kind."""
+        metadata = manifest["metadata"]
+        return cls(kind, metadata.get("namespace"), metadata["name"])
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"

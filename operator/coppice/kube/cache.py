@@ -66,12 +66,12 @@ class WatchCache:
     def take(self, kind: str, manifest: Manifest) -> None:
         """Keep an object as an event or the answer to a write showed it, unless something newer is known."""
         resource, metadata = RESOURCES[kind], manifest["metadata"]
-        key, found = _key(kind, manifest), metadata.get("labels") or {}
+        key, found = Key.of(kind, manifest), metadata.get("labels") or {}
         version = _version(manifest)
         if not resource.cached or version is None:
             return
         # Of an object without the label that the watch selects by, no event will come.
-        if resource.labelled and found.get(labels.MANAGED_BY) != labels.MANAGER:
+        if not resource.selector.items() <= found.items():
             return
         known = self._entries.get(key)
         if version <= self._deleted.get(key, (-1, 0))[0] or (known is not None and version <= known.version):
@@ -88,7 +88,7 @@ class WatchCache:
 
     def deleted(self, kind: str, manifest: Manifest) -> None:
         """Forget an object that an event says is deleted, unless something newer is known."""
-        key, version = _key(kind, manifest), _version(manifest)
+        key, version = Key.of(kind, manifest), _version(manifest)
         known = self._entries.get(key)
         if not RESOURCES[kind].cached or version is None or (known is not None and version < known.version):
             return
@@ -101,7 +101,7 @@ class WatchCache:
             return
         for key in [key for key, (_, tick) in self._deleted.items() if key.kind == kind and tick <= begun]:
             del self._deleted[key]
-        listed = {_key(kind, manifest): manifest for manifest in found}
+        listed = {Key.of(kind, manifest): manifest for manifest in found}
         versions = {key: _version(manifest) or 0 for key, manifest in listed.items()}
         for key in list(self._filed.get((kind, _EVERYWHERE, None), ())):
             entry = self._entries[key]
@@ -213,11 +213,6 @@ class CachedKube:
 def _is_covered(kind: str, wanted: Mapping[str, str] | None) -> bool:
     """Return whether the cache holds all that a list may find: it has what Coppice made, and all of its own kinds."""
     return not RESOURCES[kind].labelled or labels.OWNER_UID in (wanted or {})
-
-
-def _key(kind: str, manifest: Manifest) -> Key:
-    metadata = manifest["metadata"]
-    return Key(kind, metadata.get("namespace"), metadata["name"])
 
 
 def _version(manifest: Manifest) -> int | None:

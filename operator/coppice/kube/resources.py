@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coppice.core import labels
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -23,6 +25,11 @@ class Resource:
     labelled: bool = True
     large: bool = False
     outlasts: bool = False
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """Return the labels of the objects that are watched."""
+        return {labels.MANAGED_BY: labels.MANAGER} if self.labelled else {}
 
     @property
     def cached(self) -> bool:

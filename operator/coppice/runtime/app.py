@@ -179,9 +179,10 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 630
     settings.watching.chunk_size = 500
     for resource in RESOURCES.values():
-        if resource.watched and resource.labelled:
+        if resource.watched and resource.selector:
             where = (resource.group, resource.version, resource.plural)
-            settings.watching.label_selectors[where] = f"{labels.MANAGED_BY}={labels.MANAGER}"
+            selector = ",".join(f"{name}={value}" for name, value in resource.selector.items())
+            settings.watching.label_selectors[where] = selector
     return settings
 
 

@@ -91,8 +91,7 @@ class Operator:
 
     def on_event(self, kind: str, manifest: Manifest, *, deleted: bool) -> None:
         """Wake everybody whom a change of an object may concern."""
-        metadata = manifest["metadata"]
-        key = Key(kind, metadata.get("namespace"), metadata["name"])
+        metadata, key = manifest["metadata"], Key.of(kind, manifest)
         self._watches.event(key, metadata.get("resourceVersion", ""), _now(), deleted=deleted)
         if deleted:
             self._cache.deleted(kind, manifest)
@@ -235,11 +234,8 @@ class Operator:
     async def _list(self, kind: str) -> dict[Key, Manifest]:
         """List a kind of all namespaces; whose disappearance no event told is woken here."""
         begun, tick = _now(), self._cache.now()
-        selector = {labels.MANAGED_BY: labels.MANAGER} if RESOURCES[kind].labelled else None
-        found = {
-            Key(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"]): manifest
-            for manifest in await self._client.list(kind, None, selector)
-        }
+        listed = await self._client.list(kind, None, RESOURCES[kind].selector)
+        found = {Key.of(kind, manifest): manifest for manifest in listed}
         self._cache.listed(kind, found.values(), tick)
         versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}
         for key in self._watches.listed(kind, versions, begun):
