@@ -137,6 +137,8 @@ class FakeEngine:
     """See ``coppice.engines.base.Engine``; ``servers`` is the network: what listens at which address."""
 
     name = "fake"
+    versioned = True
+    capture_action: str | None = None
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -281,6 +283,8 @@ class FakeEngine:
         match action:
             case "ensure-app-user":
                 volume.users[arguments["username"]] = arguments["password"]
+            case "flush":
+                pass
             case "commit-load":
                 self._commit_load(volume)
             case "create-branch":

@@ -72,12 +72,23 @@ class BranchState:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that whoever gets the data should know, for example tables that are empty in every copy.
+
+    ``reason`` is one word in CamelCase, ``message`` names the things in question: never rows, never credentials.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """What a server or snapshot holds, by hashes.
 
     ``database`` is the one apps get by default, and ``default_branch`` the branch an app that names none works on
     there.
-    ``truncated`` says that there are more branches than are listed.
+    ``truncated`` says that there are more branches than are listed. ``findings`` are a preparation's.
     """
 
     engine_version: str
@@ -86,6 +97,7 @@ class Content:
     databases: tuple[str, ...]
     branches: tuple[BranchState, ...]
     truncated: bool = False
+    findings: tuple[Finding, ...] = ()
 
     def state_of(self, branch: str) -> BranchState | None:
         """Return the state of a branch of the default database, or None."""
@@ -192,6 +204,11 @@ class Engine(Protocol):
     """One database engine. The pure half describes, the ``async`` half does."""
 
     name: str
+    versioned: bool
+    """Whether the database keeps branches, tags and commits itself. One that does not has the one branch ``main``,
+    whose head moves with every write, and its DataSnapshots are its history: it is asked for no tag, commit or time."""
+    capture_action: str | None
+    """What ``execute`` is to do before the volume is captured, each time; None for nothing."""
     port: int
     binding_type: str
     """``type`` in the binding Secret, as servicebinding.io uses it: ``mysql`` for Dolt."""
@@ -248,12 +265,14 @@ class Engine(Protocol):
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one thing; safe to repeat.
 
-        Actions every engine has:
+        Actions every engine has, but ``create-branch`` and ``delete-branch`` of one that is not ``versioned``:
 
         ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the
         databases and none on the server, and prove it by logging in with it.
         ``commit-load`` (): make a version, "Initial load", of what an initial load wrote and made no version of;
         nothing where there is no such thing, or where the engine has no versions.
+        The one that ``capture_action`` names (): make ready for a copy of the volume that is taken next, so that it
+        starts fast; EngineError, naming it, for data that such a copy would lack.
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
         EngineError when elsewhere.
         ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.

@@ -81,6 +81,8 @@ class DoltEngine:
     """The Dolt engine: see ``coppice.engines.base.Engine`` for the meaning of every method."""
 
     name = "dolt"
+    versioned = True
+    capture_action: str | None = None
     port = 3306
     binding_type = "mysql"
     user_id = 999

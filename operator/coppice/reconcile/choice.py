@@ -17,7 +17,7 @@ from coppice.core.durations import parse_duration
 from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
 from coppice.reconcile.datasnapshot import MAX_LISTED
-from coppice.reconcile.observed import condition, created_at, is_deleting, is_true
+from coppice.reconcile.observed import condition, created_at, format_time, is_deleting, is_true
 
 CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
@@ -36,6 +36,7 @@ class Wanted:
     ``holding`` are the names of the snapshots from which the live version's commit can be reached; ``known_since`` is
     since when the reference has been seen to name it, for a tag may move. ``raw``: unmasked data are allowed.
     ``by_grant``: the clone is not in the store's namespace, whose owners may have everything there.
+    ``versioned``: the engine keeps commits; where it does not, the snapshots are all there is to choose from.
     ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
     another head is news.
     """
@@ -50,6 +51,7 @@ class Wanted:
     holding: frozenset[str]
     known_since: datetime
     known_head: str | None = None
+    versioned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ def _recorded(snapshot: DataSnapshot, branch: str) -> Version | None:
 def _version_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
     """Return the version a clone of this snapshot would have, or None if the snapshot does not keep the promise."""
     branch = wanted.source.branch
+    if branch is None and not wanted.versioned:
+        return _kept_in(wanted, snapshot)
     if branch is None:
         return _commit_in(wanted, snapshot)
     recorded = _recorded(snapshot, branch)
@@ -185,6 +189,31 @@ def _commit_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
     return wanted.live if later or snapshot.metadata.name in wanted.holding else None
 
 
+def _kept_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
+    """A commit or time of an engine without history: the snapshot itself is that commit, or not younger than that."""
+    recorded, captured = _recorded(snapshot, snapshot.status.default_branch or ""), snapshot.status.captured_at
+    commit, time = wanted.source.commit, wanted.source.time
+    if recorded is None or captured is None:
+        return None
+    if commit is not None:
+        return recorded if recorded.head == commit else None
+    return recorded if time is not None and captured <= time else None
+
+
+def _nothing_kept(wanted: Wanted) -> Wait:
+    """Return that what was asked for is in no snapshot, where no new one could hold it either."""
+    source = wanted.source
+    what = f"tag {source.tag}" if source.tag is not None else f"commit {source.commit}"
+    if source.time is not None:
+        what = f"DataSnapshot as old as {format_time(source.time)}"
+    return Wait(
+        "UnknownVersion",
+        f"the engine of this store keeps no history of its own, and its snapshots have no {what}: see `kubectl get "
+        "datasnapshots`, and correct spec.from by making this DataClone anew",
+        stalled=True,
+    )
+
+
 def _unlisted(wanted: Wanted, snapshots: Sequence[DataSnapshot]) -> Wait | None:
     """Return that the branch is one of more than a snapshot lists, if so: the next one would not list it either, and
     would be followed by another without end.
@@ -204,6 +233,8 @@ def _unlisted(wanted: Wanted, snapshots: Sequence[DataSnapshot]) -> Wait | None:
 
 
 def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
+    if wanted.source.branch is None and not wanted.versioned:
+        return _nothing_kept(wanted)
     if isinstance(wanted.live, UnknownVersionError):
         return Wait("UnknownVersion", f"{wanted.live}: correct spec.from by making this DataClone anew", stalled=True)
     if not isinstance(wanted.live, Version):

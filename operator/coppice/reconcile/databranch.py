@@ -71,7 +71,7 @@ class DataBranchReconciler:
             reader, self.environment, branch.spec.store, namespace=branch.metadata.namespace, verb=Verb.BRANCH
         )
         answer, start = None, None
-        if source.engine is not None and source.terms is not None:
+        if source.engine is not None and source.engine.versioned and source.terms is not None:
             answer = await ask(source.engine, source.endpoint, database=source.database)
             start = await self._resolve(reader, source, branch, answer)
         return BranchObservation(manifest, now, branch, source, answer, start)
@@ -133,6 +133,8 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
     if branch.spec.deletion_policy is not DeletionPolicy.DELETE or source is None:
         return Plan(remove_finalizer=True)
     if source.manifest is None or is_deleting(source.manifest) or source.terms is None:
+        return Plan(remove_finalizer=True)
+    if source.engine is not None and not source.engine.versioned:
         return Plan(remove_finalizer=True)
     if observation.answer is None or observation.answer.content is None:
         message = (
@@ -206,6 +208,14 @@ class _BranchPlan:
         problem = source_problem(self._source, kind=SOURCE, namespace=self.branch.metadata.namespace, verb=Verb.BRANCH)
         if problem is not None:
             return problem
+        engine = self._source.engine
+        if engine is not None and not engine.versioned:
+            return stalls(
+                SOURCE,
+                "EngineHasNoBranches",
+                f"DataStore {self._source.name} is of engine {engine.name}, which has no branches of its own: clone a "
+                "DataSnapshot of it, and delete this DataBranch",
+            )
         answer = self.observation.answer
         if answer is None or answer.content is None:
             detail = "" if answer is None or isinstance(answer.error, UnreachableError) else f": {answer.error}"

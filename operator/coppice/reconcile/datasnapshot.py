@@ -17,9 +17,9 @@ from coppice.api.v1alpha1 import DataSnapshot, DataStore, InvalidResource
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
-from coppice.core.plan import Manifest, Plan
+from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
 from coppice.core.quantities import quantity_bytes
-from coppice.engines.base import BranchState, Content, Engine, EngineError, Preparation
+from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import is_owned
@@ -27,7 +27,7 @@ from coppice.manifests.network import build_closed_policy
 from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
-from coppice.reconcile.datastore import claim_name
+from coppice.reconcile.datastore import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
@@ -48,6 +48,7 @@ PREPARED = "Prepared"
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
 """How many branches a DataSnapshot's status names at most."""
+MAX_FINDINGS = 20
 
 
 def raw_name(snapshot: str) -> str:
@@ -91,6 +92,7 @@ class Capture:
                 "defaultBranch": content.default_branch,
                 "databases": content.databases,
                 "branches": [[s.database, s.branch, s.head, s.working_root] for s in content.branches[:MAX_LISTED]],
+                "findings": [[found.reason, found.message] for found in content.findings[:MAX_FINDINGS]],
             },
             separators=(",", ":"),
         )
@@ -111,6 +113,7 @@ class Capture:
                 default_branch=data["defaultBranch"],
                 databases=tuple(data["databases"]),
                 branches=tuple(BranchState(*entry) for entry in data["branches"]),
+                findings=tuple(Finding(*entry) for entry in data.get("findings", ())),
             ),
         )
 
@@ -127,6 +130,7 @@ class SnapshotObservation:
     engine: Engine | None
     classes: ClusterClasses
     source_claim: Manifest | None
+    server: Manifest | None
     raw: Manifest | None
     scratch: Manifest | None
     pod: Manifest | None
@@ -166,6 +170,8 @@ class DataSnapshotReconciler:
         store_manifest, source, raw, scratch, pod, policy, prepared = made
         store = DataStore.parse(store_manifest) if store_manifest is not None else None
         engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
+        settles = raw is None and engine is not None and engine.capture_action is not None
+        server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
         return SnapshotObservation(
             manifest=manifest,
             now=now,
@@ -175,6 +181,7 @@ class DataSnapshotReconciler:
             engine=engine,
             classes=classes,
             source_claim=source,
+            server=server,
             raw=raw,
             scratch=scratch,
             pod=pod,
@@ -316,6 +323,7 @@ class _SnapshotPlan:
                 {"database": s.database, "branch": s.branch, "head": s.head, "workingRoot": s.working_root}
                 for s in content.branches
             ],
+            "findings": [{"reason": found.reason, "message": found.message} for found in content.findings],
             "identity": digest(
                 *(part for s in content.branches for part in (s.database, s.branch, s.head, s.working_root)), length=32
             ),
@@ -407,6 +415,7 @@ class _SnapshotPlan:
         if problem is not None:
             return problem
         if raw is None:
+            self._settle_source(draft)
             return waits(CAPTURED, "Capturing", f"the volume of claim {source} is being captured")
         if annotation(raw, labels.STORE_UID) != self._store.metadata.uid:
             return stalls(
@@ -424,6 +433,15 @@ class _SnapshotPlan:
                 retry_after=10 if trouble else None,
             )
         return holds(CAPTURED, "Captured", f"captured at {format_time(state.captured_at or self.observation.now)}")
+
+    def _settle_source(self, draft: Draft) -> None:
+        """Have the store's server make ready for the capture that follows in the same plan."""
+        engine, pod = self.observation.engine, self.observation.server
+        if engine is None or engine.capture_action is None or pod is None:
+            return
+        store = self._store.metadata
+        target = ServerRef(str(pod_state(pod).ip), engine.port, store.namespace, admin_secret_name(store.name))
+        draft.calls.append(EngineCall(self._store.spec.engine, target, engine.capture_action, {}))
 
     def _scratch_is_there(self, draft: Draft) -> Fact:
         observation, choice = self.observation, self._chosen()

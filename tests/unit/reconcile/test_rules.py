@@ -335,7 +335,18 @@ def prepared(number, captured, version=HEAD, *, data="Raw", store_uid=STORE_UID,
     )
 
 
-def wanted(*, live=HEAD, asked=None, raw=True, by_grant=False, holding=(), known=None, known_head=None, **source):
+def wanted(
+    *,
+    live=HEAD,
+    asked=None,
+    raw=True,
+    by_grant=False,
+    holding=(),
+    known=None,
+    known_head=None,
+    versioned=True,
+    **source,
+):
     from coppice.api.v1alpha1 import CloneFrom
 
     return Wanted(
@@ -349,6 +360,7 @@ def wanted(*, live=HEAD, asked=None, raw=True, by_grant=False, holding=(), known
         holding=frozenset(holding),
         known_since=NOW - timedelta(**(known or asked or {"seconds": 5})),
         known_head=known_head,
+        versioned=versioned,
     )
 
 
@@ -409,6 +421,22 @@ HOUR_AGO = ago(hours=1)
         # An earlier store's: its owners may have it, a grant gives the store that there is.
         (wanted(snapshot="shop-00001"), [prepared(1, HOUR_AGO, store_uid="other")], "shop-00001"),
         (wanted(by_grant=True, snapshot="shop-00001"), [prepared(1, HOUR_AGO, store_uid="other")], "Wait"),
+        # An engine without history: the snapshots are all there is.
+        (wanted(versioned=False), [prepared(1, HOUR_AGO, OLDER)], "MakeSnapshot"),
+        (
+            wanted(versioned=False, live=None, commit="0000000100A0"),
+            [prepared(1, HOUR_AGO, Version("shop", "main", "0000000100A0", "w"))],
+            "shop-00001",
+        ),
+        (wanted(versioned=False, live=None, commit="head"), [prepared(1, HOUR_AGO, OLDER)], "Wait"),
+        (wanted(versioned=False, live=None, tag="v1"), [prepared(1, HOUR_AGO, OLDER)], "Wait"),
+        (wanted(versioned=False, live=None, time=ago(minutes=59)), [prepared(1, HOUR_AGO, OLDER)], "shop-00001"),
+        (
+            wanted(versioned=False, live=None, time=ago(minutes=59)),
+            [prepared(1, HOUR_AGO, OLDER), prepared(2, SECONDS_AGO_2, HEAD)],
+            "shop-00001",
+        ),
+        (wanted(versioned=False, live=None, time=ago(minutes=61)), [prepared(1, HOUR_AGO, OLDER)], "Wait"),
         # On its way, failed just now, failed a while ago.
         (wanted(), [snapshot(1, SECONDS_AGO_2, state="Reconciling")], "Wait"),
         (wanted(), [snapshot(1, SECONDS_AGO_2, state="Stalled")], "Wait"),

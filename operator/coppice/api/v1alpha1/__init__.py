@@ -42,6 +42,7 @@ from coppice.api.v1alpha1.datasnapshot import (
     DataSnapshot,
     DataSnapshotSpec,
     DataSnapshotStatus,
+    Finding,
     PreparedSnapshot,
     SnapshotBranch,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "DataStoreStatus",
     "DeletionPolicy",
     "Endpoint",
+    "Finding",
     "From",
     "HandledRequests",
     "InvalidResource",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from coppice.api.schema import AGE, Column, CrdInfo, condition_column, immutable
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
@@ -35,6 +35,15 @@ class SnapshotBranch(StatusModel):
     )
 
 
+class Finding(StatusModel):
+    """Something that whoever gets the data should know."""
+
+    reason: Text = Field(description="One word in CamelCase that says what was found; made for programs.")
+    message: Annotated[str, StringConstraints(max_length=1024)] = Field(
+        description="What was found, by the names of the things in question; made for people."
+    )
+
+
 class DataSnapshotStatus(ObservedStatus):
     """What the snapshot holds."""
 
@@ -53,6 +62,9 @@ class DataSnapshotStatus(ObservedStatus):
     )
     branches: Annotated[tuple[SnapshotBranch, ...], Field(max_length=500)] = Field(
         default=(), description="Branches of all databases and what they are at."
+    )
+    findings: Annotated[tuple[Finding, ...], Field(max_length=20)] = Field(
+        default=(), description="What preparation found in the data, for example tables that are empty in every copy."
     )
     identity: Text | None = Field(
         default=None, description="Digest over all heads and working sets: equal digests mean equal data."

@@ -202,6 +202,8 @@ async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | 
     endpoint, engine, database = source.endpoint, source.engine, source.database
     if wanted.snapshot is not None or endpoint is None or engine is None or database is None:
         return None
+    if wanted.branch is None and not engine.versioned:
+        return None
     try:
         return await engine.resolve(endpoint, database, reference_of(wanted))
     except EngineError as error:
@@ -256,6 +258,7 @@ def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: f
         holding=holding,
         known_since=_known_since(seen, clone),
         known_head=followed.origin.version.head if followed is not None else None,
+        versioned=source.engine is None or source.engine.versioned,
     )
 
 
