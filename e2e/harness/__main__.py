@@ -9,7 +9,7 @@ import shlex
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from e2e.harness import checks, debian, images, providers, shell, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, current
@@ -17,6 +17,9 @@ from e2e.harness.settings import Settings, SettingsError, from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+HOST_PACKAGES: Final = {"sanity": debian.STORAGE_PACKAGES, "postgresql": debian.DATABASE_PACKAGES}
+ASSETS: Final = (*toolchain.TOOLS, "postgresql")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("images", help="build the images that changed, load them and print their names")
     build.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(images.refs())}; default: all")
     build.set_defaults(command=_images)
-    assets = commands.add_parser("assets", aliases=["tools"], help="build pinned Go programs and print exports: a PATH")
-    assets.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(toolchain.TOOLS)}; default: all")
+    programs = "build pinned Go programs, install Debian's, and print exports: a PATH"
+    assets = commands.add_parser("assets", aliases=["tools"], help=programs)
+    assets.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ASSETS)}; default: all")
     assets.set_defaults(command=_assets)
     return parser
 
@@ -108,13 +112,14 @@ def _images(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _assets(settings: Settings, options: argparse.Namespace) -> int:
-    names = options.names or list(toolchain.TOOLS)
-    if unknown := [name for name in names if name not in toolchain.TOOLS]:
-        raise SettingsError(f"no program {', '.join(unknown)}: there are {', '.join(toolchain.TOOLS)}")
+    names = options.names or list(ASSETS)
+    if unknown := [name for name in names if name not in ASSETS]:
+        raise SettingsError(f"no program {', '.join(unknown)}: there are {', '.join(ASSETS)}")
     with _lock(settings):
-        folders = [str(toolchain.build(toolchain.TOOLS[name], settings)) for name in names]
-        if "sanity" in names:
-            debian.install_host_packages(debian.STORAGE_PACKAGES)
+        tools = [toolchain.TOOLS[name] for name in names if name in toolchain.TOOLS]
+        folders = [str(toolchain.build(tool, settings)) for tool in tools]
+        for name in names:
+            debian.install_host_packages(HOST_PACKAGES.get(name, {}))
     print(_path_export(*folders))
     return 0
 

@@ -27,6 +27,7 @@ LEAN: Final = tuple(
 SUITE: Final = "bookworm"  # systemd 252 and runc 1.1 of bookworm still run on cgroup v1; those of trixie do not
 # Programs the machine needs and the packages they come in.
 STORAGE_PACKAGES: Final = {"mkfs.btrfs": "btrfs-progs"}
+DATABASE_PACKAGES: Final = {"initdb": "postgresql"}
 CLUSTER_PACKAGES: Final = {
     "dockerd": "docker.io",
     "mmdebstrap": "mmdebstrap",
@@ -39,16 +40,20 @@ POLICY: Final = Path("/usr/sbin/policy-rc.d")
 
 @dataclass(frozen=True, kw_only=True)
 class RootFs:
-    """What goes into a root file system; variants are mmdebstrap's ("extract" unpacks without running scripts)."""
+    """What goes into a root file system; variants are mmdebstrap's ("extract" unpacks without running scripts).
+
+    ``hooks`` are mmdebstrap's too, options that run a command at one of its steps.
+    """
 
     name: str
     packages: tuple[str, ...]
     variant: str = "minbase"
+    hooks: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Its name in the cache."""
-        return f"{self.name}-{cachekey.digest([SUITE, self.variant, *LEAN, *self.packages])}"
+        return f"{self.name}-{cachekey.digest([SUITE, self.variant, *LEAN, *self.hooks, *self.packages])}"
 
 
 NODE: Final = RootFs(
@@ -64,6 +69,16 @@ PYTHON: Final = RootFs(
     packages=("python3", "python3-pip", "python3-venv", "btrfs-progs", "mount", "ca-certificates"),
 )
 DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
+# As the official image has it: the user is 999, and there is no database yet.
+POSTGRESQL: Final = RootFs(
+    name="postgresql",
+    packages=("postgresql-15", "ca-certificates"),
+    hooks=(
+        "--essential-hook=echo postgres:x:999:999::/var/lib/postgresql:/bin/sh >>$1/etc/passwd",
+        "--essential-hook=echo postgres:x:999: >>$1/etc/group",
+        "--customize-hook=rm -rf $1/var/lib/postgresql/15 $1/etc/postgresql/15",
+    ),
+)
 
 
 def install_host_packages(wanted: Mapping[str, str]) -> None:
@@ -92,13 +107,16 @@ def make(rootfs: RootFs, settings: Settings) -> Path:
         with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
             archive = Path(scratch, "rootfs.tar")
             include = f"--include={','.join(rootfs.packages)}"
-            shell.run(["mmdebstrap", "--quiet", f"--variant={rootfs.variant}", *LEAN, include, SUITE, archive])
+            options = ["--quiet", f"--variant={rootfs.variant}", *LEAN, *rootfs.hooks, include]
+            shell.run(["mmdebstrap", *options, SUITE, archive])
             archive.rename(target)
     return target
 
 
 def _in_path(program: str) -> bool:
-    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin"]
+    # Debian keeps the programs of each version of PostgreSQL out of the PATH.
+    versions = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    folders = [*os.environ.get("PATH", "").split(":"), "/usr/sbin", "/sbin", *versions]
     return any(Path(folder, program).is_file() for folder in folders if folder)
 
 

@@ -38,6 +38,7 @@ SIDECARS: Final = {
 # Where there is a registry, what is not the project's own is pulled.
 OFFICIAL: Final = {
     "dolt": "dolthub/dolt-sql-server:1.83.2",
+    "postgresql": "postgres:15",
     **{
         name: f"registry.k8s.io/sig-storage/{name}:{tool.required(module)}" for name, (tool, module) in SIDECARS.items()
     },
@@ -101,6 +102,9 @@ def prebuilt(settings: Settings) -> dict[str, oci.Image]:
             entrypoint=("/usr/local/bin/dolt",),
         ),
     ]
+    # With SIGTERM, a container's usual end, it would wait for its clients to go.
+    postgresql = debian.make(debian.POSTGRESQL, settings)
+    images.append(oci.Image(name=refs()["postgresql"], base=postgresql, stop_signal="SIGINT"))
     for name, (tool, _) in SIDECARS.items():
         program = toolchain.build(tool, settings) / name
         images.append(oci.Image(name=refs()[name], files={name: program}, entrypoint=(f"/{name}",)))

@@ -42,13 +42,15 @@ class Image:
     links: dict[str, str] = field(default_factory=dict)
     base: Path | None = None
     entrypoint: tuple[str, ...] = ()
+    stop_signal: str = ""
 
     @property
     def key(self) -> str:
         """Names its content, as each file comes from a place that is named by content."""
         files = [f"{name}={path.parent.name}/{path.name}" for name, path in self.files.items()]
         base = self.base.name if self.base else ""
-        return cachekey.digest([self.name, base, *files, *map(str, self.links.items()), *self.entrypoint])
+        links = map(str, self.links.items())
+        return cachekey.digest([self.name, base, *files, *links, *self.entrypoint, self.stop_signal])
 
 
 def write_archive(images: Sequence[Image], archive: Path) -> frozenset[str]:
@@ -108,7 +110,11 @@ def _write_layer(image: Image, path: Path) -> None:
 
 
 def _config(image: Image, layers: Sequence[str]) -> dict[str, Any]:
-    run = {"Env": [PATH], **({"Entrypoint": list(image.entrypoint)} if image.entrypoint else {})}
+    run: dict[str, Any] = {"Env": [PATH]}
+    if image.entrypoint:
+        run["Entrypoint"] = list(image.entrypoint)
+    if image.stop_signal:
+        run["StopSignal"] = image.stop_signal
     return {
         "architecture": "amd64",
         "os": "linux",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,16 +80,43 @@ def version_of(content: Content, branch: str | None = None) -> Version:
     return Version(state.database, state.branch, state.head, state.working_root)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about versions for an engine that has none."""
+    vain = [item for item in items if item.get_closest_marker("versions") and not _has_versions(item)]
+    config.hook.pytest_deselected(items=vain)
+    items[:] = [item for item in items if item not in vain]
+
+
+def _has_versions(item: pytest.Item) -> bool:
+    return engines()[item.callspec.params["stage"]].versioned  # type: ignore[attr-defined]
+
+
 @pytest.fixture(params=sorted(engines()))
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     name: str = request.param
     kit = kits()[name]
     path = kit.path()
     if path is None:
         pytest.skip(f"the programs of the engine {name} are not installed")
-    runner = Runner(tmp_path, path)
-    yield Stage(engines()[name], kit, runner)
-    runner.close()
+    with open_directory() as directory:
+        runner = Runner(directory, path, kit.user)
+        yield Stage(engines()[name], kit, runner)
+        runner.close()
+
+
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """Make a directory that another user may pass through: pytest's own are closed, and closed again by each pytest."""
+    with tempfile.TemporaryDirectory(prefix="coppice-contract-", ignore_cleanup_errors=True) as made:
+        directory = Path(made)
+        directory.chmod(0o711)
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def _volumes() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +125,12 @@ def _loaded() -> dict[str, Path]:
 
 
 @pytest.fixture
-async def loaded(stage: Stage, _loaded: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+async def loaded(stage: Stage, _loaded: dict[str, Path], _volumes: Path) -> Path:
     """A store's volume, loaded but never started; every test has its own copy."""
     if stage.engine.name not in _loaded:
-        volume = tmp_path_factory.mktemp("loaded")
+        volume = _volumes / stage.engine.name
+        volume.mkdir()
+        stage.runner.give(volume)
         workload = stage.store()
         assert workload.load_script
         load = stage.runner.load(stage.kit.load)

@@ -5,13 +5,16 @@ A third party registers a class like this, under the name of its engine, in the 
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiomysql
+import psycopg
 import pymysql.err
 
 from coppice.engines.base import Endpoint
@@ -36,6 +39,8 @@ class Kit(Protocol):
 
     database: str
     rows: int
+    user: str | None
+    """Who the servers run as where the tests are root and they do not like that."""
     load: Mapping[str, bytes]
     slow_load: Mapping[str, bytes]
     broken_load: Mapping[str, bytes]
@@ -82,6 +87,7 @@ class Kit(Protocol):
 class DoltKit:
     database = "shop"
     rows = 3
+    user = None
     load: Mapping[str, bytes] = {
         "1-schema.sql": b"CREATE DATABASE shop; USE shop; CREATE TABLE product (id CHAR(36) PRIMARY KEY, name TEXT);",
         "2-data.sql": b"USE shop; INSERT INTO product VALUES ('1', 'one'), ('2', 'two'), ('3', 'three');",
@@ -200,6 +206,156 @@ class DoltKit:
         return f"{self.database}/{branch}" if branch else self.database
 
 
+class PostgreSQLKit:
+    database = "shop"
+    rows = 3
+    user = "postgres"
+    load: Mapping[str, bytes] = {
+        "1-schema.sql": b"CREATE DATABASE shop;\n\\connect shop\nCREATE TABLE product (id text PRIMARY KEY, name text);",
+        "2-data.sql": b"\\connect shop\nINSERT INTO product VALUES ('1', 'one'), ('2', 'two'), ('3', 'three');",
+    }
+    slow_load: Mapping[str, bytes] = {
+        **load,
+        "3-more.sql": b"\\connect shop\nCREATE TABLE more (id serial PRIMARY KEY, name text);\n"
+        + b"".join(b"INSERT INTO more (name) VALUES ('%d');\n" % number for number in range(500)),
+    }
+    broken_load: Mapping[str, bytes] = {
+        **load,
+        "3-broken.sql": b"\\connect shop\nINSERT INTO nowhere VALUES ('secret row');",
+    }
+    gaps: frozenset[str] = frozenset()
+
+    def path(self) -> str | None:
+        return postgresql_path()
+
+    async def count(self, at: Endpoint, branch: str | None = None) -> int:
+        [(number,)] = await pg(at, "SELECT count(*) FROM product", self.database)
+        return int(number)
+
+    async def insert(self, at: Endpoint, branch: str | None = None) -> None:
+        await pg(at, "INSERT INTO product VALUES (md5(random()::text), 'more')", self.database)
+
+    async def version(self, at: Endpoint, branch: str | None = None) -> str:
+        return ""
+
+    async def tag(self, at: Endpoint, name: str) -> None:
+        raise NotImplementedError
+
+    async def connect_outside(self, at: Endpoint, directory: Path) -> None:
+        for statement in (
+            "CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'boss'",
+            "CREATE ROLE root LOGIN",
+            "GRANT coppice_admin TO root",
+            "GRANT pg_execute_server_program TO app",
+            "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false)",
+            "SELECT pg_create_physical_replication_slot('standby', true)",
+            "CREATE EXTENSION postgres_fdw",
+            "CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '1')",
+            "CREATE USER MAPPING FOR PUBLIC SERVER elsewhere OPTIONS (user 'x', password 'hunter2')",
+            "ALTER SYSTEM SET archive_command = 'cp %p /nowhere'",
+            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 password=hunter2'",
+            "ALTER SYSTEM SET session_preload_libraries = 'auto_explain'",
+            "ALTER DATABASE shop SET session_preload_libraries = 'auto_explain'",
+        ):
+            await pg(at, statement, self.database)
+
+    async def outside(self, at: Endpoint) -> Sequence[str]:
+        asked = {
+            "login": "SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname NOT IN ('coppice_admin', 'app')",
+            "superuser": "SELECT rolname FROM pg_roles WHERE rolsuper AND oid <> 10 AND rolname <> 'coppice_admin'",
+            "password": "SELECT rolname FROM pg_authid WHERE rolpassword IS NOT NULL AND rolname NOT IN ('coppice_admin', 'app')",
+            "membership": "SELECT roleid::regrole FROM pg_auth_members WHERE roleid::regrole::text IN"
+            " ('coppice_admin', 'pg_execute_server_program')",
+            "subscription": "SELECT subname FROM pg_subscription",
+            "slot": "SELECT slot_name FROM pg_replication_slots",
+            "mapping": "SELECT srvname FROM pg_user_mappings",
+            "archive": "SELECT setting FROM pg_settings WHERE name = 'archive_command' AND setting NOT IN ('', '(disabled)')",
+            "primary": "SELECT setting FROM pg_settings WHERE name = 'primary_conninfo' AND setting <> ''",
+            "database setting": "SELECT setconfig FROM pg_db_role_setting WHERE setconfig::text LIKE '%preload%'",
+        }
+        return [
+            f"{what}: {row[0]}" for what, statement in asked.items() for row in await pg(at, statement, self.database)
+        ]
+
+    async def refused(self, at: Endpoint, directory: Path) -> Sequence[str]:
+        tried = (
+            "CREATE ROLE friend LOGIN",
+            "ALTER ROLE coppice_admin PASSWORD 'x'",
+            "SET ROLE coppice_admin",
+            "SET SESSION AUTHORIZATION coppice_admin",
+            "GRANT coppice_admin TO app",
+            "SELECT rolpassword FROM pg_authid",
+            "CREATE DATABASE other",
+            "ALTER SYSTEM SET archive_command = 'true'",
+            "COPY product TO PROGRAM 'cat'",
+            f"COPY product TO '{directory}/out'",
+            "COPY product FROM '/etc/passwd'",
+            "SELECT pg_read_file('/proc/self/environ')",
+            "SELECT pg_ls_dir('.')",
+            "SELECT lo_import('/etc/passwd')",
+            "LOAD 'auto_explain'; LOAD '/tmp/x.so'",
+            "CREATE EXTENSION file_fdw",
+            "CREATE EXTENSION postgres_fdw",
+            "CREATE EXTENSION dblink",
+            "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1' PUBLICATION p WITH (connect = false)",
+            "SELECT pg_create_physical_replication_slot('x')",
+            "SET session_preload_libraries = 'auto_explain'",
+            "CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'x'",
+            "CREATE TABLESPACE t LOCATION '/tmp'",
+            "CHECKPOINT",
+            "SELECT pg_reload_conf()",
+            "COMMENT ON ROLE coppice_admin IS 'mine'",
+        )
+        allowed = []
+        for statement in tried:
+            try:
+                await pg(at, statement, self.database)
+            except psycopg.Error as error:
+                if error.sqlstate != "42501" and "permission denied" not in str(error):
+                    allowed.append(f"{statement}: {error}")
+                continue
+            allowed.append(statement)
+        return allowed
+
+    async def idle(self, at: Endpoint) -> Idle:
+        return IdlePostgreSQL(await _pg_connect(at, self.database))
+
+
+class IdlePostgreSQL:
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    async def ping(self) -> None:
+        """Sync, and nothing else: the protocol has no ping."""
+        async with self._connection.pipeline():
+            pass
+
+    def close(self) -> None:
+        self._connection.pgconn.finish()
+
+
+def postgresql_path() -> str | None:
+    """Return a PATH with PostgreSQL's programs: of $COPPICE_POSTGRESQL_BIN, or the newest of Debian's."""
+    named = os.environ.get("COPPICE_POSTGRESQL_BIN")
+    folders = [named] if named else sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
+    return path if shutil.which("initdb", path=path) else None
+
+
+async def _pg_connect(at: Endpoint, database: str) -> psycopg.AsyncConnection[Any]:
+    return await psycopg.AsyncConnection.connect(
+        host=at.host, port=at.port, user=at.username, password=at.password, dbname=database, autocommit=True
+    )
+
+
+async def pg(at: Endpoint, statement: str, database: str) -> Sequence[tuple[Any, ...]]:
+    """Run one statement as any app would."""
+    connection = await _pg_connect(at, database)
+    async with connection:
+        cursor = await connection.execute(statement)  # type: ignore[call-overload]
+        return await cursor.fetchall() if cursor.description else ()
+
+
 async def sql(at: Endpoint, statement: str, *, database: str | None = None) -> Sequence[tuple[Any, ...]]:
     """Run one statement as any app would."""
     connection = await aiomysql.connect(
@@ -214,7 +370,7 @@ async def sql(at: Endpoint, statement: str, *, database: str | None = None) -> S
 
 
 def kits() -> Mapping[str, Kit]:
-    found: dict[str, Kit] = {"dolt": DoltKit()}
+    found: dict[str, Kit] = {"dolt": DoltKit(), "postgresql": PostgreSQLKit()}
     for plugin in entry_points(group="coppice.engine_kits"):
         found[plugin.name] = plugin.load()()
     return found

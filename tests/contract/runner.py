@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coppice.engines.base import Endpoint
 
@@ -53,21 +54,27 @@ class Server:
         return Endpoint("127.0.0.1", self.port, username, password)
 
     def send(self, number: int) -> None:
-        """Signal the server and whatever it has started."""
+        """Signal the server and whatever it has started, in sessions of their own too."""
         if self.process.returncode is None:
-            os.killpg(self.process.pid, number)
+            send_all(self.process.pid, number)
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
-        self.send(number)
+        """Stop it as kubelet does: the first process is told, or all are killed."""
+        if number == signal.SIGKILL:
+            self.send(number)
+        else:
+            self.process.send_signal(number)
         await asyncio.wait_for(self.process.wait(), PATIENCE)
 
 
 class Runner:
     """Runs workloads with their paths and port mapped to this machine's."""
 
-    def __init__(self, directory: Path, path: str) -> None:
+    def __init__(self, directory: Path, path: str, user: str | None = None) -> None:
         self.directory = directory
         self.path = path
+        # PostgreSQL does not run as root, and root may be who runs the tests.
+        self._user = pwd.getpwnam(user) if user is not None and os.geteuid() == 0 else None
         self._number = 0
         self._spawned: list[asyncio.subprocess.Process] = []
 
@@ -75,7 +82,19 @@ class Runner:
         self._number += 1
         made = self.directory / f"{self._number}-{name}"
         made.mkdir(parents=True)
+        self.give(made)
         return made
+
+    def give(self, made: Path) -> None:
+        """Let the servers' user own a file or directory."""
+        if self._user is not None:
+            os.chown(made, self._user.pw_uid, self._user.pw_gid)
+
+    @property
+    def _as_user(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
     def load(self, files: Mapping[str, bytes]) -> Path:
         directory = self.new("load")
@@ -112,8 +131,9 @@ class Runner:
     async def spawn(self, script: str, environment: Mapping[str, str], log: Path) -> asyncio.subprocess.Process:
         with log.open("ab") as sink:
             process = await asyncio.create_subprocess_exec(
-                "/bin/sh", "-eu", "-c", script, env=environment, stdout=sink, stderr=sink, start_new_session=True
-            )
+                "/bin/sh", "-eu", "-c", script, env=environment, stdout=sink, stderr=sink, start_new_session=True,
+                **self._as_user,
+            )  # fmt: skip
         self._spawned.append(process)
         return process
 
@@ -135,7 +155,7 @@ class Runner:
         environment = self.environment(workload, volume, secret or {}, run=self.new("run"), port=free_port(), load=load)
         process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-eu", "-c", script or workload.script, env=environment,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True, **self._as_user,
         )  # fmt: skip
         try:
             output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
@@ -190,8 +210,26 @@ def kill(process: asyncio.subprocess.Process) -> bool:
     """Kill a script and all it has started; return whether it was still running."""
     if process.returncode is not None:
         return False
-    os.killpg(process.pid, signal.SIGKILL)
+    send_all(process.pid, signal.SIGKILL)
     return True
+
+
+def send_all(process: int, number: int) -> None:
+    """Signal a process and all that came from it, until no new one is found: the first one is told first."""
+    told: set[int] = set()
+    while new := [found for found in _family(process) if found not in told]:
+        for found in new:
+            with suppress(ProcessLookupError):
+                os.kill(found, number)
+        told.update(new)
+
+
+def _family(process: int) -> list[int]:
+    found = [process]
+    for member in found:
+        with suppress(OSError):
+            found.extend(int(child) for child in Path(f"/proc/{member}/task/{member}/children").read_text().split())
+    return found
 
 
 def files(volume: Path) -> set[str]:

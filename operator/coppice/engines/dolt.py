@@ -24,8 +24,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
@@ -48,6 +46,7 @@ from coppice.engines.base import (
     Workload,
 )
 from coppice.engines.mysql import Session, identifier, literal
+from coppice.engines.shell import script
 
 MAX_BRANCHES: Final = 500
 """How many branches of a database are listed with their state, the default one first; ``scripts/prepare.sh`` asks for
@@ -101,10 +100,10 @@ class DoltEngine:
             "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
         }
         return self._server(
-            _script("common", "init", "serve", "store"),
+            script("volume", "common", "init", "serve", "store"),
             environment,
             _server_config(inputs.commit_policy, clone=False),
-            load_script=_script("common", "init", "load") if inputs.has_load else None,
+            load_script=script("volume", "common", "init", "load") if inputs.has_load else None,
         )
 
     def clone_server(self, inputs: CloneServer) -> Workload:
@@ -117,14 +116,14 @@ class DoltEngine:
             "COPPICE_REPO_STATE": _repo_state(version.branch),
         }
         config = _server_config(inputs.commit_policy, clone=True)
-        workload = self._server(_script("common", "serve", "clone"), environment, config)
+        workload = self._server(script("volume", "common", "serve", "clone"), environment, config)
         settings = json.dumps(dict(_CLONE_CLI_CONFIG))
         return replace(workload, environment={**workload.environment, "COPPICE_CLI_CONFIG": settings})
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that strips a raw copy of users, remotes, backups and settings, and opens every database."""
         return Workload(
-            script=_script("common", "prepare"),
+            script=script("volume", "common", "prepare"),
             environment=self._environment(COPPICE_MARKER=inputs.marker, COPPICE_DATABASE=inputs.database),
         )
 
@@ -253,25 +252,19 @@ class DoltEngine:
         return Activity(token=str(max(times)) if times else "", connections=len(others))
 
     def _server(
-        self, script: str, environment: Mapping[str, str], config: str, *, load_script: str | None = None
+        self, program: str, environment: Mapping[str, str], config: str, *, load_script: str | None = None
     ) -> Workload:
         return Workload(
-            script=script,
+            script=program,
             environment=self._environment(COPPICE_SERVER_CONFIG=config, DOLT_ROOT_HOST="%", **environment),
             secret_environment={"DOLT_ROOT_PASSWORD": "admin-password"},
             load_script=load_script,
-            wait_script=_script("wait"),
+            wait_script=script("wait"),
             port=self.port,
         )
 
     def _environment(self, **more: str) -> Mapping[str, str]:
         return {**PATHS, "COPPICE_PORT": str(self.port), "COPPICE_CLI_CONFIG": json.dumps(dict(_CLI_CONFIG)), **more}
-
-
-@cache
-def _script(*parts: str) -> str:
-    folder = files("coppice.engines") / "scripts"
-    return "\n".join((folder / f"{part}.sh").read_text(encoding="utf-8") for part in parts)
 
 
 def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:

@@ -12,10 +12,11 @@ from typing import Final
 
 from coppice.engines.base import Engine
 from coppice.engines.dolt import DoltEngine
+from coppice.engines.postgresql import PostgreSQLEngine
 
 GROUP: Final = "coppice.engines"
 
-BUILT_IN: Final[Mapping[str, Callable[[], Engine]]] = {"dolt": DoltEngine}
+BUILT_IN: Final[Mapping[str, Callable[[], Engine]]] = {"dolt": DoltEngine, "postgresql": PostgreSQLEngine}
 
 
 class PluginError(Exception):

@@ -1,19 +1,6 @@
 # A clone's server, on a copy of a prepared volume.
 : "${DOLT_ROOT_PASSWORD:?coppice: the administrator password is empty}"
-# A copy that has written all of its own bytes takes not even a lock file. The operator knows this exit code and gives the clone a new Pod,
-# for which the storage driver keeps some room.
-if ! problem=$({ head -c 262144 /dev/zero >"$root/room"; } 2>&1); then
-  case $problem in
-  *quota*)
-    printf 'coppice: the volume has written all of its own bytes: %s\n' "$problem" >&2
-    exit 122
-    ;;
-  esac
-fi
-rm -f "$root/room"
-[ -f "$root/marker" ] || fail "the volume is empty where a prepared copy was expected: delete the claim to have it made again"
-marker=$(cat "$root/marker")
-[ "$marker" = "$COPPICE_MARKER" ] || fail "the volume is a copy of another snapshot ($marker, not $COPPICE_MARKER)"
+expect_copy
 
 if [ ! -f "$root/clone" ]; then
   # Preparation has removed the source's users. This volume has had no server of its own yet, so nobody else's may be here either.

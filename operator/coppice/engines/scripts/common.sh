@@ -1,19 +1,12 @@
-# What every Dolt script starts with. COPPICE_DATA, COPPICE_RUN, COPPICE_LOAD, COPPICE_HOST and COPPICE_PORT come from the environment.
-umask 077
+# What every Dolt script starts with, after volume.sh.
 # Dolt keeps settings (SET PERSIST, remotes' credentials, telemetry) under its HOME: never on a volume that will be copied.
-export HOME="$COPPICE_RUN" DOLT_ROOT_PATH="$COPPICE_RUN" TMPDIR="$COPPICE_RUN" DOLT_DISABLE_EVENT_FLUSH=1 TZ=UTC
-volume=$COPPICE_DATA
+export DOLT_ROOT_PATH="$COPPICE_RUN" DOLT_DISABLE_EVENT_FLUSH=1
 root=$volume/dolt
+stage=$volume/.loading
 databases=$root/databases
-
-fail() {
-  printf 'coppice: %s\n' "$*" >&2
-  exit 1
-}
 
 mkdir -p "$HOME/.dolt"
 printf '%s\n' "$COPPICE_CLI_CONFIG" >"$HOME/.dolt/config_global.json"
-cd "$HOME" || exit 1
 
 # offline DATA_DIR ARGUMENT...: dolt sql on databases that no server has open; the users it knows or makes are thrown away with HOME.
 offline() (
@@ -34,19 +27,5 @@ each_database() (
     if [ -d "$entry/.dolt/noms" ]; then
       printf '%s\n' "${entry##*/}"
     fi
-  done
-)
-
-# strange_files DIRECTORY NAME...: the entries of a directory that are none of these names.
-strange_files() (
-  where=$1
-  shift
-  for entry in "$where"/* "$where"/.[!.]* "$where"/..?*; do
-    [ -e "$entry" ] || [ -L "$entry" ] || continue
-    known=
-    for name; do
-      [ "${entry##*/}" != "$name" ] || known=yes
-    done
-    [ -n "$known" ] || printf '%s\n' "$entry"
   done
 )

@@ -45,4 +45,4 @@ each_database "$stage/databases" | while read -r name; do
 done >"$HOME/commit.sql"
 offline "$stage/databases" <"$HOME/commit.sql" >"$HOME/output" 2>&1 ||
   fail "cannot commit the load: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
-publish
+publish_databases

@@ -1,0 +1,141 @@
+"""Sessions with a PostgreSQL server, and its errors in the words of the engine contract."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnreachableError
+
+CONNECT_ATTEMPT_SECONDS: Final = 1.0
+"""For one attempt to connect. A new Pod's first packet may be lost to address resolution; the kernel alone would repeat
+it after 1 s, and libpq counts in whole seconds from 2."""
+
+CONNECT_ATTEMPTS: Final = 2
+
+ANSWER_SECONDS: Final = 15.0
+"""For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
+
+_REFUSED: Final = re.compile(
+    r"password authentication failed|no password supplied|is not permitted to log in|no pg_hba\.conf entry"
+    r"|role .* does not exist"
+)
+_UNGUARDED: Final = re.compile(r"authentication method requirement .*")
+_STARTING: Final = re.compile(r"the database system is |too many clients|remaining connection slots")
+_WORDS: Final = re.compile(r"(?:FATAL|ERROR): +(.*)")
+
+Row = tuple[Any, ...]
+
+
+class StatementError(EngineError):
+    """The server refused a statement, or to begin in a database; ``state`` is the SQLSTATE, empty where there is none.
+
+    Its words may quote values: only their first line is kept, for what follows are rows.
+    """
+
+    def __init__(self, state: str, text: str) -> None:
+        """Keep the state beside the server's words."""
+        first = text.strip().partition("\n")[0][:300]
+        super().__init__(f"the server answered with an error: {first}")
+        self.state = state
+        self.text = first
+
+
+class Session:
+    """One connection, for a few questions."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
+        """Use an open connection in autocommit mode."""
+        self._connection = connection
+
+    async def ask(self, statement: str, values: Sequence[object] | None = None) -> list[Row]:
+        """Run one statement and return its rows; ``%s`` stand for values where there are any."""
+        with _translated():
+            cursor = await self._connection.execute(statement, values)
+            return await cursor.fetchall() if cursor.description is not None else []
+
+    def verifier(self, username: str, password: str) -> str:
+        """Return what the server keeps of a password: with it, no password stands in a statement or a log."""
+        encoded = self._connection.pgconn.encrypt_password(password.encode(), username.encode(), b"scram-sha-256")
+        return encoded.decode()
+
+
+@asynccontextmanager
+async def session(at: Endpoint, database: str, *, options: str = "") -> AsyncIterator[Session]:
+    """Open a session in a database; raises UnreachableError, LoginRefusedError, StatementError.
+
+    ``options`` are settings of the session, ``-c name=value``.
+    """
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await _connect(at, database, options)
+            try:
+                yield Session(connection)
+            finally:
+                await connection.close()
+    except TimeoutError:
+        raise UnreachableError(f"{at.host}:{at.port} did not answer within {ANSWER_SECONDS:.0f} s") from None
+
+
+def identifier(name: str) -> str:
+    """Quote a name for use in a statement."""
+    return sql.Identifier(name).as_string(None)
+
+
+def literal(text: str) -> str:
+    """Quote a string for use in a statement that takes no bound values."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+async def _connect(at: Endpoint, database: str, options: str) -> psycopg.AsyncConnection[Row]:
+    for _ in range(CONNECT_ATTEMPTS):
+        try:
+            async with asyncio.timeout(CONNECT_ATTEMPT_SECONDS):
+                return await psycopg.AsyncConnection.connect(
+                    host=at.host,
+                    port=at.port,
+                    user=at.username,
+                    password=at.password,
+                    dbname=database,
+                    options=options,
+                    application_name="coppice",
+                    sslmode="disable",
+                    gssencmode="disable",
+                    # A server that asks for the password itself does not get it (libpq 16).
+                    require_auth="scram-sha-256",
+                    autocommit=True,
+                    prepare_threshold=None,
+                )
+        except TimeoutError:
+            continue
+        except psycopg.OperationalError as error:
+            raise not_connected(at, str(error)) from None
+    raise UnreachableError(f"nothing answers at {at.host}:{at.port}")
+
+
+def not_connected(at: Endpoint, text: str) -> EngineError:
+    """Return, in the contract's words, why a connection was not made: libpq tells it by words alone."""
+    if _REFUSED.search(text):
+        return LoginRefusedError(f"{at.host}:{at.port} refused the login of {at.username}")
+    found = _WORDS.search(text) or _UNGUARDED.search(text)
+    if found is None or _STARTING.search(text):
+        return UnreachableError(f"nothing answers at {at.host}:{at.port}")
+    return StatementError("", found[found.lastindex or 0])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+            raise UnreachableError("the connection was lost") from None
+        raise StatementError(error.sqlstate, str(error)) from None
+    except psycopg.Error as error:
+        raise StatementError(error.sqlstate or "", str(error)) from None

@@ -1,0 +1,371 @@
+"""PostgreSQL: no history of its own; a copy of its volume is a copy after a crash, and everything else is preparation.
+
+Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engines``:
+
+- A volume holds ``postgresql/`` with ``data`` (PGDATA), ``marker`` (``store``, or the UID of the snapshot it was
+  prepared for) and, once a server was given its administrator's password, ``armed``.
+- Where recovery ends is where the source's write-ahead log ended: the checkpoint that ends it stands there. Timeline
+  and place together are the head; it moves with every write, also with one that changes no row (a read may write that
+  rows have been seen).
+- What is on a server's command line is stronger than every file on its volume, ALTER SYSTEM's too, but not than what a
+  role or database sets for its sessions.
+- A shared catalog is seen from every database: a comment on the administrator's role says of which snapshot a copy is.
+- Sessions with ``track_activities`` off leave no trace in ``active_time``: Coppice's own are so, and no use of a clone.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote
+
+from coppice.engines import libpq
+from coppice.engines.base import (
+    PATHS,
+    Activity,
+    BranchState,
+    CloneServer,
+    Content,
+    Endpoint,
+    EngineError,
+    Finding,
+    Preparation,
+    Reference,
+    StoreServer,
+    UnknownVersionError,
+    Version,
+    Workload,
+)
+from coppice.engines.libpq import Session, identifier, literal
+from coppice.engines.shell import script, statements
+
+BRANCH: Final = "main"
+MAINTENANCE: Final = "postgres"
+"""The database that administrators begin in; apps get it only where it is named."""
+
+PASSIVE_LIBRARIES: Final = (
+    "anon",
+    "auto_explain",
+    "pg_hint_plan",
+    "pg_stat_kcache",
+    "pg_stat_statements",
+    "pg_wait_sampling",
+    "pgaudit",
+    "plpgsql_check",
+    "set_user",
+)
+"""Libraries that a copy loads if its source did and the image has them: they act on nothing but their own session."""
+
+_CLONE: Final = "coppice-clone"
+"""The ``cluster_name`` of a clone: no role and no database can have one of its own."""
+
+_UNTRACKED: Final = "-c track_activities=off"
+_PROBE_OPTIONS: Final = (
+    f"{_UNTRACKED} -c synchronize_seqscans=off -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC"
+    " -c bytea_output=hex -c extra_float_digits=1"
+)
+"""How rows are read whose text must be the same on every server."""
+
+_SETTINGS: Final = (
+    "password_encryption=scram-sha-256",
+    "ssl=off",
+    "archive_mode=off",
+    "logging_collector=off",
+    "log_destination=stderr",
+    "log_statement=none",
+    "log_min_duration_statement=-1",
+    "log_min_error_statement=panic",
+    "log_error_verbosity=terse",
+    "log_parameter_max_length=0",
+    # /dev/shm of a container has 64 MB.
+    "dynamic_shared_memory_type=sysv",
+)
+_CLONE_SETTINGS: Final = (
+    # A clone is disposable: what a crash of its node takes is made again. What it has acknowledged outlives its death.
+    "fsync=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_logical_replication_workers=0",
+    "wal_recycle=off",
+    "wal_init_zero=off",
+    "max_wal_size=256MB",
+    "checkpoint_timeout=30min",
+    f"cluster_name={_CLONE}",
+)
+
+
+class PostgreSQLEngine:
+    """The PostgreSQL engine: see ``coppice.engines.base.Engine`` for the meaning of every method."""
+
+    name = "postgresql"
+    versioned = False
+    capture_action: str | None = "checkpoint"
+    port = 5432
+    binding_type = "postgresql"
+    user_id = 999
+    admin_user = "coppice_admin"
+    app_user = "app"
+
+    def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
+        return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password")}
+
+    def store_server(self, inputs: StoreServer) -> Workload:
+        """Return how a managed store runs; its first boot loads, or makes an empty database."""
+        environment = {
+            "COPPICE_DATABASE": inputs.database or "",
+            "COPPICE_FALLBACK_DATABASE": inputs.fallback_database,
+            "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
+            "COPPICE_OWN_SQL": statements("postgresql/own"),
+        }
+        return self._server(
+            _program("init", "serve", "store"),
+            environment,
+            _SETTINGS,
+            load_script=_program("init", "load") if inputs.has_load else None,
+        )
+
+    def clone_server(self, inputs: CloneServer) -> Workload:
+        """Return how a clone runs: its administrator's password is set before anything listens."""
+        environment = {"COPPICE_MARKER": inputs.marker}
+        return self._server(_program("serve", "clone"), environment, (*_SETTINGS, *_CLONE_SETTINGS))
+
+    def preparation(self, inputs: Preparation) -> Workload:
+        """Return the job that recovers a raw copy and takes from it every login and all that reaches out."""
+        parts = ("roles", "findings", "strip", "own", "probed", "probe", "report")
+        return Workload(
+            script=_program("prepare"),
+            environment={
+                **PATHS,
+                "COPPICE_PORT": str(self.port),
+                "COPPICE_MARKER": inputs.marker,
+                "COPPICE_DATABASE": inputs.database,
+                "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
+                "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
+                **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
+            },
+        )
+
+    def report(self, last_line: str) -> Content:
+        """Parse what ``scripts/postgresql/report.sql`` prints."""
+        try:
+            data = json.loads(last_line)
+            system, head, database = int(data["s"]), str(data["h"]), str(data["m"])
+            findings = tuple(Finding(str(entry["reason"]), str(entry["message"])) for entry in data["f"])
+            names = tuple(sorted(str(name) for name in data["d"]))
+            return _content(str(data["v"]), database, names, system, head, findings)
+        except (ValueError, KeyError, TypeError):
+            raise EngineError("the preparation did not end with a report: see its log") from None
+
+    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+        """Return the binding Secret's keys (https://servicebinding.io/spec/core/1.1.0/#well-known-secret-entries)."""
+        login = f"{quote(self.app_user, safe='')}:{quote(password, safe='')}"
+        return {
+            "type": self.binding_type,
+            "provider": self.name,
+            "host": host,
+            "port": str(self.port),
+            "username": self.app_user,
+            "password": password,
+            "database": database,
+            "uri": f"postgresql://{login}@{host}:{self.port}/{quote(database, safe='')}",
+        }
+
+    async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
+        """Return what the server holds: one session in the default database, whose first rows it reads.
+
+        A store is where its write-ahead log ends. A clone is what the comment on its administrator says, if the rows
+        bear it out.
+        """
+        asked = database or await self._only_database(at)
+        try:
+            async with libpq.session(at, asked, options=self._options(at)) as session:
+                return await _content_of(session, asked)
+        except libpq.StatementError as error:
+            if "does not exist" not in error.text:
+                raise
+            names = ", ".join(await self._databases(at))
+            raise EngineError(f"the server holds no database {asked}, but {names}") from None
+
+    async def resolve(self, at: Endpoint, database: str, reference: Reference) -> Version:
+        """Return where the one branch is; there is nothing else to name."""
+        if reference.branch is None:
+            raise UnknownVersionError(f"{self.name} keeps no tags, commits or times: its DataSnapshots are its history")
+        if reference.branch != BRANCH:
+            raise UnknownVersionError(f"there is no branch {reference.branch} in {database}; there is {BRANCH}")
+        try:
+            state = (await self.inspect(at, database=database)).state_of(BRANCH)
+        except EngineError as error:
+            if "holds no database" not in str(error):
+                raise
+            raise UnknownVersionError(str(error)) from None
+        if state is None:
+            raise UnknownVersionError(f"there is no database {database}")
+        return Version(database, BRANCH, state.head, state.working_root)
+
+    async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
+        """Return whether a commit is one of these heads: without a history nothing else is known of it."""
+        del at, database
+        return commit in heads
+
+    async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
+        """Do one of the actions that every engine has, or ``checkpoint``; raises EngineError for any other."""
+        match action:
+            case "ensure-app-user":
+                app = Endpoint(at.host, at.port, arguments["username"], arguments["password"])
+                await self._ensure_app_user(at, app, arguments["database"])
+            case "commit-load":
+                pass  # there are no versions
+            case "checkpoint":
+                async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
+                    await _refuse_tablespaces(session)
+                    await session.ask("CHECKPOINT")
+            case _:
+                raise EngineError(f"the engine {self.name} has no action {action}")
+
+    async def activity(self, at: Endpoint) -> Activity:
+        """Return how long others' statements have run, as the server counts it; now while one runs.
+
+        PostgreSQL 13 does not count it: there it is when a session that is open now last did something.
+        """
+        async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
+            [(version,)] = await session.ask("SELECT current_setting('server_version_num')::int")
+            [(used, busy, last, connections)] = await session.ask(_activity_statement(int(version)), [self.admin_user])
+        if busy:
+            return Activity(token=str(busy), connections=int(connections))
+        return Activity(token=str(used or last or ""), connections=int(connections))
+
+    def _server(
+        self,
+        program: str,
+        environment: Mapping[str, str],
+        settings: tuple[str, ...],
+        *,
+        load_script: str | None = None,
+    ) -> Workload:
+        return Workload(
+            script=program,
+            environment={
+                **PATHS,
+                "COPPICE_PORT": str(self.port),
+                "COPPICE_SETTINGS": "\n".join(settings),
+                **environment,
+            },
+            secret_environment={"COPPICE_ADMIN_PASSWORD": "admin-password"},
+            load_script=load_script,
+            wait_script=f"({script('wait')})\n{script('postgresql/ready')}",
+            port=self.port,
+        )
+
+    def _options(self, at: Endpoint) -> str:
+        """Return the settings of a session; only an administrator may be untracked."""
+        return _PROBE_OPTIONS if at.username == self.admin_user else ""
+
+    async def _databases(self, at: Endpoint) -> list[str]:
+        async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
+            rows = await session.ask("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname")
+        return [str(name) for (name,) in rows]
+
+    async def _only_database(self, at: Endpoint) -> str:
+        names = await self._databases(at)
+        own = [name for name in names if name != MAINTENANCE] or names
+        if len(own) > 1:
+            raise EngineError(f"the server holds several databases ({', '.join(own)}): name the one apps get")
+        return own[0]
+
+    async def _ensure_app_user(self, at: Endpoint, app: Endpoint, database: str) -> None:
+        if database not in await self._databases(at):
+            raise EngineError(f"the server holds no database {database}")
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            role, verifier = identifier(app.username), session.verifier(app.username, app.password)
+            if not await session.ask("SELECT 1 FROM pg_roles WHERE rolname = %s", [app.username]):
+                await session.ask(f"CREATE ROLE {role}")
+            await session.ask(f"ALTER ROLE {role} LOGIN PASSWORD {literal(verifier)}")
+            owning = statements("postgresql/own").replace(":'app'", literal(app.username))
+            for (statement,) in await session.ask(owning):
+                await session.ask(statement)
+        # No statement is run: this is no use of the database.
+        async with libpq.session(app, database):
+            pass
+
+
+def _program(*parts: str) -> str:
+    return script("volume", "postgresql/common", *(f"postgresql/{part}" for part in parts))
+
+
+def _content(
+    version: str, database: str, names: tuple[str, ...], system: int, head: str, findings: tuple[Finding, ...] = ()
+) -> Content:
+    """Return the content of a server with this system identifier at this head; together they name the data."""
+    root = f"{system:016x}-{head}"
+    return Content(
+        engine_version=version,
+        database=database,
+        default_branch=BRANCH,
+        databases=names,
+        branches=(BranchState(database, BRANCH, head, root),),
+        findings=findings,
+    )
+
+
+_CONTENT: Final = """\
+SELECT split_part(current_setting('server_version'), ' ', 1), s.system_identifier, c.timeline_id,
+    (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint,
+    (SELECT array_agg(datname::text ORDER BY datname) FROM pg_database
+        WHERE NOT datistemplate AND datname <> 'postgres' OR datname = current_database()),
+    (SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'coppice_admin'),
+    current_setting('cluster_name')
+FROM pg_control_system() s, pg_control_checkpoint() c"""
+
+
+async def _content_of(session: Session, database: str) -> Content:
+    # Rows before the place: to read one may write to the log that it has been seen.
+    [(version, system, _, _, _, origin, cluster)] = await session.ask(_CONTENT)
+    is_clone = cluster == _CLONE
+    _, head, *probe = (origin or "").split(" ") if is_clone else ("", "")
+    found = await _probe(session, probe[0] if probe else await _probed(session))
+    [(_, _, timeline, place, names, _, _)] = await session.ask(_CONTENT)
+    if not is_clone:
+        head = f"{timeline:08X}{place:016X}"
+    elif probe and found != probe[1]:
+        head = f"{head}-with-other-rows"
+    return _content(str(version), database, tuple(names), int(system) % 2**64, head)
+
+
+async def _probed(session: Session) -> str | None:
+    found = await session.ask(statements("postgresql/probed"))
+    return str(found[0][0]) if found else None
+
+
+async def _probe(session: Session, table: str | None) -> str | None:
+    """Return the hash of a table's first rows; None for no table."""
+    if table is None:
+        return None
+    [(statement,)] = await session.ask(statements("postgresql/probe").replace(":table", str(int(table))))
+    [(found,)] = await session.ask(statement)
+    return str(found)
+
+
+async def _refuse_tablespaces(session: Session) -> None:
+    """Raise EngineError for what is not in the data directory, and so not in a copy of the volume."""
+    found = await session.ask(
+        "SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace"
+        " WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY 1"
+    )
+    if found:
+        named = ", ".join(f"{name} ({place})" for name, place in found)
+        raise EngineError(
+            f"these tablespaces are not in the data directory and would be missing in copies: {named}. Move what is in"
+            " them to pg_default and drop them"
+        )
+
+
+def _activity_statement(version: int) -> str:
+    used = "nullif((SELECT sum(active_time) FROM pg_stat_database), 0)" if version >= 140000 else "NULL"
+    return f"""\
+SELECT {used}, max(clock_timestamp()) FILTER (WHERE state IN ('active', 'idle in transaction')), max(state_change),
+    count(*)
+FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> %s"""  # noqa: S608 - constants

@@ -1,0 +1,90 @@
+# What every PostgreSQL script starts with, after volume.sh.
+export LC_ALL=C
+root=$volume/postgresql
+stage=$volume/.loading
+data=$root/data
+bootstrap=coppice_bootstrap
+
+# Debian and Red Hat keep a version's programs out of the PATH.
+if ! command -v postgres >/dev/null 2>&1; then
+  for programs in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
+    [ ! -x "$programs/postgres" ] || PATH=$programs:$PATH
+  done
+  export PATH
+fi
+
+# The process numbers in postmaster.pid mean nothing in another container. This lock does: every process of a server holds it to its end.
+exec 9<"$volume"
+flock -n 9 || fail "another server has the volume"
+
+# words FILE: what a server or client says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
+words() {
+  sed -n 's/^.*\(ERROR\|FATAL\|PANIC\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
+}
+
+# single DATA_DIR DATABASE ARGUMENT...: run statements from standard input, one a line, with no server and no listener. It ends well whatever the
+# statements say, so that its words count. Files of the source's that could load libraries or open doors are not read.
+single() (
+  where=$1 database=$2
+  shift 2
+  rm -f "$where/postmaster.pid"
+  postgres --single -D "$where" -c "config_file=$HOME/empty.conf" -c "hba_file=$HOME/empty.conf" -c "ident_file=$HOME/empty.conf" \
+    -c log_min_messages=error -c log_min_error_statement=panic -c log_error_verbosity=terse -c password_encryption=scram-sha-256 \
+    -c max_prepared_transactions=200 "$@" "$database" >"$HOME/output" 2>"$HOME/errors" || return 1
+  ! grep -q 'ERROR:\|FATAL:\|PANIC:' "$HOME/errors"
+)
+: >"$HOME/empty.conf"
+
+# quoted TEXT: as an SQL string.
+quoted() {
+  printf "'%s'" "$(printf '%s' "$1" | sed "s/'/''/g")"
+}
+
+# start_private DATA_DIR SETTING...: a server that only this script can reach, by a socket in HOME. Nothing in it acts by itself: no archiving,
+# no replication, no scheduler.
+start_private() {
+  where=$1
+  shift
+  printf 'local all all trust\n' >"$HOME/private.conf"
+  rm -f "$where/postmaster.pid"
+  set -- "hba_file=$HOME/private.conf" "ident_file=$HOME/empty.conf" listen_addresses= "unix_socket_directories=$HOME" port=5432 ssl=off \
+    archive_mode=off max_logical_replication_workers=0 max_wal_senders=0 wal_level=minimal autovacuum=off fsync=off wal_recycle=off \
+    max_prepared_transactions=200 max_locks_per_transaction=1024 max_connections=20 shared_buffers=32MB checkpoint_timeout=1h \
+    dynamic_shared_memory_type=sysv logging_collector=off log_destination=stderr log_min_messages=error log_min_error_statement=panic \
+    log_error_verbosity=terse log_statement=none "$@"
+  arguments=
+  for setting; do
+    arguments="$arguments -c $(quoted "$setting")"
+  done
+  eval "exec postgres -D \"\$where\" $arguments" >"$HOME/server.log" 2>&1 &
+  server=$!
+  # It does not outlive this script, however that ends.
+  trap 'kill -INT "$server" 2>/dev/null && wait "$server"' EXIT
+  until as_admin template1 -c 'SELECT 1' >/dev/null 2>&1; do
+    kill -0 "$server" 2>/dev/null || fail "the server does not start: $(words "$HOME/server.log")"
+    sleep 0.05
+  done
+}
+
+stop_private() {
+  trap - EXIT
+  kill -INT "$server"
+  wait "$server" || fail "the server does not stop: $(words "$HOME/server.log")"
+}
+
+# as_admin DATABASE ARGUMENT...: psql on the private server.
+as_admin() (
+  database=$1
+  shift
+  psql -X -q -A -t -w -h "$HOME" -p 5432 -U coppice_admin -v ON_ERROR_STOP=1 -v admin=coppice_admin -v app=app -d "$database" "$@"
+)
+
+# run_sql DATABASE STATEMENTS: run them; what they print goes to standard output.
+run_sql() {
+  printf '%s\n' "$2" | as_admin "$1" -f - 2>"$HOME/errors" || fail "database $1: $(words "$HOME/errors")"
+}
+
+# databases: the names of all databases but the templates, one a line.
+databases() {
+  run_sql template1 "SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname"
+}

@@ -1,0 +1,58 @@
+# What every engine's scripts start with. COPPICE_DATA, COPPICE_RUN, COPPICE_LOAD, COPPICE_HOST and COPPICE_PORT come from the environment.
+umask 077
+export HOME="$COPPICE_RUN" TMPDIR="$COPPICE_RUN" TZ=UTC
+volume=$COPPICE_DATA
+cd "$HOME" || exit 1
+
+fail() {
+  printf 'coppice: %s\n' "$*" >&2
+  exit 1
+}
+
+# strange_files DIRECTORY NAME...: the entries of a directory that are none of these names.
+strange_files() (
+  where=$1
+  shift
+  for entry in "$where"/* "$where"/.[!.]* "$where"/..?*; do
+    [ -e "$entry" ] || [ -L "$entry" ] || continue
+    known=
+    for name; do
+      [ "${entry##*/}" != "$name" ] || known=yes
+    done
+    [ -n "$known" ] || printf '%s\n' "$entry"
+  done
+)
+
+# begin: the first boot of a store. Everything is made beside the place where it will be ($stage), and one rename makes it so ($root).
+begin() {
+  [ ! -e "$root" ] || fail "the volume holds $root without its marker: it is damaged; restore it from a snapshot"
+  strange=$(strange_files "$volume" "${stage##*/}" lost+found)
+  [ -z "$strange" ] || fail "the volume is not empty and not a Coppice store; it holds $strange"
+  rm -rf "$stage"
+  mkdir -p "$stage"
+}
+
+publish() {
+  printf 'store\n' >"$stage/marker"
+  sync -f "$stage"
+  mv "$stage" "$root"
+  sync -f "$volume"
+}
+
+# expect_copy: a clone's volume is a copy of exactly the snapshot that it is to be of, and takes bytes.
+expect_copy() {
+  # A copy that has written all of its own bytes takes not even a lock file. The operator knows this exit code and gives the clone a new Pod,
+  # for which the storage driver keeps some room.
+  if ! problem=$({ head -c 262144 /dev/zero >"$root/room"; } 2>&1); then
+    case $problem in
+    *quota*)
+      printf 'coppice: the volume has written all of its own bytes: %s\n' "$problem" >&2
+      exit 122
+      ;;
+    esac
+  fi
+  rm -f "$root/room"
+  [ -f "$root/marker" ] || fail "the volume is empty where a prepared copy was expected: delete the claim to have it made again"
+  marker=$(cat "$root/marker")
+  [ "$marker" = "$COPPICE_MARKER" ] || fail "the volume is a copy of another snapshot ($marker, not $COPPICE_MARKER)"
+}

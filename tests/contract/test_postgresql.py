@@ -1,0 +1,342 @@
+"""What only PostgreSQL does, run for real; most of these are traps that a naive copy falls into."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from coppice.engines.base import EngineError, Reference, UnknownVersionError
+from coppice.engines.postgresql import PostgreSQLEngine
+
+from .conftest import Stage, open_directory, version_of
+from .kit import PostgreSQLKit, pg
+from .runner import PATIENCE, Runner
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from coppice.engines.base import Content, Endpoint
+
+    from .runner import Outcome, Server
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    kit = PostgreSQLKit()
+    path = kit.path()
+    if path is None:
+        pytest.skip("the programs of the engine postgresql are not installed")
+    with open_directory() as directory:
+        runner = Runner(directory, path, kit.user)
+        yield Stage(PostgreSQLEngine(), kit, runner)
+        runner.close()
+
+
+@asynccontextmanager
+async def source(stage: Stage, *statements: str) -> AsyncIterator[tuple[Path, Server]]:
+    """A store that somebody works with."""
+    volume, load = stage.runner.new("volume"), stage.runner.load(stage.kit.load)
+    async with stage.runner.serving(stage.store(), volume, stage.secret(), load=load) as server:
+        for statement in statements:
+            await pg(stage.admin(server), statement, "shop")
+        yield volume, server
+
+
+@asynccontextmanager
+async def cloned(stage: Stage, copy: Path, content: Content) -> AsyncIterator[Server]:
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+        assert await stage.engine.inspect(stage.admin(clone), database=content.database) is not None
+        await stage.ensure_app(clone)
+        yield clone
+
+
+async def until_equal(at: Endpoint, statement: str, expected: Sequence[tuple[Any, ...]]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while list(await pg(at, statement, "shop")) != list(expected):  # noqa: ASYNC110 - replication signals nobody
+            await asyncio.sleep(0.05)
+
+
+class TestLoad:
+    async def _loaded(
+        self, stage: Stage, files: Mapping[str, bytes], *, database: str | None = None
+    ) -> tuple[Path, Outcome]:
+        volume, workload = stage.runner.new("volume"), stage.store(database=database)
+        outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=stage.runner.load(files))
+        return volume, outcome
+
+    async def test_files_load_in_the_order_of_their_names_and_may_be_packed(self, stage: Stage) -> None:
+        files = {
+            "02.sql.gz": gzip.compress(b"INSERT INTO t VALUES (2)"),
+            "10.sql": b"INSERT INTO t SELECT max(n) + 1 FROM t",
+            "01.sql": b"CREATE TABLE t (n int PRIMARY KEY);",
+            "notes.txt": b"not SQL",
+        }
+        volume, outcome = await self._loaded(stage, files, database="shop")
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(database="shop"), volume, stage.secret()) as server:
+            app = await stage.ensure_app(server, "shop")
+            assert await pg(app, "SELECT n FROM t ORDER BY n", "shop") == [(2,), (3,)]
+
+    @pytest.mark.parametrize(
+        ("files", "database", "message"),
+        [
+            ({"a.sql": b"CREATE DATABASE a; CREATE DATABASE b"}, None, "a b"),
+            ({"a.sql": b"CREATE DATABASE a; CREATE TABLE t (n int)"}, None, "outside"),
+            ({"a.sql": b"\\connect postgres\nDROP DATABASE shop; CREATE DATABASE other"}, "shop", "other"),
+            ({"a.txt": b""}, None, "no *.sql"),
+            ({"a.sql.gz": b"not packed"}, None, "a.sql.gz"),
+        ],
+    )
+    async def test_a_load_that_leaves_in_doubt_what_apps_get_is_refused(
+        self, stage: Stage, files: Mapping[str, bytes], database: str | None, message: str
+    ) -> None:
+        volume, outcome = await self._loaded(stage, files, database=database)
+        assert outcome.code != 0
+        assert message in outcome.errors
+        assert not (volume / "postgresql").exists()
+
+    async def test_a_failing_statement_is_named_by_its_line_and_its_rows_are_not_repeated(self, stage: Stage) -> None:
+        statement = b"CREATE TABLE t (n int UNIQUE);\nINSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);"
+        _, outcome = await self._loaded(stage, {"a.sql": statement})
+        assert outcome.code != 0
+        assert "a.sql: line 3: ERROR" in outcome.errors
+        assert "already exists" not in outcome.errors
+
+    async def test_what_a_dump_gives_to_others_the_app_may_alter(self, stage: Stage) -> None:
+        dump = b"""
+            CREATE ROLE owner; CREATE ROLE reader LOGIN PASSWORD 'theirs';
+            CREATE TABLE by_owner (id serial PRIMARY KEY); ALTER TABLE by_owner OWNER TO owner;
+            CREATE TABLE by_postgres (n int); ALTER TABLE by_postgres OWNER TO postgres;
+            CREATE SCHEMA deep; CREATE TYPE deep.mood AS ENUM ('sad'); CREATE DOMAIN deep.small AS int;
+            CREATE TABLE deep.by_admin (n deep.small, m deep.mood); CREATE SEQUENCE deep.counter;
+            CREATE VIEW deep.seen AS SELECT * FROM deep.by_admin; CREATE MATERIALIZED VIEW deep.kept AS TABLE deep.seen;
+            CREATE FUNCTION deep.one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+            CREATE PROCEDURE deep.two() LANGUAGE sql AS 'SELECT 2';
+            CREATE AGGREGATE deep.total(int) (sfunc = int4pl, stype = int);
+        """
+        volume, outcome = await self._loaded(stage, {"a.sql": dump}, database="shop")
+        assert outcome.code == 0, outcome.errors
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            app = await stage.ensure_app(server)
+            for statement in (
+                "ALTER TABLE by_owner ADD COLUMN more int",
+                "ALTER TABLE by_postgres ADD COLUMN more int",
+                "ALTER TABLE deep.by_admin ADD COLUMN more int",
+                "ALTER TYPE deep.mood ADD VALUE 'happy'",
+                "ALTER DOMAIN deep.small SET NOT NULL",
+                "ALTER SEQUENCE deep.counter RESTART",
+                "REFRESH MATERIALIZED VIEW deep.kept",
+                "CREATE OR REPLACE FUNCTION deep.one() RETURNS int LANGUAGE sql AS 'SELECT 11'",
+                "ALTER PROCEDURE deep.two() RENAME TO three",
+                "ALTER AGGREGATE deep.total(int) RENAME TO sum",
+                "CREATE TABLE mine (n int)",
+                "DROP SCHEMA deep CASCADE",
+                "CREATE SCHEMA deep",
+                "CREATE EXTENSION IF NOT EXISTS pgcrypto",
+            ):
+                await pg(app, statement, "shop")
+
+
+class TestPreparation:
+    async def test_settings_that_would_break_or_arm_a_copy_do_neither(self, stage: Stage) -> None:
+        hostile = (
+            "shared_buffers = '64GB'\nmax_connections = 10000\nshared_preload_libraries = 'pg_cron, pg_stat_statements'\n"
+            "ssl = on\nssl_cert_file = '/nowhere/server.crt'\narchive_mode = on\narchive_command = 'touch /tmp/armed'\n"
+            "hba_file = '/nowhere/pg_hba.conf'\nlog_statement = 'all'\nlogging_collector = on\n"
+            "default_text_search_config = 'pg_catalog.german'\nlisten_addresses = '*'\nport = 1\n"
+        )
+        async with source(stage) as (volume, server):
+            copy = stage.runner.copy(volume, server)
+        data = copy / "postgresql" / "data"
+        (data / "postgresql.auto.conf").write_text(hostile)
+        (data / "pg_hba.conf").write_text("host all all all trust\n")
+        (data / "server.key").write_text("key")
+        (data / "log").mkdir()
+        (data / "log" / "today.log").write_text("secret row")
+        stage.runner.give(data / "log")
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code == 0, outcome.errors
+        content = stage.engine.report(outcome.last_line)
+        assert [found.message for found in content.findings] == ["not loaded in copies: pg_cron"]
+        for gone in ("server.key", "log", "pg_hba.conf", "postgresql.auto.conf", "postmaster.pid"):
+            assert not (data / gone).exists()
+        async with cloned(stage, copy, content) as clone:
+            app = stage.app(clone)
+            assert await pg(app, "SHOW default_text_search_config", "shop") == [("pg_catalog.german",)]
+            assert await pg(stage.admin(clone), "SHOW archive_mode", "shop") == [("off",)]
+            assert await pg(stage.admin(clone), "SHOW shared_preload_libraries", "shop") == [("pg_stat_statements",)]
+
+    async def test_unlogged_tables_are_named_for_they_are_empty(self, stage: Stage) -> None:
+        statements = ("CREATE UNLOGGED TABLE cache (n int)", "INSERT INTO cache VALUES (1)", "CHECKPOINT")
+        async with source(stage, *statements) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        [found] = content.findings
+        assert found.reason == "UnloggedTablesEmpty"
+        assert "shop" in found.message
+        assert "cache" in found.message
+        async with cloned(stage, copy, content) as clone:
+            assert await pg(stage.admin(clone), "SELECT count(*) FROM cache", "shop") == [(0,)]
+
+    async def test_what_is_not_in_the_data_directory_is_refused_by_name(self, stage: Stage) -> None:
+        place = stage.runner.new("elsewhere")
+        async with source(stage, f"CREATE TABLESPACE fast LOCATION '{place}'") as (volume, server):
+            with pytest.raises(EngineError, match=f"fast \\({place}\\)"):
+                await stage.engine.execute(stage.admin(server), "checkpoint", {})
+            copy = stage.runner.copy(volume, server)
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code != 0
+        assert str(place) in outcome.errors
+
+    async def test_a_write_ahead_log_elsewhere_is_refused_by_name(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy = stage.runner.copy(volume, server)
+        log = copy / "postgresql" / "data" / "pg_wal"
+        elsewhere = stage.runner.new("wal") / "pg_wal"
+        log.rename(elsewhere)
+        log.symlink_to(elsewhere)
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code != 0
+        assert str(elsewhere) in outcome.errors
+
+    async def test_prepared_transactions_hold_nothing_in_a_copy(self, stage: Stage) -> None:
+        async with source(stage, "ALTER SYSTEM SET max_prepared_transactions = 5") as (volume, server):
+            pass
+        async with stage.runner.serving(stage.store(load=False), volume, server.secret) as server:
+            connection = await psycopg.AsyncConnection.connect(
+                host="127.0.0.1", port=server.port, user=stage.engine.admin_user, dbname="shop", autocommit=True,
+                password=server.secret["admin-password"],
+            )  # fmt: skip
+            async with connection:
+                for statement in ("BEGIN", "DELETE FROM product", "PREPARE TRANSACTION 'later'"):
+                    await connection.execute(statement)  # type: ignore[call-overload]
+            copy, content = await stage.prepared(volume, server)
+        assert [found.reason for found in content.findings] == ["PreparedTransactionsRolledBack"]
+        async with cloned(stage, copy, content) as clone:
+            app = stage.app(clone)
+            await pg(app, "ALTER TABLE product ADD COLUMN more int", "shop")
+            assert await stage.kit.count(app) == stage.kit.rows
+
+    async def test_an_applications_login_that_was_a_superuser_is_none_in_a_copy(self, stage: Stage) -> None:
+        statements = (
+            "CREATE ROLE app2 SUPERUSER LOGIN PASSWORD 'x'",
+            "ALTER ROLE coppice_bootstrap RENAME TO first",
+            "ALTER ROLE app RENAME TO other",
+            "ALTER ROLE first RENAME TO app",
+            "CREATE TABLE of_the_first (n int)",
+            "ALTER TABLE of_the_first OWNER TO app",
+        )
+        async with source(stage, *statements) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        async with cloned(stage, copy, content) as clone:
+            app = stage.app(clone)
+            [(superuser,)] = await pg(app, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user", "shop")
+            assert superuser is False
+            await pg(app, "ALTER TABLE of_the_first ADD COLUMN more int", "shop")
+            await pg(app, "ALTER TABLE product ADD COLUMN more int", "shop")
+
+    async def test_a_copy_whose_rows_are_others_is_found_out(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+            admin = stage.admin(clone)
+            assert version_of(await stage.engine.inspect(admin, database="shop")) == version_of(content)
+            await pg(admin, "UPDATE product SET name = 'changed'", "shop")
+            assert version_of(await stage.engine.inspect(admin, database="shop")) != version_of(content)
+
+    async def test_the_image_must_be_of_the_datas_version(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy = stage.runner.copy(volume, server)
+        (copy / "postgresql" / "data" / "PG_VERSION").write_text("9\n")
+        outcome = await stage.runner.run(stage.preparation(), copy)
+        assert outcome.code != 0
+        assert "PostgreSQL 9" in outcome.errors
+
+
+class TestReplication:
+    async def test_a_clone_of_a_subscriber_takes_nothing_from_the_publisher(self, stage: Stage) -> None:
+        publishing = ("ALTER SYSTEM SET wal_level = logical", "CREATE PUBLICATION p FOR TABLE product")
+        async with source(stage, *publishing) as (volume, server):
+            secret = server.secret
+        async with stage.runner.serving(stage.store(load=False), volume, secret) as publisher:
+            admin = stage.admin(publisher)
+            conninfo = f"host=127.0.0.1 port={publisher.port} user=coppice_admin password={admin.password} dbname=shop"
+            subscribing = ("TRUNCATE product", f"CREATE SUBSCRIPTION s CONNECTION '{conninfo}' PUBLICATION p")
+            async with source(stage, *subscribing) as (copied, subscriber):
+                rows = "SELECT count(*) FROM product"
+                await until_equal(stage.admin(subscriber), rows, [(stage.kit.rows,)])
+                of_subscriber, content = await stage.prepared(copied, subscriber)
+                of_publisher, published = await stage.prepared(volume, publisher)
+                async with (
+                    cloned(stage, of_subscriber, content) as clone,
+                    cloned(stage, of_publisher, published) as other,
+                ):
+                    for server in (clone, other):
+                        assert await pg(stage.admin(server), "SELECT 1 FROM pg_subscription", "shop") == []
+                        assert await pg(stage.admin(server), "SELECT 1 FROM pg_replication_slots", "shop") == []
+                        await pg(stage.app(server), "DROP TABLE product CASCADE", "shop")
+                    await stage.kit.insert(admin)
+                    await until_equal(stage.admin(subscriber), rows, [(stage.kit.rows + 1,)])
+                slots = await pg(admin, "SELECT slot_name, active FROM pg_replication_slots", "shop")
+                assert list(slots) == [("s", True)]
+        assert [found.reason for found in content.findings] == ["SubscriptionsRemoved"]
+
+    async def test_a_physical_standby_is_as_good_a_source_as_its_primary(self, stage: Stage) -> None:
+        async with source(stage) as (volume, primary):
+            admin = stage.admin(primary)
+            standby = stage.runner.copy(volume, primary)
+            data = standby / "postgresql" / "data"
+            (data / "standby.signal").touch()
+            (data / "postmaster.pid").unlink()
+            with (data / "postgresql.auto.conf").open("a") as settings:
+                settings.write(f"restore_command = 'cp {volume}/postgresql/data/pg_wal/%f %p'\n")
+            # Its administrator's password is the primary's: it was copied.
+            async with stage.runner.serving(stage.store(load=False), standby, primary.secret) as follower:
+                await stage.kit.insert(admin)
+                await pg(admin, "SELECT pg_switch_wal()", "shop")
+                rows = "SELECT count(*) FROM product"
+                await until_equal(stage.admin(follower), rows, [(stage.kit.rows + 1,)])
+                said = version_of(await stage.engine.inspect(stage.admin(follower), database="shop"))
+                assert said.branch == "main"
+                copy, content = await stage.prepared(standby, follower)
+        async with cloned(stage, copy, content) as clone:
+            assert await stage.kit.count(stage.app(clone)) == stage.kit.rows + 1
+            await stage.kit.insert(stage.app(clone))
+
+
+async def test_only_the_branch_can_be_named(stage: Stage) -> None:
+    async with source(stage) as (_, server):
+        admin = stage.admin(server)
+        assert (await stage.engine.resolve(admin, "shop", Reference(branch="main"))).branch == "main"
+        for reference in (Reference(branch="nope"), Reference(tag="v1"), Reference(time="2026-01-01T00:00:00Z")):
+            with pytest.raises(UnknownVersionError):
+                await stage.engine.resolve(admin, "shop", reference)
+        with pytest.raises(UnknownVersionError, match="elsewhere"):
+            await stage.engine.resolve(admin, "elsewhere", Reference(branch="main"))
+        assert await stage.engine.contains(admin, "shop", "a", ("b", "a"))
+        assert not await stage.engine.contains(admin, "shop", "a", ("b",))
+
+
+async def test_a_checkpoint_leaves_a_copy_nothing_to_recover_and_the_head_where_it_was(stage: Stage) -> None:
+    async with source(stage, "CREATE TABLE more AS SELECT generate_series(1, 10000) AS n") as (volume, server):
+        admin = stage.admin(server)
+        await stage.engine.inspect(admin)  # writes down that rows have been seen
+        await stage.engine.execute(admin, "checkpoint", {})
+        said = version_of(await stage.engine.inspect(admin, database="shop"))
+        _, content = await stage.prepared(volume, server)
+        assert version_of(content) == said
+        assert version_of(await stage.engine.inspect(admin, database="shop")) == said
+
+
+async def test_a_server_holds_its_volume_alone(stage: Stage) -> None:
+    async with source(stage) as (volume, server):
+        outcome = await stage.runner.run(stage.store(load=False), volume, server.secret)
+        assert outcome.code != 0
+        assert "another server has the volume" in outcome.errors
+        assert await stage.kit.count(stage.admin(server)) == stage.kit.rows

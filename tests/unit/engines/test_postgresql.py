@@ -1,0 +1,132 @@
+"""What the PostgreSQL engine says without a server."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from tests.unit.engines.shellcheck import complaints, scripts_of
+
+from coppice.engines.base import (
+    PATHS,
+    CloneServer,
+    Endpoint,
+    EngineError,
+    LoginRefusedError,
+    Preparation,
+    StoreServer,
+    UnreachableError,
+    Version,
+    Workload,
+)
+from coppice.engines.libpq import StatementError, literal, not_connected
+from coppice.engines.postgresql import PostgreSQLEngine
+
+ENGINE = PostgreSQLEngine()
+REPORT = {
+    "v": "15.18",
+    "s": "7123456789012345678",
+    "h": "0000000100000000025B6030",
+    "m": "shop",
+    "d": ["audit", "shop"],
+}
+
+
+def _store(*, has_load: bool = True) -> Workload:
+    return ENGINE.store_server(
+        StoreServer(database=None, fallback_database="shop", commit_policy="Explicit", has_load=has_load)
+    )
+
+
+def _clone() -> Workload:
+    return ENGINE.clone_server(CloneServer(Version("shop", "main", "h", "w"), commit_policy="Explicit", marker="uid"))
+
+
+def _preparation() -> Workload:
+    return ENGINE.preparation(Preparation(marker="uid", database="shop"))
+
+
+SCRIPTS = scripts_of({"store": _store(), "clone": _clone(), "preparation": _preparation()})
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_scripts_are_plain_sh(name: str) -> None:
+    assert complaints(SCRIPTS[name]) == ""
+
+
+def test_every_workload_names_its_paths_for_whoever_runs_it_elsewhere() -> None:
+    for workload in (_store(), _clone(), _preparation()):
+        assert workload.environment.items() >= PATHS.items()
+        assert workload.environment["COPPICE_PORT"] == "5432"
+
+
+def test_a_clone_acts_on_nobody_whatever_its_source_did() -> None:
+    settings = dict(line.split("=", 1) for line in _clone().environment["COPPICE_SETTINGS"].splitlines())
+    assert settings["archive_mode"] == "off"
+    assert settings["max_wal_senders"] == settings["max_logical_replication_workers"] == "0"
+    assert settings["log_statement"] == "none"
+
+
+def test_a_store_keeps_what_it_acknowledges() -> None:
+    assert "fsync" not in _store().environment["COPPICE_SETTINGS"]
+
+
+def test_there_is_a_load_script_only_where_there_is_a_load() -> None:
+    assert _store(has_load=True).load_script
+    assert _store(has_load=False).load_script is None
+    assert _clone().load_script is None
+
+
+def test_a_report_is_read_whole() -> None:
+    content = ENGINE.report(json.dumps({**REPORT, "f": [{"reason": "ForeignServers", "message": "shop: elsewhere"}]}))
+    assert (content.engine_version, content.database, content.default_branch) == ("15.18", "shop", "main")
+    assert content.databases == ("audit", "shop")
+    [state] = content.branches
+    assert state.head == "0000000100000000025B6030"
+    assert state.working_root == f"{7123456789012345678:016x}-{state.head}"
+    assert [found.reason for found in content.findings] == ["ForeignServers"]
+
+
+@pytest.mark.parametrize("gone", "vshmdf")
+def test_a_report_that_lacks_something_is_none(gone: str) -> None:
+    whole = {**REPORT, "f": []}
+    with pytest.raises(EngineError):
+        ENGINE.report(json.dumps({key: value for key, value in whole.items() if key != gone}))
+
+
+def test_a_binding_survives_every_character() -> None:
+    binding = ENGINE.binding(host="db.shop.svc", database="my shop/1", password="p@ss:w/o?#%rd")
+    uri = urlsplit(binding["uri"])
+    assert (uri.scheme, uri.hostname, uri.port, uri.username) == ("postgresql", "db.shop.svc", 5432, "app")
+    assert unquote(uri.password or "") == binding["password"]
+    assert unquote(uri.path) == "/my shop/1"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ('failed: FATAL:  password authentication failed for user "app"', LoginRefusedError),
+        ('failed: FATAL:  role "app" is not permitted to log in', LoginRefusedError),
+        ("failed: fe_sendauth: no password supplied", LoginRefusedError),
+        ("failed: FATAL:  the database system is starting up", UnreachableError),
+        ("failed: FATAL:  sorry, too many clients already", UnreachableError),
+        ("failed: Connection refused", UnreachableError),
+        ('failed: FATAL:  database "x" does not exist', StatementError),
+        (
+            'authentication method requirement "scram-sha-256" failed: server requested a cleartext password',
+            StatementError,
+        ),
+    ],
+)
+def test_why_a_connection_was_not_made_is_told_apart(words: str, expected: type[EngineError]) -> None:
+    assert type(not_connected(Endpoint("10.0.0.1", 5432, "app", "secret"), words)) is expected
+
+
+def test_of_a_servers_words_only_the_first_line_is_kept() -> None:
+    error = StatementError("23505", "duplicate key\nDETAIL:  Key (email)=(somebody@example.org) already exists.")
+    assert "somebody" not in str(error)
+
+
+def test_a_string_is_quoted() -> None:
+    assert literal("o'clock") == "'o''clock'"
