@@ -43,7 +43,7 @@ class Stream:
 
     kind: str
     namespace: str | None
-    labels: dict[str, str]
+    selector: str
     outbox: "asyncio.Queue[bytes | None]" = field(default_factory=asyncio.Queue)
 
     def selects(self, manifest: dict[str, Any]) -> bool:
@@ -51,7 +51,7 @@ class Stream:
         return (
             manifest["kind"] == self.kind
             and self.namespace in {None, metadata.get("namespace")}
-            and self.labels.items() <= (metadata.get("labels") or {}).items()
+            and _matches(self.selector, manifest)
         )
 
     def send(self, kind: str, manifest: dict[str, Any]) -> None:
@@ -182,7 +182,8 @@ class HttpApi:
         if kind == "CustomResourceDefinition":
             return _list(kind, [], self._latest())
         if request.method == "GET" and name is None:
-            return _list(kind, list(await self.kube.list(kind, namespace, _labels(request))), self._latest())
+            found = [entry for entry in await self.kube.list(kind, namespace) if _matches(_selector(request), entry)]
+            return _list(kind, found, self._latest())
         if request.method == "GET":
             found = await self.kube.get(kind, name or "", namespace)
             return dict(found) if found else _refuse(404, "NotFound", f"{kind} {name} not found")
@@ -208,7 +209,7 @@ class HttpApi:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        stream = Stream(kind, namespace, _labels(request))
+        stream = Stream(kind, namespace, _selector(request))
         since = int(request.query.get("resourceVersion") or 0)
         if since + 1 < self._oldest:
             stream.send("ERROR", _status(410, "Expired", "too old resource version"))
@@ -244,9 +245,15 @@ class HttpApi:
         return self.kube._version
 
 
-def _labels(request: web.Request) -> dict[str, str]:
-    selector = request.query.get("labelSelector", "")
-    return dict(part.split("=", 1) for part in selector.split(",") if part)
+def _selector(request: web.Request) -> str:
+    return str(request.query.get("labelSelector", ""))
+
+
+def _matches(selector: str, manifest: Any) -> bool:
+    """Return whether an object has the labels asked for: of a value, or of any."""
+    found = manifest["metadata"].get("labels") or {}
+    asked = (part.partition("=") for part in selector.split(",") if part)
+    return all(name in found and (not equals or found[name] == value) for name, equals, value in asked)
 
 
 def _target(parts: list[str]) -> tuple[str, str | None, str | None, str | None] | None:

@@ -112,7 +112,7 @@ class FakeKube:
         ]
 
     async def survey(self, kind: str) -> Sequence[Manifest]:
-        return await self.list(kind)
+        return [found for found in await self.list(kind) if RESOURCES[kind].selects(found)]
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         return "\n".join(self.logs.get((namespace, pod, container), "").splitlines()[-lines:])

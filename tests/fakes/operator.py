@@ -290,15 +290,26 @@ class Operator:
 
     def _list_all(self) -> None:
         """Know what a leader knows when its workers begin."""
+        self._selected: dict[Key, Manifest] = {}
         for kind, resource in RESOURCES.items():
+            found = [entry for entry in self.world.kube.all(kind) if resource.selects(entry)]
+            self._selected |= {key_of(entry): entry for entry in found}
             if resource.cached:
-                self._cache.listed(kind, self.world.kube.all(kind), self._cache.now())
+                self._cache.listed(kind, found, self._cache.now())
 
     def _on_event(self, event: str, manifest: Manifest) -> None:
-        resource = RESOURCES[manifest["kind"]]
-        found_labels = manifest["metadata"].get("labels") or {}
-        unheard = self.deaf or manifest["kind"] in self.deaf_to
-        if unheard or not resource.watched or (resource.labelled and labels.MANAGED_BY not in found_labels):
+        resource, key = RESOURCES[manifest["kind"]], key_of(manifest)
+        before = self._selected.pop(key, None)
+        if resource.selects(manifest):
+            if event != "DELETED":
+                self._selected[key] = manifest
+        elif before is not None:
+            # What a watch selects no more it reports as deleted: as it was before, with the version of now.
+            version = manifest["metadata"]["resourceVersion"]
+            event, manifest = "DELETED", {**before, "metadata": {**before["metadata"], "resourceVersion": version}}
+        else:
+            return
+        if self.deaf or manifest["kind"] in self.deaf_to or not resource.watched:
             return
         self._unheard[manifest["kind"]].append((event, manifest))
         if not self.late:

@@ -562,9 +562,7 @@ class World:
         if deleting(pod):
             if pod["metadata"].get("finalizers"):
                 yield Action(f"end {what}", lambda: (self._stop(pod), self._unfinalize(pod, KUBELET)())[1])
-        elif status.get("phase") in {"Succeeded", "Failed"} or labels.MANAGED_BY not in pod["metadata"].get(
-            "labels", {}
-        ):
+        elif status.get("phase") in {"Succeeded", "Failed"} or labels.ROLE not in pod["metadata"].get("labels", {}):
             return
         elif not status.get("nodeName"):
             problem = self._unschedulable(pod)

@@ -74,7 +74,8 @@ def _made_for_disposable(manifest: Manifest) -> Orphan | None:
     kind, name, namespace, uid = (
         found.get(key) or "" for key in (labels.OWNER_KIND, labels.OWNER_NAME, labels.OWNER_NAMESPACE, labels.OWNER_UID)
     )
-    if found.get(labels.MANAGED_BY) != labels.MANAGER or manifest["kind"] not in MADE_FOR.get(kind, ()):
+    # Another one's name is a claim to it; none is only a label that somebody took away.
+    if found.get(labels.MANAGED_BY, labels.MANAGER) != labels.MANAGER or manifest["kind"] not in MADE_FOR.get(kind, ()):
         return None
     if not (name and namespace and uid) or not _is_as_made(metadata, namespace, uid):
         return None

@@ -80,10 +80,18 @@ class AioKubeClient:
         self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
     ) -> Sequence[Manifest]:
         """Return all matching objects, consistent as of one moment; NotFoundError when the cluster has no such kind."""
+        selector = ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))
+        return await self._list(kind, namespace, selector)
+
+    async def survey(self, kind: str) -> Sequence[Manifest]:
+        """Return all objects of a kind that are watched."""
+        return await self._list(kind, None, RESOURCES[kind].selector)
+
+    async def _list(self, kind: str, namespace: str | None, selector: str) -> Sequence[Manifest]:
         resource = RESOURCES[kind]
         query = {"limit": str(CHUNK)}
-        if labels:
-            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        if selector:
+            query["labelSelector"] = selector
         found: list[Manifest] = []
         while True:
             try:
@@ -101,10 +109,6 @@ class AioKubeClient:
             if not token:
                 return found
             query["continue"] = token
-
-    async def survey(self, kind: str) -> Sequence[Manifest]:
-        """Return all objects of a kind."""
-        return await self.list(kind)
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed; empty when the Pod is gone or has not started."""

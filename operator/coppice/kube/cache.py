@@ -55,7 +55,6 @@ class WatchCache:
         self._filed: defaultdict[Slot, dict[Key, None]] = defaultdict(dict)
         self._deleted: dict[Key, tuple[int, int]] = {}
         self._complete: set[str] = set()
-        self._doubtful: set[str] = set()
         self._tick = 0
 
     def now(self) -> int:
@@ -70,8 +69,8 @@ class WatchCache:
         version = _version(manifest)
         if not resource.cached or version is None:
             return
-        # Of an object without the label that the watch selects by, no event will come.
-        if not resource.selector.items() <= found.items():
+        # Of an object that the watch does not select, no event will come.
+        if not resource.selects(manifest):
             return
         known = self._entries.get(key)
         if version <= self._deleted.get(key, (-1, 0))[0] or (known is not None and version <= known.version):
@@ -127,10 +126,6 @@ class WatchCache:
             if not filed:
                 del self._filed[slot]
 
-    def doubt(self, owner: str) -> None:
-        """Answer no list of what this owner, by its UID, has any more: it has something that is not known."""
-        self._doubtful.add(owner)
-
     def get(self, key: Key) -> Manifest | None:
         """Return an object, or None when it is not known."""
         entry = self._entries.get(key)
@@ -139,7 +134,7 @@ class WatchCache:
     def list(self, kind: str, namespace: str | None, wanted: Mapping[str, str]) -> Sequence[Manifest] | None:
         """Return the objects of a kind in the API server's order, or None when not all are known."""
         owner = wanted.get(labels.OWNER_UID)
-        if kind not in self._complete or owner in self._doubtful:
+        if kind not in self._complete:
             return None
         slot = (kind, namespace, None) if owner is None else (kind, _EVERYWHERE, owner)
         return [
@@ -172,22 +167,23 @@ class CachedKube:
         return known if known is not None else await self._client.list(kind, namespace, labels)
 
     async def survey(self, kind: str) -> Sequence[Manifest]:
-        """Return all objects of a kind."""
-        return await self.list(kind)
+        """Return all objects of a kind that are watched."""
+        known = self._cache.list(kind, _EVERYWHERE, {})
+        return known if known is not None else await self._client.survey(kind)
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed."""
         return await self._client.log_tail(namespace, pod, container, lines)
 
     async def create(self, manifest: Manifest) -> Manifest:
-        """Create an object."""
+        """Create an object; one that is there already is known from then on, whatever became of its event."""
         try:
             return self._keep(await self._client.create(manifest))
         except AlreadyExistsError:
-            # Somebody may have taken the label from it that the watch selects by: then no event will ever tell of it.
-            owner = (manifest["metadata"].get("labels") or {}).get(labels.OWNER_UID)
-            if owner is not None:
-                self._cache.doubt(owner)
+            kind, metadata = manifest["kind"], manifest["metadata"]
+            found = await self._client.get(kind, metadata["name"], metadata.get("namespace"))
+            if found is not None:
+                self._cache.take(kind, found)
             raise
 
     async def apply(
@@ -211,7 +207,7 @@ class CachedKube:
 
 
 def _is_covered(kind: str, wanted: Mapping[str, str] | None) -> bool:
-    """Return whether the cache holds all that a list may find: it has what Coppice made, and all of its own kinds."""
+    """Return whether the cache holds all that a list may find: what has an owner's UID, and all of the other kinds."""
     return not RESOURCES[kind].labelled or labels.OWNER_UID in (wanted or {})
 
 

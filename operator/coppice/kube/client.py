@@ -27,7 +27,7 @@ class KubeReader(Protocol):
         ...
 
     async def survey(self, kind: str) -> Sequence[Manifest]:
-        """Return all objects of a kind for a figure: unlike with ``list``, what changes among them wakes nobody."""
+        """Return all objects of a kind that are watched; unlike with ``list``, what changes among them wakes nobody."""
         ...
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coppice.core import labels
+from coppice.core.plan import Manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
     """A kind with its place in the API and the verbs that the operator needs.
 
-    ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the managed-by
-    label; ``large`` objects are the users' own, of any number and size, and not kept in memory.
+    ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the UID of an owner,
+    by which it is known as ours; ``large`` objects are the users' own, of any number and size, and not kept in memory.
     ``outlasts``: a deleted one is there until all that it owns is gone (foreground deletion).
     """
 
@@ -26,10 +27,14 @@ class Resource:
     large: bool = False
     outlasts: bool = False
 
+    def selects(self, manifest: Manifest) -> bool:
+        """Return whether an object is among those that are watched."""
+        return not self.labelled or labels.OWNER_UID in (manifest["metadata"].get("labels") or {})
+
     @property
-    def selector(self) -> dict[str, str]:
-        """Return the labels of the objects that are watched."""
-        return {labels.MANAGED_BY: labels.MANAGER} if self.labelled else {}
+    def selector(self) -> str:
+        """Return the same as the API's label selector, empty for all objects."""
+        return labels.OWNER_UID if self.labelled else ""
 
     @property
     def cached(self) -> bool:

@@ -427,12 +427,14 @@ class _StorePlan:
                 STORAGE,
                 "NameConflict",
                 f"PersistentVolumeClaim {name} exists and is not of this store: rename the store or the claim",
+                retry_after=60,
             )
         if engine != self.store.spec.engine:
             return stalls(
                 STORAGE,
                 "ForeignData",
                 f"PersistentVolumeClaim {name} holds data of {engine}: create this store under another name",
+                retry_after=60,
             )
         if is_deleting(observed):
             volume = observed["spec"].get("volumeName", "of the claim")

@@ -181,8 +181,7 @@ def build_settings() -> kopf.OperatorSettings:
     for resource in RESOURCES.values():
         if resource.watched and resource.selector:
             where = (resource.group, resource.version, resource.plural)
-            selector = ",".join(f"{name}={value}" for name, value in resource.selector.items())
-            settings.watching.label_selectors[where] = selector
+            settings.watching.label_selectors[where] = resource.selector
     return settings
 
 

@@ -120,7 +120,7 @@ class Tracking:
         return await self._reader.list(kind, namespace, labels)
 
     async def survey(self, kind: str) -> Sequence[Manifest]:
-        """Read all objects of a kind; their changes wake nobody."""
+        """Read all objects of a kind that are watched; their changes wake nobody."""
         return await self._reader.survey(kind)
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:

@@ -234,7 +234,7 @@ class Operator:
     async def _list(self, kind: str) -> dict[Key, Manifest]:
         """List a kind of all namespaces; whose disappearance no event told is woken here."""
         begun, tick = _now(), self._cache.now()
-        listed = await self._client.list(kind, None, RESOURCES[kind].selector)
+        listed = await self._client.survey(kind)
         found = {Key.of(kind, manifest): manifest for manifest in listed}
         self._cache.listed(kind, found.values(), tick)
         versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}

@@ -46,6 +46,12 @@ def test_what_has_a_living_owner_is_none(kind):
     assert find_orphans([made(kind)], alive={"uid-gone"}) == ()
 
 
+def test_what_says_no_more_who_manages_it_is_one():
+    found = made()
+    del found["metadata"]["labels"][labels.MANAGED_BY]
+    assert len(find_orphans([found], alive=set())) == 1
+
+
 @pytest.mark.parametrize("kind", ["Pod", "Service", "Secret", "PersistentVolumeClaim", "VolumeSnapshot"])
 def test_what_a_store_leaves_is_none(kind):
     assert find_orphans([made(kind, STORE)], alive=set()) == ()
@@ -54,7 +60,7 @@ def test_what_a_store_leaves_is_none(kind):
 @pytest.mark.parametrize(
     "found",
     [
-        pytest.param(relabelled(MANAGED_BY="helm"), id="not ours"),
+        pytest.param(relabelled(MANAGED_BY="helm"), id="managed by somebody else"),
         pytest.param(relabelled(OWNER_KIND="DataStore"), id="a store's"),
         pytest.param(relabelled(OWNER_KIND="DataGrant"), id="of a kind that has nothing"),
         pytest.param(relabelled(OWNER_NAME=""), id="without an owner's name"),

@@ -3,6 +3,7 @@
 import pytest
 from tests.fakes.apiserver import ApiServer
 
+from coppice.core import labels
 from coppice.core.plan import Ref
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.errors import (
@@ -262,6 +263,16 @@ async def test_lists_are_read_in_pages_and_by_label(client, namespace, monkeypat
     assert {item["kind"] for item in found} == {"Secret"}
     assert [item["metadata"]["name"] for item in await client.list("Secret", namespace, {"app": "s3"})] == ["s3"]
     assert {"s0"} <= {item["metadata"]["name"] for item in await client.list("Secret", None, {"app": "s0"})}
+
+
+async def test_a_survey_finds_whatever_has_an_owner_of_any_namespace(client, namespace):
+    owned = secret(namespace, name="ours")
+    owned["metadata"]["labels"] = {labels.OWNER_UID: "u1"}
+    await client.create(owned)
+    await client.create(secret(namespace, name="theirs"))
+    found = [item["metadata"]["name"] for item in await client.survey("Secret")]
+    assert "ours" in found
+    assert "theirs" not in found
 
 
 async def test_the_log_of_a_pod_that_is_gone_or_not_started_is_empty(client, namespace):

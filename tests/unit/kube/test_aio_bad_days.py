@@ -7,6 +7,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 from tests.fakes.http_api import HttpApi
 
+from coppice.core import labels
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, NotFoundError, TransientError
 from coppice.kube.login import LoginError, connection_info, load_configuration
@@ -27,6 +28,15 @@ async def client(api):
     client = AioKubeClient(Configuration(host=api.url), request_seconds=0.5)
     yield client
     await client.aclose()
+
+
+async def test_a_survey_finds_what_has_an_owner_and_all_of_our_own_kinds(api, client):
+    owned = {**SECRET, "metadata": {"name": "ours", "namespace": "app", "labels": {labels.OWNER_UID: "u1"}}}
+    grant = {"apiVersion": "coppice.dev/v1alpha1", "kind": "DataGrant", "metadata": {"name": "g", "namespace": "app"}}
+    for manifest in (SECRET, owned, grant):
+        api.kube.add(manifest)
+    assert [found["metadata"]["name"] for found in await client.survey("Secret")] == ["ours"]
+    assert [found["metadata"]["name"] for found in await client.survey("DataGrant")] == ["g"]
 
 
 @pytest.mark.parametrize("status", [401, 408, 429, 500, 502, 503, 504])

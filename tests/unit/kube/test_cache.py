@@ -114,7 +114,7 @@ def test_an_object_that_changes_its_labels_is_found_by_the_new_ones_only(cache):
     ("kind", "manifest"),
     [
         pytest.param("Pod", pod("x"), id="no comparable version"),
-        pytest.param("Pod", pod(1, labels={labels.OWNER_UID: "u1"}), id="no event will come"),
+        pytest.param("Pod", pod(1, labels={labels.MANAGED_BY: labels.MANAGER}), id="no event will come"),
         pytest.param("Deployment", pod(1), id="large"),
         pytest.param("ConfigMap", pod(1), id="not watched"),
     ],
@@ -203,17 +203,36 @@ async def test_a_list_that_could_find_what_the_watch_does_not_select_is_live(kub
     assert len(await cached.list("Pod", "app")) == 1
 
 
-async def test_an_owner_of_something_that_no_event_tells_of_is_asked_for_live(kube, cache, cached):
-    unselected = fresh()
-    del unselected["metadata"]["labels"][labels.MANAGED_BY]
-    kube.add(unselected)
+async def test_what_was_to_be_made_and_is_there_is_known_whatever_became_of_its_event(kube, cache, cached):
+    there = kube.add(fresh())
     cache.listed("Pod", [], cache.now())
     assert await cached.list("Pod", "app", MINE) == []
     with pytest.raises(AlreadyExistsError):
         await cached.create(fresh())
-    assert len(await cached.list("Pod", "app", MINE)) == 1
     kube.calls.clear()
-    assert await cached.list("Pod", "app", {labels.OWNER_UID: "u2"}) == []
+    assert await cached.list("Pod", "app", MINE) == [there]
+    assert kube.calls == []
+
+
+async def test_what_is_there_without_an_owner_is_not_taken_for_ours(kube, cache, cached):
+    theirs = fresh()
+    del theirs["metadata"]["labels"][labels.OWNER_UID]
+    kube.add(theirs)
+    cache.listed("Pod", [], cache.now())
+    with pytest.raises(AlreadyExistsError):
+        await cached.create(fresh())
+    assert await cached.list("Pod", "app", MINE) == []
+    assert len(cache) == 0
+
+
+async def test_a_survey_finds_what_is_watched_known_or_not(kube, cache, cached):
+    ours, theirs = kube.add(fresh()), fresh("theirs")
+    theirs["metadata"]["labels"] = {"app": "theirs"}
+    kube.add(theirs)
+    assert await cached.survey("Pod") == [ours]
+    cache.listed("Pod", [ours], cache.now())
+    kube.calls.clear()
+    assert await cached.survey("Pod") == [ours]
     assert kube.calls == []
 
 

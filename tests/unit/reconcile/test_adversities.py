@@ -303,14 +303,48 @@ async def test_the_server_that_apps_have_is_seen_to_while_another_copy_does_not_
     assert [name for name in shop.names("Pod", "data") if name != "shop-server"] == []
 
 
-@pytest.mark.parametrize("kind", ["PersistentVolumeClaim", "Pod", "Secret", "Service"])
-async def test_what_lost_the_label_that_watches_select_by_is_missed_by_nobody_for_long(shop, kind):
+CHILDREN = ("PersistentVolumeClaim", "Pod", "Secret", "Service")
+
+
+def take_label(shop, kind, label):
+    """Take a label from everything of a kind that was made for the clone; return the names."""
     made = [name for name in shop.names(kind, "data") if name.startswith("db")]
     for name in made:
-        shop.kube.change(kind, "data", name, lambda found: found["metadata"]["labels"].pop(labels.MANAGED_BY))
-    shop.operator.restart()
+        shop.kube.change(kind, "data", name, lambda found: found["metadata"]["labels"].pop(label))
+    return made
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_says_of_itself_no_more_who_manages_it_is_still_ours(shop, kind, restarted):
+    made = take_label(shop, kind, labels.MANAGED_BY)
+    if restarted:
+        shop.operator.restart()
     await shop.operator.live(minutes=10)
     shop.expect_ready("DataClone", "db")
     assert [name for name in shop.names(kind, "data") if name.startswith("db")] == made
     await ask(shop, "reset")
     shop.expect_ready("DataClone", "db")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_server_that_is_to_stop_does_whatever_it_says_of_who_manages_it(shop, restarted):
+    take_label(shop, "Pod", labels.MANAGED_BY)
+    shop.edit("DataClone", "db", power="Off")
+    if restarted:
+        shop.operator.restart()
+    await shop.operator.live(minutes=10)
+    assert [name for name in shop.names("Pod", "data") if name.startswith("db")] == []
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_says_of_itself_no_more_whose_it_is_is_left_alone(shop, kind, restarted):
+    taken = take_label(shop, kind, labels.OWNER_UID)
+    before = [shop.get(kind, name) for name in taken]
+    if restarted:
+        shop.operator.restart()
+    await shop.operator.live(minutes=10)
+    assert [shop.get(kind, name)["metadata"] for name in taken] == [found["metadata"] for found in before]
+    if kind == "Pod":
+        shop.expect_stalled("DataClone", "db", "NameConflict")
