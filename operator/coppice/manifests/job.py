@@ -34,30 +34,35 @@ class LoadJob:
     inputs: str
 
 
+def copied_spec(job: Manifest) -> dict[str, Any]:
+    """Return what another Job takes over of a user's: what it runs, and when it has failed."""
+    spec = job["spec"]
+    template = spec["template"]
+    given = template.get("metadata") or {}
+    labels = {key: value for key, value in (given.get("labels") or {}).items() if key not in _OF_THE_TEMPLATES_JOB}
+    metadata: dict[str, Any] = {"labels": labels}
+    if given.get("annotations"):
+        metadata["annotations"] = dict(given["annotations"])
+    kept = {key: spec[key] for key in _COPIED if key in spec}
+    return {**kept, "template": {"metadata": metadata, "spec": dict(template["spec"])}}
+
+
 def build_load_job(job: LoadJob) -> dict[str, Any]:
     """Return the Job, with the Pod template of the user's and the connection in its containers' environment."""
-    spec = job.template["spec"]
+    spec = copied_spec(job.template)
+    template = spec["template"]
+    template["metadata"]["labels"] |= {**job.owner.labels, known.ROLE: LOAD_ROLE}
+    for field in ("initContainers", "containers"):
+        if field in template["spec"]:
+            template["spec"][field] = [_connected(job, container) for container in template["spec"][field]]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": build_metadata(
             job.name, job.owner, labels={known.ROLE: LOAD_ROLE}, annotations={known.INPUTS: job.inputs}
         ),
-        "spec": {**{key: spec[key] for key in _COPIED if key in spec}, "template": _template(job, spec["template"])},
+        "spec": spec,
     }
-
-
-def _template(job: LoadJob, template: Mapping[str, Any]) -> dict[str, Any]:
-    given = template.get("metadata") or {}
-    kept = {key: value for key, value in (given.get("labels") or {}).items() if key not in _OF_THE_TEMPLATES_JOB}
-    metadata: dict[str, Any] = {"labels": {**kept, **job.owner.labels, known.ROLE: LOAD_ROLE}}
-    if given.get("annotations"):
-        metadata["annotations"] = dict(given["annotations"])
-    spec = dict(template["spec"])
-    for field in ("initContainers", "containers"):
-        if field in spec:
-            spec[field] = [_connected(job, container) for container in spec[field]]
-    return {"metadata": metadata, "spec": spec}
 
 
 def _connected(job: LoadJob, container: Mapping[str, Any]) -> dict[str, Any]:

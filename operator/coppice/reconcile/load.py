@@ -8,6 +8,7 @@ it, because it was restored or is older than the wish, is never filled.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +19,7 @@ from coppice.core import labels
 from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
-from coppice.manifests.job import LOAD_ROLE, LoadJob, build_load_job
+from coppice.manifests.job import LOAD_ROLE, LoadJob, build_load_job, copied_spec
 from coppice.manifests.meta import is_owned
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import annotation, created_at, is_deleting, job_state, label, pod_state
@@ -158,7 +159,7 @@ def run_load(draft: Draft, load: Load | None, seen: LoadSeen, kind: str) -> Fact
     if problem is not None:
         return problem
     usable = source_is_there(load, seen, kind).holds
-    if usable and seen.source is not None and annotation(job, labels.INPUTS) != _inputs(seen.source):
+    if usable and seen.source is not None and not _is_made_from(job, seen.source):
         draft.drop(job)
         return waits(kind, "Loading", f"Job {load.job_template} is another one now, and Job {name} begins anew")
     failure = job_state(job).failure
@@ -199,8 +200,19 @@ def _begin(draft: Draft, load: Load, seen: LoadSeen, kind: str) -> Fact:
 
 
 def _inputs(source: Manifest) -> str:
-    """Return which state of a user's Job another one is made from."""
-    return digest(str(source["metadata"]["uid"]), str(source["metadata"].get("generation")))
+    """Return which state of a user's Job another one is made from.
+
+    Two digests, and either is enough to know it again. The generation counts what is not copied, too (``suspend``); the
+    content changes when an API server is replaced by a newer one, which reads more into the same JSON.
+    """
+    uid, generation = str(source["metadata"]["uid"]), str(source["metadata"].get("generation"))
+    return f"{digest(uid, generation)}-{digest(uid, json.dumps(copied_spec(source), sort_keys=True))}"
+
+
+def _is_made_from(job: Manifest, source: Manifest) -> bool:
+    """Return whether a Job of ours was made from a user's as it is now."""
+    made_from = annotation(job, labels.INPUTS) or ""
+    return not {*made_from.split("-")}.isdisjoint(_inputs(source).split("-"))
 
 
 def _progress(job: Manifest, seen: LoadSeen, name: str, kind: str, now: datetime) -> Fact:

@@ -215,6 +215,51 @@ async def test_a_job_that_hangs_is_replaced_when_the_users_is_and_two_never_run_
     assert story.world.rows("data", "shop-binding") == {"bob"}
 
 
+def edit_users_job(story, **spec):
+    story.kube.change("Job", "data", "shop-load", lambda found: found["spec"].update(spec))
+
+
+async def test_a_load_goes_on_while_the_users_job_is_changed_in_what_is_not_copied(story):
+    story.world.broken_images.add("example.com/loader")
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.settle()
+    begun = story.get("Job", LOADING)["metadata"]["uid"]
+    for spec in ({"suspend": False}, {"suspend": True}, {"parallelism": 2}):
+        edit_users_job(story, **spec)
+        await story.operator.live(minutes=1)
+        assert story.get("Job", LOADING)["metadata"]["uid"] == begun
+    story.world.broken_images.clear()
+    await story.settle()
+    story.expect_ready("DataStore", "shop")
+    assert loads(story) == 1
+
+
+async def test_a_load_goes_on_when_a_newer_api_server_reads_more_into_the_users_job(story):
+    """What an API server fills in when it reads an object changes its content, but not its generation."""
+    story.world.broken_images.add("example.com/loader")
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.settle()
+    begun, job = (story.get("Job", name)["metadata"] for name in (LOADING, "shop-load"))
+    edit_users_job(story, podFailurePolicy={"rules": []})
+    story.kube.change("Job", "data", "shop-load", lambda found: found["metadata"].update(generation=job["generation"]))
+    assert story.get("Job", "shop-load")["metadata"]["generation"] == job["generation"]
+    await story.operator.live(minutes=1)
+    assert story.get("Job", LOADING)["metadata"]["uid"] == begun["uid"]
+
+
+async def test_a_load_begins_anew_when_what_is_copied_of_the_users_job_is_changed(story):
+    story.world.broken_images.add("example.com/loader")
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.settle()
+    edit_users_job(story, backoffLimit=5)
+    await story.operator.live(minutes=1)
+    assert story.get("Job", LOADING)["spec"]["backoffLimit"] == 5
+    assert loads(story) == 2
+
+
 @pytest.mark.parametrize("gone", ["Job", "DataStore"])
 async def test_a_pod_that_outlives_its_job_is_waited_for(story, gone):
     story.world.broken_images.add("example.com/loader")
