@@ -282,6 +282,61 @@ async def test_of_clones_that_look_at_the_same_time_no_more_are_let_in_than_ther
     assert sum(story.is_ready("DataClone", name, "app") for name in names) == 2
 
 
+async def crowd(story, count, *, room):
+    """More clones than there is room for, in two namespaces."""
+    story.store()
+    await story.settle()
+    story.world.add_namespace("other")
+    story.grant(to={"namespaces": ["app", "other"]}, maxClones={"total": room})
+    for number in range(count):
+        story.clone(f"c{number:02}", namespace="app" if number % 2 else "other")
+        story.world.tick(1)
+
+
+def looks(story, name, namespace):
+    return sum(key == Key("DataClone", namespace, name) for key, _ in story.operator.log.plans)
+
+
+def queued(story):
+    return sum(story.condition("DataClone", *where)["reason"] == "Queued" for where in clones(story))
+
+
+def clones(story):
+    return [(found["metadata"]["name"], found["metadata"]["namespace"]) for found in story.kube.all("DataClone")]
+
+
+async def test_who_is_far_back_in_the_queue_is_not_woken_by_what_becomes_of_others(story):
+    await crowd(story, 30, room=4)
+    await story.settle()
+    assert queued(story) == 26
+    seen = looks(story, "c29", "app")
+    for name in ("c00", "c02", "c20", "c27"):
+        namespace = "app" if int(name[1:]) % 2 else "other"
+        story.kube.change("DataClone", namespace, name, lambda found: found["metadata"].update(labels={"a": "b"}))
+        await story.operator.run_due()
+    assert looks(story, "c29", "app") == seen
+
+
+async def test_a_place_that_becomes_free_is_taken_at_once_by_who_comes_next(story):
+    await crowd(story, 8, room=4)
+    await story.settle()
+    story.delete("DataClone", "c01", "app")
+    before = story.world.now
+    await story.operator.until(lambda: story.condition("DataClone", "c04", "other")["reason"] != "Queued")
+    assert (story.world.now - before).total_seconds() < 2
+    assert queued(story) == 3
+
+
+async def test_when_many_places_become_free_all_are_taken_before_long(story):
+    await crowd(story, 30, room=10)
+    await story.settle()
+    for number in range(10):
+        story.delete("DataClone", f"c{number:02}", "app" if number % 2 else "other")
+    await story.operator.live(minutes=2)
+    assert queued(story) == 10
+    assert sum(story.is_ready("DataClone", *where) for where in clones(story)) == 10
+
+
 @pytest.mark.parametrize("why", ["reset", "refresh", "undo"])
 async def test_the_server_that_apps_have_is_seen_to_while_another_copy_does_not_come(fresh, why):
     shop = fresh

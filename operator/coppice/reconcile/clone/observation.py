@@ -11,6 +11,7 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, EngineError, Version
 from coppice.reconcile.access import Source
 from coppice.reconcile.choice import Choice
+from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.copies import Copy, serving_copy
 from coppice.reconcile.reads import Answer
 
@@ -47,7 +48,7 @@ class CloneObservation:
     choice: Choice | None = None
     handle: Handle | None = None
     origin_gone: bool = False
-    place: int | None = None
+    place: Place | None = None
     copies: tuple[Copy, ...] = ()
     unmarked_claims: tuple[Manifest, ...] = ()
     unbound_claims: tuple[Manifest, ...] = ()

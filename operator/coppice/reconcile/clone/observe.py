@@ -181,8 +181,11 @@ class _Reading:
         hopeless = isinstance(seen.choice, Wait) and seen.choice.stalled
         if source.terms is None or not has_caps(source.terms.max_clones) or seen.copies or hopeless:
             return seen
-        everything = await self.reader.list("DataClone")
+        everything = await self.reader.survey("DataClone")
         place = self.admissions.place(seen.manifest, source, source.terms.max_clones, everything, seen.now)
+        # Read for no other reason than that this clone is looked at again when they go.
+        for key in place.followed if place is not None else ():
+            await self.reader.get(key.kind, key.name, key.namespace)
         return replace(seen, place=place)
 
 

@@ -6,23 +6,49 @@ that cannot go on before somebody acts (an unknown branch, no grant) holds up no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 
 from coppice.api.v1alpha1 import MaxClones
+from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.reconcile.access import Source
 from coppice.reconcile.clone.names import SNAPSHOT
 from coppice.reconcile.observed import condition, created_at, is_deleting, is_true
 
 ADMISSION = timedelta(seconds=10)
-"""How long a clone may take from finding room to saying so; who waits asks again as often."""
+"""How long a clone may take from finding room to saying so; who comes next asks again as often."""
+NEXT = 3
+"""How many at the head of a queue are woken by whoever leaves. If all were, each by each, they would keep the operator
+from everything else; who is further back asks again in a time that grows with the place.
+"""
+FOLLOWED = 100
+"""How many of those ahead are looked at by name, so that their going wakes; of more, some go all the time."""
 
 
 def has_caps(caps: MaxClones) -> bool:
     """Return whether there is anything to count."""
     return caps.per_namespace is not None or caps.total is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a clone stands behind the caps: 1 is next. ``ahead``: one of these has to go before it moves up."""
+
+    number: int
+    ahead: tuple[Key, ...] = ()
+
+    @property
+    def followed(self) -> tuple[Key, ...]:
+        """Return whose going is to wake the clone."""
+        return self.ahead[:FOLLOWED] if self.number <= NEXT else ()
+
+    @property
+    def ask_again(self) -> float:
+        """Return after how many seconds to ask again, at the latest."""
+        return ADMISSION.total_seconds() * ceil(self.number / NEXT)
 
 
 @dataclass(slots=True)
@@ -33,8 +59,8 @@ class Admissions:
 
     def place(
         self, manifest: Manifest, source: Source, caps: MaxClones, everything: Sequence[Manifest], now: datetime
-    ) -> int | None:
-        """Return a clone's place in the queue (1 is next), or None if there is room, which is then taken.
+    ) -> Place | None:
+        """Return a clone's place in the queue, or None if there is room, which is then taken.
 
         Without a pause in between: of two that ask at the same time, one sees the other.
         """
@@ -54,9 +80,9 @@ def place_in_queue(
     caps: MaxClones,
     everything: Sequence[Manifest],
     let_in: Sequence[Manifest] = (),
-) -> int | None:
-    """Return a clone's place in the queue behind the caps (1 is next), or None if there is room; ``let_in``: others
-    who have just found room.
+) -> Place | None:
+    """Return a clone's place in the queue behind the caps, or None if there is room; ``let_in``: others who have just
+    found room.
     """
     store = source.namespace, source.name
     first = {str(entry["metadata"]["uid"]): entry for entry in let_in if store_of(entry) == store}
@@ -64,9 +90,14 @@ def place_in_queue(
     others = [entry for entry in guests if str(entry["metadata"]["uid"]) not in first]
     ahead = [*first.values(), *(entry for entry in others if _takes_a_place(entry) and _is_ahead(entry, manifest))]
     here = [entry for entry in ahead if entry["metadata"]["namespace"] == manifest["metadata"]["namespace"]]
-    over = [len(found) - cap + 1 for found, cap in ((here, caps.per_namespace), (ahead, caps.total)) if cap is not None]
-    worst = max(over, default=0)
-    return worst if worst > 0 else None
+    counted = ((here, caps.per_namespace), (ahead, caps.total))
+    places = [Place(len(found) - cap + 1, _keys(found)) for found, cap in counted if cap is not None]
+    worst = max(places, key=lambda place: place.number, default=None)
+    return worst if worst is not None and worst.number > 0 else None
+
+
+def _keys(found: Iterable[Manifest]) -> tuple[Key, ...]:
+    return tuple(Key.of("DataClone", entry) for entry in found)
 
 
 def is_expired(manifest: Manifest) -> bool:

@@ -6,6 +6,7 @@ from coppice.api.v1alpha1 import Verb
 from coppice.reconcile.access import source_problem
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait
 from coppice.reconcile.clone.names import SNAPSHOT, SOURCE
+from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy, is_bound
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
@@ -83,13 +84,13 @@ def snapshot_is_chosen(at: Situation, draft: Draft) -> Fact:
             return waits(SNAPSHOT, "StoreNotReady", message, retry_after=5)
 
 
-def _queued(at: Situation, place: int) -> Fact:
+def _queued(at: Situation, place: Place) -> Fact:
     return waits(
         SNAPSHOT,
         "Queued",
-        f"DataGrant {at.grant} has no room: place {place} in the queue; delete a clone that is not needed, or ask the "
-        "store's owners for a higher maxClones",
-        retry_after=10,
+        f"DataGrant {at.grant} has no room: place {place.number} in the queue; delete a clone that is not needed, or "
+        "ask the store's owners for a higher maxClones",
+        retry_after=place.ask_again,
     )
 
 
