@@ -132,7 +132,14 @@ class CheckedExecutor(Executor):
 def _writes(plan: Plan) -> bool:
     """Return whether a plan does more than to report."""
     return bool(
-        plan.calls or plan.create or plan.prune or plan.apply or plan.delete or plan.wire or plan.remove_finalizer
+        plan.calls
+        or plan.create
+        or plan.prune
+        or plan.apply
+        or plan.delete
+        or plan.discard
+        or plan.wire
+        or plan.remove_finalizer
     )
 
 
@@ -153,7 +160,10 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
         found = _find(world, patch)
         ours = found is not None and found["metadata"]["labels"].get(labels.OWNER_UID) == uid
         assert (ours, patch["kind"]) == (True, "Secret"), f"{patch['kind']} {patch['metadata']['name']} is pruned"
-    for ref in plan.delete:
+    for ref in plan.discard:
+        assert ref.kind in {"VolumeSnapshot", "VolumeSnapshotContent"}, f"{ref.kind} {ref.name} is lightly removed"
+        assert manifest["kind"] == "DataClone", f"{ref.kind} {ref.name} is no alias"
+    for ref in (*plan.delete, *plan.discard):
         found = world.kube.peek(ref.kind, ref.namespace, ref.name)
         if found is not None and found["metadata"]["uid"] == ref.uid:
             _check_deleted(world, manifest, plan, found)

@@ -87,8 +87,10 @@ class Plan:
     ``prune`` takes fields away from what is the operator's own, whoever set them: the manifests are merge patches in
     which they are null, with the ``resourceVersion`` that was observed. It comes before ``apply``, which changes that.
     ``apply`` is server-side apply with the operator's field manager.
+    ``discard`` is for what the next plan would make again if it were needed after all; it is deleted like the rest, but
+    that is nothing final.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
-    after ``delete``, so that a user's object that cannot be wired holds up nothing but the report of it.
+    after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
     ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
     """
 
@@ -98,6 +100,7 @@ class Plan:
     prune: tuple[Manifest, ...] = ()
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    discard: tuple[Ref, ...] = ()
     wire: tuple[Manifest, ...] = ()
     status: Mapping[str, Any] | None = None
     remove_finalizer: bool = False

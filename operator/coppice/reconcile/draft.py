@@ -86,6 +86,7 @@ class Draft:
     apply: list[Manifest] = field(default_factory=list)
     calls: list[EngineCall] = field(default_factory=list)
     delete: list[Ref] = field(default_factory=list)
+    discards: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     asides: list[Fact] = field(default_factory=list)
 
@@ -195,11 +196,18 @@ class Draft:
 
     def drop(self, observed: Manifest | None) -> None:
         """Plan the deletion of an object of ours that is not needed any more."""
+        self._delete(observed, self.delete)
+
+    def discard(self, observed: Manifest) -> None:
+        """Plan the deletion of an object of ours that can be made again at any time."""
+        self._delete(observed, self.discards)
+
+    def _delete(self, observed: Manifest | None, refs: list[Ref]) -> None:
         if observed is None or not is_owned(observed, self.owner.uid) or is_deleting(observed):
             return
         ref = Ref.of(observed)
-        if ref not in self.delete:
-            self.delete.append(ref)
+        if ref not in refs:
+            refs.append(ref)
 
     def _not_ours(self, observed: Manifest, kind: str) -> Fact | None:
         name = f"{observed['kind']} {observed['metadata']['name']}"
@@ -254,6 +262,7 @@ class Draft:
             prune=tuple(self.prune),
             apply=tuple(self.apply),
             delete=tuple(self.delete),
+            discard=tuple(self.discards),
             status={**status, "conditions": conditions},
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,

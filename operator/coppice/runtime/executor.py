@@ -94,7 +94,7 @@ class Executor:
             await self._client.prune(patch)
         for desired in plan.apply:
             await self._apply(desired)
-        for ref in plan.delete:
+        for ref in (*plan.delete, *plan.discard):
             await self._client.delete(ref)
         await self._wire(plan.wire)
 

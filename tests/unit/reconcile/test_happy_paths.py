@@ -48,6 +48,20 @@ async def test_a_clone_in_another_namespace_needs_a_grant_and_leaves_nothing_of_
     assert all(name.startswith("snapcontent-") for name in story.names("VolumeSnapshotContent"))
 
 
+async def test_a_clone_is_looked_at_live_before_data_leave_their_namespace_and_before_its_login_is_made(story):
+    story.store()
+    story.snapshot("first")
+    story.grant()
+    await story.settle()
+    before = len(story.kube.calls)
+    story.clone(namespace="app")
+    await story.settle()
+    story.expect_ready("DataClone", "db", "app")
+    calls = [call for call in story.kube.calls[before:] if call.verb in {"get", "list"}]
+    live = [call for call in calls if call.verb == "list" and call.key.kind == "PersistentVolumeClaim"]
+    assert len(live) == 2, "what can be made again is not worth a look at everything"
+
+
 async def test_twenty_clones_share_one_snapshot(story):
     story.store()
     await story.settle()

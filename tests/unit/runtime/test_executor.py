@@ -66,12 +66,14 @@ async def test_the_order_is_that_of_the_plan(kube, execute, recorder):
     old = kube.add(secret(owner, "old"))
     kept = kube.add(secret(owner, "kept"))
     edited = kube.add(secret(owner, "edited", surplus="eA=="))
+    alias = kube.add(secret(owner, "alias"))
     plan = Plan(
         add_finalizer=True,
         create=(secret(owner, "new"),),
         prune=({**edited, "data": {"surplus": None}},),
         apply=(kept,),
         delete=(Ref.of(old),),
+        discard=(Ref.of(alias),),
         status={"conditions": [ready("True", "Made")]},
         events=(Event("Ready", "done"),),
     )
@@ -82,9 +84,11 @@ async def test_the_order_is_that_of_the_plan(kube, execute, recorder):
         ("prune", "Secret", "coppice"),
         ("apply", "Secret", "coppice"),
         ("delete", "Secret", ""),
+        ("delete", "Secret", ""),
         ("apply", "DataClone", "coppice-status"),
     ]
     assert recorder.events == [("db", "Ready")]
+    assert [kube.peek("Secret", "app", name) for name in ("old", "alias")] == [None, None]
 
 
 async def test_a_plan_that_changes_nothing_writes_nothing_and_reports_nothing(kube, execute, recorder):

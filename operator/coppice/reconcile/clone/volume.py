@@ -24,7 +24,8 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
     if copy is not None and is_deleting(copy.claim) and copy.pod is None:
         return waits(VOLUME, "BeingDeleted", f"claim {name} is being deleted", retry_after=2)
     if copy is not None and is_bound(copy):
-        _drop_aliases(at, draft)
+        for alias in at.aliases:
+            draft.discard(alias)
         return holds(VOLUME, "Bound", f"claim {name}")
     if copy is not None and at.seen.origin_gone:
         return _choose_again(at, draft, copy)
