@@ -1,10 +1,10 @@
-"""The store that another object names: found, allowed, and its server asked. Shared by branches and clones."""
+"""The store that another object names: found, allowed, and its server. Shared by branches and clones."""
 
 from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from coppice.api.v1alpha1 import DataStore, InvalidResource, StoreRef, Verb
 from coppice.core.plan import Manifest
@@ -20,15 +20,17 @@ from coppice.reconcile.reads import Server, get_each
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A store as seen from another object. ``terms`` is None where no grant allows what is asked."""
+    """A store as seen from another object. ``terms`` is None where no grant allows what is asked; ``server`` is empty
+    until it is reached for.
+    """
 
     namespace: str
     name: str
     manifest: Manifest | None
     store: DataStore | InvalidResource | None
     engine: Engine | None
-    server: Server
     terms: Terms | None
+    server: Server = field(default_factory=Server)
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -48,19 +50,24 @@ async def read_source(
 ) -> Source:
     """Read a store and the consent to use it from ``namespace``."""
     where = reference.namespace or namespace
-    (manifest, pod, secret), terms = await gather(
-        get_each(
-            reader,
-            where,
-            ("DataStore", reference.name),
-            ("Pod", server_pod_name(reference.name)),
-            ("Secret", admin_secret_name(reference.name)),
-        ),
+    manifest, terms = await gather(
+        reader.get("DataStore", reference.name, where),
         _read_terms(reader, reference.name, where=where, namespace=namespace, verb=verb),
     )
     store = DataStore.parse(manifest) if manifest is not None else None
     engine = environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
-    return Source(where, reference.name, manifest, store, engine, Server(pod, secret), terms)
+    return Source(where, reference.name, manifest, store, engine, terms)
+
+
+async def reach(reader: KubeReader, source: Source) -> Source:
+    """Read a store's server, for who has something to ask it; from then on its changes wake them."""
+    pod, secret = await get_each(
+        reader,
+        source.namespace,
+        ("Pod", server_pod_name(source.name)),
+        ("Secret", admin_secret_name(source.name)),
+    )
+    return replace(source, server=Server(pod, secret))
 
 
 async def _read_terms(reader: KubeReader, store: str, *, where: str, namespace: str, verb: Verb) -> Terms | None:

@@ -15,7 +15,7 @@ from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
 from coppice.engines.base import BranchState, EngineError, Reference, UnknownVersionError, UnreachableError, Version
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
-from coppice.reconcile.access import Source, read_source, source_problem
+from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.datastore import admin_secret_name
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -70,9 +70,10 @@ class DataBranchReconciler:
         source = await read_source(
             reader, self.environment, branch.spec.store, namespace=branch.metadata.namespace, verb=Verb.BRANCH
         )
-        answer, start = None, None
-        if source.engine is not None and source.engine.versioned and source.terms is not None:
-            answer = await ask(source.engine, source.endpoint, database=source.database)
+        answer, start, engine = None, None, source.engine
+        if engine is not None and engine.versioned and source.terms is not None:
+            source = await reach(reader, source)
+            answer = await ask(engine, source.endpoint, database=source.database)
             start = await self._resolve(reader, source, branch, answer)
         return BranchObservation(manifest, now, branch, source, answer, start)
 

@@ -29,8 +29,8 @@ async def read_classes(reader: KubeReader) -> ClusterClasses:
 class Server:
     """A server's Pod and Secret, as far as they are there."""
 
-    pod: Manifest | None
-    secret: Manifest | None
+    pod: Manifest | None = None
+    secret: Manifest | None = None
 
     def endpoint(self, engine: Engine) -> Endpoint | None:
         """Return where to log in as administrator, or None while there is no running Pod or no Secret."""

@@ -44,6 +44,15 @@ async def test_a_settled_clone_is_left_alone_and_costs_its_store_nothing(shop):
     assert shop.world.writes[before:] == []
 
 
+async def test_a_clone_that_is_well_is_not_woken_by_what_becomes_of_its_stores_server(shop):
+    await cloned(shop)
+    looks = len([key for key, _ in shop.operator.log.plans if key.kind == "DataClone"])
+    shop.kube.change("Pod", "data", "shop-server", lambda found: found["metadata"]["labels"].update(a="b"))
+    shop.kube.change("Secret", "data", "shop-admin", lambda found: found["metadata"]["labels"].update(a="b"))
+    await shop.operator.run_due()
+    assert len([key for key, _ in shop.operator.log.plans if key.kind == "DataClone"]) == looks
+
+
 # -- lease --
 
 

@@ -12,7 +12,7 @@ from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
 from coppice.kube.client import KubeReader
-from coppice.reconcile.access import Source, read_source, source_problem
+from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
@@ -136,7 +136,8 @@ class _Reading:
         if source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
             return seen
         if target_of(seen, self.clone).copy is None or may_have_news(seen, self.clone):
-            seen = replace(seen, live=await _resolve(source, self.clone))
+            source = await reach(self.reader, source)
+            seen = replace(seen, source=source, live=await _resolve(source, self.clone))
         return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
 
     def _is_settled(self, seen: CloneObservation) -> bool:
