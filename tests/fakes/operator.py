@@ -84,11 +84,13 @@ class Checked:
     def plan(self, observation: Any) -> Plan:
         plan: Plan = self._guard(lambda: self._inner.plan(observation))
         key = key_of(observation.manifest)
-        # A plan to rest is looked at once: coming again, it is the witness that the same observation gives the same.
-        if _writes(plan) or plan != self._planned.get(key):
+        # A plan to rest is looked at once: coming again, it is the witness that the same observation gives the same,
+        # but for when to come back.
+        rest = replace(plan, requeue_after=None)
+        if _writes(plan) or rest != self._planned.get(key):
             again: Plan = self._guard(lambda: self._inner.plan(observation))
             self._guard(lambda: _equal(plan, again))
-        self._planned[key] = plan
+        self._planned[key] = rest
         self._log.plans.append((key, plan))
         return plan
 

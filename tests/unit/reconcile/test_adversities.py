@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from tests.fakes.audit import orphans
 from tests.fakes.kube import Crash
+from tests.fakes.story import begun
 
 from coppice.core import labels
 from coppice.core.key import Key
@@ -30,24 +31,31 @@ async def ask(shop, verb):
     await shop.settle()
 
 
-@pytest.fixture
-async def shop(story):
-    """A clone with a change of its own."""
+async def _cloned(story):
     story.store()
     await story.settle()
     story.commit("alice")
     story.clone(revision="a", onRevision="Reset")
     await story.settle()
     write(story, "mine")
-    return story
+
+
+async def _reset(story):
+    await _cloned(story)
+    await ask(story, "reset")
+    write(story, "newer")
 
 
 @pytest.fixture
-async def fresh(shop):
+def shop():
+    """A clone with a change of its own."""
+    return begun(_cloned)
+
+
+@pytest.fixture
+def fresh():
     """The same after a reset, again with a change of its own."""
-    await ask(shop, "reset")
-    write(shop, "newer")
-    return shop
+    return begun(_reset)
 
 
 def claims(shop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.story import begun
 
 from coppice.core.key import Key
 from coppice.reconcile.classes import bounded_class
@@ -63,14 +64,17 @@ def test_a_class_that_is_gone_is_like_none():
     assert bounded_class([storage_class()], "fast", "5Gi") is None
 
 
-@pytest.fixture
-async def shop(story):
+async def _opened(story):
     story.kube.add(storage_class())
     story.store(clones={"ownBytes": "5Gi"})
     story.grant()
     await story.settle()
     story.commit("alice")
-    return story
+
+
+@pytest.fixture
+def shop():
+    return begun(_opened)
 
 
 def class_of(shop, claim, namespace="data"):

@@ -368,8 +368,8 @@ async def test_the_network_is_tried_when_something_changed_and_now_and_then(stor
     story.delete("Pod", "shop-server")
     await story.settle()
     assert story.world.knocks == known + 1
-    await story.operator.live(hours=1)
-    assert story.world.knocks <= known + 8
+    await story.operator.live(minutes=20)
+    assert story.world.knocks <= known + 3
     story.world.guarded = False
     await story.operator.live(minutes=11)
     assert story.condition("DataStore", "shop", of="NetworkGuarded")["reason"] == "PoliciesNotEnforced"
