@@ -85,19 +85,12 @@ class Cluster:
         if self.provider == "offline":
             self.node.load(ref)
         else:
-            # What `kind load docker-image` does.
-            into = [
-                "docker",
-                "exec",
-                "-i",
-                self.node.name,
-                "ctr",
-                "-n=k8s.io",
-                "images",
-                "import",
-                "--all-platforms",
-                "-",
-            ]
+            # `kind load docker-image` asks for all platforms: of those that an index names, Docker's containerd image
+            # store has but the one it pulled (kind#3795, kind#4224, containerd#12908).
+            form = "--format={{.Os}}/{{.Architecture}}"
+            platform = shell.run(["docker", "image", "inspect", form, ref], env=self.environment).strip()
+            ctr = ["docker", "exec", "-i", self.node.name, "ctr", "-n=k8s.io"]
+            into = [*ctr, "images", "import", f"--platform={platform}", "-"]
             shell.pipe(["docker", "save", ref], into, env=self.environment)
         record.write_text(json.dumps({**loaded, ref: identity}, indent=2))
         return True

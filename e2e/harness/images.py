@@ -5,6 +5,7 @@ Each image carries the hash of all it was made from as a label: what has not cha
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import CHECKOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from e2e.harness.cluster import Cluster
     from e2e.harness.settings import Settings
@@ -207,12 +208,21 @@ def _build(image: Image, cluster: Cluster, settings: Settings) -> None:
             base = nodeimage.import_rootfs(image.base, engine.private(settings), settings)
             arguments.append(f"--build-arg=BASE={base}")
         label = f"--label={LABEL}={key}"
+        builder = {**cluster.environment, **_builder(cluster)}
+        arguments += _no_attestation(builder)
         command = ["docker", "build", f"--file={image.dockerfile}", f"--tag={image.ref}", label, *arguments]
-        shell.run([*command, context], env={**cluster.environment, **_builder(cluster)})
+        shell.run([*command, context], env=builder)
 
 
 def _builder(cluster: Cluster) -> dict[str, str]:
     return engine.CLASSIC_BUILDER if cluster.provider == "offline" else {}
+
+
+def _no_attestation(builder: Mapping[str, str]) -> list[str]:
+    """An attestation makes an index of an image; the classic builder makes none and has no such flag."""
+    classic = {**os.environ, **builder}.get("DOCKER_BUILDKIT") == "0"
+    has_buildx = not classic and shell.succeeds(["docker", "buildx", "version"], env=builder)
+    return ["--provenance=false"] if has_buildx else []
 
 
 def _pull(official: str, ref: str, cluster: Cluster) -> None:
