@@ -186,20 +186,21 @@ def test_a_full_pool_is_told_and_room_is_enough(kube: Kube, store: Store, tenant
     pool.fill()
 
     clone = Clone(kube, tenant, "crowded").apply(store, source={"snapshot": "before"})
-    kube.until_reason("Copying", "dclone", clone.name, tenant)
-    [claim] = kube.items("pvc", "-n", tenant, "-l", f"coppice.dev/owner-uid={clone.uid}")
-    name = claim["metadata"]["name"]
-    eventually(
-        lambda: any("no room" in event["message"] for event in kube.events("PersistentVolumeClaim", name, tenant)),
-        "the claim's Events say that there is no room",
-    )
-    assert f"claim {name}; see its events" in kube.condition("dclone", clone.name, tenant)["message"]
-    kube.apply(data_snapshot("crowded", store.namespace, store=store.name))
-    eventually(
-        lambda: "no room" in kube.condition("dsnap", "crowded", store.namespace).get("message", ""),
-        "the snapshot says that there is no room",
-    )
+    kube.apply(data_snapshot("crowded", store.namespace, store=store.name), data_store("crowded", store.namespace))
+    crowded = {
+        ("dclone", "DataClone", clone.name, tenant): "ProvisioningFailed",
+        ("dsnap", "DataSnapshot", "crowded", store.namespace): "CaptureRefused",
+        ("dstore", "DataStore", "crowded", store.namespace): "ProvisioningFailed",
+    }
+    for (short, kind, name, namespace), reason in crowded.items():
+        said = kube.until_reason(reason, short, name, namespace)
+        assert "no room" in said["message"]
+        assert "delete clones and snapshots" in said["message"]
+        assert kube.condition(short, name, namespace, "Stalled")["status"] == "True"
+        told = [event for event in kube.events(kind, name, namespace) if event["type"] == "Warning"]
+        assert [event["reason"] for event in told] == [reason]
+        assert "no room" in told[0]["message"]
 
     pool.make_room()
     clone.ready()
-    kube.ready(store.namespace, "dsnap/crowded")
+    kube.ready(store.namespace, "dsnap/crowded", "dstore/crowded")

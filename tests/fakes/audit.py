@@ -25,8 +25,8 @@ _VOLATILE_METADATA = {"uid", "resourceVersion", "creationTimestamp", "generation
 
 
 def fingerprint(world: World) -> list[str]:
-    """Return everything there is, one line each, without what differs from one run to the next."""
-    lines = [_line(found) for found in world.kube.all()]
+    """Return everything there is to stay, one line each, without what differs from one run to the next."""
+    lines = [_line(found) for found in world.kube.all() if found["kind"] != "Event"]
     volumes = [("volume", volume) for volume in world.volumes.values()]
     snapshots = [("snapshot", volume) for volume in world.snapshots.values()]
     for kind, volume in (*volumes, *snapshots):

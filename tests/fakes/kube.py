@@ -114,6 +114,14 @@ class FakeKube:
     async def survey(self, kind: str) -> Sequence[Manifest]:
         return [found for found in await self.list(kind) if RESOURCES[kind].selects(found)]
 
+    async def events_of(self, manifest: Manifest) -> Sequence[Manifest]:
+        metadata = manifest["metadata"]
+        return [
+            found
+            for found in await self.list("Event", metadata.get("namespace"))
+            if found["regarding"].get("uid") == metadata["uid"]
+        ]
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         return "\n".join(self.logs.get((namespace, pod, container), "").splitlines()[-lines:])
 

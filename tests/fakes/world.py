@@ -28,6 +28,7 @@ from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import parse_time
 
 DRIVER = "csi.example.com"
+NO_ROOM = "rpc error: code = ResourceExhausted desc = no room in the pool"
 GIB = 1024**3
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 SOURCE_FINALIZER = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
@@ -251,7 +252,10 @@ class World:
         if CLAIM_FINALIZER not in finalizers or not status:
             yield Action(f"protect {what}", lambda: self._protect(claim))
         elif status.get("phase") == "Pending" and self._provisions(claim) and self._source_of(claim) is not None:
-            yield Action(f"bind {what}", lambda: self._bind(claim))
+            if not self.full:
+                yield Action(f"bind {what}", lambda: self._bind(claim))
+            elif self.kube.peek("Event", what.namespace, self._event_name(claim)) is None:
+                yield Action(f"refuse {what}", lambda: self._refuse_volume(claim))
         elif status.get("phase") == "Bound" and self._asked(claim) > quantity_bytes(status["capacity"]["storage"]):
             yield Action(f"expand {what}", self._edit(claim, self._expand))
 
@@ -268,10 +272,33 @@ class World:
 
     def _provisions(self, claim: Object) -> bool:
         found = self.kube.peek("StorageClass", None, claim["spec"].get("storageClassName") or "fast")
-        if found is None or self.full:
+        if found is None:
             return False
         return found["volumeBindingMode"] == "Immediate" or any(
             not deleting(pod) for pod in self._pods_of(claim) if (pod.get("status") or {}).get("phase") == "Pending"
+        )
+
+    @staticmethod
+    def _event_name(claim: Object) -> str:
+        return f"{name_of(claim)}.{claim['metadata']['uid']}"
+
+    def _refuse_volume(self, claim: Object) -> None:
+        """The provisioner tells the claim, and nobody else, that the pool is full."""
+        if self.kube.peek(*key_of(claim)) is None:
+            return
+        metadata, now = claim["metadata"], timestamp(self.now)
+        self.kube.add(
+            {
+                "apiVersion": "events.k8s.io/v1",
+                "kind": "Event",
+                "metadata": {"name": self._event_name(claim), "namespace": metadata["namespace"]},
+                "type": "Warning",
+                "reason": "ProvisioningFailed",
+                "note": f"failed to provision volume: {NO_ROOM}",
+                "regarding": {"kind": claim["kind"], "name": metadata["name"], "uid": metadata["uid"]},
+                "deprecatedFirstTimestamp": now,
+                "deprecatedLastTimestamp": now,
+            }
         )
 
     def _source_of(self, claim: Object) -> Volume | None:

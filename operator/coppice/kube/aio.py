@@ -81,17 +81,21 @@ class AioKubeClient:
     ) -> Sequence[Manifest]:
         """Return all matching objects, consistent as of one moment; NotFoundError when the cluster has no such kind."""
         selector = ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))
-        return await self._list(kind, namespace, selector)
+        return await self._list(kind, namespace, {"labelSelector": selector})
 
     async def survey(self, kind: str) -> Sequence[Manifest]:
         """Return all objects of a kind that are watched."""
-        return await self._list(kind, None, RESOURCES[kind].selector)
+        return await self._list(kind, None, {"labelSelector": RESOURCES[kind].selector})
 
-    async def _list(self, kind: str, namespace: str | None, selector: str) -> Sequence[Manifest]:
+    async def events_of(self, manifest: Manifest) -> Sequence[Manifest]:
+        """Return the Events about exactly this object."""
+        metadata = manifest["metadata"]
+        selector = f"regarding.uid={metadata['uid']}"
+        return await self._list("Event", metadata.get("namespace"), {"fieldSelector": selector})
+
+    async def _list(self, kind: str, namespace: str | None, selectors: Mapping[str, str]) -> Sequence[Manifest]:
         resource = RESOURCES[kind]
-        query = {"limit": str(CHUNK)}
-        if selector:
-            query["labelSelector"] = selector
+        query = {"limit": str(CHUNK), **{name: selector for name, selector in selectors.items() if selector}}
         found: list[Manifest] = []
         while True:
             try:

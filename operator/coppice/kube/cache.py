@@ -171,6 +171,10 @@ class CachedKube:
         known = self._cache.list(kind, _EVERYWHERE, {})
         return known if known is not None else await self._client.survey(kind)
 
+    async def events_of(self, manifest: Manifest) -> Sequence[Manifest]:
+        """Return the Events about exactly this object."""
+        return await self._client.events_of(manifest)
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed."""
         return await self._client.log_tail(namespace, pod, container, lines)

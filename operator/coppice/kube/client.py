@@ -30,6 +30,10 @@ class KubeReader(Protocol):
         """Return all objects of a kind that are watched; unlike with ``list``, what changes among them wakes nobody."""
         ...
 
+    async def events_of(self, manifest: Manifest) -> Sequence[Manifest]:
+        """Return the Events about exactly this object; new ones wake nobody."""
+        ...
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last lines a container printed; empty when the Pod is gone."""
         ...

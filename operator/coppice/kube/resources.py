@@ -76,7 +76,7 @@ RESOURCES: dict[str, Resource] = {
         "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", _READ, namespaced=False, labelled=False
     ),
     "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False, large=True),
-    "Event": Resource("events.k8s.io", "v1", "events", ("create", "patch"), watched=False),
+    "Event": Resource("events.k8s.io", "v1", "events", ("list", "create", "patch"), watched=False),
     "Lease": Resource("coordination.k8s.io", "v1", "leases", ("get", "create", "update"), watched=False),
 }
 """By kind. The chart's ClusterRole is generated from this table (``coppice rbac``)."""

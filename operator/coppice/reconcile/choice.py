@@ -18,13 +18,12 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
 from coppice.reconcile.datasnapshot import MAX_LISTED
 from coppice.reconcile.observed import condition, created_at, format_time, is_deleting, is_true
+from coppice.reconcile.setbacks import has_given_up
 
 CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
 SNAPSHOT_LOST = "SnapshotLost"
 """What a DataSnapshot says whose prepared VolumeSnapshot was deleted by hand."""
-PREPARATION_STUCK = "PreparationStuck"
-"""What a DataSnapshot says whose Pod does not start: another one's would not either, and it goes on once it does."""
 FAILURE_PAUSE = timedelta(seconds=60)
 """How long a failed snapshot keeps the next one from being tried."""
 
@@ -243,11 +242,13 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
     if not wanted.raw:
         return _masked_only()
     on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready") and not _is_lost(entry)]
-    failed = [entry for entry in on_the_way if _has_failed(entry)]
-    pending = [entry for entry in on_the_way if not _has_failed(entry)]
+    failed = [entry for entry in on_the_way if has_given_up(entry)]
+    pending = [entry for entry in on_the_way if not has_given_up(entry)]
     if pending:
         newest = max(pending, key=created_at)
-        return Wait("SnapshotPending", f"waits for DataSnapshot {newest['metadata']['name']}; see its conditions")
+        name, stalled = newest["metadata"]["name"], condition(newest, "Stalled")
+        held_up = f", which is held up ({stalled['reason']})" if stalled and stalled["status"] == "True" else ""
+        return Wait("SnapshotPending", f"waits for DataSnapshot {name}{held_up}; see its conditions")
     if failed and wanted.now - max(created_at(entry) for entry in failed) < FAILURE_PAUSE:
         newest = max(failed, key=created_at)
         return Wait(
@@ -261,8 +262,3 @@ def _is_lost(manifest: Manifest) -> bool:
     """Return whether a snapshot was there once: that it is not any more is no failure to make one."""
     stalled = condition(manifest, "Stalled")
     return stalled is not None and stalled["reason"] == SNAPSHOT_LOST
-
-
-def _has_failed(manifest: Manifest) -> bool:
-    stalled = condition(manifest, "Stalled")
-    return stalled is not None and stalled["status"] == "True" and stalled["reason"] != PREPARATION_STUCK

@@ -40,6 +40,7 @@ from coppice.reconcile.observed import (
     pod_state,
     volume_snapshot_state,
 )
+from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes
 from coppice.reconcile.trouble import find_trouble
 
@@ -133,6 +134,7 @@ class SnapshotObservation:
     server: Manifest | None
     raw: Manifest | None
     scratch: Manifest | None
+    complaint: Complaint | None
     pod: Manifest | None
     policy: Manifest | None
     prepared: Manifest | None
@@ -184,6 +186,7 @@ class DataSnapshotReconciler:
             server=server,
             raw=raw,
             scratch=scratch,
+            complaint=await read_complaint(reader, scratch, now),
             pod=pod,
             policy=policy,
             prepared=prepared,
@@ -295,8 +298,7 @@ class _SnapshotPlan:
         elif state.content is None and (scratch is None or is_deleting(scratch)):
             draft.facts.append(self._begin_again(draft))
         else:
-            trouble = f"; the driver says: {state.error}" if state.error else ""
-            draft.facts.append(waits(PREPARED, "Publishing", f"waits for VolumeSnapshot {self.name}{trouble}"))
+            draft.facts.append(waits_for_capture(PREPARED, "Publishing", prepared, self.observation.now))
         return draft.finish(TYPES, self._status(capture))
 
     def _status(self, capture: Capture | None) -> dict[str, Any]:
@@ -425,13 +427,7 @@ class _SnapshotPlan:
             )
         state = volume_snapshot_state(raw)
         if not state.ready:
-            trouble = f"; the driver says: {state.error}" if state.error else ""
-            return waits(
-                CAPTURED,
-                "Capturing",
-                f"waits for VolumeSnapshot {raw_name(self.name)}{trouble}",
-                retry_after=10 if trouble else None,
-            )
+            return waits_for_capture(CAPTURED, "Capturing", raw, self.observation.now)
         return holds(CAPTURED, "Captured", f"captured at {format_time(state.captured_at or self.observation.now)}")
 
     def _settle_source(self, draft: Draft) -> None:
@@ -468,13 +464,9 @@ class _SnapshotPlan:
             return problem
         if observation.scratch is None:
             return waits(PREPARED, "Copying", "a scratch copy is being made")
-        if not claim_state(observation.scratch).bound and not choice.waits_for_consumer:
-            return waits(
-                PREPARED,
-                "Copying",
-                f"waits for the volume of claim {scratch_name(self.name)}; see its events",
-                retry_after=30,
-            )
+        told = observation.complaint is not None and observation.pod is not None
+        if not claim_state(observation.scratch).bound and (told or not choice.waits_for_consumer):
+            return waits_for_volume(PREPARED, "Copying", observation.scratch, observation.complaint, observation.now)
         return holds(PREPARED, "Copied", "the scratch copy is there")
 
     def _preparation_is_done(self, draft: Draft) -> Fact:

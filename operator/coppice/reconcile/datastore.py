@@ -55,6 +55,7 @@ from coppice.reconcile.observed import (
     label,
     pod_state,
 )
+from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_volume
 from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each, read_classes
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, superseded, unscheduled
 
@@ -108,6 +109,7 @@ class StoreObservation:
     engine: Engine | None
     classes: ClusterClasses
     claim: Manifest | None
+    complaint: Complaint | None
     server: Server
     binding: Manifest | None
     service: Manifest | None
@@ -162,6 +164,7 @@ class DataStoreReconciler:
             engine=engine,
             classes=classes,
             claim=claim,
+            complaint=await read_complaint(reader, claim, now),
             server=server,
             binding=binding,
             service=service,
@@ -386,10 +389,9 @@ class _StorePlan:
                 "ClaimLost",
                 f"the volume of claim {claim_name(self._name)} is gone: restore it from a snapshot",
             )
-        if not state.bound and not choice.waits_for_consumer:
-            return waits(
-                STORAGE, "ClaimPending", f"waits for the volume of claim {claim_name(self._name)}; see its events"
-            )
+        complaint, pod = self.observation.complaint, self.observation.server.pod
+        if not state.bound and (not choice.waits_for_consumer or (pod is not None and complaint is not None)):
+            return waits_for_volume(STORAGE, "ClaimPending", observed, complaint, self.observation.now)
         return holds(STORAGE, "Bound", f"claim {claim_name(self._name)} with {state.capacity}")
 
     def _desired_claim(self, owner: Owner, choice: StorageChoice, mark: Mapping[str, str]) -> dict[str, Any]:

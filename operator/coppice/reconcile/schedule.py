@@ -19,6 +19,7 @@ from coppice.core.plan import Manifest, Ref
 from coppice.manifests.meta import Owner, build_metadata, is_owned
 from coppice.reconcile.draft import Fact, stalls
 from coppice.reconcile.observed import created_at, is_deleting, is_true, label
+from coppice.reconcile.setbacks import has_given_up
 
 SCHEDULE = "schedule"
 CLONE = "clone"
@@ -141,7 +142,7 @@ def superseded(line: SnapshotLine) -> list[Manifest]:
         for entry in made
         if id(entry) not in kept
         and entry["metadata"]["name"] not in line.named
-        and (is_true(entry, "Ready") or is_true(entry, "Stalled"))
+        and (is_true(entry, "Ready") or has_given_up(entry))
         and created_at(entry) < line.now - GRACE
         and not is_deleting(entry)
     ]

@@ -80,7 +80,7 @@ def _containers(status: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
 def _unscheduled(pod: Manifest, condition: Mapping[str, Any]) -> Trouble:
     return Trouble(
         reason="ServerTrouble",
-        message=f"not scheduled: {_quoted(condition.get('message')) or 'no reason given'}",
+        message=f"not scheduled: {quoted(condition.get('message')) or 'no reason given'}",
         advice="make room on a node for what it asks for, or ask for less",
         hopeless_from=(_moment(condition) or created_at(pod)) + SCHEDULER_PATIENCE,
     )
@@ -96,7 +96,7 @@ def _container_trouble(pod: Manifest, container: Mapping[str, Any], since: datet
         if ended is None or (ended.get("exitCode", 0) == 0 and reason != _CRASHES):
             return None
         return _crashes(pod, container, ended)
-    words = f"{reason}: {_quoted(waiting.get('message'))}".rstrip(": ")
+    words = f"{reason}: {quoted(waiting.get('message'))}".rstrip(": ")
     return Trouble(
         reason="ServerTrouble",
         message=f"container {container['name']}: {words}",
@@ -120,7 +120,7 @@ def _crashes(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str, An
     hopeless = failures >= LOAD_FAILURES if name == LOAD_CONTAINER else failures >= SERVER_FAILURES and _is_brief(ended)
     if running and not hopeless:
         return None
-    words = _quoted((state.get("waiting") or {}).get("message"))
+    words = quoted((state.get("waiting") or {}).get("message"))
     times = "" if failures == 1 else f", {failures} times by now"
     return Trouble(
         reason="LoadFailed" if name == LOAD_CONTAINER else "ServerTrouble",
@@ -143,6 +143,7 @@ def _is_brief(ended: Mapping[str, Any]) -> bool:
     return started is None or finished is None or finished - started < BRIEF
 
 
-def _quoted(words: str | None) -> str:
+def quoted(words: str | None) -> str:
+    """Return somebody else's words in one line, shortened where they are long."""
     text = " ".join((words or "").split())
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."

@@ -123,6 +123,10 @@ class Tracking:
         """Read all objects of a kind that are watched; their changes wake nobody."""
         return await self._reader.survey(kind)
 
+    async def events_of(self, manifest: Manifest) -> Sequence[Manifest]:
+        """Read the Events about an object; new ones wake nobody."""
+        return await self._reader.events_of(manifest)
+
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Read a log; its growth wakes nobody."""
         return await self._reader.log_tail(namespace, pod, container, lines)

@@ -16,6 +16,8 @@ POSITION = {
     "rests": 1,
     "stalls": 1,
     "Fact": 1,
+    "waits_for_volume": 1,
+    "waits_for_capture": 1,
     "_condition": 2,
     "Wait": 0,
     "Refusal": 0,

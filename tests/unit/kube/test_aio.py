@@ -289,3 +289,28 @@ async def test_no_answer_is_transient(configuration):
     with pytest.raises(TransientError):
         await client.get("Secret", "db", "app")
     await client.aclose()
+
+
+async def test_the_events_of_an_object_are_those_about_it_and_not_about_one_of_its_name_before_it(client, namespace):
+    def core(name, uid):
+        """What client-go's older recorder writes, as storage drivers do."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": {"kind": "Secret", "name": "db", "namespace": namespace, "uid": uid},
+            "reason": "ProvisioningFailed",
+            "message": "no room",
+            "type": "Warning",
+            "firstTimestamp": "2026-03-02T09:00:00Z",
+            "lastTimestamp": "2026-03-02T09:01:00Z",
+            "source": {"component": "driver"},
+        }
+
+    made = await client.create(secret(namespace))
+    for name, uid in (("mine", made["metadata"]["uid"]), ("before", "another")):
+        await client._json("POST", f"/api/v1/namespaces/{namespace}/events", {}, core(name, uid))
+    [found] = await client.events_of(made)
+    assert (found["kind"], found["reason"], found["note"]) == ("Event", "ProvisioningFailed", "no room")
+    assert found["deprecatedFirstTimestamp"] == "2026-03-02T09:00:00Z"
+    assert found["deprecatedLastTimestamp"] == "2026-03-02T09:01:00Z"

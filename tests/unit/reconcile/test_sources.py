@@ -201,9 +201,13 @@ async def test_a_failing_driver_is_said_without_a_hot_loop(shop):
     assert shop.reason("DataClone", "db") == "SnapshotPending"
     name = shop.names("DataSnapshot")[0]
     assert "the pool is full" in shop.condition("DataSnapshot", name)["message"]
+    await shop.operator.live(minutes=5)
+    shop.expect_stalled("DataSnapshot", name, "CaptureRefused")
+    assert "CaptureRefused" in shop.condition("DataClone", "db")["message"]
     before = len(shop.world.writes)
     await shop.operator.live(minutes=25)
     assert len(shop.world.writes) == before
+    assert shop.names("DataSnapshot") == [name], "another would be held up by the same"
     shop.world.snapshot_error = None
     await shop.settle()
     shop.expect_ready("DataClone", "db")

@@ -13,6 +13,7 @@ from coppice.reconcile.access import Source
 from coppice.reconcile.choice import Choice
 from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.copies import Copy, serving_copy
+from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer
 
 
@@ -30,8 +31,8 @@ class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
     ``live``: what the store's server says the reference names now. ``storage_class``, ``choice`` and ``handle``: for a
-    copy that has no volume yet; ``origin_gone``: its snapshot went. ``place``: in the queue behind the grant's caps,
-    None with room.
+    copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
+    ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; then ``activity``.
     ``unwired``: why the API server has just refused to have Deployments wired, by name.
@@ -48,6 +49,7 @@ class CloneObservation:
     choice: Choice | None = None
     handle: Handle | None = None
     origin_gone: bool = False
+    complaint: Complaint | None = None
     place: Place | None = None
     copies: tuple[Copy, ...] = ()
     unmarked_claims: tuple[Manifest, ...] = ()

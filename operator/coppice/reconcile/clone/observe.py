@@ -31,6 +31,7 @@ from coppice.reconcile.observed import (
     parse_time,
     volume_snapshot_state,
 )
+from coppice.reconcile.provisioning import read_complaint
 from coppice.reconcile.reads import Server, ask, get_each
 
 HOLDING_LIMIT = 3
@@ -160,7 +161,8 @@ class _Reading:
         elif base is not None:
             seen = replace(seen, storage_class=await self.reader.get("StorageClass", base))
         if copy is not None:
-            seen = replace(seen, origin_gone=_is_origin_gone(copy, own))
+            complaint = await read_complaint(self.reader, copy.claim, seen.now)
+            seen = replace(seen, origin_gone=_is_origin_gone(copy, own), complaint=complaint)
         else:
             holding = await _holding(source, self.clone, own, seen.live)
             seen = replace(seen, choice=choose(_wanted(seen, self.clone, source, holding), own))

@@ -16,6 +16,7 @@ from coppice.reconcile.copies import Copy, Origin, is_bound
 from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import claim_state, format_time, is_deleting, volume_snapshot_state
+from coppice.reconcile.provisioning import waits_for_volume
 
 
 def volume_is_bound(at: Situation, draft: Draft) -> Fact:
@@ -32,21 +33,21 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
     problem = _unmarked(at, name) or _alias(at, draft)
     if problem is not None:
         return problem
-    if copy is not None and _waits_for_consumer(at):
+    if copy is not None and _waits_for_consumer(at) and (copy.pod is None or at.seen.complaint is None):
         return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
     if copy is None:
         if at.seen.store_claim is None:
             # Its class is the clone's.
             return waits(VOLUME, "StoreNotReady", f"{at.source_words} has no volume: see its conditions")
         draft.create.append(_new_claim(at, draft))
-        message = f"the volume of copy {at.target.number} is being made"
+        fact = waits(VOLUME, "Copying", f"the volume of copy {at.target.number} is being made")
     else:
-        message = f"waits for the volume of claim {name}; see its events"
+        fact = waits_for_volume(VOLUME, "Copying", copy.claim, at.seen.complaint, at.seen.now)
     # After the claim: this is done while the volume is being made.
     engine = at.source.engine if copy is None else at.engine_of(copy)
     if engine is not None:
         surround_early(at, draft, engine)
-    return waits(VOLUME, "Copying", message, retry_after=None if copy is None else 30)
+    return fact
 
 
 def _unmarked(at: Situation, name: str) -> Fact | None:
