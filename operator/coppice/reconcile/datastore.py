@@ -16,7 +16,6 @@ from typing import Any
 from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
 from coppice.api.v1alpha1.datastore import Load
 from coppice.core import labels
-from coppice.core.compare import covers
 from coppice.core.key import Key
 from coppice.core.names import child, digest
 from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
@@ -627,9 +626,10 @@ class _StorePlan:
         password = self.observation.server.credentials["app-password"]
         values = self._engine.binding(host=self._host, database=self._database, password=password)
         secret = build_binding_secret(name, draft.owner, values, {})
-        if observed is None or not covers(observed.get("data"), secret["data"]):
+        problem = draft.keep(secret, observed, SERVER)
+        if draft.writes(secret):
             draft.calls.append(ensure_app_user(self.store.spec.engine, self._engine, self._server_ref, self._database))
-        return draft.keep(secret, observed, SERVER)
+        return problem
 
     def _plan_snapshots(self, draft: Draft) -> float | None:
         """Plan scheduled snapshots and drop the ones no longer kept; return the seconds until the next one."""

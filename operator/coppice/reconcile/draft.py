@@ -16,6 +16,7 @@ from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
 from coppice.manifests.meta import Owner, build_annotations, build_identity, is_owned
+from coppice.reconcile.edits import VALUES, edited_keys, judge_edits
 from coppice.reconcile.observed import annotation, condition, is_deleting, is_true, parse_time, pod_state
 from coppice.reconcile.trouble import find_trouble
 
@@ -117,9 +118,27 @@ class Draft:
             return problem
         if desired["kind"] == "Secret":
             self._keep_exact(observed, surplus_keys(observed, desired, "data"))
+            if not self._keep_values(observed, desired):
+                return None
         if not covers(observed, desired):
             self.apply.append(with_uid(desired, observed))
         return None
+
+    def writes(self, desired: Manifest) -> bool:
+        """Return whether an object is in the plan to be applied."""
+        name = desired["metadata"]["name"]
+        return any((entry["kind"], entry["metadata"]["name"]) == (desired["kind"], name) for entry in self.apply)
+
+    def _keep_values(self, secret: Manifest, desired: Manifest) -> bool:
+        """Say that somebody has changed values of a Secret, if so; return whether it may be written now."""
+        status, metadata = self.manifest.get("status") or {}, self.manifest["metadata"]
+        # With another specification we change them ourselves.
+        settled = status.get("observedGeneration") == metadata.get("generation")
+        edited = edited_keys(secret, desired) if settled else []
+        verdict = judge_edits(condition(self.manifest, VALUES), secret["metadata"]["name"], edited, self.now)
+        if verdict.message:
+            self.asides.append(Fact(VALUES, verdict.holds, verdict.reason, verdict.message))
+        return verdict.writes
 
     def _keep_exact(self, secret: Manifest, surplus: Collection[str]) -> None:
         """Take keys that somebody added out of a Secret, and say so. One that comes back is left and said: two that

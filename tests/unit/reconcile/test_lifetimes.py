@@ -505,6 +505,69 @@ async def test_a_binding_edited_by_hand_is_put_right(shop, edit):
     assert shop.rows() == {"alice", "mine"}
 
 
+@pytest.mark.parametrize(("kind", "name"), [("DataClone", "db"), ("DataStore", "shop")])
+async def test_a_value_edited_by_hand_is_put_right_and_that_is_said_once(shop, kind, name):
+    await cloned(shop)
+    secret = f"{name}-binding"
+    right = shop.get("Secret", secret)["data"]
+    shop.kube.change("Secret", "data", secret, lambda draft: draft["data"].update(password="d3Jvbmc=", host="eA=="))
+    await shop.settle()
+    assert shop.get("Secret", secret)["data"] == right
+    found = shop.condition(kind, name, of="BindingKept")
+    assert (found["status"], found["reason"]) == ("True", "ValuesRestored")
+    assert "(host, password)" in found["message"]
+    assert "d3Jvbmc=" not in found["message"]
+    assert "wrong" not in found["message"]
+    shop.expect_ready(kind, name)
+    await shop.operator.live(minutes=30)
+    assert shop.events(kind, name).count("ValuesRestored") == 1
+    await shop.operator.live(hours=2)
+    assert "BindingKept" not in {entry["type"] for entry in shop.status(kind, name)["conditions"]}
+    shop.expect_ready(kind, name)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("DataClone", "db"), ("DataStore", "shop")])
+async def test_values_that_somebody_insists_on_are_put_right_now_and_then_and_nothing_runs_in_circles(shop, kind, name):
+    await cloned(shop)
+    secret = f"{name}-binding"
+    right = shop.get("Secret", secret)["data"]
+    insisting, spoiled = [True], []
+
+    def spoil():
+        spoiled.append(shop.world.now)
+        shop.kube.change("Secret", "data", secret, lambda draft: draft["data"].update(password="d3Jvbmc="))
+
+    def on_event(event, found):
+        if found["kind"] == "Secret" and found["metadata"]["name"] == secret and insisting and found["data"] == right:
+            spoil()
+
+    shop.kube.subscribe(on_event)
+    spoil()
+    await shop.operator.live(minutes=30)
+    found = shop.condition(kind, name, of="BindingKept")
+    assert (found["status"], found["reason"]) == ("False", "ValuesContested")
+    shop.expect_ready(kind, name)
+    assert len(spoiled) < 35, "once a minute"
+    events = shop.events(kind, name)
+    assert (events.count("ValuesRestored"), events.count("ValuesContested")) == (1, 1)
+    insisting.clear()
+    await shop.operator.live(minutes=3)
+    assert shop.get("Secret", secret)["data"] == right
+    await shop.operator.live(hours=2)
+    assert "BindingKept" not in {entry["type"] for entry in shop.status(kind, name)["conditions"]}
+
+
+async def test_values_that_change_with_the_specification_are_nobodys_edit(shop):
+    shop.clone(binding={"keys": {"URL": "mysql://{host}"}})
+    await shop.settle()
+    shop.edit("DataClone", "db", binding={"keys": {"URL": "mysql://{host}:{port}"}})
+    await shop.settle()
+    shop.annotate("DataClone", "db", reset="now")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert "BindingKept" not in {entry["type"] for entry in shop.status("DataClone", "db")["conditions"]}
+
+
 def insist(shop, secret, *keys):
     """Let somebody add keys to a Secret at once whenever they are taken out; return how often that was."""
     added = []

@@ -30,6 +30,8 @@ async def test_without_a_grant_there_is_no_clone_and_nobody_learns_what_stores_t
     real = shop.expect_stalled("DataClone", "db", "NotGranted", "app")
     guess = shop.expect_stalled("DataClone", "guess", "NotGranted", "app")
     assert real.replace("shop", "X") == guess.replace("secret-project", "X")
+    await shop.operator.live(minutes=30)
+    assert shop.events("DataClone", "db") == ["NotGranted"]
     assert shop.names("PersistentVolumeClaim", "app") == []
 
 

@@ -341,6 +341,8 @@ async def test_a_snapshot_whose_bytes_are_gone_is_not_made_anew_from_other_data(
     shop.delete("VolumeSnapshot", "mine")
     await shop.settle()
     shop.expect_stalled("DataSnapshot", "mine", "SnapshotLost")
+    await shop.operator.live(minutes=30)
+    assert shop.events("DataSnapshot", "mine").count("SnapshotLost") == 1
     assert shop.status("DataSnapshot", "mine")["identity"] == before
     assert shop.world.snapshots == {}
 
