@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 
 from tests.fakes.kube import Crash, Object
@@ -40,6 +41,18 @@ PATIENCE = 16.0
 """Seconds of the world's time in which nothing may happen for it to count as settled; longer waits are a test's own."""
 TURN = 0.05
 """Seconds of the world's time that a turn takes."""
+
+
+class Mood(Enum):
+    """What a watch may do to what it tells."""
+
+    TWICE = "everything is told twice"
+    STALE = "whatever is told, what was told before of the same object is told once more after it"
+    GAP = "no deletion is told: the API server answers 410 and the watch lists anew; a resync comes in the end"
+
+
+HISTORY = 4
+"""How many of the last events of an object a stale watch tells again."""
 
 
 def environment(world: World, **changes: Any) -> Environment:
@@ -253,9 +266,13 @@ class Operator:
         """No watch event arrives; only what was asked for by delay, and what ``restart`` lists, is looked at."""
         self.deaf_to: frozenset[str] = frozenset()
         """Kinds of which no watch event arrives."""
+        self.mood: Mood | None = None
+        """How the watches tell of what happens, where not as on a quiet day."""
         self.late = False
         """Events wait until they are heard; the watch of one kind is ahead of another's."""
         self.crashes = 0
+        self._missed = False
+        self._history: defaultdict[Key, list[tuple[str, Manifest]]] = defaultdict(list)
         world.kube.subscribe(self._on_event)
         self.restart()
 
@@ -323,9 +340,37 @@ class Operator:
             return
         if self.deaf or manifest["kind"] in self.deaf_to or not resource.watched:
             return
-        self._unheard[manifest["kind"]].append((event, manifest))
+        self._unheard[manifest["kind"]].extend(self._told(event, manifest))
         if not self.late:
             self.hear()
+
+    def _told(self, event: str, manifest: Manifest) -> list[tuple[str, Manifest]]:
+        """Return what the watch tells of an event."""
+        told, key = (event, manifest), key_of(manifest)
+        before = self._history[key]
+        self._history[key] = [told, *before][:HISTORY]
+        match self.mood:
+            case Mood.TWICE:
+                return [told, told]
+            case Mood.STALE:
+                return [told, *before]
+            case Mood.GAP if event == "DELETED":
+                self._missed = True
+                resource = RESOURCES[manifest["kind"]]
+                return [("ADDED", found) for found in self.world.kube.all(manifest["kind"]) if resource.selects(found)]
+        return [told]
+
+    def resync(self) -> None:
+        """List everything, as a leader does now and then: whoever read what is gone is woken, and all of its kinds."""
+        self._missed = False
+        gone = [key for key in self._history if self.world.kube.peek(*key) is None]
+        self._list_all()
+        for key in gone:
+            for reader in self._dependencies.readers_of(key, {}):
+                self._wake(reader)
+        for kind in KINDS:
+            for found in self.world.kube.all(kind):
+                self._wake(key_of(found))
 
     def hear(self, pick: random.Random | None = None) -> None:
         """Hear all events that wait, or of each kind as many as chance will have."""
@@ -393,6 +438,9 @@ class Operator:
                 continue
             next_due = min(self.due.values(), default=None)
             if next_due is None or (next_due - quiet_since).total_seconds() > patience:
+                if self._missed:
+                    self.resync()
+                    continue
                 assert not world.violations, world.violations
                 return
             world.now = max(world.now, next_due)

@@ -1,4 +1,5 @@
-"""The operator is killed, or refused, at every write in turn: all runs end alike, with no orphan and no loss.
+"""The operator is killed, or refused, at every write and every engine call in turn, or hears of what happens as on a bad
+day: all runs end alike, with no orphan and no loss.
 
 ``COPPICE_THOROUGH=1`` tries every error at every write of every story; without it the errors take turns, and only the
 stories of ``WHOLE`` are disturbed at every write, the others at every third.
@@ -11,6 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.fakes.audit import fingerprint, orphans
+from tests.fakes.kube import Crash
+from tests.fakes.operator import Mood
 from tests.fakes.story import Story
 
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
@@ -215,15 +218,30 @@ async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda
     return story
 
 
+_begun: dict[str, tuple[Story, Act, list[str], Story]] = {}
+
+
 async def begin(name: str) -> tuple[Story, Act, list[str], int]:
     """Return a story's start, what somebody does then, how it ends undisturbed, and after how many writes."""
+    start, act, expected, end = await quiet_day(name)
+    return start, act, expected, end.kube.mutations - start.kube.mutations
+
+
+async def quiet_day(name: str) -> tuple[Story, Act, list[str], Story]:
+    """Return a story's start, what somebody does then, how it ends undisturbed, and that end."""
+    if name not in _begun:
+        _begun[name] = await play_quietly(name)
+    return _begun[name]
+
+
+async def play_quietly(name: str) -> tuple[Story, Act, list[str], Story]:
     prepare, act = STORIES[name]
     start = Story()
     await prepare(start)
     start.operator.restart()
     await start.settle()
     end = await play(start, act)
-    return start, act, fingerprint(end.world), end.kube.mutations - start.kube.mutations
+    return start, act, fingerprint(end.world), end
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -269,3 +287,39 @@ async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_
     await story.operator.settle(patience=61)
     assert fingerprint(story.world) == expected
     assert orphans(story.world) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", STORIES)
+async def test_killed_at_any_engine_call_it_ends_as_if_nothing_had_happened(name: str, when: str) -> None:
+    start, act, expected, end = await quiet_day(name)
+    for number in range(1, len(end.world.engine.calls) - len(start.world.engine.calls) + 1):
+        story = await play(start, act, lambda story, number=number: kill_at_call(story, number, when))
+        assert story.operator.crashes == 1
+        assert fingerprint(story.world) == expected, f"killed {when} engine call {number}"
+
+
+def kill_at_call(story: Story, number: int, when: str) -> None:
+    """Kill the operator before the n-th call from now has reached the engine, or after it was carried out."""
+    seen = 0
+
+    def count(action: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            raise Crash
+
+    setattr(story.world.engine, f"{when}_call", count)
+
+
+@pytest.mark.parametrize("mood", Mood, ids=lambda mood: mood.name.lower())
+@pytest.mark.parametrize("name", STORIES)
+async def test_however_it_hears_of_things_it_ends_as_on_a_quiet_day(name: str, mood: Mood) -> None:
+    start, act, expected, _ = await begin(name)
+
+    def act_on_a_bad_day(story: Story) -> None:
+        story.operator.mood = mood
+        act(story)
+
+    story = await play(start, act_on_a_bad_day)
+    assert fingerprint(story.world) == expected
