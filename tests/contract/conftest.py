@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fakes.required import lacks
 
 from coppice.engines.base import (
     CloneServer,
@@ -97,7 +98,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     kit = kits()[name]
     path = kit.path()
     if path is None:
-        pytest.skip(f"the programs of the engine {name} are not installed")
+        lacks(f"the programs of the engine {name} are not installed")
     with open_directory() as directory:
         runner = Runner(directory, path, kit.user)
         yield Stage(engines()[name], kit, runner)

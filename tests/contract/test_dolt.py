@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fakes.required import lacks
 
 from coppice.engines.base import Endpoint, EngineError, Reference
 from coppice.engines.dolt import DoltEngine
@@ -28,7 +29,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     kit = DoltKit()
     path = kit.path()
     if path is None:
-        pytest.skip("the programs of the engine dolt are not installed")
+        lacks("the programs of the engine dolt are not installed")
     runner = Runner(tmp_path, path)
     yield Stage(DoltEngine(), kit, runner)
     runner.close()

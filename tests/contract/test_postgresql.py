@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from tests.fakes.required import lacks
 
 from coppice.engines.base import EngineError, Reference, UnknownVersionError
 from coppice.engines.postgresql import PostgreSQLEngine
@@ -32,7 +33,7 @@ def stage() -> Iterator[Stage]:
     kit = PostgreSQLKit()
     path = kit.path()
     if path is None:
-        pytest.skip("the programs of the engine postgresql are not installed")
+        lacks("the programs of the engine postgresql are not installed")
     with open_directory() as directory:
         runner = Runner(directory, path, kit.user)
         yield Stage(PostgreSQLEngine(), kit, runner)

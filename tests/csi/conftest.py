@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.csi.driver import MIB, Driver, started, unmount_below
+from tests.fakes.required import lacks
 
 from coppice.csi import mounts
 from coppice.csi.pool import PoolSettings
@@ -27,14 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _mount_namespace() -> None:
     if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+        lacks('mounting needs root: run it as root, as in `sudo env "PATH=$PATH" "HOME=$HOME" make csi`')
     if "btrfs" not in Path("/proc/filesystems").read_text():
-        pytest.skip("this kernel has no btrfs")
+        lacks("this kernel has no btrfs: `modprobe btrfs`, or run it on a machine whose kernel has it")
     if shutil.which("mkfs.btrfs") is None:
-        pytest.skip("mkfs.btrfs is missing: install btrfs-progs")
+        lacks("mkfs.btrfs is missing: install btrfs-progs")
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:
-        pytest.skip(f"no mount namespace can be made here: {os.strerror(ctypes.get_errno())}")
+        lacks(f"no mount namespace can be made here: {os.strerror(ctypes.get_errno())}")
     mounts.mount("none", Path("/"), flags=_MS_REC | _MS_PRIVATE)
 
 

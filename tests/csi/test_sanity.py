@@ -10,9 +10,9 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from tests.csi.driver import MIB
 from tests.csi.process import DriverProcess
+from tests.fakes.required import lacks
 
 from coppice.csi.pool import PoolSettings
 
@@ -38,7 +38,7 @@ SKIPPED = {
 def test_csi_sanity_passes_whole(settings: PoolSettings, tmp_path: Path) -> None:
     program = os.environ.get("CSI_SANITY") or shutil.which("csi-sanity")
     if program is None:
-        pytest.skip("csi-sanity is not on PATH: build it in e2e/toolchain/sanity, or name it in CSI_SANITY")
+        lacks("csi-sanity is not on PATH: build it in e2e/toolchain/sanity, or name it in CSI_SANITY")
     driver = DriverProcess(settings, tmp_path / "driver")
     driver.start()
     report = tmp_path / "report.json"

@@ -23,6 +23,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.fakes.required import lacks
 
 HOST = "127.0.0.1"
 START_SECONDS = 60
@@ -164,7 +165,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """An API server for the whole run; a conftest.py makes it known by importing it."""
     binaries = find_binaries()
     if binaries is None:
-        pytest.skip(f"no {' and '.join(BINARIES)} in $COPPICE_ASSETS or on the PATH")
+        lacks(f"no {' and '.join(BINARIES)} in $COPPICE_ASSETS or on the PATH")
     with run_api_server(binaries, tmp_path_factory.mktemp("apiserver")) as server:
         yield server
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e.harness.settings import from_environment
+from tests.fakes.required import lacks
 
 CHART = Path(__file__).parents[3] / "helm" / "coppice"
 KUBERNETES = "1.35.0"
@@ -31,7 +32,7 @@ def _find_helm() -> str | None:
 def helm() -> Helm:
     program = _find_helm()
     if program is None:
-        pytest.skip("no helm: put it in PATH, or run python -m e2e.harness tools helm")
+        lacks("no helm: put it in PATH, or run python -m e2e.harness tools helm")
 
     def run(*arguments: str, fails: bool = False) -> str:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
