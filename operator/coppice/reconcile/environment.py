@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from coppice.engines.base import Engine
@@ -18,6 +18,7 @@ class Environment:
     nor profile says.
     ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept,
     ``sleep`` after how long without activity a server is stopped.
+    ``most`` is what a profile may give a clone, by resource; one that is not in it, or empty, has no bound.
     ``reaches`` tells whether a packet to a port gets to a host; None when it cannot tell.
     """
 
@@ -30,6 +31,7 @@ class Environment:
     undo: timedelta
     reaches: Callable[[str, int], Awaitable[bool | None]]
     sleep: timedelta = timedelta(minutes=30)
+    most: Mapping[str, str] = field(default_factory=dict)
 
     def image(self, engine: str, version: str) -> str | None:
         """Return the image for an engine's version, or None if the administrator offers none."""

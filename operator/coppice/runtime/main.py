@@ -69,6 +69,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         undo=settings.undo,
         reaches=is_reached,
         sleep=settings.sleep,
+        most={"memory": settings.clone_memory, "cpu": settings.clone_cpu},
     )
     return [
         DataStoreReconciler(environment),

@@ -47,6 +47,12 @@ class Settings:
     server_cpu: str = "500m"
     """``COPPICE_SERVER_CPU``: CPU request of a database server where neither store nor profile says."""
 
+    clone_memory: str = ""
+    """``COPPICE_CLONE_MEMORY``: the most memory that a store's profile may give a clone; empty for no bound."""
+
+    clone_cpu: str = ""
+    """``COPPICE_CLONE_CPU``: the most CPU that a store's profile may give a clone; empty for no bound."""
+
     lease_idle: timedelta = timedelta(hours=2)
     """``COPPICE_LEASE_IDLE``: a DataClone that asks for no lease expires after this long without activity."""
 
@@ -155,6 +161,8 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_IMAGES": ("images", _images, 'JSON of the form {"dolt": {"1.83": "image"}}'),
     "COPPICE_SERVER_MEMORY": ("server_memory", _quantity, "a quantity such as 512Mi"),
     "COPPICE_SERVER_CPU": ("server_cpu", _string, "a quantity such as 500m"),
+    "COPPICE_CLONE_MEMORY": ("clone_memory", _quantity, "a quantity such as 8Gi"),
+    "COPPICE_CLONE_CPU": ("clone_cpu", _quantity, "a quantity such as 4"),
     "COPPICE_LEASE_IDLE": ("lease_idle", parse_duration, _DURATION),
     "COPPICE_LEASE_MAX": ("lease_max", parse_duration, _DURATION),
     "COPPICE_SLEEP": ("sleep", parse_duration, _DURATION),

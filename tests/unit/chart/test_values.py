@@ -93,6 +93,8 @@ def test_schema_and_defaults_know_the_same_values():
         ("servers", {"disk": "1Gi"}),
         ("clones.lease.idle", "2 hours"),
         ("clones.lease.idle", ""),
+        ("clones.limits.memory", "much"),
+        ("clones.limits", {"disk": "1Gi"}),
         ("operator.resync", 600),
         ("engines.dolt", {"image": "x"}),
         ("local.nodeSelector", {}),

@@ -6,6 +6,7 @@ import copy
 from datetime import timedelta
 
 import pytest
+from tests.fakes.story import Story
 
 from coppice.api.v1alpha1 import BINDING_KEYS
 from coppice.core.conditions import timestamp
@@ -752,6 +753,39 @@ async def test_a_profile_sizes_the_server_and_a_change_of_it_restarts_it(shop):
     await shop.settle()
     assert shop.get("Pod", shop.copy())["spec"]["containers"][0]["resources"]["limits"]["memory"] == "256Mi"
     assert shop.rows() == {"alice", "mine"}
+
+
+async def limited(**most):
+    story = Story(most=most)
+    story.store(clones={"profiles": {"large": {"memory": "4Gi", "cpu": "2"}}})
+    await story.settle()
+    return story
+
+
+@pytest.mark.parametrize("most", [{}, {"memory": "", "cpu": ""}, {"memory": "4096Mi", "cpu": "2000m"}])
+async def test_a_profile_within_what_the_administrator_allows_is_given(most):
+    story = await limited(**most)
+    story.clone(profile="large")
+    await story.settle()
+    story.expect_ready("DataClone", "db")
+    assert story.get("Pod", story.copy())["spec"]["containers"][0]["resources"]["limits"]["memory"] == "4Gi"
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [({"memory": "4095Mi"}, "memory 4Gi"), ({"memory": "8Gi", "cpu": "1999m"}, "cpu 2")],
+)
+async def test_a_profile_beyond_what_the_administrator_allows_is_said_and_a_smaller_one_recovers(most, words):
+    story = await limited(**most)
+    story.clone(profile="large")
+    await story.settle()
+    told = story.expect_stalled("DataClone", "db", "ProfileTooLarge")
+    assert words in told
+    assert "clones.limits" in told
+    assert story.events("DataClone", "db").count("ProfileTooLarge") == 1
+    story.edit("DataClone", "db", profile="default")
+    await story.settle()
+    story.expect_ready("DataClone", "db")
 
 
 async def test_an_unknown_profile_is_said_and_a_correction_recovers(shop):

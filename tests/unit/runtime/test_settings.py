@@ -45,6 +45,8 @@ def test_every_variable_sets_its_field():
         ("COPPICE_RESYNC", "10"),
         ("COPPICE_LOG_LEVEL", "trace"),
         ("COPPICE_SERVER_MEMORY", "much"),
+        ("COPPICE_CLONE_MEMORY", "much"),
+        ("COPPICE_CLONE_CPU", "much"),
         ("COPPICE_IMAGES", "dolt"),
         ("COPPICE_IMAGES", "[]"),
         ("COPPICE_IMAGES", '{"dolt": "image"}'),

@@ -14,6 +14,10 @@
   value: {{ .Values.servers.memory | quote }}
 - name: COPPICE_SERVER_CPU
   value: {{ .Values.servers.cpu | quote }}
+- name: COPPICE_CLONE_MEMORY
+  value: {{ .Values.clones.limits.memory | quote }}
+- name: COPPICE_CLONE_CPU
+  value: {{ .Values.clones.limits.cpu | quote }}
 - name: COPPICE_LEASE_IDLE
   value: {{ .Values.clones.lease.idle | quote }}
 - name: COPPICE_LEASE_MAX

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from coppice.api.v1alpha1 import Power
 from coppice.core import labels
 from coppice.core.names import digest
+from coppice.core.quantities import parse_quantity
 from coppice.engines.base import CloneServer, CommitPolicy, Engine
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
@@ -145,8 +147,23 @@ def _resources(at: Situation) -> Resources | Fact:
     profiles = at.store.spec.clones.profiles if at.store is not None else {}
     asked = profiles.get(profile)
     if asked is not None:
-        return Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
+        found = Resources(memory=asked.memory or default.memory, cpu=asked.cpu or default.cpu)
+        return _too_large(at, {"memory": asked.memory, "cpu": asked.cpu}) or found
     if profile == "default" or at.store is None:
         return default
     offered = ", ".join(sorted({"default", *profiles}))
     return stalls(ENGINE, "UnknownProfile", f"{at.source_words} has no profile {profile}; there are: {offered}")
+
+
+def _too_large(at: Situation, asked: Mapping[str, str | None]) -> Fact | None:
+    """Return that the clone's profile gives more than the administrator lets any give, if so."""
+    for resource, size in asked.items():
+        most = at.environment.most.get(resource)
+        if size and most and parse_quantity(size) > parse_quantity(most):
+            message = (
+                f"profile {at.clone.spec.profile} of {at.source_words} gives {resource} {size}, and the administrator "
+                f"lets a profile give at most {most} (clones.limits.{resource} of the chart): choose a smaller one, or "
+                "have one of the two changed"
+            )
+            return stalls(ENGINE, "ProfileTooLarge", message)
+    return None
