@@ -1,6 +1,6 @@
 """The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
 
-Without a command, all of them: clones of 10 MB and of 1 GB, many at once, and the operator alone.
+Without a command, all of them: clones of 10 MB and of 1 GB in turns, many at once, and the operator alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 EVERYTHING = (
-    ("clone",),
-    ("clone", "--size", "1GB"),
+    ("clone", "--size", "10MB", "1GB"),
     ("many",),
     ("operator",),
 )
@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers()
     one = commands.add_parser("clone", help="one clone at a time, beside the same by hand")
     one.add_argument("--runs", type=int, default=15)
-    one.add_argument("--size", choices=MEGABYTES, default="10MB")
+    one.add_argument("--size", nargs="+", choices=MEGABYTES, default=["10MB"], help="several take turns")
+    one.add_argument("--restores", type=int, default=3, help="in how many runs the data are also dumped and restored")
     one.add_argument("--keep", action="store_true")
     one.add_argument("--only", nargs="+", default=list(clones.VARIANTS), choices=clones.VARIANTS)
     one.set_defaults(command=_clone)
@@ -78,12 +79,23 @@ async def _clone(options: argparse.Namespace) -> None:
     settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
-    async with open_lab(cluster, options.size, keep=options.keep) as lab:
-        run = clones.Clones(lab)
-        await run.run(options.runs, variants=tuple(options.only))
-        conditions = f"{await describe(lab)}; {machine.describe()}"
-    raw = write_raw(settings, f"clone-{options.size}", {"conditions": conditions, "laps": run.laps})
-    print(f"{clones.report(run.laps)}\n{conditions}\nraw results: {raw}")
+    async with AsyncExitStack() as stack:
+        labs = {
+            size: clones.Clones(
+                await stack.enter_async_context(open_lab(cluster, size, keep=options.keep)),
+                options.only,
+                options.restores,
+            )
+            for size in dict.fromkeys(options.size)
+        }
+        await clones.alternate(list(labs.values()), options.runs)
+        conditions = {size: f"{await describe(run.lab)}; {machine.describe()}" for size, run in labs.items()}
+    laps = {size: run.laps for size, run in labs.items()}
+    for size, found in laps.items():
+        raw = write_raw(settings, f"clone-{size}", {"conditions": conditions[size], "laps": found})
+        print(f"{clones.report(found)}\n{conditions[size]}\nraw results: {raw}\n")
+    if len(laps) > 1:
+        print(clones.compare_sizes(laps))
 
 
 async def _many(options: argparse.Namespace) -> None:

@@ -19,6 +19,8 @@ from e2e.bench.prober import EVERY_SECONDS, Login
 from e2e.bench.restore import dump_and_restore
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from e2e.bench.api import Manifest
 
 COLUMNS = {
@@ -39,7 +41,6 @@ STEPS = {
     "answer": ("pod ready", "query"),
 }
 """From nothing: each step with the laps it lies between."""
-RESTORES = 3
 COPPICE = "Coppice"
 BY_HAND = "by hand"
 COPPICE_ACROSS = "Coppice, other namespace"
@@ -124,10 +125,15 @@ def _has_started(seen: Seen) -> bool:
 
 @dataclass(slots=True)
 class Clones:
-    """All laps of a run, by variant."""
+    """All laps in one lab, by variant; ``restores``: in how many turns the data are also dumped and restored."""
 
     lab: Lab
+    variants: Sequence[str]
+    restores: int
     laps: dict[str, list[Laps]] = field(default_factory=dict)
+    prepared: Prepared | None = None
+    order: random.Random = field(default_factory=lambda: random.Random(0))
+    """The same in every run."""
 
     def _add(self, variant: str, laps: Laps) -> None:
         self.laps.setdefault(variant, []).append(laps)
@@ -135,22 +141,19 @@ class Clones:
             f"  {variant}: " + ", ".join(f"{step} {seconds:.2f}" for step, seconds in sorted(laps.items(), key=_second))
         )
 
-    async def run(self, runs: int, *, variants: tuple[str, ...]) -> None:
-        """Make every variant as often as asked for, in turns and in an order drawn anew for each turn."""
-        order = random.Random(0)  # the same in every run
-        prepared = await self.lab.prepared()
-        for number in range(runs):
-            say(f"run {number + 1} of {runs}")
-            if FROM_NOTHING in variants:
-                prepared = await self._from_nothing()
-            turn = [variant for variant in variants if variant != FROM_NOTHING]
-            order.shuffle(turn)
-            for variant in turn:
-                if variant == RESTORE and number >= RESTORES:
-                    continue
-                await settle(1 + random.random())
-                self.lab.api.forget()
-                await self._one(variant, Plan("lap", self.lab.owners, prepared, self.lab.cluster.storage_class))
+    async def turn(self, number: int) -> None:
+        """Make every variant once, in an order drawn anew for each turn."""
+        prepared = self.prepared = self.prepared or await self.lab.prepared()
+        if FROM_NOTHING in self.variants:
+            prepared = self.prepared = await self._from_nothing()
+        turn = [variant for variant in self.variants if variant != FROM_NOTHING]
+        self.order.shuffle(turn)
+        for variant in turn:
+            if variant == RESTORE and number >= self.restores:
+                continue
+            await settle(1 + random.random())
+            self.lab.api.forget()
+            await self._one(variant, Plan("lap", self.lab.owners, prepared, self.lab.cluster.storage_class))
 
     async def _from_nothing(self) -> Prepared:
         clone, laps = await make_from_nothing(self.lab, "lap")
@@ -173,6 +176,14 @@ class Clones:
         await by_hand.remove(lab, plan)
 
 
+async def alternate(labs: Sequence[Clones], runs: int) -> None:
+    """Have the labs take turns, so that what the machine does meanwhile falls upon all of them."""
+    for number in range(runs):
+        for clones in labs:
+            say(f"run {number + 1} of {runs} in {clones.lab.owners}")
+            await clones.turn(number)
+
+
 def _second(entry: tuple[str, float]) -> float:
     return entry[1]
 
@@ -183,6 +194,18 @@ def report(laps: dict[str, list[Laps]]) -> str:
     if FROM_NOTHING in laps:
         parts.append(_steps(laps[FROM_NOTHING]))
     return "\n".join(parts)
+
+
+def compare_sizes(laps: Mapping[str, Mapping[str, list[Laps]]]) -> str:
+    """Return how the first answers of several sizes compare, each with the first of them."""
+    (first, base), *others = laps.items()
+    rows = [["first answer, median / p95", first, *(f"{size}, ratio" for size, _ in others)]]
+    for variant in (entry for entry in (COPPICE, BY_HAND, RESTORE) if entry in base):
+        ours = [lap["query"] for lap in base[variant]]
+        theirs = [[lap["query"] for lap in found[variant]] for _, found in others]
+        ratios = [f"{pair(answers)}, {median(answers) / median(ours):.2f}" for answers in theirs]
+        rows.append([variant, pair(ours), *ratios])
+    return table("Sizes", rows)
 
 
 def _comparison(laps: dict[str, list[Laps]]) -> str:

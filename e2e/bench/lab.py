@@ -153,7 +153,8 @@ async def open_lab(cluster: Cluster, size: str, *, keep: bool) -> AsyncIterator[
 
 async def _fill(lab: Lab, kube: Kube, megabytes: int) -> None:
     """Have a store with data that do not compress, in rows of a kilobyte, as one Dolt commit."""
-    server = {"storage": {"size": "2Gi" if megabytes < 1000 else "8Gi"}, "resources": {"memory": "3Gi", "cpu": "100m"}}
+    size, memory = ("2Gi", "1Gi") if megabytes < 1000 else ("8Gi", "3Gi")
+    server = {"storage": {"size": size}, "resources": {"memory": memory, "cpu": "100m"}}
     kube.apply(
         data_store(STORE, lab.owners, managed=server),
         data_grant("previews", lab.owners, store=STORE, to=[lab.preview]),
