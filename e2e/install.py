@@ -29,7 +29,8 @@ def installed() -> Cluster:
     cluster = current(settings)
     for name in images.refs():
         images.ensure(name, cluster, settings)
-    _label_node(cluster)
+    if cluster.has_local_storage:
+        _label_node(cluster)
     _install_chart(cluster, settings)
     return cluster
 
@@ -40,16 +41,12 @@ def _label_node(cluster: Cluster) -> None:
     cluster.run_kubectl("label", "--overwrite", "node", nodes[0]["metadata"]["name"], "coppice.dev/local=true")
 
 
-def _helm(settings: Settings) -> Path:
-    return toolchain.build(toolchain.TOOLS["helm"], settings) / "helm"
-
-
 def _install_chart(cluster: Cluster, settings: Settings) -> None:
     operator = images.refs()["operator"]
     inspected = shell.run(["docker", "image", "inspect", "--format={{.Id}}", operator], env=cluster.environment)
     image_id = inspected.strip().removeprefix("sha256:")[:16]
     command = [
-        str(_helm(settings)),
+        str(toolchain.installed_or_built("helm", settings)),
         "upgrade",
         "--install",
         "coppice",
@@ -57,6 +54,7 @@ def _install_chart(cluster: Cluster, settings: Settings) -> None:
         f"--namespace={NAMESPACE}",
         "--create-namespace",
         f"--values={VALUES}",
+        f"--set=local.enabled={'true' if cluster.has_local_storage else 'false'}",
         "--set=local.storageClass.default=true",
         f"--set=local.fast={'true' if cluster.profile == 'fast' else 'false'}",
         # The tag never changes, so the image's own name is what makes a new image roll out, in the driver as well.

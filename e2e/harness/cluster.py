@@ -47,6 +47,11 @@ class Cluster:
         return {"KUBECONFIG": str(self.kubeconfig), **docker}
 
     @property
+    def has_local_storage(self) -> bool:
+        """Whether its volumes are those of coppice-local, which is installed with the chart."""
+        return self.storage_class == settings_module.LOCAL_CLASS
+
+    @property
     def node(self) -> transfer.Node:
         """The node, where the harness made it."""
         name = f"{self.name}-control-plane"

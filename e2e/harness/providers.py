@@ -67,7 +67,7 @@ def remove(settings: Settings) -> None:
         offline.remove()
     elif settings.state.exists():
         if (settings.state / "stock").exists():
-            shell.run([_kind(settings), "delete", "cluster", f"--name={CLUSTER_NAME}"])
+            shell.run([toolchain.installed_or_built("kind", settings), "delete", "cluster", f"--name={CLUSTER_NAME}"])
         shutil.rmtree(settings.state, ignore_errors=True)
 
 
@@ -87,7 +87,7 @@ def _create_stock(settings: Settings) -> Cluster:
         snapshot_class=settings.snapshot_class,
         load_image_command=settings.load_image_command,
     )
-    _kind_create(cluster, config, kind=_kind(settings))
+    _kind_create(cluster, config, kind=toolchain.installed_or_built("kind", settings))
     return cluster
 
 
@@ -119,11 +119,6 @@ def _create_offline(settings: Settings) -> Cluster:
     )
     _kind_create(cluster, kindconfig.render(profile=profile, offline=node), kind=kind)
     return cluster
-
-
-def _kind(settings: Settings) -> Path:
-    found = shutil.which("kind")
-    return Path(found) if found else toolchain.build(toolchain.KIND, settings) / "kind"
 
 
 def _kind_create(cluster: Cluster, config: str, *, kind: Path) -> None:

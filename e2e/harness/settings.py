@@ -14,6 +14,7 @@ Profile = Literal["fast", "stock"]
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 CLUSTER_NAME: Final = "coppice"
+LOCAL_CLASS: Final = "coppice-local"
 
 
 class SettingsError(ValueError):
@@ -30,8 +31,8 @@ class Settings:
     kubeconfig: Path | None = None
     node_image: str | None = None
     load_image_command: str | None = None
-    storage_class: str = "coppice-local"
-    snapshot_class: str = "coppice-local"
+    storage_class: str = LOCAL_CLASS
+    snapshot_class: str = LOCAL_CLASS
 
     @property
     def state(self) -> Path:
@@ -74,8 +75,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         kubeconfig=path("COPPICE_E2E_KUBECONFIG"),
         node_image=environ.get("COPPICE_E2E_NODE_IMAGE") or None,
         load_image_command=environ.get("COPPICE_E2E_LOAD_IMAGE") or None,
-        storage_class=environ.get("COPPICE_E2E_STORAGE_CLASS") or "coppice-local",
-        snapshot_class=environ.get("COPPICE_E2E_SNAPSHOT_CLASS") or "coppice-local",
+        storage_class=environ.get("COPPICE_E2E_STORAGE_CLASS") or LOCAL_CLASS,
+        snapshot_class=environ.get("COPPICE_E2E_SNAPSHOT_CLASS") or LOCAL_CLASS,
     )
 
 

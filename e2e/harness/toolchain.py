@@ -106,6 +106,12 @@ TOOLS: Final = {
 }
 
 
+def installed_or_built(name: str, settings: Settings) -> Path:
+    """The program of this name that the machine has, else the pinned one, which is built. Raises CommandError."""
+    found = shutil.which(name)
+    return Path(found) if found else build(TOOLS[name], settings) / name
+
+
 def required_version(go_mod: str, module: str) -> str:
     """The version that the text of a go.mod requires of a module. Raises LookupError."""
     found = re.search(rf"^(?:require )?\s*{re.escape(module)} (v\S+)", go_mod, re.MULTILINE)

@@ -27,7 +27,7 @@ class Helm:
 
     def run(self, *words: str, stdin: str | None = None) -> str:
         """Run helm and return what it prints. Raises CommandError."""
-        program = toolchain.build(toolchain.TOOLS["helm"], from_environment(os.environ)) / "helm"
+        program = toolchain.installed_or_built("helm", from_environment(os.environ))
         return shell.run([program, *words, NAMESPACE], env=self.kube.cluster.environment, stdin=stdin)
 
     def values(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.harness import engine, images, kindconfig, nodeimage, providers
+from e2e.harness import engine, images, kindconfig, nodeimage, providers, toolchain
 from e2e.harness.cluster import Cluster, ClusterError, current
 from e2e.harness.providers import Machine, choose
 from e2e.harness.settings import Settings, SettingsError, from_environment
@@ -102,6 +102,24 @@ def test_node_has_an_image_for_every_part_of_the_control_plane(tmp_path: Path) -
         *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
         *("etcd", "coredns/coredns", "pause"),
     }
+
+
+def test_a_program_of_the_machine_is_taken_before_one_is_built(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "machine/helm"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(toolchain, "build", lambda tool, _: tmp_path / tool.module)
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert toolchain.installed_or_built("helm", settings) == program
+    assert toolchain.installed_or_built("kind", settings) == tmp_path / "kind/kind"
+
+
+def test_the_driver_is_installed_where_its_class_is_used(cluster: Cluster) -> None:
+    assert not cluster.has_local_storage
+    assert replace(cluster, storage_class="coppice-local").has_local_storage
 
 
 def test_image_names_have_a_registry_host() -> None:
