@@ -6,26 +6,23 @@ A module's stories share a store, its owners' namespace, and a namespace that ha
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from e2e.harness.cluster import current
-from e2e.suite.data import Store
+from e2e.suite.data import ITEMS, Store
 from e2e.suite.helm import Helm
 from e2e.suite.kube import OPERATOR, SUITE_LABEL, TIMEOUT, Kube
 from e2e.suite.manifests import data_grant
+from e2e.suite.watch import OperatorLog
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from typing import Any
 
     from e2e.harness.cluster import Cluster
-
-ITEMS = """
-CREATE TABLE item (id INT PRIMARY KEY, name VARCHAR(64) NOT NULL, price INT NOT NULL);
-INSERT INTO item VALUES (1, 'apple', 10), (2, 'pear', 20), (3, 'plum', 30)
-"""
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +37,14 @@ def kube(cluster: Cluster) -> Iterator[Kube]:
     kube = Kube(cluster)
     yield kube
     kube.run("delete", "namespace", "-l", f"{SUITE_LABEL}=true", "--wait", TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def operator_log(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorLog]:
+    """The operator's log from now on, over the deaths of its Pods."""
+    with OperatorLog(kube, tmp_path_factory.mktemp("operator") / "log").follow() as log:
+        yield log
+    assert not bugs(log.after(0))
 
 
 @pytest.fixture
@@ -89,13 +94,23 @@ def _story(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_bugs(kube: Kube) -> Iterator[None]:
-    """Whatever the stories do, the operator never stumbles: its log has no traceback."""
-    since = f"--since-time={kube.time()}"
+def no_bugs(kube: Kube, operator_log: OperatorLog) -> Iterator[None]:
+    """Whatever the stories do, the operator never stumbles: its log has no traceback, and nothing but the stories ends
+    it: they kill Pods, never a container.
+    """
+    since, begun, before = f"--since-time={kube.time()}", operator_log.size(), Counter(operator_log.restarts)
     yield
-    log = kube.run("logs", *OPERATOR, "deployment/coppice", since)
-    bugs = [line for line in log.splitlines() if '"bug' in line or "Traceback" in line]
-    assert not bugs, "\n".join(bugs)
+    # What is followed comes a moment later than what is asked for.
+    present = kube.run("logs", *OPERATOR, "deployment/coppice", since).splitlines()
+    found = bugs([*present, *operator_log.after(begun)])
+    assert not found, "\n".join(found)
+    restarted = Counter(operator_log.restarts) - before
+    assert not restarted, f"the operator ended by itself: {dict(restarted)}"
+
+
+def bugs(log: list[str]) -> list[str]:
+    """Return the lines that tell of a bug, each once."""
+    return list(dict.fromkeys(line for line in log if '"bug' in line or "Traceback" in line))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 CLIENT = "client"
+ITEMS = """
+CREATE TABLE item (id INT PRIMARY KEY, name VARCHAR(64) NOT NULL, price INT NOT NULL);
+INSERT INTO item VALUES (1, 'apple', 10), (2, 'pear', 20), (3, 'plum', 30)
+"""
 
 
 @dataclass(frozen=True, slots=True)

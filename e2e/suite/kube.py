@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 from base64 import b64decode
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from e2e.harness import shell
 from e2e.harness.shell import CommandError
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from e2e.harness.cluster import Cluster
 
 OWNED_KINDS = "pods,persistentvolumeclaims,secrets,services,networkpolicies,volumesnapshots,volumesnapshotcontents"
 OWNER_KINDS = "datastores,datagrants,datasnapshots,databranches,dataclones"
 SYSTEM = "coppice-system"
 OPERATOR = ("-n", SYSTEM)
+OPERATOR_PODS = (*OPERATOR, "-l", "app.kubernetes.io/component=operator")
 SUITE_LABEL = "coppice.dev.e2e"
 TIMEOUT = "--timeout=240s"
 
@@ -35,6 +40,13 @@ class Kube:
     def run(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it prints. Raises CommandError."""
         return self.cluster.run_kubectl(*words, stdin=stdin)
+
+    def start(self, *words: str, output: IO[str] | int) -> subprocess.Popen[str]:
+        """Start kubectl in the background; what it prints goes to ``output``."""
+        command = [str(self.cluster.kubectl), *words]
+        quiet = subprocess.DEVNULL
+        environment = shell.environment(self.cluster.environment)
+        return subprocess.Popen(command, env=environment, stdin=quiet, stdout=output, stderr=quiet, text=True)
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Apply manifests as `kubectl apply -f -` does."""
