@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
-from e2e.suite.data import Row, ask_clones
+from e2e.suite.data import Clone, Row, ask_clones
 from e2e.suite.manifests import data_clone, python_pod
 from e2e.waiting import eventually
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from e2e.suite.data import Store
     from e2e.suite.kube import Kube
 
-CLONES = 20
+WAVES = 5
+CLONES = 4
+"""In each wave. They share a snapshot, which is captured after they were asked for."""
 WRITERS = ("sql", "sql", "dolt")
 ORDERS = """
 CREATE TABLE orders (id CHAR(36) PRIMARY KEY, writer INT NOT NULL, number INT NOT NULL);
@@ -82,25 +85,40 @@ def writers(kube: Kube, store: Store) -> Iterator[Writers]:
     kube.run("delete", "-n", store.namespace, "pod/writer", "--ignore-not-found")
 
 
-def test_twenty_clones_at_once_hold_every_order_acknowledged_before(
+def held(rows: list[Row]) -> dict[int, Row]:
+    """Return by writer what a clone holds of its orders."""
+    return {row["writer"]: row for row in rows}
+
+
+def captured(clone: Clone) -> float:
+    """Return the second in which the clone's snapshot was captured: what was told before it is in the snapshot."""
+    return datetime.fromisoformat(clone.status["source"]["capturedAt"]).timestamp()
+
+
+def test_twenty_clones_of_five_snapshots_hold_every_order_acknowledged_before(
     kube: Kube, store: Store, tenant: str, writers: Writers
 ) -> None:
-    before = writers.acknowledged()
-    names = [f"db-{number:02}" for number in range(CLONES)]
-    kube.apply(*(data_clone(name, tenant, store=store.name, owners=store.namespace) for name in names))
-    kube.ready(tenant, *(f"dclone/{name}" for name in names))
+    asked: dict[str, dict[int, int]] = {}
+    for wave in range(WAVES):
+        names = [f"db-{wave}-{number}" for number in range(CLONES)]
+        asked |= dict.fromkeys(names, writers.acknowledged())
+        kube.apply(*(data_clone(name, tenant, store=store.name, owners=store.namespace) for name in names))
+        kube.ready(tenant, *(f"dclone/{name}" for name in names))
     log = writers.stop()
 
     assert not [entry for entry in log if "error" in entry]
-    after = acknowledged(log)
-    assert all(after[writer] > before[writer] for writer in before), "the writers went on meanwhile"
-
     clones = ask_clones(kube, tenant, HELD)
-    assert sorted(clones) == names
+    assert clones.keys() == asked.keys()
+    snapshots = {}
     for name, rows in clones.items():
-        held = {row["writer"]: row for row in rows}
-        for writer, last in before.items():
-            row = held[writer]
-            assert row["last"] >= last, f"{name} lacks orders of writer {writer} that were acknowledged"
-            assert row["orders"] == row["last"], f"{name} has gaps in the orders of writer {writer}"
-            assert row["torn"] == 0, f"{name} has orders of which only a part is there"
+        clone, found = Clone(kube, tenant, name), held(rows)
+        snapshots[name] = clone.status["snapshot"]["name"]
+        moment = captured(clone)
+        due = acknowledged([entry for entry in log if entry["at"] < moment])
+        for writer, last in asked[name].items():
+            assert due[writer] >= last, f"{name} is of a snapshot from before it was asked for"
+            assert found[writer]["last"] >= due[writer], f"{name} lacks acknowledged orders of writer {writer}"
+            assert found[writer]["orders"] == found[writer]["last"], f"{name} has gaps in writer {writer}'s orders"
+            assert found[writer]["torn"] == 0, f"{name} has orders of which only a part is there"
+    assert len(set(snapshots.values())) >= WAVES, snapshots
+    assert all(acknowledged(log)[writer] > last for writer, last in asked[names[0]].items()), "they wrote to the end"
