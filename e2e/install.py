@@ -19,6 +19,7 @@ from e2e.harness.settings import Settings, from_environment
 ROOT = Path(__file__).parent.parent
 NAMESPACE = "coppice-system"
 VALUES = ROOT / "helm/coppice/ci/values-dev.yaml"
+STRICT = "pod-security.kubernetes.io/enforce=restricted"
 
 
 def installed() -> Cluster:
@@ -31,6 +32,7 @@ def installed() -> Cluster:
         images.ensure(name, cluster, settings)
     if cluster.has_local_storage:
         _label_node(cluster)
+    _make_namespace(cluster)
     _install_chart(cluster, settings)
     return cluster
 
@@ -39,6 +41,15 @@ def _label_node(cluster: Cluster) -> None:
     """Name the node that holds coppice-local's pool: the first one."""
     nodes = json.loads(cluster.run_kubectl("get", "nodes", "-o", "json"))["items"]
     cluster.run_kubectl("label", "--overwrite", "node", nodes[0]["metadata"]["name"], "coppice.dev/local=true")
+
+
+def _make_namespace(cluster: Cluster) -> None:
+    """Make the operator's namespace as strict as docs/install.md has it: the operator is admitted under it or not at
+    all.
+    """
+    if not cluster.run_kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"):
+        cluster.run_kubectl("create", "namespace", NAMESPACE)
+    cluster.run_kubectl("label", "--overwrite", "namespace", NAMESPACE, STRICT)
 
 
 def _install_chart(cluster: Cluster, settings: Settings) -> None:
@@ -52,7 +63,6 @@ def _install_chart(cluster: Cluster, settings: Settings) -> None:
         "coppice",
         str(ROOT / "helm/coppice"),
         f"--namespace={NAMESPACE}",
-        "--create-namespace",
         f"--values={VALUES}",
         f"--set=local.enabled={'true' if cluster.has_local_storage else 'false'}",
         "--set=local.storageClass.default=true",

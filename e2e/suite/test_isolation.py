@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.harness.shell import CommandError
-from e2e.suite.data import Clone, Login, Store, sql
+from e2e.suite.data import CLIENT, Clone, Login, Store, sql
+from e2e.suite.kube import SYSTEM
 from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store, python_pod, resource
+from e2e.suite.watch import watching
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from e2e.harness.cluster import Cluster
     from e2e.suite.kube import Kube
 
+TIMED_OUT = 124
+"""The exit code of `timeout` for a program that it had to end."""
 OUTSIDER = ("legacy", "an-old-password")
 LEGACY = f"""
 CREATE USER '{OUTSIDER[0]}'@'%' IDENTIFIED BY '{OUTSIDER[1]}'; GRANT ALL ON *.* TO '{OUTSIDER[0]}'@'%';
@@ -87,6 +92,44 @@ def test_nothing_of_the_sources_accounts_reaches_a_clone(
     assert clone.admin_password not in store.passwords.values()
 
 
+def prepared_handles(kube: Kube, store: Store) -> set[str]:
+    """Return what the storage calls the store's prepared snapshots."""
+    names = {
+        snapshot["status"]["prepared"]["volumeSnapshotName"]
+        for snapshot in kube.items("datasnapshots", "-n", store.namespace)
+        if "prepared" in snapshot.get("status", {})
+    }
+    made = {(store.namespace, name) for name in names}
+    bound = [(content["spec"]["volumeSnapshotRef"], content) for content in kube.items("volumesnapshotcontents")]
+    return {content["status"]["snapshotHandle"] for of, content in bound if (of["namespace"], of["name"]) in made}
+
+
+def test_only_prepared_snapshots_come_into_the_tenants_namespace(
+    kube: Kube, store: Store, namespace: str, tmp_path: Path
+) -> None:
+    kube.apply(data_grant("watched", store.namespace, store=store.name, to=[namespace]))
+    of_content = (".metadata.name", ".spec.volumeSnapshotRef.namespace", ".spec.source.snapshotHandle")
+    of_snapshot = (".metadata.name", ".spec.source.volumeSnapshotContentName")
+    of_claim = (".metadata.name", ".spec.dataSourceRef.name")
+    here = ("-n", namespace)
+    with (
+        watching(kube, tmp_path / "contents", "volumesnapshotcontents", fields=of_content) as contents,
+        watching(kube, tmp_path / "snapshots", "volumesnapshots", *here, fields=of_snapshot) as snapshots,
+        watching(kube, tmp_path / "claims", "persistentvolumeclaims", *here, fields=of_claim) as claims,
+    ):
+        Clone(kube, namespace).apply(store).ready()
+        eventually(lambda: contents() and snapshots() and claims(), "the watches have told what they saw")
+        handles = {name: handle for name, where, handle in contents() if where == namespace}
+        aliases = {name for name, _ in snapshots()}
+        behind = {content for _, content in snapshots()}
+        sources = {source for _, source in claims()}
+
+    assert sources == aliases, "claims are made from the aliases alone"
+    assert behind == handles.keys(), "and these are of contents made for this namespace"
+    assert handles
+    assert set(handles.values()) <= prepared_handles(kube, store)
+
+
 def test_nothing_raw_is_left_in_the_tenants_namespace(kube: Kube, store: Store, tenant: str) -> None:
     clone = Clone(kube, tenant, "clean").apply(store).ready()
 
@@ -104,7 +147,7 @@ def test_nothing_raw_is_left_in_the_tenants_namespace(kube: Kube, store: Store, 
         assert kube.get("volumesnapshot", f"{snapshot['metadata']['name']}-raw", store.namespace) is None
 
 
-def test_engine_pods_are_restricted_and_have_no_token(kube: Kube, store: Store, tenant: str) -> None:
+def test_all_pods_are_restricted_and_engines_have_no_token(kube: Kube, store: Store, tenant: str) -> None:
     clone = Clone(kube, tenant, "clean").apply(store).ready()
     server = kube.get("pod", f"{store.name}-server", store.namespace)
     assert server is not None
@@ -114,7 +157,7 @@ def test_engine_pods_are_restricted_and_have_no_token(kube: Kube, store: Store, 
         assert not [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
         with pytest.raises(CommandError, match="No such file"):
             kube.run("exec", "-n", where, name, "--", "ls", "/var/run/secrets/kubernetes.io")
-    for where in (tenant, store.namespace):
+    for where in (tenant, store.namespace, SYSTEM):
         # The API server says of every Pod that is there what it would say of a new one.
         level = "pod-security.kubernetes.io/enforce=restricted"
         said = kube.run("label", "namespace", where, level, "--overwrite", "--dry-run=server", "-o", "name")
@@ -238,13 +281,15 @@ def test_a_store_says_whether_the_network_keeps_policies(kube: Kube, cluster: Cl
 def test_the_network_keeps_clones_apart(
     kube: Kube, cluster: Cluster, store: Store, tenant: str, namespace: str
 ) -> None:
+    clone = Clone(kube, tenant, "clean").apply(store).ready()
+    pod, login = clone.pod, Login("app", clone.binding["password"], "shop")
+    reach = ("timeout", "3", "bash", "-c", "exec 3<>/dev/tcp/${KUBERNETES_SERVICE_HOST}/${KUBERNETES_SERVICE_PORT}")
+    assert sql(kube, pod, "SELECT 1 AS one", login) == [{"one": 1}], "what is nearer gets in"
+    kube.run("exec", "-n", tenant, CLIENT, "--", *reach)  # What has no policy gets out.
     if not cluster.network_policies_enforced:
         pytest.skip("this cluster's network enforces no NetworkPolicies")
-    clone = Clone(kube, tenant, "clean").apply(store).ready()
-    pod = clone.pod
     foreign = {**pod, "metadata": {**pod["metadata"], "namespace": namespace}}
     with pytest.raises(CommandError, match="timed out"):
-        sql(kube, foreign, "SELECT 1", Login("app", clone.binding["password"], "shop"))
-    reach = "exec 3<>/dev/tcp/${KUBERNETES_SERVICE_HOST}/443"
-    with pytest.raises(CommandError):
-        kube.run("exec", "-n", tenant, pod["metadata"]["name"], "--", "timeout", "3", "bash", "-c", reach)
+        sql(kube, foreign, "SELECT 1", login)
+    with pytest.raises(CommandError, match=f"terminated with exit code {TIMED_OUT}"):
+        kube.run("exec", "-n", tenant, pod["metadata"]["name"], "--", *reach)
