@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.suite.data import Clone
-from e2e.suite.kube import OPERATOR, SYSTEM
+from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from e2e.suite.data import Store
+    from e2e.suite.helm import Helm
     from e2e.suite.kube import Kube
 
 COUNT = "SELECT COUNT(*) AS items FROM item"
@@ -40,14 +41,23 @@ def scale(kube: Kube) -> Iterator[Callable[[int], None]]:
 
 def pods(kube: Kube) -> list[str]:
     """Return the names of the operator's Pods."""
-    found = kube.items("pods", *OPERATOR, "-l", "app.kubernetes.io/component=operator")
-    return [pod["metadata"]["name"] for pod in found]
+    return [pod["metadata"]["name"] for pod in kube.items("pods", *OPERATOR_PODS)]
 
 
-def test_when_the_leader_dies_the_other_replica_goes_on(
-    kube: Kube, store: Store, tenant: str, scale: Callable[[int], None]
-) -> None:
-    scale(2)
+@pytest.fixture
+def two_replicas(kube: Kube, helm: Helm) -> None:
+    """A release with two replicas, of which one may be away at a time."""
+    helm.upgrade(helm.values(), "--set=operator.replicas=2")
+
+    def well() -> int:
+        budget = kube.get("poddisruptionbudget", "coppice", SYSTEM) or {}
+        return int(budget.get("status", {}).get("currentHealthy", 0))
+
+    eventually(lambda: well() == 2, "the disruption budget counts two that are well")
+
+
+@pytest.mark.usefixtures("two_replicas")
+def test_when_the_leader_dies_the_other_replica_goes_on(kube: Kube, store: Store, tenant: str) -> None:
     died = leader(kube)
     assert died in pods(kube)
     clone = Clone(kube, tenant, "through").apply(store)
