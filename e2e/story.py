@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2e.leftovers import outside
+
 if TYPE_CHECKING:
     from e2e.harness.cluster import Cluster
 
@@ -84,4 +86,5 @@ def leftovers(cluster: Cluster) -> list[str]:
     """Return what a deleted clone left in the cluster, by name; nothing, if all is well."""
     kinds = "pods,persistentvolumeclaims,secrets,services,networkpolicies,volumesnapshots,volumesnapshotcontents"
     labels = f"coppice.dev/owner-kind=DataClone,coppice.dev/owner-namespace={PREVIEW}"
-    return cluster.run_kubectl("get", kinds, "--all-namespaces", "-l", labels, "-o", "name").split()
+    labelled = cluster.run_kubectl("get", kinds, "--all-namespaces", "-l", labels, "-o", "name").split()
+    return [*labelled, *outside(cluster, PREVIEW)]

@@ -8,9 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
+
+from e2e import leftovers
 from e2e.harness.shell import CommandError
 from e2e.suite.data import Clone, Store
-from e2e.suite.kube import OPERATOR, OWNED_KINDS, OWNER_KINDS, Kube
+from e2e.suite.kube import OPERATOR_PODS, OWNED_KINDS, OWNER_KINDS, Kube
 from e2e.suite.pool import Pool
 from e2e.waiting import eventually
 
@@ -77,8 +80,7 @@ class Chaos:
 
     def kill_operator(self) -> None:
         """Kill the operator without a word of warning."""
-        selector = ("-l", "app.kubernetes.io/component=operator")
-        self.kube.run("delete", "pods", *OPERATOR, *selector, "--grace-period=0", "--force", "--ignore-not-found")
+        self.kube.run("delete", "pods", *OPERATOR_PODS, "--grace-period=0", "--force", "--ignore-not-found")
 
     def remake_namespace(self) -> None:
         """Delete the clones' namespace with all that is in it, and make it again."""
@@ -100,6 +102,19 @@ class Chaos:
             if "(NotFound)" not in str(error):
                 raise
             self.done["too late"] += 1
+
+
+@pytest.fixture(scope="module")
+def held_before(kube: Kube) -> set[str]:
+    """What the pool holds without the story."""
+    return Pool.of(kube).subvolumes()
+
+
+@pytest.fixture(scope="module")
+def owners(held_before: set[str], owners: str) -> str:
+    """The namespace of the store, which is made after that look into the pool."""
+    del held_before
+    return owners
 
 
 def orphans(kube: Kube, *namespaces: str) -> list[str]:
@@ -137,7 +152,9 @@ def has_finalizer(kube: Kube, store: Store) -> bool:
     return found is not None and bool(found["metadata"].get("finalizers"))
 
 
-def test_after_many_random_operations_nothing_is_left_over(kube: Kube, store: Store, tenant: str) -> None:
+def test_after_many_random_operations_nothing_is_left_over(
+    kube: Kube, held_before: set[str], store: Store, tenant: str
+) -> None:
     pool = Pool.of(kube)
     seed = int(os.environ.get("COPPICE_E2E_SEED", random.SystemRandom().randrange(10**6)))
     print(f"COPPICE_E2E_SEED={seed}")
@@ -162,4 +179,9 @@ def test_after_many_random_operations_nothing_is_left_over(kube: Kube, store: St
     kube.run("delete", "-n", store.namespace, "dgrant,dsnap,dstore", "--all", "--timeout=120s")
     both = f"coppice.dev/owner-namespace in ({tenant},{store.namespace})"
     eventually(lambda: not kube.items(OWNED_KINDS, "-A", "-l", both), "nothing is left at all")
+    eventually(
+        lambda: not leftovers.outside(kube.cluster, tenant, store.namespace),
+        "no volume and no snapshot's content is left, whatever its labels",
+    )
     eventually(lambda: pool.subvolumes() == pool.handles(), "the pool holds what the cluster knows, and no more")
+    assert pool.subvolumes() <= held_before, "and nothing that was not there before"
