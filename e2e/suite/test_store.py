@@ -85,7 +85,16 @@ def test_a_server_that_was_killed_comes_back_with_all_it_acknowledged(kube: Kube
 
 def test_a_clone_survives_the_death_of_the_storage_driver(kube: Kube, store: Store, tenant: str) -> None:
     pool = Pool.of(kube)
+    store.sql("INSERT INTO item VALUES (30, 'sloe', 3)")
+
+    def asked_for() -> set[str]:
+        """What the driver has been asked for in the store's namespace: raw snapshots, scratch claims, prepared ones."""
+        made = kube.items("volumesnapshots,persistentvolumeclaims", "-n", store.namespace)
+        return {item["metadata"]["uid"] for item in made}
+
+    before = asked_for()
     clone = Clone(kube, tenant, "orphaned").apply(store)
+    eventually(lambda: asked_for() - before, "the driver has been asked for something")
     pool.restart_driver()
     clone.ready()
     assert clone.sql(COUNT) == store.sql(COUNT)
