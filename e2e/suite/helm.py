@@ -34,10 +34,14 @@ class Helm:
         """Return the values that the release was installed with."""
         return self.run("get", "values", RELEASE, "--output=yaml")
 
-    def upgrade(self, values: str, *changes: str) -> None:
-        """Install or upgrade the release from the checkout's chart."""
-        words = ("upgrade", "--install", RELEASE, str(CHART), "--values=-", *changes, *PATIENCE)
+    def upgrade(self, values: str, *changes: str, chart: Path = CHART) -> None:
+        """Install or upgrade the release, from the checkout's chart unless another is given."""
+        words = ("upgrade", "--install", RELEASE, str(chart), "--values=-", *changes, *PATIENCE)
         self.run(*words, stdin=values)
+
+    def rendered(self, values: str) -> str:
+        """Return what an upgrade of the release would apply to the cluster as it is."""
+        return self.run("upgrade", RELEASE, str(CHART), "--values=-", "--dry-run=server", stdin=values)
 
     def uninstall(self) -> None:
         """Remove the release."""
