@@ -98,7 +98,7 @@ def _container(pod: ServerPod, name: str, script: str, *, secret_environment: Ma
         "name": name,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-eu", "-c", script],
+        "command": _shell(script),
         "env": _environment(pod, secret_environment),
         "resources": {
             "requests": {"cpu": pod.resources.cpu, "memory": pod.resources.memory},
@@ -117,8 +117,20 @@ def _container(pod: ServerPod, name: str, script: str, *, secret_environment: Ma
     }
 
 
+def _shell(script: str) -> list[str]:
+    return ["/bin/sh", "-eu", "-c", _literal(script)]
+
+
+def _literal(text: str) -> str:
+    """Return what a container is to be given so that it gets this text: kubelet reads ``$(NAME)`` as a reference and
+    ``$$`` as a dollar, in commands, probes and environment alike
+    (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#entrypoint).
+    """
+    return text.replace("$", "$$")
+
+
 def _environment(pod: ServerPod, secret_environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    plain = [{"name": name, "value": value} for name, value in sorted(pod.workload.environment.items())]
+    plain = [{"name": name, "value": _literal(value)} for name, value in sorted(pod.workload.environment.items())]
     secret = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": pod.secret, "key": key}}}
         for name, key in sorted(secret_environment.items())
@@ -145,7 +157,7 @@ def _engine_container(pod: ServerPod) -> dict[str, Any]:
         # that waits by itself makes the Pod Ready the moment the server answers, and a long period keeps twenty idle
         # clones from costing twenty processes a second.
         container["readinessProbe"] = {
-            "exec": {"command": ["/bin/sh", "-eu", "-c", pod.workload.wait_script]},
+            "exec": {"command": _shell(pod.workload.wait_script)},
             "periodSeconds": 10,
             "timeoutSeconds": 10,
             "failureThreshold": 2,

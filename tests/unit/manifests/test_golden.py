@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,22 @@ def test_everything_says_whose_it_is(name):
     }
     if BUILT[name]()["kind"] == "VolumeSnapshotContent":
         assert "ownerReferences" not in metadata  # cluster-scoped: garbage collection would remove it at once
+
+
+def test_what_kubelet_reads_as_a_reference_reaches_a_container_as_it_stands() -> None:
+    text = "DO $$ BEGIN; x=$(ADMIN_PASSWORD) $((1 + 1)) $HOME $$(y)"
+    workload = Workload(script=text, environment={"SQL": text}, wait_script=text, port=1, secret_environment={})
+    pod = build_pod(
+        ServerPod(
+            name="p", owner=STORE, role="store", image="i", user_id=1, workload=workload, claim="c", secret=None,
+            resources=Resources("1Mi", "1m"),
+        )
+    )  # fmt: skip
+    [container] = pod["spec"]["containers"]
+    given = [container["command"][-1], container["env"][0]["value"], container["readinessProbe"]["exec"]["command"][-1]]
+    assert [_as_kubelet_expands(entry) for entry in given] == [text] * 3
+
+
+def _as_kubelet_expands(text: str) -> str:
+    """k8s.io/kubernetes third_party/forked/golang/expansion, with every reference defined."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda found: "$" if found[1] == "$" else "REPLACED", text)
