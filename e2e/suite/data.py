@@ -45,7 +45,7 @@ def sql_each(kube: Kube, namespace: str, servers: Sequence[tuple[Manifest, Login
 
     The client has a Pod of its own because a Dolt client in the server's would use up its memory.
     """
-    where = [{"host": pod["status"]["podIP"], "port": 3306, **asdict(login)} for pod, login in servers]
+    where = [{"host": pod["status"]["podIP"], "port": port_of(pod), **asdict(login)} for pod, login in servers]
     asked = json.dumps({"servers": where, "statements": statements})
     words = ("exec", "-i", "-n", namespace, CLIENT, "--", "python3", "-c", program("client"))
     try:
@@ -58,6 +58,17 @@ def sql_each(kube: Kube, namespace: str, servers: Sequence[tuple[Manifest, Login
         text = kube.run(*words, stdin=asked)
     rows: list[list[Row]] = json.loads(text)
     return rows
+
+
+def port_of(pod: Manifest) -> int:
+    """Return where the server in a Pod listens; Dolt's port where somebody else's Pod does not say."""
+    ports = pod["spec"]["containers"][0].get("ports") or [{"containerPort": 3306}]
+    return int(ports[0]["containerPort"])
+
+
+def administrator(pod: Manifest, password: str, database: str) -> Login:
+    """Return the login of a server's administrator."""
+    return Login("coppice_admin" if port_of(pod) == 5432 else "root", password, database)
 
 
 def login_of(binding: dict[str, str]) -> Login:
@@ -93,7 +104,8 @@ class Store:
         """Run statements as the server's administrator."""
         server = self.kube.get("pod", f"{self.name}-server", self.namespace)
         assert server is not None, f"the server of {self.name} is not there"
-        return sql(self.kube, server, statements, Login("root", self.passwords["admin-password"], self.name))
+        login = administrator(server, self.passwords["admin-password"], self.status["databases"][0])
+        return sql(self.kube, server, statements, login)
 
     def commit(self, statements: str, message: str = "change") -> str:
         """Run statements, make a Dolt commit of them, and return its hash."""
@@ -176,7 +188,8 @@ class Clone:
 
     def admin_sql(self, statements: str) -> list[Row]:
         """Run statements as the clone's administrator."""
-        return sql(self.kube, self.pod, statements, Login("root", self.admin_password, self.binding["database"]))
+        login = administrator(self.pod, self.admin_password, self.binding["database"])
+        return sql(self.kube, self.pod, statements, login)
 
     def request(self, verb: str) -> str:
         """Ask for something (reset, extend) as the documentation says; return the time that was written."""

@@ -24,6 +24,10 @@ def data_store(name: str, namespace: str, *, managed: Manifest | None = None, **
     return resource("DataStore", name, namespace, {"engine": "dolt", "managed": server, **spec})
 
 
+POSTGRESQL = {"version": "15", "storage": {"size": "1Gi"}, "resources": {"memory": "256Mi"}}
+"""What ``managed`` of a small PostgreSQL store says."""
+
+
 def data_grant(name: str, namespace: str, *, store: str, to: list[str], **terms: Any) -> Manifest:
     """Return a grant to namespaces by name: clones of all rows, unless ``terms`` say otherwise."""
     spec = {"store": store, "to": {"namespaces": to}, "verbs": ["Clone"], "data": "Raw", **terms}

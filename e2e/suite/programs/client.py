@@ -6,13 +6,34 @@ import json
 import sys
 from typing import Any
 
+import psycopg
 import pymysql
+from psycopg.rows import dict_row
 from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor
 
+POSTGRESQL = 5432
+
 
 def ask(server: dict[str, Any], statements: str) -> list[dict[str, Any]]:
-    """Return the rows of all statements."""
+    """Return the rows of all statements, in the protocol that the port stands for."""
+    return ask_postgresql(server, statements) if server["port"] == POSTGRESQL else ask_mysql(server, statements)
+
+
+def ask_postgresql(server: dict[str, Any], statements: str) -> list[dict[str, Any]]:
+    where = {**server, "dbname": server["database"], "connect_timeout": 5}
+    del where["database"]
+    rows: list[dict[str, Any]] = []
+    with psycopg.connect(**where, autocommit=True, row_factory=dict_row) as connection:
+        cursor = connection.execute(statements)
+        more: bool | None = True
+        while more:
+            rows += cursor.fetchall() if cursor.description else []
+            more = cursor.nextset()
+    return rows
+
+
+def ask_mysql(server: dict[str, Any], statements: str) -> list[dict[str, Any]]:
     how = {"autocommit": True, "cursorclass": DictCursor, "client_flag": CLIENT.MULTI_STATEMENTS, "connect_timeout": 5}
     with pymysql.connect(**server, **how) as connection, connection.cursor() as cursor:
         cursor.execute(statements)

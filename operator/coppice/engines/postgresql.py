@@ -6,7 +6,7 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
   prepared for) and, once a server was given its administrator's password, ``armed``.
 - Where recovery ends is where the source's write-ahead log ended: the checkpoint that ends it stands there. Timeline
   and place together are the head; it moves with every write, also with one that changes no row (a read may write that
-  rows have been seen).
+  rows have been seen). The letter between them keeps YAML from taking it for a number.
 - What is on a server's command line is stronger than every file on its volume, ALTER SYSTEM's too, but not than what a
   role or database sets for its sessions.
 - A shared catalog is seen from every database: a comment on the administrator's role says of which snapshot a copy is.
@@ -329,7 +329,7 @@ async def _content_of(session: Session, database: str) -> Content:
     found = await _probe(session, probe[0] if probe else await _probed(session))
     [(_, _, timeline, place, names, _, _)] = await session.ask(_CONTENT)
     if not is_clone:
-        head = f"{timeline:08X}{place:016X}"
+        head = f"{timeline:x}w{place:016x}"
     elif probe and found != probe[1]:
         head = f"{head}-with-other-rows"
     return _content(str(version), database, tuple(names), int(system) % 2**64, head)

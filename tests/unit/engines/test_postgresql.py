@@ -27,7 +27,7 @@ ENGINE = PostgreSQLEngine()
 REPORT = {
     "v": "15.18",
     "s": "7123456789012345678",
-    "h": "0000000100000000025B6030",
+    "h": "1w00000000025b6030",
     "m": "shop",
     "d": ["audit", "shop"],
 }
@@ -83,7 +83,7 @@ def test_a_report_is_read_whole() -> None:
     assert (content.engine_version, content.database, content.default_branch) == ("15.18", "shop", "main")
     assert content.databases == ("audit", "shop")
     [state] = content.branches
-    assert state.head == "0000000100000000025B6030"
+    assert state.head == "1w00000000025b6030"
     assert state.working_root == f"{7123456789012345678:016x}-{state.head}"
     assert [found.reason for found in content.findings] == ["ForeignServers"]
 

@@ -68,12 +68,12 @@ cp "$HOME/kept.conf" "$data/postgresql.conf"
 
 # Recovery first, where nothing but this process is; where it ended is the head: the place of the checkpoint that it ends with.
 cat >"$HOME/first.sql" <<'SQL'
-SELECT 'head=' || lpad(upper(to_hex(timeline_id)), 8, '0') || lpad(upper(to_hex((checkpoint_lsn - '0/0'::pg_lsn)::bigint)), 16, '0') AS found FROM pg_control_checkpoint()
+SELECT 'head=' || to_hex(timeline_id) || 'w' || lpad(to_hex((checkpoint_lsn - '0/0'::pg_lsn)::bigint), 16, '0') AS found FROM pg_control_checkpoint()
 DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'coppice_admin') THEN CREATE ROLE coppice_admin; END IF; END $$
 ALTER ROLE coppice_admin SUPERUSER LOGIN PASSWORD NULL
 SQL
 single "$data" template1 -c fsync=off -c full_page_writes=on <"$HOME/first.sql" || fail "the copy does not recover: $(words "$HOME/errors")"
-head=$(sed -n 's/.*found = "head=\([0-9A-F]*\)".*/\1/p' "$HOME/output")
+head=$(sed -n 's/.*found = "head=\([0-9a-fw]*\)".*/\1/p' "$HOME/output")
 [ -n "$head" ] || fail "the copy does not say where it ends"
 
 start_private "$data" session_replication_role=replica

@@ -1,0 +1,135 @@
+"""PostgreSQL, as its users meet it: the example, copies of a database that works, and servers that are killed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from e2e.harness.shell import CommandError
+from e2e.suite.data import Clone, Store, administrator, ask_clones, sql
+from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, python_pod
+from e2e.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.suite.kube import Kube
+
+ACCOUNTS = """
+    CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL);
+    INSERT INTO account SELECT n, 100 FROM generate_series(1, 50) AS n;
+    CREATE TABLE transfer (id bigserial PRIMARY KEY);
+    ALTER TABLE account OWNER TO app; ALTER TABLE transfer OWNER TO app;
+"""
+HELD = "SELECT (SELECT sum(balance)::int FROM account) AS total, array_agg(id) AS transfers FROM transfer"
+CLONES = 5
+
+
+@pytest.fixture(scope="module")
+def bank(kube: Kube) -> Iterator[Store]:
+    """A store with accounts whose balances always add up."""
+    namespace = kube.new_namespace("bank")
+    store = Store(kube, namespace, "bank").create(engine="postgresql", managed=POSTGRESQL)
+    store.sql(ACCOUNTS)
+    yield store
+    kube.delete_namespace(namespace, wait=False)
+
+
+@pytest.fixture
+def branch_office(kube: Kube, bank: Store) -> Iterator[str]:
+    """A namespace that may have clones of the bank."""
+    namespace = kube.new_namespace("office")
+    kube.apply(data_grant("offices", bank.namespace, store=bank.name, to=[namespace]))
+    yield namespace
+    kube.delete_namespace(namespace, wait=False)
+
+
+@pytest.fixture
+def writers(kube: Kube, bank: Store) -> Iterator[Any]:
+    """Two that write to the bank; called, it returns what they have told."""
+    uri = kube.binding(bank.namespace, f"{bank.name}-binding")["uri"]
+    kube.apply(python_pod("writer", bank.namespace, image=kube.operator_image(), runs="pg_writer", env={"URI": uri}))
+    kube.run("wait", "-n", bank.namespace, "--for=condition=Ready", "pod/writer", "--timeout=60s")
+
+    def told() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in kube.run("logs", "-n", bank.namespace, "writer").splitlines()]
+
+    eventually(lambda: len(told()) > 10, "the writers have written")
+    yield told
+    kube.run("delete", "-n", bank.namespace, "pod/writer", "--ignore-not-found", "--wait")
+
+
+def test_the_example_is_a_store_and_a_copy_of_its_own(kube: Kube) -> None:
+    namespace = "data-pg"
+    kube.delete_namespace(namespace)
+    kube.make_namespace(namespace, **{"pod-security.kubernetes.io/enforce": "restricted"})
+    kube.run("apply", "--server-side", "-k", str(EXAMPLES / "postgresql"))
+    store, clone = Store(kube, namespace, "music"), Clone(kube, namespace, "music-db").ready()
+    assert store.status["databases"] == ["chinook"]
+    assert store.status["version"].startswith("15.")
+    assert clone.sql("SELECT count(*) AS n FROM track") == [{"n": 3503}]
+    assert clone.binding["DATABASE_URL"] == clone.binding["uri"]
+    clone.sql("UPDATE track SET unit_price = 7.77 WHERE track_id = 1; ALTER TABLE track ADD COLUMN mine int")
+    assert store.sql("SELECT unit_price::text AS price FROM track WHERE track_id = 1") == [{"price": "0.99"}]
+    uid = clone.uid
+    clone.delete()
+    eventually(lambda: not kube.owned_by(uid), "nothing is left of the clone")
+    kube.delete_namespace(namespace, wait=False)
+
+
+def test_copies_of_a_working_database_hold_all_that_was_acknowledged_and_nothing_torn(
+    kube: Kube, bank: Store, branch_office: str, writers: Any
+) -> None:
+    before = {entry["transfer"] for entry in writers()}
+    names = [f"db-{number}" for number in range(CLONES)]
+    kube.apply(*(data_clone(name, branch_office, store=bank.name, owners=bank.namespace) for name in names))
+    for name in names:
+        kube.ready(branch_office, f"dclone/{name}")
+    for name, [held] in ask_clones(kube, branch_office, HELD).items():
+        assert held["total"] == 5000, name
+        assert before <= set(held["transfers"]), name
+    assert [entry for entry in writers() if "error" in entry] == []
+
+
+def test_the_sources_passwords_open_no_copy(kube: Kube, bank: Store, branch_office: str) -> None:
+    bank.sql("CREATE ROLE auditor LOGIN SUPERUSER PASSWORD 'hunter2'")
+    clone = Clone(kube, branch_office).apply(bank).ready()
+    theirs = kube.binding(bank.namespace, f"{bank.name}-binding")["password"]
+    for user, password in (
+        ("auditor", "hunter2"),
+        ("app", theirs),
+        ("coppice_admin", bank.passwords["admin-password"]),
+    ):
+        login = administrator(clone.pod, password, "bank")
+        with pytest.raises(CommandError, match="password authentication failed"):
+            sql(kube, clone.pod, "SELECT 1", type(login)(user, password, "bank"))
+
+
+def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
+    kube: Kube, bank: Store, branch_office: str
+) -> None:
+    clone = Clone(kube, branch_office).apply(bank).ready()
+    clone.sql("CREATE TABLE mine (n int); INSERT INTO mine VALUES (1)")
+    before = clone.pod["metadata"]["uid"]
+    kube.run("exec", "-n", branch_office, clone.pod["metadata"]["name"], "--", "/bin/sh", "-c", "kill -QUIT 1")
+    kube.run("delete", "-n", branch_office, f"pod/{clone.pod['metadata']['name']}", "--now", "--wait")
+    eventually(lambda: any(pod["metadata"]["uid"] != before for pod in clone.pods), "the server has a new Pod")
+    clone.ready()
+    eventually(lambda: clone.sql("SELECT n FROM mine") == [{"n": 1}], "the copy has what it acknowledged")
+
+
+def test_a_commit_names_a_snapshot_and_a_branch_cannot_be_made(kube: Kube, bank: Store) -> None:
+    kube.apply({
+        "apiVersion": "coppice.dev/v1alpha1", "kind": "DataBranch",
+        "metadata": {"name": "autumn", "namespace": bank.namespace},
+        "spec": {"store": {"name": bank.name}, "branchName": "autumn", "from": {"branch": "main"}},
+    })  # fmt: skip
+    assert kube.until_reason("EngineHasNoBranches", "dbranch", "autumn", bank.namespace)
+    newest = bank.status["lastSnapshot"]["name"]
+    head = kube.status("dsnap", newest, bank.namespace)["branches"][0]["head"]
+    bank.sql("CREATE TABLE since (n int)")
+    clone = Clone(kube, bank.namespace, "then").apply(bank, source={"commit": head}).ready()
+    assert clone.status["snapshot"]["name"] == newest
+    assert clone.sql("SELECT to_regclass('since') IS NULL AS absent") == [{"absent": True}]
