@@ -47,18 +47,30 @@ class LoginRefusedError(EngineError):
     """The server refused the credentials."""
 
 
+class UnguardedError(EngineError):
+    """A server that somebody else runs wants the password in a way that would give it away; it was not sent."""
+
+
 class UnknownVersionError(EngineError):
     """There is no such branch, tag, commit or time in the database; the message names it and what exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to connect and as whom."""
+    """Where to connect and as whom.
+
+    ``guarded``: the server is somebody else's, and may be an impostor's. The password is shown only to one that proves
+    by TLS, with a certificate that a chain of ``ca`` (PEM) leads to, that it is the right one; to any other it is not
+    sent in any form from which it could be had, but by trying: UnguardedError where that is asked for. ``ca`` alone
+    demands TLS. The certificate's names are not looked at: the address is that of a Pod.
+    """
 
     host: str
     port: int
     username: str
     password: str = field(repr=False)
+    guarded: bool = False
+    ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +192,14 @@ class Preparation:
     """Inputs of a preparation.
 
     ``marker`` (the DataSnapshot's UID) is written to the volume: the proof against an empty or foreign one.
+    ``adopted``: the volume is of a server that somebody else ran, laid out in their way. ``directory``, a path from the
+    volume's root, is where its data are; None: where there is one, and only one, that the engine knows for its own.
     """
 
     marker: str
     database: str
+    adopted: bool = False
+    directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

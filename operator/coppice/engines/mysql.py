@@ -1,19 +1,26 @@
 """Sessions with a server that speaks the MySQL protocol, and its errors in the words of the engine contract.
 
 One round trip asks several questions: a clone is Ready only after the last of them is answered.
+
+In this protocol the server says how the password is to be sent, as it is if it likes. A guarded login
+(``coppice.engines.base.Endpoint``) takes TLS with a verified certificate, or else one form only, an answer to a
+challenge (``mysql_native_password``). Who makes believe to be the server learns from that what a weak password can be
+guessed by, and no more; nothing proves to us who it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiomysql
 import pymysql.err
+from pymysql.constants import CLIENT
 
-from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnreachableError
+from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnguardedError, UnreachableError
 
 CONNECT_SECONDS: Final = 0.5
 """For the TCP handshake of one attempt. A new Pod's first packet may be lost to address resolution; the kernel alone
@@ -23,6 +30,9 @@ CONNECT_ATTEMPTS: Final = 2
 
 ANSWER_SECONDS: Final = 15.0
 """For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
+
+GUARDED_PLUGIN: Final = "mysql_native_password"
+"""The one form of a login without TLS in which the password itself is never sent, whatever the server asks for."""
 
 ACCESS_DENIED: Final = 1045
 UNKNOWN_DATABASE: Final = 1049
@@ -98,20 +108,72 @@ def literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
+class _Guarded(aiomysql.Connection):  # type: ignore[misc]  # the driver has no types
+    """A connection that tells the password to nobody but a server that has proved who it is.
+
+    The driver takes every form that a server asks for, and goes on without TLS where a server has none.
+    """
+
+    async def _request_authentication(self) -> None:
+        if self._ssl_context is not None and not self.server_capabilities & CLIENT.SSL:
+            raise UnguardedError("the Secret has a ca.crt and the server no TLS: turn it on there, or leave ca.crt out")
+        # Without this the server may ask for a form that is older than all those that have a name.
+        if not self.server_capabilities & CLIENT.PLUGIN_AUTH:
+            raise UnguardedError(f"the server does not say that it uses {GUARDED_PLUGIN}")
+        await super()._request_authentication()
+
+    async def _process_auth(self, plugin_name: bytes, auth_packet: Any) -> Any:
+        if self._ssl_context is None and plugin_name != GUARDED_PLUGIN.encode():
+            raise UnguardedError(
+                f"the server asks for it by {plugin_name.decode('latin1')[:40]!r}: make the login with "
+                f"{GUARDED_PLUGIN}, or turn on TLS and put its CA as ca.crt into the Secret"
+            )
+        return await super()._process_auth(plugin_name, auth_packet)
+
+
+async def _open(at: Endpoint) -> Any:
+    settings: dict[str, Any] = {
+        "host": at.host,
+        "port": at.port,
+        "user": at.username,
+        "password": at.password,
+        "charset": "utf8mb4",
+        "connect_timeout": CONNECT_SECONDS,
+        "autocommit": None,  # the server's default, for one round trip less
+        "program_name": "coppice",
+    }
+    if not at.guarded and at.ca is None:
+        return await aiomysql.connect(**settings)
+    # The first form that is tried is ours to choose; every other comes through _process_auth.
+    connection = _Guarded(**settings, ssl=_verifying(at.ca), auth_plugin=GUARDED_PLUGIN)
+    try:
+        await connection._connect()  # noqa: SLF001 - as aiomysql.connect() does, of which the class cannot be chosen
+    except pymysql.err.OperationalError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            words = getattr(error.__cause__, "verify_message", "") or error.__cause__.reason or "no TLS"
+            raise UnguardedError(f"its certificate is none that ca.crt in the Secret vouches for ({words})") from None
+        raise
+    except UnicodeEncodeError:
+        raise EngineError("the password has characters that this protocol has no form for: choose another") from None
+    return connection
+
+
+def _verifying(ca: str | None) -> ssl.SSLContext | None:
+    if ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cadata=ca)
+    except ssl.SSLError:
+        raise UnguardedError("ca.crt in the Secret holds no certificate in PEM") from None
+    context.check_hostname = False
+    return context
+
+
 async def _connect(at: Endpoint) -> Any:
     for attempt in range(1, CONNECT_ATTEMPTS + 1):
         try:
             with _translated():
-                return await aiomysql.connect(
-                    host=at.host,
-                    port=at.port,
-                    user=at.username,
-                    password=at.password,
-                    charset="utf8mb4",
-                    connect_timeout=CONNECT_SECONDS,
-                    autocommit=None,  # the server's default, for one round trip less
-                    program_name="coppice",
-                )
+                return await _open(at)
         except UnreachableError:
             if attempt == CONNECT_ATTEMPTS:
                 raise UnreachableError(f"nothing answers at {at.host}:{at.port}") from None
