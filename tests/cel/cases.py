@@ -36,6 +36,15 @@ STORE = {
         "ownBytes": "5Gi",
     },
 }
+ADOPTED = {
+    "claimName": "data-pg-0",
+    "service": "pg",
+    "credentialsSecret": "pg-coppice",
+    "database": "shop",
+    "snapshotClassName": "fast",
+    "directory": "pgdata",
+    "userID": 26,
+}
 GRANT = {
     "store": "shop",
     "to": {"namespaces": ["shop-pr-42"]},
@@ -75,6 +84,7 @@ SPECS: dict[str, list[dict[str, Any]]] = {
             {**STORE, "managed": {**MANAGED, "load": load}}
             for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})
         ),
+        {**{key: value for key, value in STORE.items() if key != "managed"}, "adopted": ADOPTED},
     ],
     "DataGrant": [GRANT, {**GRANT, "to": {"namespaceSelector": SELECTOR}}],
     "DataSnapshot": [{"store": {"name": "shop"}}],
@@ -161,6 +171,9 @@ STRINGS = {
         ("{pasword}", "{", "}", "{uri", "{}", "{{uri}", "{type}"),
         letters,
     ),
+    field_pattern("DataStore", "spec", "adopted", "directory"): Strings(
+        ("pgdata", "a/b.c/d-e_f", ".data", "15/main"), ("/a", "a/", "a//b", "..", "a/../b", ".", "a b", "a/./b"), letters
+    ),
     field_pattern("DataStore", "spec", "managed", "version"): Strings(
         ("1", "1.83", "1.83.2", "17.2-beta.1"), ("v1", "1.", "1.2.3.4.5", "latest", "1.83 ", "1-"), digits
     ),
@@ -225,7 +238,15 @@ EMPTY_SELECTOR = (
     "with the operator Exists if every namespace is meant"
 )
 TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
+BY_ADOPTION: dict[str, Any] = {".spec.managed": ABSENT, ".spec.adopted": ADOPTED}
 RULES: dict[tuple[str, str], Edits] = {
+    ("DataStore.spec", "who runs the server is immutable: create another DataStore"): Edits(
+        ({".spec.managed.version": "1.84"},), (BY_ADOPTION,), old={}
+    ),
+    ("DataStore.spec", "the data of an adopted database are never deleted: leave deletionPolicy out"): Edits(
+        (BY_ADOPTION, {**BY_ADOPTION, ".spec.deletionPolicy": ABSENT}, {".spec.deletionPolicy": "Delete"}),
+        ({**BY_ADOPTION, ".spec.deletionPolicy": "Delete"},),
+    ),
     ("DataStore.spec.engine", "engine is immutable: create another DataStore for the other engine"): change(
         ".spec.engine", "postgresql"
     ),

@@ -24,6 +24,7 @@ from coppice.engines.base import (
     Preparation,
     Reference,
     StoreServer,
+    UnguardedError,
     UnknownVersionError,
     UnreachableError,
     Version,
@@ -74,6 +75,10 @@ class Volume:
     users: dict[str, str] = field(default_factory=dict)
     remotes: set[str] = field(default_factory=set)
     cloned: bool = False
+    layout: str = "managed"
+    """``managed``, or the directory in which somebody else's server has its data."""
+    owner: int = 999
+    """The user whose files they are: nobody else can read them."""
 
     @property
     def empty(self) -> bool:
@@ -131,6 +136,8 @@ class Server:
     listening: bool = False
     uses: int = 0
     fault: Exception | None = None
+    wants_clear: bool = False
+    """It asks for the password itself, as an impostor would."""
 
 
 class FakeEngine:
@@ -152,6 +159,8 @@ class FakeEngine:
         self.before_call: Callable[[str], None] = lambda action: None
         self.after_call: Callable[[str], None] = lambda action: None
         self.calls: list[str] = []
+        self.logins: list[Endpoint] = []
+        """As whom anybody asked a server anything."""
         self.asked = 0
         """How often anybody asked a server anything."""
         self._passwords = 0
@@ -190,7 +199,14 @@ class FakeEngine:
         )
 
     def preparation(self, inputs: Preparation) -> Workload:
-        return Workload(script=json.dumps({"run": "prepare", "marker": inputs.marker, "database": inputs.database}))
+        script = {
+            "run": "prepare",
+            "marker": inputs.marker,
+            "database": inputs.database,
+            "adopted": inputs.adopted,
+            "directory": inputs.directory,
+        }
+        return Workload(script=json.dumps(script))
 
     def report(self, last_line: str) -> Content:
         try:
@@ -233,8 +249,11 @@ class FakeEngine:
         server = self.servers.get(at.host)
         if server is None or not server.listening:
             raise UnreachableError(f"nothing answers at {at.host}:{at.port}")
+        self.logins.append(at)
         if server.fault is not None:
             raise server.fault
+        if at.guarded and server.wants_clear:
+            raise UnguardedError("the server asks for the password in clear")
         if server.volume.users.get(at.username) != at.password:
             raise LoginRefusedError(f"the server at {at.host} refuses the login {at.username}")
         return server

@@ -66,6 +66,12 @@ class Story:
         managed = {"version": "1.0", "storage": {"size": "2Gi", **(storage or {})}, **spec.pop("managed", {})}
         self.add("DataStore", name, {"engine": "fake", "managed": managed, **spec}, "data")
 
+    def adopted(self, name: str = "shop", **spec: Any) -> None:
+        adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice"}
+        self.add(
+            "DataStore", name, {"engine": "fake", "adopted": {**adopted, **spec.pop("adopted", {})}, **spec}, "data"
+        )
+
     def clone(self, name: str = "db", *, namespace: str = "data", store: str = "shop", **spec: Any) -> None:
         source = spec.pop("source", {"branch": "main"})
         store_ref = {"name": store} if namespace == "data" else {"name": store, "namespace": "data"}

@@ -701,11 +701,11 @@ class World:
             self.violations.append(f"a second server on the volume of {key_of(pod)}")
 
     def _prepare(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
-        if failed or volume.empty or volume.database != script["database"]:
+        if failed or volume.database != script["database"] or not self._is_laid_out(pod, script, volume):
             ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1}}}]
             self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()
             return
-        volume.users, volume.remotes, volume.marker = {}, set(), script["marker"]
+        volume.users, volume.remotes, volume.marker, volume.layout = {}, set(), script["marker"], "managed"
         report = {
             "version": "1.0.0-fake",
             "database": volume.database,
@@ -716,6 +716,17 @@ class World:
         self.kube.logs[metadata["namespace"], metadata["name"], "engine"] = f"preparing\n{json.dumps(report)}\n"
         ended = [{"name": "engine", "state": {"terminated": {"exitCode": 0}}}]
         self._edit(pod, lambda draft: draft["status"].update(phase="Succeeded", containerStatuses=ended))()
+
+    def _is_laid_out(self, pod: Object, script: Object, volume: Volume) -> bool:
+        """Return whether a preparation finds the data, and may read them."""
+        if volume.empty or not self._is_owner(pod, volume) or (volume.layout != "managed") != script["adopted"]:
+            return False
+        return script["directory"] in {None, volume.layout}
+
+    @staticmethod
+    def _is_owner(pod: Object, volume: Volume) -> bool:
+        security = pod["spec"]["securityContext"]
+        return {security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {volume.owner}
 
     def _admin_password(self, pod: Object) -> str:
         reference = pod["spec"]["containers"][0]["env"][-1]["valueFrom"]["secretKeyRef"]
@@ -735,7 +746,7 @@ class World:
         return True
 
     def _boot_clone(self, pod: Object, script: Object, volume: Volume) -> bool:
-        if volume.empty or volume.marker != script["marker"]:
+        if volume.empty or volume.marker != script["marker"] or not self._is_owner(pod, volume):
             return False
         if not volume.cloned:
             volume.users = {}

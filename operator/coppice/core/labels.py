@@ -19,7 +19,8 @@ OWNER_NAMESPACE: Final = f"{PREFIX}/owner-namespace"
 OWNER_UID: Final = f"{PREFIX}/owner-uid"
 
 STORE: Final = f"{PREFIX}/store"
-"""Name of the DataStore a snapshot or claim belongs to."""
+"""Label: name of the DataStore a snapshot or claim belongs to. As an annotation on a user's Secret: the DataStore that
+may use it to look into the database that it adopts."""
 
 COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
@@ -67,6 +68,9 @@ claim without it is never filled by a Job.
 """
 STORE_UID: Final = f"{PREFIX}/store-uid"
 """On a raw VolumeSnapshot: the DataStore it was taken of; one recreated under the same name is another."""
+
+BACKING: Final = f"{PREFIX}/backing"
+"""On a raw VolumeSnapshot: what was known of the volume when it was captured, as JSON."""
 
 FINALIZER: Final = f"{PREFIX}/cleanup"
 

@@ -67,12 +67,16 @@ class EngineCall:
 
 @dataclass(frozen=True, slots=True)
 class ServerRef:
-    """Where a database server listens and which Secret opens it."""
+    """Where a database server listens and which Secret opens it.
+
+    ``adopted_by``: the server is somebody else's, and so is the Secret, which is used only if it names this DataStore.
+    """
 
     host: str
     port: int
     secret_namespace: str
     secret_name: str
+    adopted_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.manifests.meta import Owner, build_metadata
 
@@ -43,3 +46,38 @@ def _encoded(values: Mapping[str, str]) -> dict[str, str]:
 def read_secret(manifest: Manifest) -> dict[str, str]:
     """Return a Secret's values as text."""
     return {key: b64decode(value).decode() for key, value in (manifest.get("data") or {}).items()}
+
+
+USERNAME: Final = "username"
+PASSWORD: Final = "password"  # noqa: S105 - the name of a key
+CA: Final = "ca.crt"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a user's Secret says of the login to an adopted server."""
+
+    username: str
+    password: str = field(repr=False)
+    ca: str | None = None
+
+
+def is_meant_for(manifest: Manifest, store: str) -> bool:
+    """Return whether a user's Secret bears the annotation by which it may be used for a DataStore.
+
+    Without it whoever may write DataStores could have the operator send any Secret of the namespace to a server of
+    their own.
+    """
+    return bool((manifest["metadata"].get("annotations") or {}).get(labels.STORE) == store)
+
+
+def read_login(manifest: Manifest) -> Login | None:
+    """Return the login in a user's Secret; None if it lacks a part, or one is no text."""
+    data = manifest.get("data") or {}
+    try:
+        values = {key: b64decode(data[key]).decode() for key in (USERNAME, PASSWORD, CA) if key in data}
+    except (UnicodeDecodeError, binascii.Error):
+        return None
+    if not values.get(USERNAME) or not values.get(PASSWORD):
+        return None
+    return Login(values[USERNAME], values[PASSWORD], values.get(CA))

@@ -10,6 +10,7 @@ from coppice.api.v1alpha1 import DataStore, InvalidResource, StoreRef, Verb
 from coppice.core.plan import Manifest
 from coppice.engines.base import Endpoint, Engine
 from coppice.kube.client import KubeReader
+from coppice.reconcile.adopted import Adoption, read_adoption
 from coppice.reconcile.datastore import admin_secret_name, server_pod_name
 from coppice.reconcile.draft import Fact, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -30,12 +31,17 @@ class Source:
     store: DataStore | InvalidResource | None
     engine: Engine | None
     terms: Terms | None
-    server: Server = field(default_factory=Server)
+    server: Server | Adoption = field(default_factory=Server)
 
     @property
     def endpoint(self) -> Endpoint | None:
         """Return where the store's server can be asked, or None."""
         return None if self.engine is None else self.server.endpoint(self.engine)
+
+    @property
+    def is_adopted(self) -> bool:
+        """Return whether somebody else runs the database, so that nothing may be written there."""
+        return isinstance(self.store, DataStore) and self.store.spec.adopted is not None
 
     @property
     def database(self) -> str | None:
@@ -60,7 +66,12 @@ async def read_source(
 
 
 async def reach(reader: KubeReader, source: Source) -> Source:
-    """Read a store's server, for who has something to ask it; from then on its changes wake them."""
+    """Read a store's server, for who has something to ask it; from then on its changes wake them, unless it is somebody
+    else's.
+    """
+    store = source.store
+    if isinstance(store, DataStore) and store.spec.adopted is not None:
+        return replace(source, server=await read_adoption(reader, source.namespace, source.name, store.spec.adopted))
     pod, secret = await get_each(
         reader,
         source.namespace,

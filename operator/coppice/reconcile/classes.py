@@ -63,6 +63,19 @@ def choose_storage(classes: ClusterClasses, *, storage: str | None, snapshot: st
     )
 
 
+def storage_of(classes: ClusterClasses, claim: Manifest | None, snapshot: str | None) -> StorageChoice | NoStorage:
+    """Return the classes of a claim that is there already: never the cluster's default instead."""
+    name = None if claim is None else claim["spec"].get("storageClassName")
+    if not name:
+        what = "the claim" if claim is None else f"PersistentVolumeClaim {claim['metadata']['name']}"
+        return NoStorage(
+            "StorageCannotSnapshot",
+            f"{what} has no StorageClass, so that nothing says how it is snapshotted and copied: move the data to one "
+            "of a CSI driver with snapshots",
+        )
+    return choose_storage(classes, storage=str(name), snapshot=snapshot)
+
+
 def bounded_class(classes: Sequence[Manifest], base: str, own_bytes: str) -> Manifest | None:
     """Return the class that is like ``base`` but for bounding a copy's own bytes to this quantity, or None.
 

@@ -28,7 +28,7 @@ class Origin:
     """What a copy was made from and for. ``engine_version`` is the one that wrote the data.
 
     ``reset`` and ``undo`` are the newest requests that stood when it was made or brought back. ``masked``: whether its
-    rows are.
+    rows are. ``user_id`` owns the files of one that comes from an adopted database.
     """
 
     version: Version
@@ -41,6 +41,7 @@ class Origin:
     undo: str
     revision: str
     masked: bool
+    user_id: int | None = None
 
     def annotations(self) -> dict[str, str]:
         """Return the claim's annotations."""
@@ -54,6 +55,7 @@ class Origin:
                     "newBranch": self.version.new_branch,
                     "engineVersion": self.engine_version,
                     "masked": self.masked,
+                    **({} if self.user_id is None else {"userID": self.user_id}),
                 },
                 separators=(",", ":"),
             ),
@@ -91,6 +93,7 @@ def _origin(claim: Manifest) -> Origin | None:
         undo=annotation(claim, labels.UNDO_TOKEN) or "",
         revision=annotation(claim, labels.REVISION_TOKEN) or "",
         masked=data.get("masked") is True,
+        user_id=data.get("userID"),
     )
 
 

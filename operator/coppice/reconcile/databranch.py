@@ -71,7 +71,7 @@ class DataBranchReconciler:
             reader, self.environment, branch.spec.store, namespace=branch.metadata.namespace, verb=Verb.BRANCH
         )
         answer, start, engine = None, None, source.engine
-        if engine is not None and engine.versioned and source.terms is not None:
+        if engine is not None and engine.versioned and source.terms is not None and not source.is_adopted:
             source = await reach(reader, source)
             answer = await ask(engine, source.endpoint, database=source.database)
             start = await self._resolve(reader, source, branch, answer)
@@ -135,7 +135,7 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
         return Plan(remove_finalizer=True)
     if source.manifest is None or is_deleting(source.manifest) or source.terms is None:
         return Plan(remove_finalizer=True)
-    if source.engine is not None and not source.engine.versioned:
+    if source.is_adopted or (source.engine is not None and not source.engine.versioned):
         return Plan(remove_finalizer=True)
     if observation.answer is None or observation.answer.content is None:
         message = (
@@ -210,6 +210,13 @@ class _BranchPlan:
         if problem is not None:
             return problem
         engine = self._source.engine
+        if self._source.is_adopted:
+            return stalls(
+                SOURCE,
+                "AdoptedStore",
+                f"DataStore {self._source.name} adopts a database that somebody else runs, and Coppice writes nothing "
+                "into that: have the branch made there, or work in a DataClone; and delete this DataBranch",
+            )
         if engine is not None and not engine.versioned:
             return stalls(
                 SOURCE,

@@ -26,7 +26,9 @@ from coppice.manifests.meta import is_owned
 from coppice.manifests.network import build_closed_policy
 from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
-from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.adopted import Adoption, read_adoption
+from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
+from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice
 from coppice.reconcile.datastore import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -34,6 +36,7 @@ from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
+    condition,
     format_time,
     is_deleting,
     is_true,
@@ -77,6 +80,8 @@ class Capture:
     captured_at: str
     capacity: str
     content: Content
+    storage_class: str | None = None
+    user_id: int | None = None
 
     def dump(self) -> str:
         """Return the annotation's text."""
@@ -88,6 +93,8 @@ class Capture:
                 "version": self.version,
                 "capturedAt": self.captured_at,
                 "capacity": self.capacity,
+                "storageClass": self.storage_class,
+                "userID": self.user_id,
                 "engineVersion": content.engine_version,
                 "database": content.database,
                 "defaultBranch": content.default_branch,
@@ -116,12 +123,18 @@ class Capture:
                 branches=tuple(BranchState(*entry) for entry in data["branches"]),
                 findings=tuple(Finding(*entry) for entry in data.get("findings", ())),
             ),
+            storage_class=data.get("storageClass"),
+            user_id=data.get("userID"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotObservation:
-    """A DataSnapshot, its store, and the objects on the way from raw to prepared."""
+    """A DataSnapshot, its store, and the objects on the way from raw to prepared.
+
+    ``source_claim``, ``server`` and ``adoption`` count until the volume is captured; what comes after has all that it
+    needs on ``raw``.
+    """
 
     manifest: Manifest
     now: datetime
@@ -132,6 +145,7 @@ class SnapshotObservation:
     classes: ClusterClasses
     source_claim: Manifest | None
     server: Manifest | None
+    adoption: Adoption | None
     raw: Manifest | None
     scratch: Manifest | None
     complaint: Complaint | None
@@ -160,7 +174,6 @@ class DataSnapshotReconciler:
                 reader,
                 key.namespace,
                 ("DataStore", store_name),
-                ("PersistentVolumeClaim", claim_name(store_name)),
                 ("VolumeSnapshot", raw_name(key.name)),
                 ("PersistentVolumeClaim", scratch_name(key.name)),
                 ("Pod", prepare_pod_name(key.name)),
@@ -169,11 +182,17 @@ class DataSnapshotReconciler:
             ),
             read_classes(reader),
         )
-        store_manifest, source, raw, scratch, pod, policy, prepared = made
+        store_manifest, raw, scratch, pod, policy, prepared = made
         store = DataStore.parse(store_manifest) if store_manifest is not None else None
         engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
-        settles = raw is None and engine is not None and engine.capture_action is not None
-        server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
+        source, server, adoption = None, None, None
+        if isinstance(store, DataStore) and store.spec.adopted is None:
+            settles = raw is None and engine is not None and engine.capture_action is not None
+            source = await reader.get("PersistentVolumeClaim", claim_name(store_name), key.namespace)
+            server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
+        elif isinstance(store, DataStore) and store.spec.adopted is not None and _is_captured_next(raw, prepared):
+            adoption = await read_adoption(reader, store.metadata.namespace, store_name, store.spec.adopted)
+            source = adoption.claim
         return SnapshotObservation(
             manifest=manifest,
             now=now,
@@ -184,6 +203,7 @@ class DataSnapshotReconciler:
             classes=classes,
             source_claim=source,
             server=server,
+            adoption=adoption,
             raw=raw,
             scratch=scratch,
             complaint=await read_complaint(reader, scratch, now),
@@ -206,6 +226,11 @@ class DataSnapshotReconciler:
     def failed(self, observation: SnapshotObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+def _is_captured_next(raw: Manifest | None, prepared: Manifest | None) -> bool:
+    """Return whether the volume is still to be captured: only then what is not watched has to be looked at."""
+    return prepared is None and (raw is None or is_deleting(raw) or recorded_backing(raw) is None)
 
 
 async def _report_line(reader: KubeReader, pod: Manifest | None) -> str:
@@ -319,6 +344,8 @@ class _SnapshotPlan:
             if state is not None and state.ready
             else None,
             "sourceCapacity": capture.capacity,
+            "storageClassName": capture.storage_class,
+            "userID": capture.user_id,
             "database": content.database,
             "defaultBranch": content.default_branch,
             "branches": [
@@ -351,21 +378,30 @@ class _SnapshotPlan:
                 f"DataStore {store_name} is not usable yet: see its conditions",
                 retry_after=30,
             )
-        if self._image() is None:
+        if observation.raw is None and not is_true(observation.store_manifest or {}, "Ready"):
+            said = (condition(observation.store_manifest or {}, "Ready") or {}).get("message")
+            return waits(
+                CAPTURED,
+                "StoreNotReady",
+                f"waits for DataStore {store_name} to be Ready; {f'it says: {said}' if said else 'see its conditions'}",
+                retry_after=30,
+            )
+        backing = self._backing
+        if backing is not None and self._image() is None:
             return waits(
                 CAPTURED,
                 "StoreNotReady",
                 f"DataStore {store_name}: its version has no image; see its conditions",
                 retry_after=30,
             )
-        if observation.raw is None and not is_true(observation.store_manifest or {}, "Ready"):
+        if backing is None and observation.adoption is not None:
             return waits(
                 CAPTURED,
                 "StoreNotReady",
-                f"waits for DataStore {store_name} to be Ready; see its conditions",
-                retry_after=30,
+                f"the database that DataStore {store_name} adopts is not there at this moment; see its conditions",
+                retry_after=10,
             )
-        if isinstance(self._storage(), NoStorage) or observation.source_claim is None:
+        if backing is None or isinstance(self._storage(), NoStorage):
             return waits(
                 CAPTURED,
                 "StoreNotReady",
@@ -374,12 +410,23 @@ class _SnapshotPlan:
             )
         return holds(CAPTURED, "StoreReady", f"DataStore {store_name} is Ready")
 
+    @property
+    def _backing(self) -> Backing | None:
+        """Return what is known of the volume: as it was when it was captured, else as it is."""
+        observation, raw = self.observation, self.observation.raw
+        recorded = None if raw is None or is_deleting(raw) else recorded_backing(raw)
+        if recorded is not None or observation.engine is None:
+            return recorded
+        return present_backing(self._store, observation.engine, observation.source_claim, observation.adoption)
+
+    @property
+    def _volume(self) -> Backing:
+        if self._backing is None:
+            raise TypeError("the chain goes on without a volume")
+        return self._backing
+
     def _storage(self) -> StorageChoice | NoStorage:
-        store, claim = self._store, self.observation.source_claim
-        storage_class = claim_state(claim).storage_class if claim is not None else None
-        return choose_storage(
-            self.observation.classes, storage=storage_class, snapshot=store.spec.managed.storage.snapshot_class_name
-        )
+        return storage_for(self._store, self.observation.classes, self._volume)
 
     @property
     def _store(self) -> DataStore:
@@ -388,7 +435,7 @@ class _SnapshotPlan:
         return self.observation.store
 
     def _image(self) -> str | None:
-        return self.environment.image(self._store.spec.engine, self._store.spec.managed.version)
+        return self.environment.image(self._store.spec.engine, self._volume.version)
 
     def _chosen(self) -> StorageChoice:
         choice = self._storage()
@@ -397,13 +444,14 @@ class _SnapshotPlan:
         return choice
 
     def _raw_is_captured(self, draft: Draft) -> Fact:
-        source = claim_name(self._store.metadata.name)
+        adopted = self._store.spec.adopted
+        source = claim_name(self._store.metadata.name) if adopted is None else adopted.claim_name
         desired = build_volume_snapshot(
             raw_name(self.name),
             draft.owner,
             claim=source,
             snapshot_class=self._chosen().snapshot_class,
-            annotations={labels.STORE_UID: self._store.metadata.uid},
+            annotations={labels.STORE_UID: self._store.metadata.uid, labels.BACKING: self._volume.text},
         )
         raw = self.observation.raw
         if raw is None or is_deleting(raw):
@@ -432,23 +480,27 @@ class _SnapshotPlan:
 
     def _settle_source(self, draft: Draft) -> None:
         """Have the store's server make ready for the capture that follows in the same plan."""
-        engine, pod = self.observation.engine, self.observation.server
-        if engine is None or engine.capture_action is None or pod is None:
+        engine, pod, adoption = self.observation.engine, self.observation.server, self.observation.adoption
+        if engine is None or engine.capture_action is None:
             return
         store = self._store.metadata
-        target = ServerRef(str(pod_state(pod).ip), engine.port, store.namespace, admin_secret_name(store.name))
+        target = None if adoption is None else adoption.server_ref(engine)
+        if pod is not None:
+            target = ServerRef(str(pod_state(pod).ip), engine.port, store.namespace, admin_secret_name(store.name))
+        if target is None:
+            return
         draft.calls.append(EngineCall(self._store.spec.engine, target, engine.capture_action, {}))
 
     def _scratch_is_there(self, draft: Draft) -> Fact:
         observation, choice = self.observation, self._chosen()
-        if observation.raw is None or observation.source_claim is None:
+        if observation.raw is None:
             raise TypeError("the chain goes on without a raw snapshot")
         size = volume_snapshot_state(observation.raw).restore_size
         desired = build_claim(
             Claim(
                 name=scratch_name(self.name),
                 owner=draft.owner,
-                size=larger(size, claim_state(observation.source_claim).capacity),
+                size=larger(size, self._volume.capacity),
                 storage_class=choice.storage_class,
                 from_snapshot=raw_name(self.name),
             )
@@ -501,16 +553,18 @@ class _SnapshotPlan:
         engine, image = self.observation.engine, self._image()
         if engine is None or image is None:
             raise TypeError("the chain goes on without an engine")
-        store = self._store
-        database = (self.observation.store_manifest or {}).get("status", {}).get("databases", [""])[0]
+        store, volume = self._store, self._volume
+        preparation = Preparation(
+            marker=draft.owner.uid, database=volume.database, adopted=volume.adopted, directory=volume.directory
+        )
         return build_pod(
             ServerPod(
                 name=prepare_pod_name(self.name),
                 owner=draft.owner,
                 role="prepare",
                 image=image,
-                user_id=engine.user_id,
-                workload=engine.preparation(Preparation(marker=draft.owner.uid, database=database)),
+                user_id=volume.user_id or engine.user_id,
+                workload=engine.preparation(preparation),
                 claim=scratch_name(self.name),
                 secret=None,
                 resources=self.environment.server,
@@ -535,7 +589,7 @@ class _SnapshotPlan:
 
     def _new_capture(self) -> Capture | Fact:
         observation = self.observation
-        if observation.engine is None or observation.raw is None or observation.source_claim is None:
+        if observation.engine is None or observation.raw is None:
             raise TypeError("the chain goes on without a raw snapshot")
         try:
             content = observation.engine.report(observation.report_line)
@@ -549,10 +603,12 @@ class _SnapshotPlan:
         return Capture(
             store_uid=self._store.metadata.uid,
             engine=self._store.spec.engine,
-            version=self._store.spec.managed.version,
+            version=self._volume.version,
             captured_at=format_time(moment or observation.now),
-            capacity=str(claim_state(observation.source_claim).capacity),
+            capacity=self._volume.capacity,
             content=content,
+            storage_class=self._volume.storage_class,
+            user_id=self._volume.user_id,
         )
 
 

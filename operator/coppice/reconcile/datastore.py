@@ -1,4 +1,5 @@
-"""DataStore: a database that the operator runs, with its claim, its server and its snapshots.
+"""DataStore: a database that the operator runs, with its claim, its server and its snapshots, or one that somebody else
+runs (``coppice.reconcile.adoptedstore``).
 
 The claim and the administrator's Secret have no ownerReference: they outlive the object unless ``deletionPolicy:
 Delete`` asks otherwise, and a DataStore of the same name takes them over again.
@@ -7,20 +8,20 @@ Delete`` asks otherwise, and a DataStore of the same name takes them over again.
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from coppice.api.v1alpha1 import DataStore, DeletionPolicy, InvalidResource
+from coppice.api.v1alpha1 import Adopted, DataStore, DeletionPolicy, InvalidResource, Managed
 from coppice.api.v1alpha1.datastore import Load
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
 from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
 from coppice.core.quantities import quantity_bytes
-from coppice.engines.base import Engine, EngineError, LoginRefusedError, StoreServer, UnreachableError
+from coppice.engines.base import EngineError, LoginRefusedError, StoreServer, UnreachableError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import Owner
@@ -28,14 +29,15 @@ from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret
 from coppice.manifests.storage import Claim, build_claim
-from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, bounded_class, choose_storage
-from coppice.reconcile.draft import Draft, Fact, beside, condemned, holds, stalls, waits, with_uid
+from coppice.reconcile.adopted import read_adoption
+from coppice.reconcile.adoptedstore import AdoptedPlan
+from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits, with_uid
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
 from coppice.reconcile.load import (
     DONE,
-    LoadSeen,
     first_mark,
     is_pending,
     is_read_by_server,
@@ -50,27 +52,16 @@ from coppice.reconcile.observed import (
     annotation,
     claim_state,
     is_deleting,
-    is_true,
     label,
     pod_state,
 )
-from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_volume
-from coppice.reconcile.reads import Answer, Server, ask, ensure_app_user, get_each, read_classes
-from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, superseded, unscheduled
+from coppice.reconcile.provisioning import read_complaint, waits_for_volume
+from coppice.reconcile.reads import Server, ask, ensure_app_user, get_each, read_classes
+from coppice.reconcile.schedule import SnapshotLine, superseded
+from coppice.reconcile.stores import ENGINE, GUARDED, SERVER, STORAGE, TYPES, StoreObservation, StorePlan
 
-ENGINE = "EngineSupported"
-STORAGE = "StorageReady"
-SERVER = "ServerReady"
-TYPES = (ENGINE, STORAGE, SERVER)
-BOUNDED = "ClonesBounded"
-GUARDED = "NetworkGuarded"
-SCHEDULED = "SnapshotsScheduled"
-"""Conditions beside the chain, there only where there is something to say: the store is well either way."""
 CLOSED_PORT = 9
 """One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
-HEALTH_PERIOD = 60.0
-"""Seconds between two looks at a server that is well; its heads in status are at most this old."""
-MAX_LISTED = 100
 
 
 def claim_name(store: str) -> str:
@@ -99,29 +90,6 @@ def default_database(store: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreObservation:
-    """A DataStore and everything around it."""
-
-    manifest: Manifest
-    now: datetime
-    store: DataStore | InvalidResource
-    engine: Engine | None
-    classes: ClusterClasses
-    claim: Manifest | None
-    complaint: Complaint | None
-    server: Server
-    binding: Manifest | None
-    service: Manifest | None
-    policy: Manifest | None
-    load: LoadSeen
-    answer: Answer | None
-    reached: bool | None
-    snapshots: tuple[Manifest, ...]
-    named_snapshots: frozenset[str]
-    fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class DataStoreReconciler:
     """Keeps DataStores as their specifications say."""
 
@@ -137,42 +105,48 @@ class DataStoreReconciler:
             return None
         store = DataStore.parse(manifest)
         engine = None if isinstance(store, InvalidResource) else self.environment.engines.get(store.spec.engine)
-        made, classes, snapshots = await gather(
-            get_each(
-                reader,
-                key.namespace,
-                ("PersistentVolumeClaim", claim_name(key.name)),
-                ("Pod", server_pod_name(key.name)),
-                ("Secret", admin_secret_name(key.name)),
-                ("Secret", binding_name(key.name)),
-                ("Service", key.name),
-                ("NetworkPolicy", key.name),
-            ),
-            read_classes(reader),
-            reader.list("DataSnapshot", key.namespace),
-        )
-        claim, pod, secret, binding, service, policy = made
-        server = Server(pod, secret)
-        database = None if isinstance(store, InvalidResource) else store.spec.managed.database
+        classes, snapshots = await gather(read_classes(reader), reader.list("DataSnapshot", key.namespace))
         own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == key.name)
         line = None if isinstance(store, InvalidResource) else SnapshotLine(manifest, store, own, now, ready=False)
-        return StoreObservation(
+        seen = StoreObservation(
             manifest=manifest,
             now=now,
             store=store,
             engine=engine,
             classes=classes,
+            snapshots=own,
+            named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
+        )
+        if isinstance(store, DataStore) and store.spec.adopted is not None:
+            return await _with_adoption(reader, seen, store, store.spec.adopted)
+        return await self._with_server(reader, key, seen)
+
+    async def _with_server(self, reader: KubeReader, key: Key, seen: StoreObservation) -> StoreObservation:
+        """Read what is made for a store whose server the operator runs, and ask that."""
+        store, engine = seen.store, seen.engine
+        claim, pod, secret, binding, service, policy = await get_each(
+            reader,
+            key.namespace,
+            ("PersistentVolumeClaim", claim_name(key.name)),
+            ("Pod", server_pod_name(key.name)),
+            ("Secret", admin_secret_name(key.name)),
+            ("Secret", binding_name(key.name)),
+            ("Service", key.name),
+            ("NetworkPolicy", key.name),
+        )
+        server, managed = Server(pod, secret), None if isinstance(store, InvalidResource) else store.spec.managed
+        database = None if managed is None else managed.database
+        return replace(
+            seen,
             claim=claim,
-            complaint=await read_complaint(reader, claim, now),
+            complaint=await read_complaint(reader, claim, seen.now),
             server=server,
             binding=binding,
             service=service,
             policy=policy,
             load=await observe_load(reader, store, claim),
             answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
-            reached=await self._is_reached(key, server, policy, now),
-            snapshots=own,
-            named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
+            reached=await self._is_reached(key, server, policy, seen.now),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
@@ -195,11 +169,24 @@ class DataStoreReconciler:
             return draft.finish(TYPES, {})
         if is_deleting(observation.manifest):
             return _plan_deletion(observation, store)
-        return _StorePlan(self.environment, observation, store).plan()
+        if store.spec.managed is None:
+            return AdoptedPlan(self.environment, observation, store).plan()
+        return _with_finalizer(_ManagedPlan(self.environment, observation, store).plan(), store)
 
     def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+async def _with_adoption(
+    reader: KubeReader, seen: StoreObservation, store: DataStore, wanted: Adopted
+) -> StoreObservation:
+    """Read what there is of a database that somebody else runs, and ask its server."""
+    adoption = await read_adoption(reader, store.metadata.namespace, store.metadata.name, wanted)
+    if seen.engine is None:
+        return replace(seen, adoption=adoption)
+    answer = await ask(seen.engine, adoption.endpoint(seen.engine), database=wanted.database)
+    return replace(seen, adoption=adoption, answer=answer)
 
 
 async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[str]:
@@ -217,8 +204,11 @@ async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[
 
 
 def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
-    """Kubernetes collects what the store owns; with Delete, the data goes as well, the server first."""
-    if store.spec.deletion_policy is not DeletionPolicy.DELETE:
+    """Kubernetes collects what the store owns; with Delete, the data goes as well, the server first.
+
+    Of an adopted store nothing is owned, and its data are not for Coppice to delete, whatever the policy says.
+    """
+    if store.spec.adopted is not None or store.spec.deletion_policy is not DeletionPolicy.DELETE:
         return Plan(remove_finalizer=True)
     uid = store.metadata.uid
     users = [observation.load.job, observation.server.pod]
@@ -231,17 +221,20 @@ def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
     return Plan(delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)), remove_finalizer=True)
 
 
+def _with_finalizer(plan: Plan, store: DataStore) -> Plan:
+    wanted = store.spec.deletion_policy is DeletionPolicy.DELETE
+    present = labels.FINALIZER in store.metadata.finalizers
+    if wanted == present:
+        return plan
+    return replace(plan, add_finalizer=wanted, remove_finalizer=not wanted)
+
+
 @dataclass(frozen=True, slots=True)
-class _StorePlan:
-    """The chain of facts for one store."""
+class _ManagedPlan(StorePlan):
+    """The chain of facts for a store whose server the operator runs."""
 
-    environment: Environment
-    observation: StoreObservation
-    store: DataStore
-
-    def plan(self) -> Plan:
-        draft = Draft(self.observation.manifest, self.observation.now)
-        for step in (
+    def steps(self) -> Sequence[Callable[[Draft], Fact]]:
+        return (
             self._engine_is_supported,
             self._class_can_snapshot,
             self._load_is_there,
@@ -250,24 +243,13 @@ class _StorePlan:
             self._server_answers,
             self._load_is_done,
             self._apps_can_connect,
-        ):
-            fact = step(draft)
-            draft.facts.append(fact)
-            if not fact.holds:
-                break
-        next_snapshot = self._plan_snapshots(draft)
-        requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
-        plan = draft.finish(TYPES, self._status(), requeue_after=requeue)
-        for aside in (self._clones_are_bounded(), self._network_is_guarded(), self._snapshots_come()):
-            plan = beside(plan, aside, self.observation.manifest)
-        return self._with_finalizer(plan)
+        )
 
-    def _with_finalizer(self, plan: Plan) -> Plan:
-        wanted = self.store.spec.deletion_policy is DeletionPolicy.DELETE
-        present = labels.FINALIZER in self.store.metadata.finalizers
-        if wanted == present:
-            return plan
-        return replace(plan, add_finalizer=wanted, remove_finalizer=not wanted)
+    @property
+    def _managed(self) -> Managed:
+        if self.store.spec.managed is None:
+            raise TypeError("the store is not managed")
+        return self.store.spec.managed
 
     @property
     def _name(self) -> str:
@@ -277,19 +259,13 @@ class _StorePlan:
         del draft
         spec = self.store.spec
         if self.observation.engine is None:
-            known = ", ".join(sorted(self.environment.engines)) or "none"
-            return stalls(ENGINE, "UnknownEngine", f"there is no engine {spec.engine}; this operator has: {known}")
-        if self.environment.image(spec.engine, spec.managed.version) is None:
-            offered = ", ".join(sorted(self.environment.images.get(spec.engine, {}))) or "none"
-            return stalls(
-                ENGINE,
-                "UnsupportedVersion",
-                f"the administrator offers no image for {spec.engine} {spec.managed.version}; there are: {offered}",
-            )
-        return holds(ENGINE, "Supported", f"{spec.engine} {spec.managed.version}")
+            return self.unknown_engine()
+        if self.environment.image(spec.engine, self._managed.version) is None:
+            return self.unsupported_version(self._managed.version)
+        return holds(ENGINE, "Supported", f"{spec.engine} {self._managed.version}")
 
-    def _storage(self) -> StorageChoice | NoStorage:
-        storage = self.store.spec.managed.storage
+    def storage(self) -> StorageChoice | NoStorage:
+        storage = self._managed.storage
         return choose_storage(
             self.observation.classes, storage=self._storage_class_name(), snapshot=storage.snapshot_class_name
         )
@@ -297,37 +273,17 @@ class _StorePlan:
     def _storage_class_name(self) -> str | None:
         """Return the class asked for; once there is a claim, its class, whatever the cluster's default becomes."""
         claim = self.observation.claim
-        asked = self.store.spec.managed.storage.storage_class_name
+        asked = self._managed.storage.storage_class_name
         return asked if asked is not None or claim is None else claim_state(claim).storage_class
 
     def _class_can_snapshot(self, draft: Draft) -> Fact:
         del draft
-        choice = self._storage()
+        choice = self.storage()
         if isinstance(choice, NoStorage):
             return stalls(STORAGE, choice.reason, choice.message, retry_after=60)
         return holds(STORAGE, "CanSnapshot", f"{choice.storage_class} with snapshots by {choice.snapshot_class}")
 
-    def _clones_are_bounded(self) -> Fact | None:
-        """Return whether clones are kept to ``clones.ownBytes``; None where that is not asked for or not known yet.
-
-        Where no class can, clones are made all the same: a bound guards the pool, and many drivers have none.
-        """
-        asked, choice = self.store.spec.clones.own_bytes, self._storage()
-        if asked is None or isinstance(choice, NoStorage):
-            return None
-        found = bounded_class(self.observation.classes.storage, choice.storage_class, asked)
-        if found is not None:
-            return holds(BOUNDED, "OwnBytesBounded", f"StorageClass {found['metadata']['name']} bounds them to {asked}")
-        return stalls(
-            BOUNDED,
-            "OwnBytesUnbounded",
-            f"clones may write more than {asked} of their own: no StorageClass like {choice.storage_class} has "
-            f"parameters.ownBytes: {asked}. Have the administrator make one (coppice-local: local.boundedClasses of "
-            f"the chart), or leave clones.ownBytes out if the driver {choice.driver} has no such bound",
-        )
-
-    def _network_is_guarded(self) -> Fact | None:
-        """Return whether NetworkPolicies keep strangers from servers; None while nobody can tell."""
+    def network_is_guarded(self) -> Fact | None:
         if self.observation.reached is None:
             return None
         if not self.observation.reached:
@@ -339,18 +295,9 @@ class _StorePlan:
             "and only their credentials keep it out. Have the administrator install a network plug-in that does",
         )
 
-    def _snapshots_come(self) -> Fact | None:
-        return unscheduled(
-            SCHEDULED,
-            self.store.spec.snapshots.schedule,
-            self.observation.now,
-            field="spec.snapshots.schedule",
-            effect="no snapshot is made by it",
-        )
-
     @property
     def _load(self) -> Load | None:
-        return self.store.spec.managed.load
+        return self._managed.load
 
     def _load_is_there(self, draft: Draft) -> Fact:
         del draft
@@ -359,7 +306,7 @@ class _StorePlan:
         return source_is_there(self._load, self.observation.load, STORAGE)
 
     def _claim_is_there(self, draft: Draft) -> Fact:
-        choice = self._storage()
+        choice = self.storage()
         if isinstance(choice, NoStorage):
             raise TypeError("the chain goes on without a storage class")
         observed = self.observation.claim
@@ -398,7 +345,7 @@ class _StorePlan:
             Claim(
                 name=claim_name(self._name),
                 owner=owner,
-                size=self.store.spec.managed.storage.size,
+                size=self._managed.storage.size,
                 storage_class=choice.storage_class,
                 labels={labels.STORE: self._name},
                 annotations={labels.ENGINE: self.store.spec.engine, **mark},
@@ -494,7 +441,7 @@ class _StorePlan:
                 return self._secret_conflict()
             body = {"apiVersion": "v1", "kind": "Secret", "metadata": self._desired_secret(draft.owner)["metadata"]}
             draft.apply.append(with_uid(body, secret))
-        port = self._engine.port
+        port = self.engine.port
         service = build_service(self._name, draft.owner, port=port, selector={labels.ROLE: "store"})
         policy = build_policy(
             self._name, draft.owner, role="store", port=port, operator_namespace=self.environment.operator_namespace
@@ -507,15 +454,9 @@ class _StorePlan:
     def kind(self) -> str:
         return "DataStore"
 
-    @property
-    def _engine(self) -> Engine:
-        if self.observation.engine is None:
-            raise TypeError("the chain goes on without an engine")
-        return self.observation.engine
-
     def _desired_pod(self, owner: Owner) -> dict[str, Any]:
-        managed = self.store.spec.managed
-        workload = self._engine.store_server(
+        managed = self._managed
+        workload = self.engine.store_server(
             StoreServer(
                 database=managed.database,
                 fallback_database=default_database(self._name),
@@ -534,7 +475,7 @@ class _StorePlan:
                 owner=owner,
                 role="store",
                 image=image,
-                user_id=self._engine.user_id,
+                user_id=self.engine.user_id,
                 workload=workload,
                 claim=claim_name(self._name),
                 secret=admin_secret_name(self._name),
@@ -545,7 +486,7 @@ class _StorePlan:
         )
 
     def _resources(self) -> Resources:
-        asked = self.store.spec.managed.resources
+        asked = self._managed.resources
         default = self.environment.server
         if asked is None:
             return default
@@ -570,11 +511,11 @@ class _StorePlan:
 
     @property
     def _answering(self) -> Fact:
-        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self._engine.port}")
+        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self.engine.port}")
 
     def _load_is_done(self, draft: Draft) -> Fact:
         """Until a Job that is to fill the database has done so, it alone is told how to connect."""
-        seen, choice = self.observation.load, self._storage()
+        seen, choice = self.observation.load, self.storage()
         if not is_pending(self.observation.claim):
             for leftover in (seen.job, seen.secret):
                 draft.drop(leftover)
@@ -616,7 +557,7 @@ class _StorePlan:
             raise TypeError("the chain goes on without a server")
         return ServerRef(
             host=str(pod_state(pod).ip),
-            port=self._engine.port,
+            port=self.engine.port,
             secret_namespace=self.store.metadata.namespace,
             secret_name=admin_secret_name(self._name),
         )
@@ -624,60 +565,20 @@ class _StorePlan:
     def _log_in(self, draft: Draft, name: str, observed: Manifest | None) -> Fact | None:
         """Give apps a login of their own, then write it down in a Secret."""
         password = self.observation.server.credentials["app-password"]
-        values = self._engine.binding(host=self._host, database=self._database, password=password)
+        values = self.engine.binding(host=self._host, database=self._database, password=password)
         secret = build_binding_secret(name, draft.owner, values, {})
         problem = draft.keep(secret, observed, SERVER)
         if draft.writes(secret):
-            draft.calls.append(ensure_app_user(self.store.spec.engine, self._engine, self._server_ref, self._database))
+            draft.calls.append(ensure_app_user(self.store.spec.engine, self.engine, self._server_ref, self._database))
         return problem
 
-    def _plan_snapshots(self, draft: Draft) -> float | None:
-        """Plan scheduled snapshots and drop the ones no longer kept; return the seconds until the next one."""
-        line = SnapshotLine(
-            manifest=self.observation.manifest,
-            store=self.store,
-            snapshots=self.observation.snapshots,
-            now=self.observation.now,
-            ready=all(fact.holds for fact in draft.facts),
-            named=self.observation.named_snapshots,
-        )
-        schedule = plan_snapshots(line)
-        draft.create.extend(schedule.create)
-        draft.delete.extend(schedule.delete)
-        return schedule.next_in
-
-    def _status(self) -> dict[str, Any]:
-        observation = self.observation
-        status: dict[str, Any] = {
-            "endpoint": {"host": self._host, "port": self._engine.port} if observation.engine is not None else None,
-            "binding": {"name": binding_name(self._name)},
-            "capacity": claim_state(observation.claim).capacity if observation.claim is not None else None,
-        }
-        newest = newest_ready(observation.snapshots)
-        if newest is not None:
-            status["lastSnapshot"] = {"name": newest["metadata"]["name"], "time": newest["status"]["capturedAt"]}
-        content = observation.answer.content if observation.answer is not None else None
-        if content is None:
-            before = (observation.manifest.get("status") or {}) if observation.claim is not None else {}
-            return {**status, **{key: before.get(key) for key in ("version", "databases", "branches", "branchCount")}}
-        own = [state for state in content.branches if state.database == content.database]
+    def status(self) -> dict[str, Any]:
+        claim = self.observation.claim
         return {
-            **status,
-            "version": content.engine_version,
-            "databases": [content.database, *(name for name in content.databases if name != content.database)][
-                :MAX_LISTED
-            ],
-            "branches": [
-                {"name": state.branch, "head": state.head, "workingRoot": state.working_root}
-                for state in own[:MAX_LISTED]
-            ],
-            "branchCount": len(own),
+            "endpoint": None
+            if self.observation.engine is None
+            else {"host": self._host, "port": self.observation.engine.port},
+            "binding": {"name": binding_name(self._name)},
+            "capacity": claim_state(claim).capacity if claim is not None else None,
+            **self.content_status(kept=claim is not None),
         }
-
-
-def newest_ready(snapshots: tuple[Manifest, ...]) -> Manifest | None:
-    """Return the DataSnapshot that holds the youngest point in time and is ready, or None; of several that hold the
-    same second, one and the same in whatever order they are listed.
-    """
-    ready = [entry for entry in snapshots if is_true(entry, "Ready") and (entry.get("status") or {}).get("capturedAt")]
-    return max(ready, key=lambda entry: (str(entry["status"]["capturedAt"]), entry["metadata"]["name"]), default=None)

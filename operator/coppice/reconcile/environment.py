@@ -36,3 +36,11 @@ class Environment:
     def image(self, engine: str, version: str) -> str | None:
         """Return the image for an engine's version, or None if the administrator offers none."""
         return self.images.get(engine, {}).get(version)
+
+    def offered(self, engine: str, running: str) -> str | None:
+        """Return the version whose image runs what a server of version ``running`` wrote: the longest one offered that
+        this begins with, part by part (15 for 15.18, but not for 150.1); None if there is none.
+        """
+        word = running.partition(" ")[0]
+        fitting = (version for version in self.images.get(engine, {}) if f"{word}.".startswith(f"{version}."))
+        return max(fitting, key=len, default=None)

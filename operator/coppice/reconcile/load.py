@@ -52,7 +52,7 @@ class LoadSeen:
 async def observe_load(reader: KubeReader, store: DataStore | InvalidResource, claim: Manifest | None) -> LoadSeen:
     """Read what the load names, and what a Job that is to fill the claim, or was, has left."""
     namespace, name = store.metadata.namespace, store.metadata.name
-    load = None if isinstance(store, InvalidResource) else store.spec.managed.load
+    load = None if isinstance(store, InvalidResource) else _load_of(store)
     source = None if load is None else await reader.get(*_named(load), namespace)
     if claim is None or annotation(claim, labels.LOAD) is None:
         return LoadSeen(source)
@@ -66,6 +66,10 @@ async def observe_load(reader: KubeReader, store: DataStore | InvalidResource, c
         owner = {labels.OWNER_UID: str(label(job, labels.OWNER_UID))}
     pods = await reader.list("Pod", namespace, {**owner, labels.ROLE: LOAD_ROLE})
     return LoadSeen(source, job, tuple(pods), secret)
+
+
+def _load_of(store: DataStore) -> Load | None:
+    return None if store.spec.managed is None else store.spec.managed.load
 
 
 def _named(load: Load) -> tuple[str, str]:

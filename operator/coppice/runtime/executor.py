@@ -22,13 +22,13 @@ from coppice.kube.errors import (
     WiringConflictError,
 )
 from coppice.manifests.meta import build_identity
-from coppice.manifests.secret import read_secret
+from coppice.manifests.secret import is_meant_for, read_login, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from coppice.core.plan import EngineCall, Event, Manifest, Plan
+    from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient, KubeReader
     from coppice.runtime.metrics import Metrics
@@ -158,19 +158,32 @@ class Executor:
         found = await self._live.get("Secret", target.secret_name, target.secret_namespace)
         if found is None:
             raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
-        secret = read_secret(found)
-        needed = {"admin-password", *call.secret_arguments.values()}
-        if missing := sorted(needed - secret.keys()):
-            raise EngineError(
-                f"Secret {target.secret_namespace}/{target.secret_name} has no {', '.join(missing)} any more"
-            )
-        arguments = {**call.arguments, **{name: secret[key] for name, key in call.secret_arguments.items()}}
-        endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
+        if target.adopted_by is not None:
+            if call.action != engine.capture_action:
+                raise ValueError(f"{call.action} is not to be done to a server of somebody else's")
+            endpoint, arguments = _adopted_endpoint(target, found), dict(call.arguments)
+        else:
+            secret = read_secret(found)
+            needed = {"admin-password", *call.secret_arguments.values()}
+            if missing := sorted(needed - secret.keys()):
+                raise EngineError(
+                    f"Secret {target.secret_namespace}/{target.secret_name} has no {', '.join(missing)} any more"
+                )
+            arguments = {**call.arguments, **{name: secret[key] for name, key in call.secret_arguments.items()}}
+            endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
         try:
             await engine.execute(endpoint, call.action, arguments)
         except EngineError:
             self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
             raise
+
+
+def _adopted_endpoint(target: ServerRef, secret: Manifest) -> Endpoint:
+    """Return where to log in to a server of somebody else's, if their Secret still says that it may be used for it."""
+    login = read_login(secret)
+    if login is None or not is_meant_for(secret, str(target.adopted_by)):
+        raise EngineError(f"Secret {target.secret_namespace}/{target.secret_name} is not to be used any more")
+    return Endpoint(target.host, target.port, login.username, login.password, guarded=True, ca=login.ca)
 
 
 def _owner_uid(manifest: Manifest) -> str:

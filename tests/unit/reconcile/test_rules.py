@@ -14,10 +14,10 @@ from coppice.core.conditions import timestamp
 from coppice.engines.base import UnknownVersionError, UnreachableError, Version
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait, Wanted, choose
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
-from coppice.reconcile.datastore import newest_ready
 from coppice.reconcile.grants import Request, find_terms
 from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
 from coppice.reconcile.schedule import SnapshotLine, next_number, plan_snapshots
+from coppice.reconcile.stores import newest_ready
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 STORE_UID = "uid-store"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,10 +17,36 @@ def shop(opened):
     return opened
 
 
-async def test_a_clone_waits_for_the_volume_of_a_store_that_was_made_anew(story):
+async def test_a_clone_of_a_snapshot_needs_no_volume_of_the_store(story):
     story.store()
     await story.settle()
     story.snapshot("then")
+    await story.settle()
+    story.delete("DataStore", "shop")
+    await story.settle()
+    story.delete("PersistentVolumeClaim", "shop-data")
+    await story.settle()
+    story.store()
+    story.clone(source={"snapshot": "then"})
+    await story.settle()
+    assert story.reason("DataStore", "shop") == "ClaimLost"
+    story.expect_ready("DataClone", "db")
+
+
+async def test_a_snapshot_that_does_not_say_its_class_waits_for_the_volume_of_the_store(story):
+    """One that an older operator made."""
+    story.store()
+    await story.settle()
+    story.snapshot("then")
+    await story.settle()
+    content = story.get("VolumeSnapshot", "then")["metadata"]["annotations"]["coppice.dev/content"]
+    older = {**json.loads(content), "storageClass": None}
+    story.kube.change(
+        "VolumeSnapshot",
+        "data",
+        "then",
+        lambda found: found["metadata"]["annotations"].update({"coppice.dev/content": json.dumps(older)}),
+    )
     await story.settle()
     story.delete("DataStore", "shop")
     await story.settle()

@@ -16,6 +16,7 @@ from coppice.runtime.metrics import Metrics
 
 class Engine:
     admin_user = "root"
+    capture_action = "flush"
 
     def __init__(self, error=None):
         self.calls = []
@@ -185,6 +186,39 @@ async def test_a_secret_that_was_emptied_by_hand_is_named(kube, execute, engine)
     kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
     with pytest.raises(EngineError, match="Secret app/db has no app-password any more"):
         await execute(Plan(calls=(call(password="app-password"),)))
+    assert engine.calls == []
+
+
+def foreign_call(action="flush"):
+    return EngineCall("dolt", ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop"), action, {})
+
+
+def add_login(kube, *, store="shop", **values):
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    metadata = {"name": "theirs", "namespace": "app", "annotations": {labels.STORE: store}}
+    kube.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+
+
+async def test_a_call_to_an_adopted_server_uses_its_secrets_login_and_is_guarded(kube, execute, engine):
+    add_login(kube, username="looker", password="secret", **{"ca.crt": "PEM"})
+    await execute(Plan(calls=(foreign_call(),)))
+    ((at, action, arguments),) = engine.calls
+    assert (at.username, at.password, at.guarded, at.ca) == ("looker", "secret", True, "PEM")
+    assert (action, arguments) == ("flush", {})
+
+
+@pytest.mark.parametrize(("store", "values"), [("other", {"password": "x"}), ("shop", {})])
+async def test_a_secret_that_was_taken_back_is_not_sent(kube, execute, engine, store, values):
+    add_login(kube, store=store, username="looker", **values)
+    with pytest.raises(EngineError, match="Secret app/theirs is not to be used any more"):
+        await execute(Plan(calls=(foreign_call(),)))
+    assert engine.calls == []
+
+
+async def test_nothing_else_is_done_to_an_adopted_server(kube, execute, engine):
+    add_login(kube, username="looker", password="secret")
+    with pytest.raises(ValueError, match="ensure-app-user"):
+        await execute(Plan(calls=(foreign_call("ensure-app-user"),)))
     assert engine.calls == []
 
 

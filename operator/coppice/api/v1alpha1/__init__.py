@@ -47,6 +47,7 @@ from coppice.api.v1alpha1.datasnapshot import (
     SnapshotBranch,
 )
 from coppice.api.v1alpha1.datastore import (
+    Adopted,
     BranchHead,
     DataStore,
     DataStoreSpec,
@@ -85,6 +86,7 @@ __all__ = [
     "ON_HEAD_CHANGE",
     "PLACEHOLDERS",
     "VERSION",
+    "Adopted",
     "Binding",
     "BindingStatus",
     "BranchHead",

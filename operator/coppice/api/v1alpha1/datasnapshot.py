@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from coppice.api.schema import AGE, Column, CrdInfo, condition_column, immutable
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
-from coppice.api.v1alpha1.common import DataKind, LocalStoreRef, ObservedStatus, Text, Time, name_rules
+from coppice.api.v1alpha1.common import Count, DataKind, LocalStoreRef, ObservedStatus, Text, Time, name_rules
 
 
 class DataSnapshotSpec(SpecModel):
@@ -54,6 +54,14 @@ class DataSnapshotStatus(ObservedStatus):
     data: DataKind | None = Field(default=None, description="Whether rows are as in the store (Raw) or Masked.")
     prepared: PreparedSnapshot | None = Field(
         default=None, description="The volume snapshot that clones are made from."
+    )
+    storage_class_name: Text | None = Field(
+        default=None, description="StorageClass of the volume it was made from; copies have the same or one like it."
+    )
+    user_id: Count | None = Field(
+        default=None,
+        alias="userID",
+        description="Numeric user that owns the files, where the store was an adopted one: copies run as the same.",
     )
     source_capacity: Text | None = Field(default=None, description="Size of the volume it was made from.")
     database: Text | None = Field(default=None, description="The database that applications get.")

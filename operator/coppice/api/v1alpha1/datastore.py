@@ -26,11 +26,15 @@ from coppice.api.v1alpha1.common import (
     ObjectName,
     ObservedStatus,
     Quantity,
+    ServiceName,
     Text,
     Time,
     keys_rule,
     name_rules,
 )
+
+DIRECTORY_PATTERN = r"^[.]?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[.]?[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"
+"""A path inside of a volume: relative, and never up."""
 
 
 class Storage(SpecModel):
@@ -97,6 +101,42 @@ class Managed(SpecModel):
     )
 
 
+class Adopted(SpecModel):
+    """A server that somebody else runs in this namespace."""
+
+    claim_name: ObjectName = Field(
+        description="PersistentVolumeClaim that holds the data. Name another one when the server has moved there."
+    )
+    service: ServiceName = Field(
+        description="Service that leads to the server. It selects Pods, and one of those uses the claim."
+    )
+    credentials_secret: ObjectName = Field(
+        description="Secret with username and password of the login that Coppice looks with, and ca.crt where the "
+        "server's TLS certificate is to be verified. It bears the annotation coppice.dev/store with the name of this "
+        "DataStore: whoever may write the Secret agrees that it is used here."
+    )
+    database: DatabaseName | None = Field(
+        default=None, description="Database that applications get. Left out: the only one that there is."
+    )
+    snapshot_class_name: ObjectName | None = Field(
+        default=None,
+        description="VolumeSnapshotClass for snapshots of the claim; the default of the same driver if left out.",
+    )
+    directory: Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=DIRECTORY_PATTERN)] | None = (
+        Field(
+            default=None,
+            description="Where on the volume the server's data directory is, for example pgdata. "
+            "Left out: where the engine finds one.",
+        )
+    )
+    user_id: Annotated[int, Field(ge=1, le=2147483647)] | None = Field(
+        default=None,
+        alias="userID",
+        description="Numeric user that the server runs as and that owns the files: copies run as the same. "
+        "Left out: what runAsUser of its Pod says, else the engine's own.",
+    )
+
+
 class Keep(SpecModel):
     """How many snapshots stay; one may count for several lines."""
 
@@ -151,6 +191,21 @@ class Clones(SpecModel):
 class DataStoreSpec(SpecModel):
     """What the owners of a database want."""
 
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("managed", "adopted")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.managed) == has(oldSelf.managed) && has(self.adopted) == has(oldSelf.adopted)",
+            "who runs the server is immutable: create another DataStore",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            "!has(self.adopted) || !has(self.deletionPolicy) || self.deletionPolicy == 'Retain'",
+            "the data of an adopted database are never deleted: leave deletionPolicy out",
+            field_path=".deletionPolicy",
+            reason="FieldValueForbidden",
+        ),
+    )
+
     engine: Annotated[
         str,
         StringConstraints(min_length=1, max_length=32, pattern=ENGINE_PATTERN),
@@ -158,9 +213,14 @@ class DataStoreSpec(SpecModel):
     ] = Field(description="The engine: dolt, postgresql, or the name of one that is plugged in.")
     deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
         default=DeletionPolicy.RETAIN,
-        description="Whether the data stays (Retain) or goes (Delete) when this object is deleted.",
+        description="Whether the data stays (Retain) or goes (Delete) when this object is deleted. "
+        "The data of an adopted database always stay.",
     )
-    managed: Managed = Field(description="A server that the operator runs.")
+    managed: Managed | None = Field(default=None, description="A server that the operator runs.")
+    adopted: Adopted | None = Field(
+        default=None,
+        description="A server that somebody else runs in this namespace: never written to, restarted or relabelled.",
+    )
     snapshots: Snapshots = Field(
         default_factory=Snapshots, description="When snapshots are made and how long they stay."
     )
@@ -184,6 +244,18 @@ class LastSnapshot(StatusModel):
     time: Time = Field(description="The point in time it holds.")
 
 
+class SourceStatus(StatusModel):
+    """Where an adopted database was last seen."""
+
+    pod: Text = Field(description="Pod of the server.")
+    user_id: Count = Field(alias="userID", description="Numeric user that copies run as.")
+    offered_version: Text | None = Field(
+        default=None,
+        description="Which of the versions that the administrator offers copies run with: the longest one that the "
+        "running server's begins with.",
+    )
+
+
 class DataStoreStatus(ObservedStatus):
     """What the operator has seen of the database."""
 
@@ -192,6 +264,7 @@ class DataStoreStatus(ObservedStatus):
         default=None, description="The Secret with the connection, in the form of servicebinding.io."
     )
     version: Text | None = Field(default=None, description="Version of the running server.")
+    source: SourceStatus | None = Field(default=None, description="Where an adopted database was last seen.")
     databases: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
         default=(), description="Databases of the store, the one that applications get first."
     )
@@ -217,6 +290,7 @@ class DataStore(Resource):
             Column("Branches", ".status.branchCount", "Number of branches.", type="integer"),
             Column("Snapshot", ".status.lastSnapshot.time", "Age of the newest snapshot.", type="date"),
             Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
+            Column("Source", ".status.source.pod", "Pod of an adopted database's server.", priority=1),
             Column("Capacity", ".status.capacity", "Size of the volume.", priority=1),
             AGE,
         ),

@@ -30,6 +30,7 @@ class Handle:
 class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
+    ``base_class``: the StorageClass of the volume that the snapshot was made from.
     ``live``: what the store's server says the reference names now. ``storage_class``, ``choice`` and ``handle``: for a
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
@@ -42,7 +43,7 @@ class CloneObservation:
     now: datetime
     clone: DataClone | InvalidResource
     source: Source | None = None
-    store_claim: Manifest | None = None
+    base_class: str | None = None
     storage_class: Manifest | None = None
     snapshots: tuple[Manifest, ...] = ()
     live: Version | EngineError | None = None

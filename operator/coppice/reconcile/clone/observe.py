@@ -13,7 +13,7 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
 from coppice.kube.client import KubeReader
 from coppice.reconcile.access import Source, reach, read_source, source_problem
-from coppice.reconcile.choice import Chosen, Wait, Wanted, choose
+from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
@@ -147,29 +147,34 @@ class _Reading:
 
     async def _way_to_a_volume(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Read what the wanted copy's volume is made from."""
-        snapshots, store_claim = await gather(
-            self.reader.list("DataSnapshot", source.namespace),
-            self.reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace),
-        )
+        snapshots = await self.reader.list("DataSnapshot", source.namespace)
         own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == source.name)
-        seen = replace(seen, snapshots=own, store_claim=store_claim)
+        seen = replace(seen, snapshots=own)
         copy = target_of(seen, self.clone).copy
-        claim = store_claim if copy is None else copy.claim
-        base = claim_state(claim).storage_class if claim is not None else None
-        if base is not None and copy is None:
-            seen = replace(seen, storage_class=await self._class_of_copies(base, source))
-        elif base is not None:
-            seen = replace(seen, storage_class=await self.reader.get("StorageClass", base))
         if copy is not None:
+            base = claim_state(copy.claim).storage_class
+            storage_class = None if base is None else await self.reader.get("StorageClass", base)
             complaint = await read_complaint(self.reader, copy.claim, seen.now)
-            seen = replace(seen, origin_gone=_is_origin_gone(copy, own), complaint=complaint)
+            seen = replace(seen, storage_class=storage_class, complaint=complaint)
+            seen = replace(seen, origin_gone=_is_origin_gone(copy, own))
         else:
             holding = await _holding(source, self.clone, own, seen.live)
-            seen = replace(seen, choice=choose(_wanted(seen, self.clone, source, holding), own))
+            choice = choose(_wanted(seen, self.clone, source, holding), own)
+            base = await self._base_class(source, choice)
+            storage_class = None if base is None else await self._class_of_copies(base, source)
+            seen = replace(seen, choice=choice, base_class=base, storage_class=storage_class)
         if is_foreign(self.clone):
             seen = await self._place(seen, source)
             seen = replace(seen, handle=await _read_handle(self.reader, seen, source))
         return seen
+
+    async def _base_class(self, source: Source, choice: Choice) -> str | None:
+        """Return the class of the volume that the chosen snapshot was made from: the volume itself may be gone."""
+        known = choice.snapshot.status.storage_class_name if isinstance(choice, Chosen) else None
+        if known is not None:
+            return known
+        claim = await self.reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace)
+        return claim_state(claim).storage_class if claim is not None else None
 
     async def _class_of_copies(self, base: str, source: Source) -> Manifest | None:
         own_bytes = source.store.spec.clones.own_bytes if isinstance(source.store, DataStore) else None

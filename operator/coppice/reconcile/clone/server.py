@@ -129,7 +129,7 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
             owner=draft.owner,
             role="clone",
             image=image,
-            user_id=engine.user_id,
+            user_id=origin.user_id or engine.user_id,
             workload=engine.clone_server(server),
             claim=at.copy_name(copy.number),
             secret=at.engine_secret,

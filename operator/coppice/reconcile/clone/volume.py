@@ -15,7 +15,7 @@ from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
 from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.observed import claim_state, format_time, is_deleting, volume_snapshot_state
+from coppice.reconcile.observed import format_time, is_deleting, volume_snapshot_state
 from coppice.reconcile.provisioning import waits_for_volume
 
 
@@ -36,7 +36,7 @@ def volume_is_bound(at: Situation, draft: Draft) -> Fact:
     if copy is not None and _waits_for_consumer(at) and (copy.pod is None or at.seen.complaint is None):
         return holds(VOLUME, "WaitsForConsumer", "the volume is made once the server's Pod is scheduled")
     if copy is None:
-        if at.seen.store_claim is None:
+        if at.seen.base_class is None:
             # Its class is the clone's.
             return waits(VOLUME, "StoreNotReady", f"{at.source_words} has no volume: see its conditions")
         draft.create.append(_new_claim(at, draft))
@@ -124,16 +124,16 @@ def _named(manifests: tuple[Manifest, ...], name: str) -> Manifest | None:
 
 
 def _new_claim(at: Situation, draft: Draft) -> Manifest:
-    choice, store_claim, number = at.seen.choice, at.seen.store_claim, at.target.number
+    choice, base, number = at.seen.choice, at.seen.base_class, at.target.number
     prepared = choice.snapshot.status.prepared if isinstance(choice, Chosen) else None
-    if not isinstance(choice, Chosen) or prepared is None or store_claim is None:
+    if not isinstance(choice, Chosen) or prepared is None or base is None:
         raise TypeError("the chain goes on without a snapshot")
     return build_claim(
         Claim(
             name=at.copy_name(number),
             owner=draft.owner,
             size=larger(prepared.restore_size, choice.snapshot.status.source_capacity),
-            storage_class=_class_name(at) or claim_state(store_claim).storage_class or "",
+            storage_class=_class_name(at) or base,
             from_snapshot=at.copy_name(number) if is_foreign(at.clone) else prepared.volume_snapshot_name,
             labels={labels.COPY: str(number)},
             annotations=_origin(at, choice).annotations(),
@@ -159,4 +159,5 @@ def _origin(at: Situation, choice: Chosen) -> Origin:
         undo=undo.token if undo is not None else "",
         revision=at.clone.spec.revision or "",
         masked=status.data is DataKind.MASKED,
+        user_id=status.user_id,
     )
