@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shlex
 import socket
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.fakes.certificates import Authority
 from tests.fakes.required import lacks
 
-from coppice.engines.base import Endpoint, EngineError, Reference
+from coppice.engines.base import (
+    Content,
+    Endpoint,
+    EngineError,
+    LoginRefusedError,
+    Preparation,
+    Reference,
+    UnguardedError,
+    Workload,
+)
 from coppice.engines.dolt import DoltEngine
 
-from .conftest import Stage, version_of
+from .conftest import MARKER, Stage, version_of
 from .kit import DoltKit, sql
-from .runner import Outcome, Runner, environment_of
+from .runner import Outcome, Runner, Server, environment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 CHINOOK = Path(__file__).parents[2] / "examples" / "quickstart" / "data" / "chinook.sql"
 
@@ -321,3 +333,179 @@ class TestServer:
                 patch.setattr("coppice.engines.mysql.ANSWER_SECONDS", 0.1)
                 with pytest.raises(EngineError, match="did not answer"):
                     await stage.engine.inspect(Endpoint("127.0.0.1", port, "root", "x"))
+
+
+class TestAdopted:
+    """A server that somebody else runs in their own way: as the Dolt image does it, with the volume at its data directory,
+    or with that somewhere below.
+    """
+
+    @asynccontextmanager
+    async def _running(
+        self, stage: Stage, volume: Path, directory: str = "", options: str = "--data-dir ."
+    ) -> AsyncIterator[Server]:
+        script = f"""
+            export HOME="$COPPICE_RUN" DOLT_ROOT_PATH="$COPPICE_RUN" DOLT_DISABLE_EVENT_FLUSH=1
+            cd "$COPPICE_DATA"/{shlex.quote(directory)}
+            exec dolt sql-server --host 127.0.0.1 --port "$COPPICE_PORT" --socket "$COPPICE_RUN/s" {options}
+        """
+        environment = {"DOLT_ROOT_HOST": "%", "DOLT_ROOT_PASSWORD": "theirs"}
+        theirs = Workload(script, environment, wait_script=stage.store().wait_script, port=3306)
+        (volume / directory).mkdir(parents=True, exist_ok=True)
+        async with stage.runner.serving(theirs, volume, {}) as server:
+            yield server
+
+    async def _fill(self, server: Server, *names: str) -> None:
+        root = server.endpoint("root", "theirs")
+        for name in names:
+            await sql(root, f"CREATE DATABASE `{name}`")
+            await sql(root, "CREATE TABLE product (id CHAR(36) PRIMARY KEY, name TEXT)", database=name)
+            await sql(root, "INSERT INTO product VALUES ('1', 'one'), ('2', 'two'), ('3', 'three')", database=name)
+            await sql(root, "CALL dolt_commit('-A', '-m', 'theirs')", database=name)
+            await sql(root, f"CALL dolt_remote('add', 'origin', 'http://192.0.2.1/{name}')", database=name)
+        await sql(root, "CREATE USER looker@'%' IDENTIFIED BY 'looks'")
+        for name in names:
+            await sql(root, f"GRANT SELECT ON `{name}`.* TO looker@'%'")
+
+    def _looker(self, server: Server) -> Endpoint:
+        at = server.endpoint("looker", "looks")
+        return Endpoint(at.host, at.port, at.username, at.password, guarded=True)
+
+    def _adoption(self, stage: Stage, database: str, directory: str | None = None) -> Workload:
+        return stage.engine.preparation(Preparation(MARKER, database, adopted=True, directory=directory))
+
+    async def _copied(self, stage: Stage, directory: str, *names: str) -> tuple[Path, Content]:
+        """Return a copy of such a server's volume while it runs, and what it said that it holds."""
+        volume = stage.runner.new("volume")
+        async with self._running(stage, volume, directory) as server:
+            await self._fill(server, *names)
+            said = await stage.engine.inspect(self._looker(server), database=names[0])
+            return stage.runner.copy(volume, server), said
+
+    @pytest.mark.parametrize("directory", ["", "databases", "some/where else"])
+    @pytest.mark.parametrize("named", [False, True])
+    async def test_its_databases_are_found_and_cloned_and_nothing_else_leaves(
+        self, stage: Stage, directory: str, *, named: bool
+    ) -> None:
+        copy, said = await self._copied(stage, directory, "shop", "dolt")
+        assert said.databases == ("dolt", "shop")
+        (copy / "backup.sql").write_text("rows")
+        (copy / ".hidden").mkdir()
+        workload = self._adoption(stage, "shop", directory if named and directory else None)
+        outcome = await stage.runner.run(workload, copy)
+        assert outcome.code == 0, outcome.errors
+        content = stage.engine.report(outcome.last_line)
+        assert content == said
+        assert [entry.name for entry in copy.iterdir()] == ["dolt"]
+        assert sorted(entry.name for entry in (copy / "dolt").iterdir()) == ["databases", "marker"]
+        async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+            assert await stage.kit.count(stage.admin(clone)) == 3
+            assert await stage.kit.outside(stage.admin(clone)) == []
+            for user, password in (("root", "theirs"), ("looker", "looks")):
+                with pytest.raises(LoginRefusedError):
+                    await stage.engine.inspect(clone.endpoint(user, password))
+
+    async def test_a_data_directory_that_is_a_database_itself_keeps_its_name(self, stage: Stage) -> None:
+        volume = stage.runner.new("volume") / "store"
+        volume.mkdir()
+        init = Workload('export HOME="$COPPICE_RUN"; cd "$COPPICE_DATA"; dolt init --name a --email a@b')
+        assert (await stage.runner.run(init, volume)).code == 0
+        async with self._running(stage, volume) as server:
+            root = server.endpoint("root", "theirs")
+            await sql(root, "CREATE DATABASE more")
+            said = await stage.engine.inspect(root, database="store")
+            copy = stage.runner.copy(volume, server)
+        outcome = await stage.runner.run(self._adoption(stage, "store"), copy)
+        assert outcome.code == 0, outcome.errors
+        assert stage.engine.report(outcome.last_line) == said
+        taken = stage.runner.copy(volume)
+        outcome = await stage.runner.run(self._adoption(stage, "more"), taken)
+        assert outcome.code != 0
+        assert "itself" in outcome.errors
+
+    async def test_databases_in_several_directories_are_named_and_one_of_them_is_taken(self, stage: Stage) -> None:
+        copy, _ = await self._copied(stage, "live", "shop")
+        (copy / "old").mkdir()
+        (copy / "live" / "shop").rename(copy / "old" / "shop")
+        other, said = await self._copied(stage, "live", "shop")
+        (copy / "live").rename(other / "before")
+        (copy / "old").rename(other / "old")
+        outcome = await stage.runner.run(self._adoption(stage, "shop"), other)
+        assert outcome.code != 0
+        assert "live old" in outcome.errors
+        outcome = await stage.runner.run(self._adoption(stage, "shop", "live"), other)
+        assert stage.engine.report(outcome.last_line) == said
+
+    @pytest.mark.parametrize(
+        ("directory", "words"), [("elsewhere", "elsewhere"), ("../..", "out of the volume"), (None, "empty")]
+    )
+    async def test_where_there_is_nothing_it_is_said(self, stage: Stage, directory: str | None, words: str) -> None:
+        volume = stage.runner.new("volume")
+        outcome = await stage.runner.run(self._adoption(stage, "shop", directory), volume)
+        assert outcome.code != 0
+        assert words in outcome.errors
+
+    async def test_a_volume_that_coppice_laid_out_once_is_taken_as_well(self, stage: Stage) -> None:
+        volume, outcome = await _loaded(stage, stage.kit.load)
+        assert outcome.code == 0, outcome.errors
+        outcome = await stage.runner.run(self._adoption(stage, "shop"), volume)
+        assert stage.engine.report(outcome.last_line).databases == ("shop",)
+
+    async def test_wherever_it_is_interrupted_it_goes_on(self, stage: Stage) -> None:
+        """Every move of a file fails once, before or after it is done."""
+        original, said = await self._copied(stage, "data", "shop", "dolt")
+        shim = stage.runner.new("bin")
+        for after in (False, True):
+            for number in range(1, 20):
+                moved = '/bin/mv "$@" || exit' if after else ":"
+                (shim / "mv").write_text(
+                    f"""#!/bin/sh
+                    echo >>{shim}/count
+                    if [ "$(wc -l <{shim}/count)" -eq {number} ]; then {moved}; exit 1; fi
+                    exec /bin/mv "$@"
+                    """
+                )
+                (shim / "mv").chmod(0o755)
+                (shim / "count").unlink(missing_ok=True)
+                copy, path = stage.runner.copy(original), stage.runner.path
+                stage.runner.path = f"{shim}:{path}"
+                interrupted = await stage.runner.run(self._adoption(stage, "shop"), copy)
+                stage.runner.path = path
+                outcome = await stage.runner.run(self._adoption(stage, "shop"), copy)
+                assert outcome.code == 0, (number, after, outcome.errors)
+                assert stage.engine.report(outcome.last_line) == said
+                if interrupted.code == 0:
+                    break
+            assert number > 5, "nothing was interrupted"
+
+    async def test_a_login_that_may_only_read_is_enough_and_may_do_no_more(self, stage: Stage) -> None:
+        volume = stage.runner.new("volume")
+        async with self._running(stage, volume) as server:
+            await self._fill(server, "shop")
+            at = self._looker(server)
+            assert (await stage.engine.inspect(at)).databases == ("shop",)
+            head = version_of(await stage.engine.inspect(at)).head
+            assert (await stage.engine.resolve(at, "shop", Reference(commit=head))).head == head
+            assert await stage.engine.contains(at, "shop", head, (head,))
+            with pytest.raises(EngineError):
+                await stage.engine.execute(at, "create-branch", {"database": "shop", "branch": "b", "commit": head})
+
+    async def test_a_server_is_known_by_its_certificate_where_one_is_given(self, stage: Stage) -> None:
+        authority, own = Authority(), stage.runner.new("tls")
+        issued = authority.issue()
+        (own / "tls.crt").write_text(issued.certificate)
+        (own / "tls.key").write_text(issued.key)
+        (own / "server.yaml").write_text(
+            "listener: {host: 127.0.0.1, port: ${COPPICE_PORT}, require_secure_transport: true, "
+            f"tls_cert: {own}/tls.crt, tls_key: {own}/tls.key}}\n"
+        )
+        volume = stage.runner.new("volume")
+        async with self._running(stage, volume, options=f"--config {own}/server.yaml") as server:
+            admin = server.endpoint("root", "theirs")
+            trusted = Endpoint(admin.host, admin.port, "root", "theirs", guarded=True, ca=authority.certificate)
+            with pytest.raises(EngineError, match="holds no database"):
+                await stage.engine.inspect(trusted)
+            with pytest.raises(UnguardedError, match="vouches for"):
+                await stage.engine.inspect(
+                    Endpoint(admin.host, admin.port, "root", "theirs", guarded=True, ca=Authority("other").certificate)
+                )

@@ -122,9 +122,12 @@ class DoltEngine:
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that strips a raw copy of users, remotes, backups and settings, and opens every database."""
+        environment = {"COPPICE_MARKER": inputs.marker, "COPPICE_DATABASE": inputs.database}
+        if not inputs.adopted:
+            return Workload(script=script("volume", "common", "prepare"), environment=self._environment(**environment))
         return Workload(
-            script=script("volume", "common", "prepare"),
-            environment=self._environment(COPPICE_MARKER=inputs.marker, COPPICE_DATABASE=inputs.database),
+            script=script("volume", "common", "adopt", "prepare"),
+            environment=self._environment(COPPICE_DIRECTORY=inputs.directory or "", **environment),
         )
 
     def report(self, last_line: str) -> Content:

@@ -49,7 +49,11 @@ def _preparation() -> Workload:
     return ENGINE.preparation(Preparation(marker="uid", database="Chinook"))
 
 
-SCRIPTS = scripts_of({"store": _store(), "clone": _clone(), "preparation": _preparation()})
+def _adoption() -> Workload:
+    return ENGINE.preparation(Preparation(marker="uid", database="Chinook", adopted=True, directory="a/b"))
+
+
+SCRIPTS = scripts_of({"store": _store(), "clone": _clone(), "preparation": _preparation(), "adoption": _adoption()})
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
