@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.audit import fingerprint, orphans
 from tests.fakes.kube import Crash
 from tests.fakes.operator import Mood
+from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
 
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
@@ -125,6 +126,26 @@ async def with_expired_clone(story: Story) -> None:
     await story.operator.live(minutes=65)
 
 
+async def with_source(story: Story) -> None:
+    story.world.engine.capture_action = "flush"
+    add_source(story, "alice")
+    await story.settle()
+
+
+async def with_adopted(story: Story) -> None:
+    await with_source(story)
+    story.adopted()
+    story.grant()
+    await story.settle()
+
+
+async def with_adopted_clone(story: Story) -> None:
+    await with_adopted(story)
+    story.snapshot("mine")
+    story.clone()
+    await story.settle()
+
+
 async def with_job(story: Story) -> None:
     story.job("shop-load", "alice", "bob")
     await story.settle()
@@ -149,6 +170,11 @@ async def nothing(story: Story) -> None:
 def fill(story: Story) -> None:
     story.world.tick(60)
     story.world.fill(story.get("Pod", story.copy()))
+
+
+def lose_source(story: Story) -> None:
+    for kind, name in NAMES.items():
+        story.delete(kind, name)
 
 
 def expire(story: Story) -> None:
@@ -188,11 +214,17 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_expired_clone,
         lambda story: story.annotate("DataClone", "db", "app", extend="now"),
     ),
+    "adopt a database": (with_source, lambda story: story.adopted()),
+    "make a snapshot of an adopted database": (with_adopted, lambda story: story.snapshot("mine")),
+    "make a clone of an adopted database next door": (with_adopted, lambda story: story.clone(namespace="app")),
+    "give an adopted database up": (with_adopted_clone, lambda story: story.delete("DataStore", "shop")),
+    "lose an adopted database": (with_adopted_clone, lose_source),
     "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
 }
 
 
 WHOLE = {
+    "make a clone of an adopted database next door",
     "make a clone next door",
     "reset a clone",
     "undo a reset",
@@ -215,6 +247,7 @@ async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda
     disturb(story)
     await story.operator.settle(patience=61)
     assert orphans(story.world) == []
+    assert touched(story) == []
     return story
 
 

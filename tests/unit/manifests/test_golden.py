@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from coppice.manifests.storage import (
     build_claim,
     build_volume_snapshot,
 )
+from coppice.reconcile.backing import Backing
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
@@ -148,6 +150,7 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "pod-clone": lambda: build_pod(server()),
     "pod-store": lambda: build_pod(store_server()),
     "pod-prepare": lambda: build_pod(preparation()),
+    "pod-prepare-adopted": lambda: build_pod(replace(preparation(), user_id=26)),
     "claim-store": lambda: build_claim(
         Claim(
             name="shop-data",
@@ -174,7 +177,10 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         SNAPSHOT,
         claim="shop-data",
         snapshot_class="snap",
-        annotations={labels.STORE_UID: STORE.uid},
+        annotations={
+            labels.STORE_UID: STORE.uid,
+            labels.BACKING: Backing("15", "shop", "20Gi", "fast", adopted=True, user_id=26, directory="pgdata").text,
+        },
     ),
     "volumesnapshot-alias": lambda: build_alias_snapshot("db-1", CLONE, content="coppice-0123", snapshot_class="snap"),
     "volumesnapshotcontent-alias": lambda: build_alias_content(
@@ -228,6 +234,14 @@ def dolt_pods() -> dict[str, dict[str, Any]]:
                 role="prepare",
                 secret=None,
                 workload=engine.preparation(Preparation(marker="m", database="chinook")),
+            )
+        ),
+        "adoption": build_pod(
+            server(
+                role="prepare",
+                secret=None,
+                user_id=26,
+                workload=engine.preparation(Preparation(marker="m", database="chinook", adopted=True)),
             )
         ),
     }
