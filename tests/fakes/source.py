@@ -6,7 +6,8 @@ None of its objects is Coppice's, and ``touched`` names what the operator has wr
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tests.fakes.engine import Server, Volume
@@ -92,6 +93,7 @@ def add_pod(
     user: int | None = OWNER,
     address: str = ADDRESS,
     before: Sequence[Object] = (),
+    labels: Mapping[str, str] = MappingProxyType({"app": "pg"}),
     **of_container: Any,
 ) -> Server:
     """Start the server's Pod, as its StatefulSet would: Ready at an address."""
@@ -106,7 +108,7 @@ def add_pod(
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": "data", "labels": {"app": "pg"}},
+            "metadata": {"name": name, "namespace": "data", "labels": dict(labels)},
             "spec": {
                 "containers": [*before, container],
                 "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],

@@ -61,6 +61,9 @@ def present_backing(
     # Without a server that uses the claim nobody knows that it still is the database's.
     if adoption is None or adoption.pod is None or source is None or source.offered_version is None:
         return None
+    # Nor that whoever named another claim or server may log in there, before that has been looked at.
+    if adoption.login is None or store.status.observed_generation != store.metadata.generation:
+        return None
     return Backing(
         version=source.offered_version,
         database=database,

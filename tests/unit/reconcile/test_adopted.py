@@ -17,6 +17,7 @@ from tests.fakes.source import (
     unready,
 )
 
+from coppice.core.key import Key
 from coppice.engines.base import EngineError, UnreachableError
 
 CLAIM, POD, SERVICE, SECRET = (NAMES[kind] for kind in ("PersistentVolumeClaim", "Pod", "Service", "Secret"))
@@ -371,6 +372,26 @@ async def test_a_secret_that_was_taken_back_is_not_used_for_the_next_capture(sou
     await source.settle()
     assert "kubectl annotate" in source.condition("DataSnapshot", "first")["message"]
     assert len(engine.logins) == before
+    assert source.names("VolumeSnapshot") == []
+
+
+async def test_a_database_that_was_named_just_now_is_not_captured_before_anybody_could_log_in(source):
+    """Whoever may write the DataStore, but not log in to a neighbour's database, gets no copy of that."""
+    await adopted(source)
+    add_claim(source, "theirs")
+    source.world.turn()
+    source.world.turn()
+    neighbour = source.world.volume("data", "theirs")
+    neighbour.initialise("shop", frozenset({"secret"}), source.world.now)
+    neighbour.users = {"them": "well-kept"}
+    add_pod(source, neighbour, name="theirs-0", claim="theirs", address="10.9.0.3", labels={"app": "theirs"})
+    service = {"metadata": {"name": "theirs", "namespace": "data"}, "spec": {"selector": {"app": "theirs"}}}
+    source.kube.add({"apiVersion": "v1", "kind": "Service", **service})
+    source.snapshot("first")
+    source.edit("DataStore", "shop", adopted={"claimName": "theirs", "service": "theirs"})
+    await source.operator.reconcile(Key("DataSnapshot", "data", "first"))
+    await source.settle()
+    source.expect_stalled("DataStore", "shop", "CredentialsRefused")
     assert source.names("VolumeSnapshot") == []
 
 
