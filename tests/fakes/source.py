@@ -38,7 +38,7 @@ def add_source(story: Story, *rows: str, user: int | None = OWNER, **secret: str
     volume = story.world.volume("data", NAMES["PersistentVolumeClaim"])
     volume.initialise("shop", frozenset(rows), story.world.now)
     volume.marker, volume.layout, volume.owner = "", "pgdata", 999 if user is None else user
-    volume.users = {"boss": "theirs", "coppice": "looks"}
+    volume.users = {"boss": "bosses-own", "coppice": "looks"}
     volume.remotes = {"elsewhere"}
     add_service(story)
     add_secret(story, **{"username": "coppice", "password": "looks", **secret})
