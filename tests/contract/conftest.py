@@ -52,8 +52,8 @@ class Stage:
     def clone(self, version: Version, *, marker: str = MARKER, policy: CommitPolicy = "Explicit") -> Workload:
         return self.engine.clone_server(CloneServer(version=version, commit_policy=policy, marker=marker))
 
-    def preparation(self, *, marker: str = MARKER) -> Workload:
-        return self.engine.preparation(Preparation(marker=marker, database=self.kit.database))
+    def preparation(self, *, marker: str = MARKER, adopted: bool = False) -> Workload:
+        return self.engine.preparation(Preparation(marker=marker, database=self.kit.database, adopted=adopted))
 
     def admin(self, server: Server) -> Endpoint:
         return server.endpoint(self.engine.admin_user, server.secret["admin-password"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -111,7 +112,8 @@ async def test_a_new_file_system_is_an_empty_volume(stage: Stage) -> None:
 async def test_an_empty_volume_is_refused_where_data_was_expected(stage: Stage, loaded: Path) -> None:
     _, content = await stage.prepared(loaded)
     empty = stage.runner.new("empty")
-    for workload in (stage.store(load=True), stage.clone(version_of(content)), stage.preparation()):
+    preparations = (stage.preparation(), stage.preparation(adopted=True))
+    for workload in (stage.store(load=True), stage.clone(version_of(content)), *preparations):
         outcome = await stage.runner.run(workload, empty, stage.secret())
         assert outcome.code != 0
         assert "empty" in outcome.errors
@@ -142,6 +144,14 @@ async def test_the_report_is_what_the_running_store_said(stage: Stage, loaded: P
             said = await stage.engine.inspect(admin)
         _, reported = await stage.prepared(loaded, server)
         assert reported == said
+
+
+async def test_a_guarded_login_is_taken_by_the_engines_own_servers(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        at = replace(stage.admin(server), guarded=True)
+        assert await stage.engine.inspect(at) == await stage.engine.inspect(stage.admin(server))
+        with pytest.raises(LoginRefusedError):
+            await stage.engine.inspect(replace(at, password="wrong"))
 
 
 async def test_a_preparation_done_twice_says_the_same(stage: Stage, loaded: Path) -> None:
