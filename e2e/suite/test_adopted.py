@@ -30,10 +30,17 @@ USER = 10001
 
 
 @pytest.fixture(scope="module")
-def till(kube: Kube) -> Iterator[Store]:
-    """A store that adopts the example's server."""
-    namespace = kube.new_namespace("adopted-data")
-    kube.apply(*example("adopted/dolt.yaml", namespace, store="till", owners=namespace))
+def till(kube: Kube, store: Store) -> Iterator[Store]:
+    """A store that adopts the example's server, which runs with the cluster's image of the engine."""
+    ours = kube.get("pod", f"{store.name}-server", store.namespace)
+    assert ours is not None
+    namespace = kube.new_namespace("till")
+    manifests = example("adopted/dolt.yaml", namespace, store="till", owners=namespace)
+    for manifest in manifests:
+        if manifest["kind"] == "StatefulSet":
+            [container] = manifest["spec"]["template"]["spec"]["containers"]
+            container["image"] = ours["spec"]["containers"][0]["image"]
+    kube.apply(*manifests)
     kube.ready(namespace, "dstore/till")
     yield Store(kube, namespace, "till")
     kube.delete_namespace(namespace, wait=False)
