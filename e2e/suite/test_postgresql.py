@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from e2e.harness.images import refs
 from e2e.harness.shell import CommandError
-from e2e.suite.data import Clone, Store, administrator, ask_clones, sql
-from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, python_pod
+from e2e.suite.data import Clone, Login, Store, administrator, ask_clones, sql
+from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, python_pod, resource
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.suite.kube import Kube
+    from e2e.suite.manifests import Manifest
 
 ACCOUNTS = """
     CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL);
@@ -118,6 +120,94 @@ def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
     eventually(lambda: any(pod["metadata"]["uid"] != before for pod in clone.pods), "the server has a new Pod")
     clone.ready()
     eventually(lambda: clone.sql("SELECT n FROM mine") == [{"n": 1}], "the copy has what it acknowledged")
+
+
+# As the official image lays it out, and as CloudNativePG does: another user, and the data below the mount.
+SERVERS = [("pgdata", 999), ("data/pgdata", 26)]
+SERVE = """
+data=/volume/{directory}
+mkdir -p "$data"
+if [ ! -f "$data/PG_VERSION" ]; then
+  printf theirs >/tmp/password
+  {programs}/initdb -D "$data" -U theirs -A scram-sha-256 --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 >/dev/null
+  {{ echo "host all all all scram-sha-256"; echo "local all all trust"; }} >"$data/pg_hba.conf"
+  {programs}/pg_ctl -D "$data" -o "-c listen_addresses= -k /tmp" -w start >/dev/null
+  {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE ledger"
+  {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d ledger <<'SQL'
+    CREATE ROLE keeper LOGIN PASSWORD 'keeps';
+    CREATE ROLE coppice LOGIN PASSWORD 'change-me';
+    GRANT pg_checkpoint, pg_monitor TO coppice;
+    CREATE TABLE entry (n int PRIMARY KEY); ALTER TABLE entry OWNER TO keeper;
+    INSERT INTO entry SELECT * FROM generate_series(1, 1000);
+SQL
+  {programs}/pg_ctl -D "$data" -m fast -w stop >/dev/null
+fi
+exec {programs}/postgres -D "$data" -c "listen_addresses=*" -k /tmp -c archive_mode=on -c "archive_command=exit 1"
+"""
+
+
+def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
+    """Return a server that somebody runs by a StatefulSet, and what its owners add to have it adopted."""
+    security = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
+                "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
+    programs = "/usr/lib/postgresql/15/bin"
+    container = {
+        "name": "postgresql",
+        "image": refs()["postgresql"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=programs)],
+        "ports": [{"name": "postgresql", "containerPort": 5432}],
+        "readinessProbe": {"exec": {"command": [f"{programs}/pg_isready", "-h", "127.0.0.1"]}, "periodSeconds": 1},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "data", "mountPath": "/volume"}],
+    }
+    labels = {"app": "pg"}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice", "database": "ledger"}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pg", "namespace": namespace},
+         "spec": {"selector": labels, "ports": [{"port": 5432}]}},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg", "namespace": namespace},
+         "spec": {
+             "serviceName": "pg", "selector": {"matchLabels": labels},
+             "template": {"metadata": {"labels": labels}, "spec": {"securityContext": security, "containers": [container]}},
+             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
+         }},
+        {"apiVersion": "v1", "kind": "Secret",
+         "metadata": {"name": "pg-coppice", "namespace": namespace, "annotations": {"coppice.dev/store": "ledger"}},
+         "stringData": {"username": "coppice", "password": "change-me"}},
+        resource("DataStore", "ledger", namespace, {"engine": "postgresql", "adopted": adopted}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("directory", "user"), SERVERS)
+def test_a_server_that_somebody_else_runs_is_cloned_and_notices_nothing(
+    kube: Kube, branch_office: str, directory: str, user: int
+) -> None:
+    namespace = kube.new_namespace("ledger")
+    kube.apply(*their_server(namespace, directory, user))
+    kube.ready(namespace, "dstore/ledger")
+    store = Store(kube, namespace, "ledger")
+    assert store.status["version"].startswith("15.")
+    kube.apply(data_grant("offices", namespace, store="ledger", to=[branch_office]))
+    clone = Clone(kube, branch_office, "books").apply(store).ready()
+    assert clone.sql("SELECT count(*) AS n FROM entry") == [{"n": 1000}]
+    clone.sql("ALTER TABLE entry ADD COLUMN mine int; DELETE FROM entry WHERE n > 10")
+    server = kube.get("pod", "pg-0", namespace)
+    assert server is not None
+    assert sql(kube, server, "SELECT count(*) AS n FROM entry", Login("keeper", "keeps", "ledger")) == [{"n": 1000}]
+    assert server["status"]["containerStatuses"][0]["restartCount"] == 0
+    with pytest.raises(CommandError, match="password authentication failed"):
+        sql(kube, clone.pod, "SELECT 1", Login("keeper", "keeps", "ledger"))
+    # The source goes; the copy stays.
+    kube.run("delete", "-n", namespace, "statefulset/pg", "pod/pg-0", "--now", "--wait")
+    kube.run("delete", "-n", namespace, "pvc/data-pg-0", "--wait")
+    assert clone.sql("SELECT count(*) AS n FROM entry") == [{"n": 10}]
+    clone.request("reset")
+    eventually(
+        lambda: clone.sql("SELECT count(*) AS n FROM entry") == [{"n": 1000}], "a reset is made from what is kept"
+    )
+    kube.delete_namespace(namespace, wait=False)
 
 
 def test_a_commit_names_a_snapshot_and_a_branch_cannot_be_made(kube: Kube, bank: Store) -> None:

@@ -344,7 +344,13 @@ def postgresql_path() -> str | None:
 
 async def _pg_connect(at: Endpoint, database: str) -> psycopg.AsyncConnection[Any]:
     return await psycopg.AsyncConnection.connect(
-        host=at.host, port=at.port, user=at.username, password=at.password, dbname=database, autocommit=True
+        host=at.host,
+        port=at.port,
+        user=at.username,
+        password=at.password,
+        dbname=database,
+        autocommit=True,
+        client_encoding="utf8",
     )
 
 

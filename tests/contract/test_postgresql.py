@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import gzip
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from tests.fakes.required import lacks
 
-from coppice.engines.base import EngineError, Reference, UnknownVersionError
+from coppice.engines.base import (
+    Endpoint,
+    EngineError,
+    LoginRefusedError,
+    Preparation,
+    Reference,
+    UnguardedError,
+    UnknownVersionError,
+    Workload,
+)
 from coppice.engines.postgresql import PostgreSQLEngine
 
-from .conftest import Stage, open_directory, version_of
+from .conftest import MARKER, Stage, open_directory, version_of
 from .kit import PostgreSQLKit, pg
 from .runner import PATIENCE, Runner
 
@@ -23,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from coppice.engines.base import Content, Endpoint
+    from coppice.engines.base import Content
 
     from .runner import Outcome, Server
 
@@ -258,6 +268,162 @@ class TestPreparation:
         outcome = await stage.runner.run(stage.preparation(), copy)
         assert outcome.code != 0
         assert "PostgreSQL 9" in outcome.errors
+
+
+class TestAdopted:
+    """A server that somebody else runs: as the official image does it, as Debian does it, or deeper on the volume."""
+
+    @asynccontextmanager
+    async def _running(self, stage: Stage, volume: Path, directory: str) -> AsyncIterator[Server]:
+        """Run a server of their own, with a superuser ``theirs`` and a login that may do what the documentation says."""
+        script = f"""
+            data="$COPPICE_DATA"/{directory}
+            mkdir -p "$data"
+            chmod 0700 "$data"
+            printf theirs >"$COPPICE_RUN/password"
+            [ -f "$data/PG_VERSION" ] ||
+              initdb -D "$data" -U theirs -A scram-sha-256 --pwfile="$COPPICE_RUN/password" >/dev/null
+            exec postgres -D "$data" -c listen_addresses=127.0.0.1 -c port="$COPPICE_PORT" \\
+              -c unix_socket_directories="$COPPICE_RUN"
+        """
+        wait = """
+            until psql -X -h 127.0.0.1 -p "$COPPICE_PORT" -U theirs -d postgres -c 'SELECT 1' >/dev/null 2>&1; do
+              sleep 0.1
+            done
+        """
+        theirs = Workload(script, {"PGPASSWORD": "theirs"}, wait_script=wait, port=5432)
+        async with stage.runner.serving(theirs, volume, {}) as server:
+            root = server.endpoint("theirs", "theirs")
+            await pg(root, "CREATE DATABASE shop", "postgres")
+            version = await pg(root, "SELECT current_setting('server_version_num')::int >= 150000", "postgres")
+            for statement in (
+                "CREATE ROLE shopkeeper LOGIN PASSWORD 'keeps'",
+                "CREATE TABLE product (id text PRIMARY KEY, name text)",
+                "ALTER TABLE product OWNER TO shopkeeper",
+                "INSERT INTO product VALUES ('1', 'one'), ('2', 'two'), ('3', 'three')",
+                "CREATE ROLE looker LOGIN PASSWORD 'looks'",
+                "GRANT pg_monitor TO looker",
+                "GRANT pg_checkpoint TO looker" if version == [(True,)] else "ALTER ROLE looker SUPERUSER",
+            ):
+                await pg(root, statement, "shop")
+            yield server
+
+    def _looker(self, server: Server) -> Endpoint:
+        return replace(server.endpoint("looker", "looks"), guarded=True)
+
+    def _adoption(self, stage: Stage, directory: str | None = None) -> Workload:
+        return stage.engine.preparation(Preparation(MARKER, "shop", adopted=True, directory=directory))
+
+    @pytest.mark.parametrize("directory", [".", "pgdata", "15/main", "data/deep/pgdata"])
+    async def test_a_login_that_may_read_no_rows_is_enough_for_a_copy(self, stage: Stage, directory: str) -> None:
+        volume = stage.runner.new("theirs")
+        async with self._running(stage, volume, directory) as server:
+            looker = self._looker(server)
+            assert (await stage.engine.inspect(looker)).databases == ("shop",)
+            await stage.engine.execute(looker, "checkpoint", {})
+            copy = stage.runner.copy(volume, server)
+        outcome = await stage.runner.run(self._adoption(stage), copy)
+        assert outcome.code == 0, outcome.errors
+        again = await stage.runner.run(self._adoption(stage), copy)
+        content = stage.engine.report(again.last_line)
+        assert content == stage.engine.report(outcome.last_line)
+        assert [entry.name for entry in copy.iterdir()] == ["postgresql"]
+        async with cloned(stage, copy, content) as clone:
+            app = stage.app(clone)
+            assert await stage.kit.count(app) == stage.kit.rows
+            await pg(app, "ALTER TABLE product ADD COLUMN mine int", "shop")
+            for name, password in (("theirs", "theirs"), ("shopkeeper", "keeps"), ("looker", "looks")):
+                with pytest.raises(LoginRefusedError):
+                    await stage.engine.inspect(clone.endpoint(name, password))
+
+    async def test_an_adoption_that_was_interrupted_goes_on(self, stage: Stage) -> None:
+        volume = stage.runner.new("theirs")
+        async with self._running(stage, volume, ".") as server:
+            copy = stage.runner.copy(volume, server)
+        half = copy / ".coppice"
+        half.mkdir()
+        (half / "source").write_text(f"{copy}\n")
+        (half / "data").mkdir()
+        for name in ("base", "global"):
+            (copy / name).rename(half / "data" / name)
+        for made in (half, half / "source", half / "data"):
+            stage.runner.give(made)
+        outcome = await stage.runner.run(self._adoption(stage), copy)
+        assert outcome.code == 0, outcome.errors
+        async with cloned(stage, copy, stage.engine.report(outcome.last_line)) as clone:
+            assert await stage.kit.count(stage.app(clone)) == stage.kit.rows
+
+    @pytest.mark.parametrize(
+        ("directory", "words"),
+        [
+            (None, "name one in spec.adopted.directory: a b"),
+            ("c", "no data directory c"),
+            ("../x", "leads out"),
+        ],
+    )
+    async def test_what_is_in_doubt_is_not_guessed(self, stage: Stage, directory: str | None, words: str) -> None:
+        volume = stage.runner.new("theirs")
+        for name in ("a", "b"):
+            (volume / name / "global").mkdir(parents=True)
+            (volume / name / "global" / "pg_control").touch()
+        outcome = await stage.runner.run(self._adoption(stage, directory), volume)
+        assert outcome.code != 0
+        assert words in outcome.errors
+
+    async def test_a_server_that_asks_for_the_password_itself_does_not_get_it(self, stage: Stage) -> None:
+        cleartext = b"R\x00\x00\x00\x08\x00\x00\x00\x03"
+        async with impostor(cleartext) as (port, heard):
+            with pytest.raises(UnguardedError):
+                await stage.engine.inspect(
+                    Endpoint("127.0.0.1", port, "looker", "looks", guarded=True), database="shop"
+                )
+        assert heard
+        assert b"looks" not in b"".join(heard)
+
+    async def test_with_a_certificate_the_server_has_to_prove_itself(self, stage: Stage) -> None:
+        directory = stage.runner.new("tls")
+        for name in ("right", "wrong"):
+            command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-days", "2"]
+            files = ["-keyout", directory / f"{name}.key", "-out", directory / f"{name}.crt"]
+            made = await asyncio.create_subprocess_exec(*command, *files, stderr=asyncio.subprocess.DEVNULL)
+            assert await made.wait() == 0
+            (directory / f"{name}.key").chmod(0o600)
+            stage.runner.give(directory / f"{name}.key")
+        volume = stage.runner.new("theirs")
+        async with self._running(stage, volume, ".") as server:
+            root = server.endpoint("theirs", "theirs")
+            for statement in (
+                f"ALTER SYSTEM SET ssl_cert_file = '{directory}/right.crt'",
+                f"ALTER SYSTEM SET ssl_key_file = '{directory}/right.key'",
+                "ALTER SYSTEM SET ssl = on",
+                "SELECT pg_reload_conf()",
+            ):
+                await pg(root, statement, "postgres")
+            await until_equal(root, "SHOW ssl", [("on",)])
+            trusting = replace(self._looker(server), ca=(directory / "right.crt").read_text())
+            assert (await stage.engine.inspect(trusting)).databases == ("shop",)
+            for ca in ((directory / "wrong.crt").read_text(), "no certificate"):
+                with pytest.raises(UnguardedError):
+                    await stage.engine.inspect(replace(trusting, ca=ca))
+
+
+@asynccontextmanager
+async def impostor(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Listen as a server that has no TLS and then says this; return its port, and all that it is told."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(8)
+        if first == b"\x00\x00\x00\x08\x04\xd2\x16\x2f":  # SSLRequest
+            writer.write(b"N")
+        heard.append(first + await reader.read(1000))
+        writer.write(answer)
+        heard.append(await reader.read(1000))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], heard
 
 
 class TestReplication:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnreachableError
+from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnguardedError, UnreachableError
 
 CONNECT_ATTEMPT_SECONDS: Final = 1.0
 """For one attempt to connect. A new Pod's first packet may be lost to address resolution; the kernel alone would repeat
@@ -26,7 +27,9 @@ _REFUSED: Final = re.compile(
     r"password authentication failed|no password supplied|is not permitted to log in|no pg_hba\.conf entry"
     r"|role .* does not exist"
 )
-_UNGUARDED: Final = re.compile(r"authentication method requirement .*")
+_UNGUARDED: Final = re.compile(
+    r"authentication method requirement .*|SSL error: .*|server does not support SSL.*|root certificate file .*"
+)
 _STARTING: Final = re.compile(r"the database system is |too many clients|remaining connection slots")
 _WORDS: Final = re.compile(r"(?:FATAL|ERROR): +(.*)")
 
@@ -97,21 +100,7 @@ async def _connect(at: Endpoint, database: str, options: str) -> psycopg.AsyncCo
     for _ in range(CONNECT_ATTEMPTS):
         try:
             async with asyncio.timeout(CONNECT_ATTEMPT_SECONDS):
-                return await psycopg.AsyncConnection.connect(
-                    host=at.host,
-                    port=at.port,
-                    user=at.username,
-                    password=at.password,
-                    dbname=database,
-                    options=options,
-                    application_name="coppice",
-                    sslmode="disable",
-                    gssencmode="disable",
-                    # A server that asks for the password itself does not get it (libpq 16).
-                    require_auth="scram-sha-256",
-                    autocommit=True,
-                    prepare_threshold=None,
-                )
+                return await _open(at, database, options)
         except TimeoutError:
             continue
         except psycopg.OperationalError as error:
@@ -119,14 +108,55 @@ async def _connect(at: Endpoint, database: str, options: str) -> psycopg.AsyncCo
     raise UnreachableError(f"nothing answers at {at.host}:{at.port}")
 
 
+async def _open(at: Endpoint, database: str, options: str) -> psycopg.AsyncConnection[Row]:
+    with _guard(at) as guard:
+        return await psycopg.AsyncConnection.connect(
+            host=at.host,
+            port=at.port,
+            user=at.username,
+            password=at.password,
+            dbname=database,
+            options=options,
+            application_name="coppice",
+            # Without it, text of a database in SQL_ASCII would be bytes.
+            client_encoding="utf8",
+            gssencmode="disable",
+            **guard,
+            autocommit=True,
+            prepare_threshold=None,
+        )
+
+
+@contextmanager
+def _guard(at: Endpoint) -> Iterator[dict[str, Any]]:
+    """Have libpq see to it that the password is shown to nobody else.
+
+    A server that has not proved who it is by TLS gets it by SCRAM only, from which it cannot be had, not in a form that
+    it asks for (``require_auth``, libpq 16).
+    """
+    if at.ca is None:
+        yield {"sslmode": "prefer" if at.guarded else "disable", "require_auth": "scram-sha-256"}
+        return
+    # libpq reads certificates from files only.
+    file = os.memfd_create("ca.crt")
+    try:
+        os.write(file, at.ca.encode())
+        yield {"sslmode": "verify-ca", "sslrootcert": f"/proc/self/fd/{file}"}
+    finally:
+        os.close(file)
+
+
 def not_connected(at: Endpoint, text: str) -> EngineError:
     """Return, in the contract's words, why a connection was not made: libpq tells it by words alone."""
     if _REFUSED.search(text):
         return LoginRefusedError(f"{at.host}:{at.port} refused the login of {at.username}")
-    found = _WORDS.search(text) or _UNGUARDED.search(text)
+    unguarded = _UNGUARDED.search(text)
+    if unguarded is not None:
+        return UnguardedError(f"{unguarded[0][:200]}: see docs/adopting.md for what a login needs")
+    found = _WORDS.search(text)
     if found is None or _STARTING.search(text):
         return UnreachableError(f"nothing answers at {at.host}:{at.port}")
-    return StatementError("", found[found.lastindex or 0])
+    return StatementError("", found[1])
 
 
 @contextmanager

@@ -137,12 +137,13 @@ class PostgreSQLEngine:
         """Return the job that recovers a raw copy and takes from it every login and all that reaches out."""
         parts = ("roles", "findings", "strip", "own", "probed", "probe", "report")
         return Workload(
-            script=_program("prepare"),
+            script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
             environment={
                 **PATHS,
                 "COPPICE_PORT": str(self.port),
                 "COPPICE_MARKER": inputs.marker,
                 "COPPICE_DATABASE": inputs.database,
+                "COPPICE_DIRECTORY": inputs.directory or "",
                 "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
                 "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
                 **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
@@ -178,12 +179,12 @@ class PostgreSQLEngine:
         """Return what the server holds: one session in the default database, whose first rows it reads.
 
         A store is where its write-ahead log ends. A clone is what the comment on its administrator says, if the rows
-        bear it out.
+        bear it out. Of somebody else's server the catalog is read, for a login that may read no rows is enough there.
         """
         asked = database or await self._only_database(at)
         try:
             async with libpq.session(at, asked, options=self._options(at)) as session:
-                return await _content_of(session, asked)
+                return await _content_of(session, asked, rows=not at.guarded)
         except libpq.StatementError as error:
             if "does not exist" not in error.text:
                 raise
@@ -321,12 +322,12 @@ SELECT split_part(current_setting('server_version'), ' ', 1), s.system_identifie
 FROM pg_control_system() s, pg_control_checkpoint() c"""
 
 
-async def _content_of(session: Session, database: str) -> Content:
+async def _content_of(session: Session, database: str, *, rows: bool) -> Content:
     # Rows before the place: to read one may write to the log that it has been seen.
     [(version, system, _, _, _, origin, cluster)] = await session.ask(_CONTENT)
     is_clone = cluster == _CLONE
     _, head, *probe = (origin or "").split(" ") if is_clone else ("", "")
-    found = await _probe(session, probe[0] if probe else await _probed(session))
+    found = await _probe(session, probe[0] if probe else await _probed(session)) if rows else None
     [(_, _, timeline, place, names, _, _)] = await session.ask(_CONTENT)
     if not is_clone:
         head = f"{timeline:x}w{place:016x}"

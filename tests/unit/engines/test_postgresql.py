@@ -16,6 +16,7 @@ from coppice.engines.base import (
     LoginRefusedError,
     Preparation,
     StoreServer,
+    UnguardedError,
     UnreachableError,
     Version,
     Workload,
@@ -47,7 +48,14 @@ def _preparation() -> Workload:
     return ENGINE.preparation(Preparation(marker="uid", database="shop"))
 
 
-SCRIPTS = scripts_of({"store": _store(), "clone": _clone(), "preparation": _preparation()})
+SCRIPTS = scripts_of(
+    {
+        "store": _store(),
+        "clone": _clone(),
+        "preparation": _preparation(),
+        "adoption": ENGINE.preparation(Preparation(marker="uid", database="shop", adopted=True)),
+    }
+)
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
@@ -115,8 +123,10 @@ def test_a_binding_survives_every_character() -> None:
         ('failed: FATAL:  database "x" does not exist', StatementError),
         (
             'authentication method requirement "scram-sha-256" failed: server requested a cleartext password',
-            StatementError,
+            UnguardedError,
         ),
+        ("failed: SSL error: certificate verify failed", UnguardedError),
+        ("failed: server does not support SSL, but SSL was required", UnguardedError),
     ],
 )
 def test_why_a_connection_was_not_made_is_told_apart(words: str, expected: type[EngineError]) -> None:
