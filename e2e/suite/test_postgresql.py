@@ -129,7 +129,7 @@ data=/volume/{directory}
 mkdir -p "$data"
 if [ ! -f "$data/PG_VERSION" ]; then
   printf theirs >/tmp/password
-  {programs}/initdb -D "$data" -U theirs -A scram-sha-256 --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 >/dev/null
+  {programs}/initdb -D "$data" -U theirs -A scram-sha-256 --pwfile=/tmp/password -E UTF8 --locale=C.UTF-8 >/dev/null
   {{ echo "host all all all scram-sha-256"; echo "local all all trust"; }} >"$data/pg_hba.conf"
   {programs}/pg_ctl -D "$data" -o "-c listen_addresses= -k /tmp" -w start >/dev/null
   {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE ledger"
@@ -162,6 +162,7 @@ def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
         "volumeMounts": [{"name": "data", "mountPath": "/volume"}],
     }
     labels = {"app": "pg"}
+    pod = {"metadata": {"labels": labels}, "spec": {"securityContext": security, "containers": [container]}}
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice", "database": "ledger"}
     return [
@@ -170,7 +171,7 @@ def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
         {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg", "namespace": namespace},
          "spec": {
              "serviceName": "pg", "selector": {"matchLabels": labels},
-             "template": {"metadata": {"labels": labels}, "spec": {"securityContext": security, "containers": [container]}},
+             "template": pod,
              "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
          }},
         {"apiVersion": "v1", "kind": "Secret",
