@@ -59,6 +59,10 @@ class Kit(Protocol):
         """Add one row, and do not make a version of it."""
         ...
 
+    async def run(self, at: Endpoint, statement: str) -> None:
+        """Run one statement of plain SQL in the database."""
+        ...
+
     async def version(self, at: Endpoint, branch: str | None = None) -> str:
         """Make a version of what there is, and return its commit."""
         ...
@@ -119,6 +123,9 @@ class DoltKit:
     async def insert(self, at: Endpoint, branch: str | None = None) -> None:
         # No AUTO_INCREMENT: the first transactions of a server may get the same number, and Dolt merges equal rows into one.
         await sql(at, "INSERT INTO product VALUES (UUID(), 'more')", database=self._database(branch))
+
+    async def run(self, at: Endpoint, statement: str) -> None:
+        await sql(at, statement, database=self.database)
 
     async def version(self, at: Endpoint, branch: str | None = None) -> str:
         [(commit,)] = await sql(at, "CALL dolt_commit('-A', '-m', 'more')", database=self._database(branch))

@@ -309,6 +309,23 @@ class TestServer:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    async def test_the_schema_has_triggers_and_procedures_and_no_counters(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin = stage.admin(server)
+            for statement in (
+                "CREATE TABLE ticket (id INT PRIMARY KEY AUTO_INCREMENT, name TEXT) COMMENT = 'AUTO_INCREMENT=7 is text'",
+                "CREATE TRIGGER tidy BEFORE INSERT ON ticket FOR EACH ROW SET NEW.name = TRIM(NEW.name)",
+                "CREATE PROCEDURE answer() SELECT 42",
+            ):
+                await sql(admin, statement, database="shop")
+            before = await stage.engine.schema(admin, "shop")
+            assert before.keys() == {"table product", "table ticket", "trigger tidy", "procedure answer"}
+            await sql(admin, "INSERT INTO ticket (name) VALUES ('a'), ('b')", database="shop")
+            assert await stage.engine.schema(admin, "shop") == before
+            await sql(admin, "DROP TRIGGER tidy", database="shop")
+            assert (await stage.engine.schema(admin, "shop")).keys() == before.keys() - {"trigger tidy"}
+
     async def test_a_clone_that_nobody_uses_does_nothing(self, stage: Stage) -> None:
         """Dolt's collector of column statistics takes 1 % of a core and writes 6 KiB a minute into an idle clone."""
         volume, _ = await _loaded(stage, stage.kit.load)

@@ -14,6 +14,7 @@ import pytest
 from coppice.engines.base import (
     Endpoint,
     EngineError,
+    Ledger,
     LoginRefusedError,
     Reference,
     UnknownVersionError,
@@ -550,3 +551,68 @@ async def test_nothing_secret_is_in_a_workload(stage: Stage, loaded: Path) -> No
     for workload in (stage.store(), stage.clone(version_of(content))):
         assert set(workload.secret_environment.values()) <= set(stage.engine.credentials({}))
         assert set(workload.secret_environment).isdisjoint(workload.environment)
+
+
+async def test_the_schema_tells_definitions_object_by_object_and_nothing_of_rows(stage: Stage, loaded: Path) -> None:
+    engine, kit, database = stage.engine, stage.kit, stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, app = stage.admin(server), await stage.ensure_app(server)
+        before = await engine.schema(admin, database)
+        assert list(before) == ["table product"]
+        assert all(len(value) >= 12 and int(value, 16) >= 0 for value in before.values())
+        await kit.insert(app)
+        assert await engine.schema(admin, database) == before
+
+        for statement in (
+            "CREATE TABLE extra (id INT PRIMARY KEY, note VARCHAR(20))",
+            "CREATE VIEW noted AS SELECT id FROM extra WHERE note IS NOT NULL",
+        ):
+            await kit.run(app, statement)
+        after = await engine.schema(admin, database)
+        assert after.keys() == {"table product", "table extra", "view noted"}
+        assert after["table product"] == before["table product"]
+
+        seen = dict(after)
+        for statement in (
+            "ALTER TABLE extra ADD COLUMN more INT",
+            "CREATE INDEX by_note ON extra (note)",
+            "ALTER TABLE extra ADD CONSTRAINT positive CHECK (id > 0)",
+        ):
+            await kit.run(app, statement)
+            now = await engine.schema(admin, database)
+            assert {name for name in now if now[name] != seen[name]} == {"table extra"}, statement
+            seen = dict(now)
+        await kit.run(app, "DROP VIEW noted")
+        await kit.run(app, "DROP TABLE extra")
+        assert await engine.schema(admin, database) == before
+
+
+async def test_a_clone_has_the_schema_of_its_source(stage: Stage, loaded: Path) -> None:
+    engine, database = stage.engine, stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        said = await engine.schema(stage.admin(server), database)
+        copy, content = await stage.prepared(loaded, server)
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+        assert await engine.schema(stage.admin(clone), database) == said
+
+
+async def test_the_ledger_of_a_migration_tool_is_read(stage: Stage, loaded: Path) -> None:
+    engine, kit, database = stage.engine, stage.kit, stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, app = stage.admin(server), await stage.ensure_app(server)
+        assert await engine.ledger(admin, database) is None
+        await kit.run(app, "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        assert await engine.ledger(admin, database) == Ledger("alembic", ())
+        await kit.run(app, "INSERT INTO alembic_version VALUES ('1975ea83b712')")
+        assert await engine.ledger(admin, database) == Ledger("alembic", ("1975ea83b712",))
+
+
+async def test_to_be_asked_for_schema_and_ledger_is_no_activity(stage: Stage, loaded: Path) -> None:
+    engine, kit, database = stage.engine, stage.kit, stage.kit.database
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, app = stage.admin(server), await stage.ensure_app(server)
+        await kit.run(app, "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+        token = (await engine.activity(admin)).token
+        await engine.schema(admin, database)
+        await engine.ledger(admin, database)
+        assert (await engine.activity(admin)).token == token

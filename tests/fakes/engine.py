@@ -20,6 +20,7 @@ from coppice.engines.base import (
     Content,
     Endpoint,
     EngineError,
+    Ledger,
     LoginRefusedError,
     Preparation,
     Reference,
@@ -122,6 +123,16 @@ class Volume:
             BranchState(self.database, name, branch.head, branch.working_root)
             for name, branch in sorted(self.branches.items())
         )
+
+    def definitions(self) -> dict[str, str]:
+        """Return what rows like ``table album: id, title`` define, if no row ``drop table album`` takes it away."""
+        rows = self.branches[self.default_branch].rows
+        parts = [row.partition(": ") for row in sorted(rows) if row.startswith(("table ", "view "))]
+        found: dict[str, str] = {}
+        for name, _, definition in parts:
+            if f"drop {name}" not in rows:
+                found[name] = _hash(found.get(name, ""), definition)
+        return found
 
     def content(self) -> Content:
         return Content("1.0.0-fake", self.database, self.default_branch, (self.database,), self.states())
@@ -339,3 +350,13 @@ class FakeEngine:
     async def activity(self, at: Endpoint) -> Activity:
         server = self._enter(at)
         return Activity(token=str(server.uses or ""), connections=0)
+
+    async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        return self._enter(at).volume.definitions()
+
+    async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
+        """Return what rows like ``flyway 3`` have written down."""
+        volume = self._enter(at).volume
+        rows = sorted(volume.branches[volume.default_branch].rows)
+        versions = tuple(row.removeprefix("flyway ") for row in rows if row.startswith("flyway "))
+        return Ledger("flyway", versions) if versions else None

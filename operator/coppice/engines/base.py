@@ -216,6 +216,25 @@ class Activity:
     connections: int
 
 
+LedgerTool = Literal["flyway", "liquibase", "alembic", "django", "rails"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a migration tool has written down in the database: versions in the order in which they were applied, and
+    those that failed and were not put right.
+    """
+
+    tool: LedgerTool
+    applied: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+    @property
+    def newest(self) -> str | None:
+        """Return the version that was applied last, or None before there is one."""
+        return self.applied[-1] if self.applied else None
+
+
 class Engine(Protocol):
     """One database engine. The pure half describes, the ``async`` half does."""
 
@@ -297,4 +316,25 @@ class Engine(Protocol):
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return what has been going on, Coppice's own sessions left out."""
+        ...
+
+    async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Return what is defined in a database, on the branch that an app gets: by kind and name, a hash of the
+        definition.
+
+        A key is a word for the kind, a blank, and the name as an app would write it without quotes, with its schema
+        where that is not the default one: ``table album``, ``view x``, ``function audit.stamp()``. Whatever an app can
+        create, alter or drop there stands in the definition of exactly one key: columns, defaults, indexes, constraints
+        and comments in that of their table. The engine's own catalogs and temporary objects are left out.
+        Two values are equal if and only if the definitions are: neither rows nor what they move (counters, sequence
+        positions, statistics), identifiers of the server, owners, or the order of creation change one, so that a copy
+        of a volume says the same. The value is at least 12 hexadecimal digits; nothing of a definition can be read
+        from it. It is no activity, takes no lock that an app's DDL would wait for, and sees one moment.
+        """
+        ...
+
+    async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
+        """Return what a migration tool has written down in the database, or None where none has
+        (``coppice.engines.ledgers`` knows the tools). It is no activity.
+        """
         ...

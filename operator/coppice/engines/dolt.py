@@ -17,6 +17,7 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -38,6 +39,7 @@ from coppice.engines.base import (
     Content,
     Endpoint,
     EngineError,
+    Ledger,
     Preparation,
     Reference,
     StoreServer,
@@ -45,6 +47,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
+from coppice.engines.ledgers import find_ledger
 from coppice.engines.mysql import Session, identifier, literal
 from coppice.engines.shell import script
 
@@ -56,6 +59,8 @@ NEW_BRANCH: Final = "coppice"
 SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
 _HASH: Final = re.compile(r"[0-9a-v]{7,32}")
 _HASH_LENGTH: Final = 32
+_COUNTER: Final = re.compile(r" AUTO_INCREMENT=\d+(?=[^\n]*\Z)")
+"""The next value of a counter, in the last line of a table's definition."""
 _BRANCH_PREFIX: Final = "refs/heads/"
 
 _CLI_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
@@ -253,6 +258,37 @@ class DoltEngine:
         if any(row[4] == "Query" for row in others):
             times.append(answers[0][0][2])
         return Activity(token=str(max(times)) if times else "", connections=len(others))
+
+    async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Return the definitions of tables, views, triggers, events and procedures, each by its hash."""
+        async with _transaction(at) as session:
+            await _use(session, database)
+            tables, fragments, procedures = await session.ask(
+                "SELECT table_name FROM information_schema.tables"
+                " WHERE table_schema = database() AND table_type = 'BASE TABLE';"
+                " SELECT type, name, fragment FROM dolt_schemas;"
+                " SELECT name, create_stmt FROM dolt_procedures"
+            )
+            names = [name for (name,) in tables]
+            statements = "; ".join(f"SHOW CREATE TABLE {identifier(name)}" for name in names)
+            shown = await session.ask(statements) if names else []
+        found = {f"table {name}": _COUNTER.sub("", row[1]) for name, (row,) in zip(names, shown, strict=True)}
+        found |= {f"{kind} {name}": fragment for kind, name, fragment in fragments}
+        found |= {f"procedure {name}": statement for name, statement in procedures}
+        return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in found.items()}
+
+    async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
+        """Return what a migration tool has written down on the default branch."""
+        async with _transaction(at) as session:
+            await _use(session, database)
+            [tables] = await session.ask(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = database()"
+            )
+            found = find_ledger(name for (name,) in tables)
+            if found is None:
+                return None
+            [rows] = await session.ask(found.statement(identifier(found.table)))
+            return found.read(rows)
 
     def _server(
         self, program: str, environment: Mapping[str, str], config: str, *, load_script: str | None = None
