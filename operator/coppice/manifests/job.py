@@ -1,4 +1,4 @@
-"""The Job that fills a new store: a user's program, run as often as theirs may be and where theirs may be."""
+"""Jobs that run a user's program with a connection, as often as theirs may be and where theirs may be."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from coppice.core.plan import Manifest
 from coppice.manifests.meta import Owner, build_metadata
 
 LOAD_ROLE: Final = "load"
+MASK_ROLE: Final = "mask"
+"""What the program is for, beside the roles of Pods that run an engine."""
 
 _COPIED: Final = ("backoffLimit", "activeDeadlineSeconds", "podFailurePolicy")
 """What says when a Job has failed. How often a Job is to succeed is not the user's to say, and one that goes by itself
@@ -23,11 +25,12 @@ _OF_THE_TEMPLATES_JOB: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class LoadJob:
+class UserJob:
     """Everything a Job is made from: a user's Job, and the keys of a Secret that its containers get as environment."""
 
     name: str
     owner: Owner
+    role: str
     template: Manifest
     secret: str
     keys: Sequence[str]
@@ -47,11 +50,11 @@ def copied_spec(job: Manifest) -> dict[str, Any]:
     return {**kept, "template": {"metadata": metadata, "spec": dict(template["spec"])}}
 
 
-def build_load_job(job: LoadJob) -> dict[str, Any]:
+def build_user_job(job: UserJob) -> dict[str, Any]:
     """Return the Job, with the Pod template of the user's and the connection in its containers' environment."""
     spec = copied_spec(job.template)
     template = spec["template"]
-    template["metadata"]["labels"] |= {**job.owner.labels, known.ROLE: LOAD_ROLE}
+    template["metadata"]["labels"] |= {**job.owner.labels, known.ROLE: job.role}
     for field in ("initContainers", "containers"):
         if field in template["spec"]:
             template["spec"][field] = [_connected(job, container) for container in template["spec"][field]]
@@ -59,13 +62,13 @@ def build_load_job(job: LoadJob) -> dict[str, Any]:
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": build_metadata(
-            job.name, job.owner, labels={known.ROLE: LOAD_ROLE}, annotations={known.INPUTS: job.inputs}
+            job.name, job.owner, labels={known.ROLE: job.role}, annotations={known.INPUTS: job.inputs}
         ),
         "spec": spec,
     }
 
 
-def _connected(job: LoadJob, container: Mapping[str, Any]) -> dict[str, Any]:
+def _connected(job: UserJob, container: Mapping[str, Any]) -> dict[str, Any]:
     """Return a container with the connection in its environment; a name that it has already keeps its value."""
     own = list(container.get("env") or ())
     taken = {entry["name"] for entry in own}

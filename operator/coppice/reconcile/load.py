@@ -8,30 +8,32 @@ it, because it was restored or is older than the wish, is never filled.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import BINDING_KEYS, DataStore, InvalidResource
 from coppice.api.v1alpha1.datastore import Load
 from coppice.core import labels
-from coppice.core.names import child, digest
+from coppice.core.names import child
 from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
-from coppice.manifests.job import LOAD_ROLE, LoadJob, build_load_job, copied_spec
+from coppice.manifests.job import LOAD_ROLE, UserJob, build_user_job
 from coppice.manifests.meta import is_owned
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.observed import annotation, created_at, is_deleting, job_state, label, pod_state
+from coppice.reconcile.jobs import (
+    LOOK_SECONDS,
+    is_made_from,
+    lacks_pods,
+    pods_trouble,
+    still_running,
+    template_inputs,
+)
+from coppice.reconcile.observed import annotation, is_deleting, job_state, label
 from coppice.reconcile.reads import get_each
-from coppice.reconcile.trouble import find_trouble
 
 PENDING: Final = "Pending"
 DONE: Final = "Done"
-LOOK_SECONDS: Final = 10.0
-"""Between two looks at what somebody else has to make or change: it is not watched."""
-POD_SECONDS: Final = timedelta(seconds=15)
-"""How long a Job may be without a Pod before it is said that something keeps it from having one."""
 
 
 def loading_name(store: str) -> str:
@@ -163,7 +165,7 @@ def run_load(draft: Draft, load: Load | None, seen: LoadSeen, kind: str) -> Fact
     if problem is not None:
         return problem
     usable = source_is_there(load, seen, kind).holds
-    if usable and seen.source is not None and not _is_made_from(job, seen.source):
+    if usable and seen.source is not None and not is_made_from(job, seen.source):
         draft.drop(job)
         return waits(kind, "Loading", f"Job {load.job_template} is another one now, and Job {name} begins anew")
     failure = job_state(job).failure
@@ -171,7 +173,7 @@ def run_load(draft: Draft, load: Load | None, seen: LoadSeen, kind: str) -> Fact
         return stalls(
             kind,
             "LoadFailed",
-            f"Job {name}, made from Job {load.job_template}, failed ({failure}){_trouble(seen)}. Read "
+            f"Job {name}, made from Job {load.job_template}, failed ({failure}){pods_trouble(seen.pods)}. Read "
             f"`kubectl logs -n {draft.owner.namespace} job/{name} --all-containers`, put it right, then delete Job "
             f"{load.job_template} and apply it again: it is tried anew, on what the failed one has left",
             retry_after=LOOK_SECONDS,
@@ -183,44 +185,29 @@ def _begin(draft: Draft, load: Load, seen: LoadSeen, kind: str) -> Fact:
     found = source_is_there(load, seen, kind)
     if not found.holds or seen.source is None:
         return found
-    for state, pod in ((pod_state(pod), pod["metadata"]["name"]) for pod in seen.pods):
-        if not state.succeeded and not state.failed:
-            message = (
-                f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does "
-                f"not come, kubectl delete pod {pod} -n {draft.owner.namespace}"
-            )
-            return waits(kind, "Leftover", message, retry_after=LOOK_SECONDS)
+    pod = still_running(seen.pods)
+    if pod is not None:
+        message = (
+            f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does "
+            f"not come, kubectl delete pod {pod} -n {draft.owner.namespace}"
+        )
+        return waits(kind, "Leftover", message, retry_after=LOOK_SECONDS)
     name = loading_name(draft.owner.name)
-    job = LoadJob(
+    job = UserJob(
         name=name,
         owner=draft.owner,
+        role=LOAD_ROLE,
         template=seen.source,
         secret=name,
         keys=BINDING_KEYS,
-        inputs=_inputs(seen.source),
+        inputs=template_inputs(seen.source),
     )
-    draft.create.append(build_load_job(job))
+    draft.create.append(build_user_job(job))
     return waits(kind, "Loading", f"Job {name} is being started, made from Job {load.job_template}")
 
 
-def _inputs(source: Manifest) -> str:
-    """Return which state of a user's Job another one is made from.
-
-    Two digests, and either is enough to know it again. The generation counts what is not copied, too (``suspend``); the
-    content changes when an API server is replaced by a newer one, which reads more into the same JSON.
-    """
-    uid, generation = str(source["metadata"]["uid"]), str(source["metadata"].get("generation"))
-    return f"{digest(uid, generation)}-{digest(uid, json.dumps(copied_spec(source), sort_keys=True))}"
-
-
-def _is_made_from(job: Manifest, source: Manifest) -> bool:
-    """Return whether a Job of ours was made from a user's as it is now."""
-    made_from = annotation(job, labels.INPUTS) or ""
-    return not {*made_from.split("-")}.isdisjoint(_inputs(source).split("-"))
-
-
 def _progress(job: Manifest, seen: LoadSeen, name: str, kind: str, now: datetime) -> Fact:
-    if not seen.pods and now - created_at(job) >= POD_SECONDS:
+    if lacks_pods(job, seen.pods, now):
         return stalls(
             kind,
             "LoadNotStarted",
@@ -228,13 +215,4 @@ def _progress(job: Manifest, seen: LoadSeen, name: str, kind: str, now: datetime
             f"ServiceAccount); the events of `kubectl describe job {name}` say what",
             retry_after=LOOK_SECONDS,
         )
-    return waits(kind, "Loading", f"Job {name} fills the database{_trouble(seen)}", retry_after=LOOK_SECONDS)
-
-
-def _trouble(seen: LoadSeen) -> str:
-    """Return what the newest Pod that has something to say says of itself; never what its program printed."""
-    for pod in sorted(seen.pods, key=created_at, reverse=True):
-        trouble = find_trouble(pod)
-        if trouble is not None:
-            return f": Pod {pod['metadata']['name']}: {trouble.message}"
-    return ""
+    return waits(kind, "Loading", f"Job {name} fills the database{pods_trouble(seen.pods)}", retry_after=LOOK_SECONDS)

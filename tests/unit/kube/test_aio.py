@@ -13,7 +13,7 @@ from coppice.kube.errors import (
     NotFoundError,
     TransientError,
 )
-from coppice.manifests.job import LoadJob, build_load_job
+from coppice.manifests.job import UserJob, build_user_job
 from coppice.manifests.meta import Owner
 
 WIDGETS = {
@@ -149,7 +149,7 @@ async def test_a_job_made_from_another_is_taken_and_outlasts_its_pods(client, na
         }
     )
     owner = Owner("coppice.dev/v1alpha1", "DataStore", "shop", namespace, "11111111-0000-4000-8000-000000000001")
-    made = await client.create(build_load_job(LoadJob("ours", owner, theirs, "ours", ("uri",), inputs="1")))
+    made = await client.create(build_user_job(UserJob("ours", owner, "load", theirs, "ours", ("uri",), inputs="1")))
     assert (made["spec"]["suspend"], made["spec"]["backoffLimit"]) == (False, 6)
     assert [entry["name"] for entry in made["spec"]["template"]["spec"]["containers"][0]["env"]] == ["uri", "URL"]
     await client.delete(Ref.of(made))

@@ -19,7 +19,7 @@ from tests.unit.manifests.podsecurity import restricted_violations
 from coppice.core import labels
 from coppice.engines.base import CloneServer, Preparation, StoreServer, Version, Workload
 from coppice.engines.dolt import DoltEngine
-from coppice.manifests.job import LoadJob, build_load_job
+from coppice.manifests.job import UserJob, build_user_job
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_closed_policy, build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
@@ -190,8 +190,10 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         "db-engine", CLONE, {"admin-password": "an-admin-password", "app-password": "an-app-password"}
     ),
     "secret-binding": lambda: build_binding_secret("db-binding", CLONE, BINDING, {labels.COPY: "1"}),
-    "job-load": lambda: build_load_job(
-        LoadJob("shop-loading", STORE, users_job(), secret="shop-loading", keys=tuple(BINDING), inputs="0123abcd")
+    "job-load": lambda: build_user_job(
+        UserJob(
+            "shop-loading", STORE, "load", users_job(), secret="shop-loading", keys=tuple(BINDING), inputs="0123abcd"
+        )
     ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
