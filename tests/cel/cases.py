@@ -74,6 +74,7 @@ CLONE = {
     "refresh": "Never",
     "revision": "abc",
     "onRevision": "Keep",
+    "migrations": {"jobTemplate": "shop-migrate"},
     "power": "Auto",
     "commitPolicy": "Explicit",
 }
@@ -361,6 +362,17 @@ RULES: dict[tuple[str, str], Edits] = {
             for point in POINTS[1:]
             for refresh in ("OnHeadChange", "0 3 * * *")
         ),
+    ),
+    (
+        "DataClone.spec",
+        "without migrations none can change: set migrations, or onRevision to Keep or Reset",
+    ): Edits(
+        (
+            {".spec.onRevision": "ResetIfMigrationsChanged"},
+            {".spec.migrations": ABSENT, ".spec.onRevision": "Reset"},
+            {".spec.migrations": ABSENT, ".spec.onRevision": ABSENT},
+        ),
+        ({".spec.migrations": ABSENT, ".spec.onRevision": "ResetIfMigrationsChanged"},),
     ),
     ("DataClone.spec.binding.keys", "keys are names of environment variables, for example DATABASE_URL"): values(
         ".spec.binding.keys",

@@ -15,6 +15,7 @@ from coppice.manifests.secret import read_secret
 
 _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+    (re.compile(r'"durationSeconds": \d+'), "DURATION"),
     (re.compile(r"uid-\d+"), "UID"),
     (re.compile(r"password-(admin|app)-password-\d+"), r"PASSWORD-\1"),
     (re.compile(r"10\.0\.\d+\.\d+"), "ADDRESS"),

@@ -222,7 +222,7 @@ def _check_deleted(world: World, manifest: Manifest, plan: Plan, found: Object) 
 
 def _is_served(world: World, claim: Object) -> bool:
     """Return whether apps have been told of the copy on a claim."""
-    if labels.PROVEN not in (claim["metadata"].get("annotations") or {}):
+    if labels.SERVES_SINCE not in (claim["metadata"].get("annotations") or {}):
         return False
     return any(
         (secret["metadata"].get("annotations") or {}).get(labels.COPY) == claim["metadata"]["labels"][labels.COPY]

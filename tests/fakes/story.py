@@ -96,7 +96,9 @@ class Story:
         }
         self.add("DataGrant", name, wanted, "data")
 
-    def job(self, name: str = "shop-load", *rows: str, suspend: bool = True, **spec: Any) -> None:
+    def job(
+        self, name: str = "shop-load", *rows: str, suspend: bool = True, namespace: str = "data", **spec: Any
+    ) -> None:
         """Apply a Job that writes rows, as the API server stores it: with labels of its own in the Pod template."""
         own = {"batch.kubernetes.io/job-name": name, "job-name": name, "team": "shop"}
         container = {"name": "load", "image": "example.com/loader", "command": ["load"], "args": list(rows)}
@@ -105,7 +107,7 @@ class Story:
             {
                 "apiVersion": "batch/v1",
                 "kind": "Job",
-                "metadata": {"name": name, "namespace": "data"},
+                "metadata": {"name": name, "namespace": namespace},
                 "spec": {"suspend": suspend, "backoffLimit": 1, "template": template, **spec},
             }
         )

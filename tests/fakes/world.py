@@ -23,7 +23,7 @@ from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
-from coppice.manifests.job import LOAD_ROLE
+from coppice.manifests.job import LOAD_ROLE, MIGRATE_ROLE
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import parse_time
 
@@ -530,16 +530,34 @@ class World:
             if job["metadata"]["uid"] in {owner["uid"] for owner in pod["metadata"].get("ownerReferences", ())}
         ]
         phases = [(pod.get("status") or {}).get("phase") for pod in pods]
+        deadline = job["spec"].get("activeDeadlineSeconds")
         if "Succeeded" in phases:
             yield Action(f"complete {what}", self._end_job(job, "Complete", "CompletionsReached"))
+        elif deadline is not None and self._age(job) > deadline:
+            yield Action(f"time out {what}", lambda: self._time_out(job, pods))
         elif phases.count("Failed") > job["spec"].get("backoffLimit", 6):
             yield Action(f"fail {what}", self._end_job(job, "Failed", "BackoffLimitExceeded"))
         elif phases.count("Failed") == len(pods) and not self.podless:
             yield Action(f"run {what}", lambda: self._run_job(job, len(pods)))
 
+    def _age(self, found: Object) -> float:
+        created = parse_time(found["metadata"]["creationTimestamp"])
+        assert created is not None
+        return (self.now - created).total_seconds()
+
+    def _time_out(self, job: Object, pods: list[Object]) -> None:
+        for pod in pods:
+            if self.kube.peek(*key_of(pod)) is not None and not deleting(pod):
+                self.kube.remove(*key_of(pod))
+        self._end_job(job, "Failed", "DeadlineExceeded")()
+
     def _end_job(self, job: Object, condition: str, reason: str) -> Callable[[], None]:
-        conditions = [{"type": condition, "status": "True", "reason": reason}]
-        return self._edit(job, lambda draft: draft.update(status={"conditions": conditions}))
+        now = timestamp(self.now)
+        ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": now}
+        status: Object = {"startTime": job["metadata"]["creationTimestamp"], "conditions": [ended]}
+        if condition == "Complete":
+            status["completionTime"] = now
+        return self._edit(job, lambda draft: draft.update(status=status))
 
     def _run_job(self, job: Object, number: int) -> None:
         metadata, template = job["metadata"], job["spec"]["template"]
@@ -547,12 +565,18 @@ class World:
             return
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
         name = f"{metadata['name']}-{number}-{metadata['uid']}"
+        given = template.get("metadata", {})
+        found_by = {
+            "batch.kubernetes.io/job-name": metadata["name"],
+            "batch.kubernetes.io/controller-uid": metadata["uid"],
+        }
         self.kube.add(
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    **template.get("metadata", {}),
+                    **given,
+                    "labels": {**given.get("labels", {}), **found_by},
                     "name": name,
                     "namespace": metadata["namespace"],
                     "ownerReferences": [owner],
@@ -561,7 +585,7 @@ class World:
             }
         )
 
-    def _run_load(self, pod: Object) -> None:
+    def _run_program(self, pod: Object) -> None:
         """Write the container's arguments as rows, as an app that knows nothing but its environment."""
         container, namespace = pod["spec"]["containers"][0], pod["metadata"]["namespace"]
         server = self._connect(self._environment(namespace, container))
@@ -651,8 +675,8 @@ class World:
         return None
 
     def _start(self, pod: Object) -> None:
-        if pod["metadata"]["labels"].get(labels.ROLE) == LOAD_ROLE:
-            self._run_load(pod)
+        if pod["metadata"]["labels"].get(labels.ROLE) in {LOAD_ROLE, MIGRATE_ROLE}:
+            self._run_program(pod)
             return
         script = json.loads(pod["spec"]["containers"][0]["command"][-1])
         claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]

@@ -158,6 +158,38 @@ async def with_failed_load(story: Story) -> None:
     await story.settle()
 
 
+async def with_migrations(story: Story) -> None:
+    await with_store(story)
+    story.job("shop-migrate", "table album: id", "flyway 1")
+    await story.settle()
+
+
+async def with_migrated_clone(story: Story) -> None:
+    await with_migrations(story)
+    story.clone(migrations={"jobTemplate": "shop-migrate"}, revision="a", onRevision="ResetIfMigrationsChanged")
+    await story.settle()
+    story.commit("bob")
+    story.world.tick(60)
+
+
+async def with_failed_migration(story: Story) -> None:
+    story.world.crashing = lambda pod: pod["spec"]["containers"][0].get("args") == ["wrong"]
+    await with_store(story)
+    story.job("shop-migrate", "wrong")
+    story.clone(migrations={"jobTemplate": "shop-migrate"})
+    await story.settle()
+
+
+def migrate_anew(story: Story) -> None:
+    story.delete("Job", "shop-migrate")
+    story.job("shop-migrate", "table genre: id", "flyway 2")
+
+
+def migrate_with_revision(story: Story) -> None:
+    migrate_anew(story)
+    story.edit("DataClone", "db", revision="b")
+
+
 def put_right(story: Story) -> None:
     story.delete("Job", "shop-load")
     story.job("shop-load", "alice", "bob")
@@ -188,6 +220,21 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
     ),
     "put a failed load right": (with_failed_load, put_right),
+    "make a clone that migrates": (
+        with_migrations,
+        lambda story: story.clone(migrations={"jobTemplate": "shop-migrate"}),
+    ),
+    "put a failed migration right": (with_failed_migration, migrate_anew),
+    "migrate on the data that are there": (
+        with_migrated_clone,
+        lambda story: (migrate_anew(story), story.edit("DataClone", "db", onRevision="Keep"))[0],
+    ),
+    "migrate a new copy with a revision": (with_migrated_clone, migrate_with_revision),
+    "turn a clone off that migrates": (
+        with_failed_migration,
+        lambda story: (migrate_anew(story), story.edit("DataClone", "db", power="Off"))[0],
+    ),
+    "delete a clone that migrates": (with_failed_migration, lambda story: story.delete("DataClone", "db")),
     "give a failed load up": (with_failed_load, lambda story: story.delete("DataStore", "shop")),
     "take a store over": (with_retained_store, lambda story: story.store()),
     "delete a store and its data": (with_doomed_store, lambda story: story.delete("DataStore", "shop")),
@@ -228,6 +275,7 @@ WHOLE = {
     "make a clone next door",
     "reset a clone",
     "undo a reset",
+    "make a clone that migrates",
     "delete a clone next door",
     "delete a clone on its way",
 }

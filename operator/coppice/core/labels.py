@@ -26,7 +26,7 @@ COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
 
 ROLE: Final = f"{PREFIX}/role"
-"""What a Pod is for: ``store``, ``clone``, ``prepare`` or ``load``."""
+"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``load`` or ``migrate``."""
 
 PURPOSE: Final = f"{PREFIX}/purpose"
 """Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
@@ -55,11 +55,17 @@ acted upon twice.
 RECALLED: Final = f"{PREFIX}/recalled"
 """On a clone's claim: when an undo brought the copy back, and its new place in the order of the copies, as JSON."""
 PROVEN: Final = f"{PREFIX}/proven"
-"""On a clone's claim: the copy held what was asked for when its server first answered; since then apps may change it.
-The value is the UID of the Secret with the credentials that the server took over.
+"""On a clone's claim: the copy held what was asked for when its server first answered; since then migrations and apps
+may change it. The value is the UID of the Secret with the credentials that the server took over.
 """
 SERVES_SINCE: Final = f"{PREFIX}/serves-since"
 """On a clone's claim: when apps were first told of the copy; how long the one before it is kept counts from then."""
+MIGRATED: Final = f"{PREFIX}/migrated"
+"""On a clone's claim: the migrations that have run on the copy, as JSON (names, hashes and times)."""
+MIGRATION: Final = f"{PREFIX}/migration"
+"""On a migration's Job: what it runs, on which claim, and what there was before, as JSON."""
+SCHEMA: Final = f"{PREFIX}/schema"
+"""On a migration's Job: hashes of what was defined in the database before, by name, packed."""
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
 LOAD: Final = f"{PREFIX}/load"

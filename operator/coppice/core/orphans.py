@@ -17,6 +17,7 @@ from coppice.core.plan import Manifest
 
 MADE_FOR: Final = {
     "DataClone": (
+        "Job",
         "Pod",
         "Service",
         "NetworkPolicy",

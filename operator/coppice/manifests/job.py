@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coppice.core import labels as known
@@ -12,6 +12,7 @@ from coppice.manifests.meta import Owner, build_metadata
 
 LOAD_ROLE: Final = "load"
 MASK_ROLE: Final = "mask"
+MIGRATE_ROLE: Final = "migrate"
 """What the program is for, beside the roles of Pods that run an engine."""
 
 _COPIED: Final = ("backoffLimit", "activeDeadlineSeconds", "podFailurePolicy")
@@ -26,7 +27,10 @@ _OF_THE_TEMPLATES_JOB: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class UserJob:
-    """Everything a Job is made from: a user's Job, and the keys of a Secret that its containers get as environment."""
+    """Everything a Job is made from: a user's Job, and the keys of a Secret that its containers get as environment.
+
+    ``labels`` and ``annotations`` are the Job's alone: by a label of its Pods a Service would find them.
+    """
 
     name: str
     owner: Owner
@@ -35,6 +39,8 @@ class UserJob:
     secret: str
     keys: Sequence[str]
     inputs: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def copied_spec(job: Manifest) -> dict[str, Any]:
@@ -55,14 +61,17 @@ def build_user_job(job: UserJob) -> dict[str, Any]:
     spec = copied_spec(job.template)
     template = spec["template"]
     template["metadata"]["labels"] |= {**job.owner.labels, known.ROLE: job.role}
-    for field in ("initContainers", "containers"):
-        if field in template["spec"]:
-            template["spec"][field] = [_connected(job, container) for container in template["spec"][field]]
+    for part in ("initContainers", "containers"):
+        if part in template["spec"]:
+            template["spec"][part] = [_connected(job, container) for container in template["spec"][part]]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": build_metadata(
-            job.name, job.owner, labels={known.ROLE: job.role}, annotations={known.INPUTS: job.inputs}
+            job.name,
+            job.owner,
+            labels={known.ROLE: job.role, **job.labels},
+            annotations={known.INPUTS: job.inputs, **job.annotations},
         ),
         "spec": spec,
     }

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coppice.core import labels
+from coppice.core import labels as known
 from coppice.manifests.meta import Owner, build_metadata
 from coppice.manifests.pod import Role
 
 
-def build_service(name: str, owner: Owner, *, port: int, selector: Mapping[str, str]) -> dict[str, Any]:
+def build_service(
+    name: str, owner: Owner, *, port: int, selector: Mapping[str, str], labels: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return a ClusterIP Service to the Pods of the owner that match ``selector``."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": build_metadata(name, owner),
+        "metadata": build_metadata(name, owner, labels=labels),
         "spec": {
             "type": "ClusterIP",
-            "selector": {labels.OWNER_UID: owner.uid, **selector},
+            "selector": {known.OWNER_UID: owner.uid, **selector},
             "ports": [{"name": "engine", "port": port, "protocol": "TCP", "targetPort": port}],
         },
     }
@@ -54,7 +56,7 @@ def build_closed_policy(name: str, owner: Owner, *, role: Role) -> dict[str, Any
         "kind": "NetworkPolicy",
         "metadata": build_metadata(name, owner),
         "spec": {
-            "podSelector": {"matchLabels": {labels.OWNER_UID: owner.uid, labels.ROLE: role}},
+            "podSelector": {"matchLabels": {known.OWNER_UID: owner.uid, known.ROLE: role}},
             "policyTypes": ["Ingress", "Egress"],
         },
     }

@@ -26,13 +26,18 @@ def build_engine_secret(name: str, owner: Owner, values: Mapping[str, str], *, o
 
 
 def build_binding_secret(
-    name: str, owner: Owner, values: Mapping[str, str], annotations: Mapping[str, str]
+    name: str,
+    owner: Owner,
+    values: Mapping[str, str],
+    annotations: Mapping[str, str],
+    *,
+    labels: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the Secret an app reads, as servicebinding.io lays it out."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": build_metadata(name, owner, annotations=annotations),
+        "metadata": build_metadata(name, owner, labels=labels, annotations=annotations),
         "type": f"servicebinding.io/{values['type']}",
         "data": _encoded(values),
     }

@@ -18,7 +18,8 @@ from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
 from coppice.manifests.meta import build_annotations
-from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time
+from coppice.reconcile.migrations import Migrated, read_migrated
+from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time, read_mark
 
 _IN_VERSION = {"database", "branch", "head", "workingRoot", "newBranch", "engineVersion"}
 
@@ -69,17 +70,8 @@ class Origin:
         }
 
 
-def _mark(claim: Manifest, key: str) -> dict[str, Any]:
-    """Return a mark in JSON; empty for none, and for what somebody else has written there."""
-    try:
-        data = json.loads(annotation(claim, key) or "{}")
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
 def _origin(claim: Manifest) -> Origin | None:
-    data = _mark(claim, labels.VERSION)
+    data = read_mark(claim, labels.VERSION)
     if not data.keys() >= _IN_VERSION:
         return None
     return Origin(
@@ -111,7 +103,7 @@ class Recall:
 
 
 def _recall(claim: Manifest) -> Recall | None:
-    data = _mark(claim, labels.RECALLED)
+    data = read_mark(claim, labels.RECALLED)
     turn, at = data.get("turn"), parse_time(str(data.get("at")))
     return Recall(turn, at) if isinstance(turn, int) and at is not None else None
 
@@ -143,6 +135,11 @@ class Copy:
         """Return when apps were first told of it; None before."""
         return parse_time(annotation(self.claim, labels.SERVES_SINCE))
 
+    @property
+    def migrated(self) -> Migrated | None:
+        """Return the migrations that have run on it; None where none has."""
+        return read_migrated(self.claim)
+
 
 def copy_name(clone: str, uid: str, number: int) -> str:
     """Return the name of a copy's claim, Pod and alias snapshot.
@@ -172,40 +169,58 @@ def is_bound(copy: Copy) -> bool:
 
 
 def is_proven(copy: Copy) -> bool:
-    """Return whether a copy once held what was asked for: apps change it from then on, so it is asked only once."""
+    """Return whether a copy once held what was asked for: migrations and apps change it from then on, so it is asked
+    only once.
+    """
     return copy.proven_under is not None
 
 
+def has_served(copy: Copy) -> bool:
+    """Return whether apps have ever been told of a copy."""
+    return copy.serves_since is not None
+
+
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """That a copy held what was asked for: the UID of the Secret its server took over, and when apps were told."""
+class Marks:
+    """What may change on a copy's claim: the requests and revision in ``origin``, and what becomes true only once."""
 
-    under: str
-    at: datetime
+    origin: Origin
+    recall: Recall | None
+    proven_under: str | None
+    serves_since: datetime | None
+    migrated: Migrated | None
+
+    @classmethod
+    def of(cls, copy: Copy) -> Marks:
+        """Return a copy's marks as they are."""
+        return cls(copy.origin, copy.recall, copy.proven_under, copy.serves_since, copy.migrated)
 
 
-def build_marks(copy: Copy, origin: Origin, *, recall: Recall | None, proof: Proof | None = None) -> dict[str, Any]:
-    """Return the apply that writes on a copy's claim what may change there: the requests and revision in ``origin``,
-    the undo, and a proof that it has not had before. It claims nothing else of it.
+def build_marks(copy: Copy, marks: Marks) -> dict[str, Any]:
+    """Return the apply that writes marks on a copy's claim. It claims nothing else of it.
 
     All of them every time: an apply takes away what it leaves out.
     """
-    proven_under, since = (copy.proven_under, copy.serves_since) if proof is None else (proof.under, proof.at)
-    marks = {
+    since, origin = marks.serves_since, marks.origin
+    optional = {
+        labels.PROVEN: marks.proven_under,
+        labels.SERVES_SINCE: None if since is None else format_time(since),
+        labels.RECALLED: None if marks.recall is None else marks.recall.text,
+        labels.MIGRATED: None if marks.migrated is None else marks.migrated.text,
+    }
+    written = {
         labels.RESET_TOKEN: origin.reset,
         labels.UNDO_TOKEN: origin.undo,
         labels.REVISION_TOKEN: origin.revision,
-        **({} if proven_under is None else {labels.PROVEN: proven_under}),
-        **({} if since is None else {labels.SERVES_SINCE: format_time(since)}),
-        **({} if recall is None else {labels.RECALLED: recall.text}),
+        **{key: value for key, value in optional.items() if value is not None},
     }
-    return build_annotations(copy.claim, marks)
+    return build_annotations(copy.claim, written)
 
 
 def serving_copy(copies: Sequence[Copy], binding: Manifest | None) -> Copy | None:
     """Return the copy apps have been told of, if it is there.
 
-    A number says too little: after a claim was lost, another copy may bear it, and has yet to be proven.
+    A number says too little: after a claim was lost, another copy may bear it, and apps have yet to be told of that.
     """
     told = annotation(binding, labels.COPY) if binding is not None else None
-    return next((copy for copy in copies if str(copy.number) == told and is_proven(copy)), None)
+    return next((copy for copy in copies if str(copy.number) == told and has_served(copy)), None)

@@ -2,8 +2,8 @@
 apply to bound").
 
 Facts in order: the source may be used, a snapshot keeps the promise, the volume is there, the server answers with the
-state that was asked for, and only then is the binding written. A reset or refresh goes through the same facts with
-the next copy, beside the one that serves.
+state that was asked for, the migrations have run, and only then is the binding written. A reset or refresh goes
+through the same facts with the next copy, beside the one that serves.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, WiringConflictError
 from coppice.reconcile.clone.asides import with_asides
-from coppice.reconcile.clone.binding import server_proves_itself
+from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
-from coppice.reconcile.clone.names import ENGINE, SOURCE, TYPES, secret_name
+from coppice.reconcile.clone.migrate import migrations_have_run
+from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, secret_name, types_of
 from coppice.reconcile.clone.observation import CloneObservation, is_foreign
 from coppice.reconcile.clone.observe import observe_clone
 from coppice.reconcile.clone.queue import Admissions
@@ -38,7 +39,15 @@ from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.observed import is_deleting
 from coppice.reconcile.wiring import Wiring, wire, with_wiring
 
-CHAIN = (source_may_be_used, snapshot_is_chosen, volume_is_bound, server_runs, server_proves_itself)
+CHAIN = (
+    source_may_be_used,
+    snapshot_is_chosen,
+    volume_is_bound,
+    server_runs,
+    server_proves_itself,
+    migrations_have_run,
+    apps_are_told,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,12 @@ class DataCloneReconciler:
         draft = Draft(observation.manifest, observation.now)
         if isinstance(observation.clone, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", observation.clone.message))
-            return draft.finish(TYPES, {})
+            return draft.finish((SOURCE, SNAPSHOT, VOLUME, ENGINE), {})
         at = Situation(self.environment, observation, observation.clone)
         ends = lease_end(at)
         if ends is not None and ends <= observation.now:
             draft.facts.append(expire(at, draft, ends))
-            return with_asides(draft.finish(TYPES, lifetime_status(at, ends)), at)
+            return with_asides(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at)
         return plan_undo(at) or with_asides(_plan_life(at, draft, ends), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
@@ -96,12 +105,12 @@ def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:
             break
     drop_strays(at, draft)
     served = at.seen.serving
-    if draft.facts[-1].type == ENGINE and draft.facts[-1].holds:
+    if draft.facts[-1].holds:
         served = at.wanted_copy
         drop_replaced(at, draft)
     else:
         keep_serving(at, draft)
-    plan = draft.finish(TYPES, clone_status(at, served, ends), requeue_after=next_look(at, ends))
+    plan = draft.finish(types_of(at.clone), clone_status(at, served, ends), requeue_after=next_look(at, ends))
     wanted = is_foreign(at.clone) and labels.FINALIZER not in at.clone.metadata.finalizers
     return replace(with_wiring(plan, _wiring(at), at.seen.manifest), add_finalizer=wanted)
 

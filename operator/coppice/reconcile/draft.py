@@ -103,11 +103,11 @@ class Draft:
             return None
         return self._not_ours(observed, kind)
 
-    def keep(self, desired: Manifest, observed: Manifest | None, kind: str) -> Fact | None:
+    def keep(self, desired: Manifest, observed: Manifest | None, kind: str, *, exact: bool = True) -> Fact | None:
         """Plan an object that is kept as it should be; return why it cannot be had, or None.
 
-        The data of a Secret are ours as a whole: apps take all of its keys into their environment (``envFrom``). Labels
-        and annotations of others are theirs.
+        The data of a Secret are ours as a whole where apps take all of its keys into their environment (``envFrom``):
+        ``exact``. Labels and annotations of others are theirs.
         """
         if observed is None:
             # Made by apply as well: what a create writes can never be taken away by a later apply.
@@ -116,7 +116,7 @@ class Draft:
         problem = self._not_ours(observed, kind)
         if problem is not None:
             return problem
-        if desired["kind"] == "Secret":
+        if desired["kind"] == "Secret" and exact:
             self._keep_exact(observed, surplus_keys(observed, desired, "data"))
             if not self._keep_values(observed, desired):
                 return None

@@ -41,8 +41,12 @@ def template_inputs(template: Manifest) -> str:
 
 def is_made_from(job: Manifest, template: Manifest) -> bool:
     """Return whether a Job of ours was made from a user's as it is now."""
-    made_from = annotation(job, labels.INPUTS) or ""
-    return not {*made_from.split("-")}.isdisjoint(template_inputs(template).split("-"))
+    return are_inputs(annotation(job, labels.INPUTS) or "", template)
+
+
+def are_inputs(inputs: str, template: Manifest) -> bool:
+    """Return whether a user's Job is now as it was when it gave these inputs."""
+    return not {*inputs.split("-")}.isdisjoint(template_inputs(template).split("-"))
 
 
 def still_running(pods: Iterable[Manifest]) -> str | None:

@@ -4,7 +4,8 @@ foreign kinds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,15 @@ def annotation(manifest: Manifest, key: str) -> str | None:
     """Return an annotation's value, or None."""
     value = (manifest["metadata"].get("annotations") or {}).get(key)
     return None if value is None else str(value)
+
+
+def read_mark(manifest: Manifest, key: str) -> dict[str, Any]:
+    """Return an annotation in JSON; empty for none, and for what somebody else has written there."""
+    try:
+        data = json.loads(annotation(manifest, key) or "{}")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def label(manifest: Manifest, key: str) -> str | None:
@@ -162,6 +172,17 @@ def _has_ended_well(manifest: Manifest) -> bool:
     return once and bool(ended) and all(entry is not None and entry.get("exitCode") == 0 for entry in ended)
 
 
+def exit_code(pods: Iterable[Manifest]) -> int | None:
+    """Return the code with which a container of the newest Pod that has one ended in failure."""
+    for pod in sorted(pods, key=created_at, reverse=True):
+        status = pod.get("status") or {}
+        for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            code = _last_exit(entry)
+            if code:
+                return code
+    return None
+
+
 def _last_exit(container: Mapping[str, Any]) -> int | None:
     """Return with which code a container ended that does not run now."""
     states = (container.get("state") or {}, container.get("lastState") or {})
@@ -176,9 +197,22 @@ class JobState:
     succeeded: bool
     failure: str | None
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """Return whether it has neither succeeded nor failed."""
+        return not self.succeeded and self.failure is None
+
 
 def job_state(manifest: Manifest) -> JobState:
     """Parse a Job."""
     failed = condition(manifest, "Failed") if is_true(manifest, "Failed") else None
     failure = None if failed is None else str(failed.get("reason") or "Failed")
     return JobState(succeeded=is_true(manifest, "Complete"), failure=failure)
+
+
+def job_span(manifest: Manifest) -> tuple[datetime, datetime | None]:
+    """Return when a Job was started, and when it ended, if it has."""
+    status = manifest.get("status") or {}
+    ended = next((entry for entry in (condition(manifest, "Complete"), condition(manifest, "Failed")) if entry), None)
+    finished = parse_time(status.get("completionTime") or (ended or {}).get("lastTransitionTime"))
+    return parse_time(status.get("startTime")) or created_at(manifest), finished

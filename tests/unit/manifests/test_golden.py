@@ -195,6 +195,29 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
             "shop-loading", STORE, "load", users_job(), secret="shop-loading", keys=tuple(BINDING), inputs="0123abcd"
         )
     ),
+    "job-migrate": lambda: build_user_job(
+        UserJob(
+            "db-4e1f0-1-migrate",
+            CLONE,
+            "migrate",
+            users_job(),
+            secret="db-4e1f0-1-migrate",
+            keys=("uri", "DATABASE_URL"),
+            inputs="0123abcd",
+            labels={labels.COPY: "1"},
+            annotations={labels.MIGRATION: "{}"},
+        )
+    ),
+    "secret-migrate": lambda: build_binding_secret(
+        "db-4e1f0-1-migrate", CLONE, BINDING, {}, labels={labels.ROLE: "migrate", labels.COPY: "1"}
+    ),
+    "service-migrate": lambda: build_service(
+        "db-4e1f0-1-migrate",
+        CLONE,
+        port=3306,
+        selector={labels.COPY: "1"},
+        labels={labels.ROLE: "migrate", labels.COPY: "1"},
+    ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
     "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),

@@ -15,6 +15,7 @@ from coppice.api.v1alpha1.common import (
     SERVICE_NAME_PATTERN,
     BindingStatus,
     CommitPolicy,
+    Count,
     Duration,
     DurationOrNever,
     Endpoint,
@@ -56,6 +57,7 @@ class OnRevision(StrEnum):
 
     KEEP = "Keep"
     RESET = "Reset"
+    RESET_IF_MIGRATIONS_CHANGED = "ResetIfMigrationsChanged"
 
 
 class CloneFrom(From):
@@ -136,6 +138,15 @@ class Lease(SpecModel):
     )
 
 
+class Migrations(SpecModel):
+    """A program that changes each copy before applications use it."""
+
+    job_template: ObjectName = Field(
+        description="A suspended Job in this namespace. A Job made from its Pod template, with the connection in its "
+        "containers' environment, has to succeed before a copy serves; once on each copy, and again when it changes."
+    )
+
+
 class DataCloneSpec(SpecModel):
     """The environment that is wanted."""
 
@@ -146,6 +157,11 @@ class DataCloneSpec(SpecModel):
             f"self.refresh == '{NEVER}' || has(self.from.branch)",
             "a clone that is refreshed follows a branch: set from.branch, or refresh Never",
             field_path=".refresh",
+        ),
+        Rule(
+            f"self.onRevision != '{OnRevision.RESET_IF_MIGRATIONS_CHANGED}' || has(self.migrations)",
+            "without migrations none can change: set migrations, or onRevision to Keep or Reset",
+            field_path=".onRevision",
         ),
     )
 
@@ -171,7 +187,11 @@ class DataCloneSpec(SpecModel):
     )
     on_revision: Annotated[OnRevision, ShowDefault] = Field(
         default=OnRevision.KEEP,
-        description="What a new revision does: Keep the data, or Reset it to a new copy of the source.",
+        description="What a new revision does: Keep the data, Reset it to a new copy of the source, or "
+        "ResetIfMigrationsChanged: a new copy where the migrations are others too, else the data are kept.",
+    )
+    migrations: Migrations | None = Field(
+        default=None, description="A program that changes each copy before applications use it."
     )
     power: Annotated[Power, ShowDefault] = Field(
         default=Power.AUTO,
@@ -227,6 +247,37 @@ class PreviousCopy(StatusModel):
     kept_until: Time = Field(description="When it goes.")
 
 
+class LedgerStatus(StatusModel):
+    """What a migration tool has written down in the database."""
+
+    tool: Text = Field(description="The tool: flyway, liquibase, alembic, django or rails.")
+    version_before: Text | None = Field(default=None, description="The newest version that came with the data.")
+    version_after: Text | None = Field(default=None, description="The newest version since.")
+    failed: Annotated[tuple[Text, ...], Field(max_length=10)] = Field(
+        default=(), description="The last versions that failed, as the tool says."
+    )
+
+
+class MigrationsStatus(StatusModel):
+    """The migration that is on its way or has failed; else the last one that has run on the present copy."""
+
+    job: Text = Field(description="The Job that runs it: kubectl logs job/<name>.")
+    hash: Text = Field(description="Digest of the Pod template that it runs.")
+    started_at: Time | None = Field(default=None, description="When it started.")
+    finished_at: Time | None = Field(default=None, description="When it ended.")
+    duration_seconds: Count | None = Field(default=None, description="How long it took, in seconds.")
+    exit_code: int | None = Field(default=None, description="The code with which its program last ended in failure.")
+    schema_before: Text | None = Field(default=None, description="Digest of all definitions before it.")
+    schema_after: Text | None = Field(default=None, description="Digest of all definitions after it.")
+    changes: Annotated[tuple[Text, ...], Field(max_length=50)] | None = Field(
+        default=None, description="What it created, altered or dropped, by kind and name; the first 50 of them."
+    )
+    change_count: Count | None = Field(default=None, description="How many of them there are.")
+    ledger: LedgerStatus | None = Field(
+        default=None, description="What a migration tool has written down in the database."
+    )
+
+
 class DataCloneStatus(ObservedStatus):
     """What the operator has made."""
 
@@ -255,6 +306,7 @@ class DataCloneStatus(ObservedStatus):
         description="When somebody last asked for the clone: its creation, an extension or a new revision.",
     )
     revision: Text | None = Field(default=None, description="The revision that was acted upon.")
+    migrations: MigrationsStatus | None = Field(default=None, description="The clone's migrations.")
     handled: HandledRequests | None = Field(default=None, description="Requests by annotation that were acted upon.")
 
 

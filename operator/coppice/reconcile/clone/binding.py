@@ -1,11 +1,13 @@
-"""Last link of the chain: the server proves that it is what was asked for, and only then apps are told of it. Pure."""
+"""Links of the chain around the migrations: the server proves that it is what was asked for, and in the end apps are
+told of it. Pure.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from coppice.core import labels
-from coppice.core.plan import Manifest, ServerRef
+from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import (
     Activity,
     Content,
@@ -20,20 +22,20 @@ from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import is_other_revision
-from coppice.reconcile.copies import Copy, Proof, build_marks, is_proven
+from coppice.reconcile.copies import Copy, Marks, build_marks, has_served, is_proven
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import pod_state
 from coppice.reconcile.reads import Server, ensure_app_user
 
 
-def server_proves_itself(at: Situation, draft: Draft) -> Fact:
-    """Return whether the server answers as it must; then write the binding."""
+def server_proves_itself(at: Situation, _draft: Draft) -> Fact:
+    """Return whether the server answers as it must."""
     copy, seen = at.wanted_copy, at.seen
     engine = at.engine_of(copy)
     if engine is None:
         raise TypeError("the chain goes on without an engine")
     if isinstance(seen.activity, Activity):
-        return _bind(at, draft, copy, engine)
+        return _answering(at, engine)
     if isinstance(seen.activity, EngineError):
         return _problem(at, seen.activity)
     if seen.answer is None or seen.answer.content is None:
@@ -45,7 +47,12 @@ def server_proves_itself(at: Situation, draft: Draft) -> Fact:
             "and report this"
         )
         return stalls(ENGINE, "WrongIdentity", message, retry_after=None)
-    return _bind(at, draft, copy, engine)
+    return _answering(at, engine)
+
+
+def _answering(at: Situation, engine: Engine) -> Fact:
+    version = at.wanted_copy.origin.version
+    return holds(ENGINE, "Answering", f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}")
 
 
 def _problem(at: Situation, error: EngineError | None) -> Fact:
@@ -70,20 +77,19 @@ def _wrong_identity(content: Content, version: Version) -> str | None:
     return None
 
 
-def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
+def apps_are_told(at: Situation, draft: Draft) -> Fact:
     """Give apps a login, then tell them; as long as they have another copy, only once the Service can lead to this."""
-    serving = at.seen.serving
+    copy, serving = at.wanted_copy, at.seen.serving
+    engine = at.engine_of(copy)
+    if engine is None:
+        raise TypeError("the chain goes on without an engine")
     unrouted = None if serving is None or serving is copy else draft.route(copy.pod, ENGINE)
     if unrouted is not None:
         return unrouted
-    version = copy.origin.version
-    password = Server(None, at.seen.secret).credentials["app-password"]
-    values = dict(engine.binding(host=at.host, database=version.database, password=password))
-    values |= {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
+    values = binding_values(at, engine, at.host)
     secret = build_binding_secret(secret_name(at.clone), draft.owner, values, {labels.COPY: str(copy.number)})
-    if serving is not copy and copy.pod is not None:
-        server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
-        draft.calls.append(ensure_app_user(copy.origin.engine, engine, server, version.database))
+    if serving is not copy:
+        draft.calls.append(app_login(at, copy, engine))
     marks = _marks(at, copy)
     if marks is not None:
         # Before the binding: as soon as apps have it they may change what would have to be proven.
@@ -93,8 +99,23 @@ def _bind(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
         or draft.keep(secret, at.seen.binding, ENGINE)
         or draft.route(copy.pod, ENGINE)
     )
-    message = f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}"
-    return problem or holds(ENGINE, "Answering", message)
+    return problem or _answering(at, engine)
+
+
+def app_login(at: Situation, copy: Copy, engine: Engine) -> EngineCall:
+    """Return the call that makes the applications' login on a copy."""
+    if copy.pod is None:
+        raise TypeError("the chain goes on without a server")
+    server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
+    return ensure_app_user(copy.origin.engine, engine, server, copy.origin.version.database)
+
+
+def binding_values(at: Situation, engine: Engine, host: str) -> dict[str, str]:
+    """Return what an app, or a migration, must know to connect to the wanted copy under a host name."""
+    password = Server(None, at.seen.secret).credentials["app-password"]
+    database = at.wanted_copy.origin.version.database
+    values = dict(engine.binding(host=host, database=database, password=password))
+    return values | {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
 
 
 def _marks(at: Situation, copy: Copy) -> Manifest | None:
@@ -103,8 +124,12 @@ def _marks(at: Situation, copy: Copy) -> Manifest | None:
     A revision through which the data are kept is the copy's own from then on, so that it is not acted upon later.
     """
     revision = at.clone.spec.revision if is_other_revision(at.clone, copy) else None
-    if is_proven(copy) and revision is None:
+    if has_served(copy) and revision is None:
         return None
-    origin = replace(copy.origin, revision=revision or copy.origin.revision)
-    proof = None if is_proven(copy) else Proof(str((at.seen.secret or {})["metadata"]["uid"]), at.seen.now)
-    return build_marks(copy, origin, recall=copy.recall, proof=proof)
+    marks = replace(
+        Marks.of(copy),
+        origin=replace(copy.origin, revision=revision or copy.origin.revision),
+        proven_under=copy.proven_under or at.secret_uid,
+        serves_since=copy.serves_since or at.seen.now,
+    )
+    return build_marks(copy, marks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from coppice.core import labels
 from coppice.reconcile.clone.situation import Situation
-from coppice.reconcile.copies import Copy, is_proven
+from coppice.reconcile.copies import Copy, has_served
 from coppice.reconcile.draft import Draft
-from coppice.reconcile.observed import created_at, is_deleting, label
+from coppice.reconcile.observed import is_deleting, job_state, label
 
 
 def drop_strays(at: Situation, draft: Draft) -> None:
@@ -17,6 +18,7 @@ def drop_strays(at: Situation, draft: Draft) -> None:
     One that an undo was about to bring back has served before: it keeps its data until the newest copy serves.
     """
     known = {str(copy.number) for copy in at.seen.copies}
+    _drop_stray_migrations(at, draft, known)
     for pod in at.seen.pods:
         if label(pod, labels.COPY) not in known:
             draft.drop(pod)
@@ -24,8 +26,27 @@ def drop_strays(at: Situation, draft: Draft) -> None:
     for copy in at.seen.copies:
         if serving is not None and serving.turn < copy.turn < at.target.turn:
             draft.drop(copy.pod)
-            if not is_proven(copy):
+            if not has_served(copy):
                 draft.drop(copy.claim)
+
+
+def _drop_stray_migrations(at: Situation, draft: Draft, known: Collection[str]) -> None:
+    """Remove what was made to run migrations on copies that are gone, or not wanted any more; but not a Job that has
+    succeeded there: an undo may bring the copy back, and is to find that written down.
+    """
+    seen = at.seen.migration
+    for entry in (*seen.jobs, *seen.secrets, *seen.services):
+        number = label(entry, labels.COPY)
+        finished = entry["kind"] == "Job" and job_state(entry).succeeded
+        if number not in known or (number != str(at.target.number) and not finished):
+            draft.drop(entry)
+
+
+def end_migration(at: Situation, draft: Draft, copy: Copy) -> None:
+    """End a migration that runs on a copy whose server is being stopped; it begins anew when there is one again."""
+    for job in at.seen.migration.jobs:
+        if label(job, labels.COPY) == str(copy.number) and job_state(job).is_on_its_way:
+            draft.drop(job)
 
 
 def drop_replaced(at: Situation, draft: Draft) -> None:
@@ -57,10 +78,8 @@ def _came_at(at: Situation, target: Copy) -> datetime:
     """Return since when a copy has taken another's place; one that does not serve yet cannot do so before now."""
     if target.recall is not None:
         return target.recall.at
-    if not is_proven(target):
-        return at.seen.now
-    return target.serves_since or created_at(target.claim)
+    return target.serves_since or at.seen.now
 
 
 def _is_worth_keeping(copy: Copy) -> bool:
-    return is_proven(copy) and not is_deleting(copy.claim)
+    return has_served(copy) and not is_deleting(copy.claim)

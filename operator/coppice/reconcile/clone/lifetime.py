@@ -96,7 +96,8 @@ def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
     """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
     seen = at.seen
     claims = (copy.claim for copy in seen.copies)
-    children = (*seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
+    migration = (*seen.migration.jobs, *seen.migration.secrets, *seen.migration.services)
+    children = (*migration, *seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
     # First the end is written down: without it, what is half removed would read as a clone that has yet to begin.
     for child in children if _end_is_told(at) else ():
         draft.drop(child)

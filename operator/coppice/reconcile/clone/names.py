@@ -9,8 +9,12 @@ SOURCE = "SourceReady"
 SNAPSHOT = "SnapshotReady"
 VOLUME = "VolumeReady"
 ENGINE = "EngineReady"
-TYPES = (SOURCE, SNAPSHOT, VOLUME, ENGINE)
-"""The conditions, in the order of the chain."""
+MIGRATED = "Migrated"
+
+
+def types_of(clone: DataClone) -> tuple[str, ...]:
+    """Return the conditions, in the order of the chain; that of the migrations only where some are asked for."""
+    return (SOURCE, SNAPSHOT, VOLUME, ENGINE, *(() if clone.spec.migrations is None else (MIGRATED,)))
 
 
 def engine_secret_name(clone: str, uid: str) -> str:

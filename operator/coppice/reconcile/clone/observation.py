@@ -13,6 +13,7 @@ from coppice.reconcile.access import Source
 from coppice.reconcile.choice import Choice
 from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.copies import Copy, serving_copy
+from coppice.reconcile.migrations import MigrationSeen
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer
 
@@ -64,6 +65,7 @@ class CloneObservation:
     alias_contents: tuple[Manifest, ...] = ()
     answer: Answer | None = None
     activity: Activity | EngineError | None = None
+    migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)

@@ -12,9 +12,11 @@ from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
 from coppice.kube.client import KubeReader
+from coppice.manifests.job import MIGRATE_ROLE
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
+from coppice.reconcile.clone.migrate import asks_for_connection, asks_for_schema, migration_name
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import Admissions, has_caps
@@ -23,11 +25,13 @@ from coppice.reconcile.copies import Copy, find_copies, is_bound
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datastore import claim_name
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.migrations import MigrationSeen, Schema
 from coppice.reconcile.observed import (
     claim_state,
     created_at,
     is_deleting,
     is_true,
+    label,
     parse_time,
     volume_snapshot_state,
 )
@@ -105,14 +109,35 @@ class _Reading:
             self.reader.list("Pod", namespace, mine),
             _read_aliases(self.reader, seen) if is_foreign(self.clone) else _as_it_is(seen),
         )
-        copies = find_copies(claims, pods)
+        runners = [pod for pod in pods if label(pod, labels.ROLE) == MIGRATE_ROLE]
+        servers = [pod for pod in pods if label(pod, labels.ROLE) != MIGRATE_ROLE]
+        copies = find_copies(claims, servers)
         marked = {copy.claim["metadata"]["uid"] for copy in copies}
         unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
-        seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(pods))
+        seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(servers))
         seen = replace(seen, secret=secret, binding=binding, service=service, policy=policy)
         if seen.serving is not None:
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
-        return seen
+        return await self._migrations(seen, tuple(runners))
+
+    async def _migrations(self, seen: CloneObservation, pods: tuple[Manifest, ...]) -> CloneObservation:
+        """Read what runs migrations, only where some are asked for, or were."""
+        wanted, metadata = self.clone.spec.migrations, self.clone.metadata
+        if wanted is None and self.clone.status.migrations is None and not pods:
+            return seen
+        made = {labels.OWNER_UID: metadata.uid, labels.ROLE: MIGRATE_ROLE}
+        lists = (self.reader.list(kind, metadata.namespace, made) for kind in ("Job", "Secret", "Service"))
+        jobs, secrets, services = await gather(*lists)
+        name = None if wanted is None else wanted.job_template
+        template = None if name is None else await self.reader.get("Job", name, metadata.namespace)
+        found = MigrationSeen(template, tuple(jobs), pods, tuple(secrets), tuple(services))
+        seen = replace(seen, migration=found)
+        copy = seen.newest
+        if wanted is None or copy is None or not asks_for_connection(seen, self.clone, copy):
+            return seen
+        needed = migration_name(self.clone, copy)
+        secret, service = await get_each(self.reader, metadata.namespace, ("Secret", needed), ("Service", needed))
+        return replace(seen, migration=replace(found, secret=secret, service=service))
 
     def with_credentials(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Draw passwords for a server that has none yet: here, because a plan is pure."""
@@ -129,8 +154,13 @@ class _Reading:
         if copy is None or engine is None or endpoint is None:
             return seen
         if seen.serving is copy:
-            return replace(seen, activity=await _activity(engine, endpoint))
-        return replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+            seen = replace(seen, activity=await _activity(engine, endpoint))
+        else:
+            seen = replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+        if not asks_for_schema(seen, self.clone, copy):
+            return seen
+        schema = await _schema(engine, endpoint, copy.origin.version.database)
+        return replace(seen, migration=replace(seen.migration, schema=schema))
 
     async def origin(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Ask the store, only where a new copy may be due."""
@@ -204,6 +234,13 @@ async def _as_it_is(seen: CloneObservation) -> CloneObservation:
 async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineError:
     try:
         return await engine.activity(endpoint)
+    except EngineError as error:
+        return error
+
+
+async def _schema(engine: Engine, endpoint: Endpoint, database: str) -> Schema | EngineError:
+    try:
+        return Schema(await engine.schema(endpoint, database), await engine.ledger(endpoint, database))
     except EngineError as error:
         return error
 

@@ -13,6 +13,7 @@ from coppice.engines.base import CloneServer, CommitPolicy, Engine
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_engine_secret
+from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.lifetime import last_activity
 from coppice.reconcile.clone.names import ENGINE, service_name
 from coppice.reconcile.clone.room import starts_without_room
@@ -31,6 +32,7 @@ def server_runs(at: Situation, draft: Draft) -> Fact:
     if resting is not None:
         for pod in at.seen.pods:
             draft.drop(pod)
+        end_migration(at, draft, copy)
         return resting
     engine = at.engine_of(copy)
     if engine is None:
@@ -63,12 +65,14 @@ def keep_serving(at: Situation, draft: Draft) -> None:
 
 
 def _rests(at: Situation, copy: Copy) -> Fact | None:
-    """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep."""
+    """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep, nor one
+    on which a migration runs.
+    """
     if at.clone.spec.power is Power.OFF:
         message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
         return rests(ENGINE, "PoweredOff", message)
     used = last_activity(at)
-    if at.clone.spec.power is not Power.AUTO or at.seen.serving is not copy:
+    if at.clone.spec.power is not Power.AUTO or at.seen.serving is not copy or at.is_migrating(copy):
         return None
     if at.seen.now - used < at.environment.sleep:
         return None

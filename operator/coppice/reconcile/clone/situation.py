@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coppice.api.v1alpha1 import DataClone, DataStore
+from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
 from coppice.reconcile.access import Source
@@ -13,6 +14,7 @@ from coppice.reconcile.clone.observation import CloneObservation
 from coppice.reconcile.clone.target import Target, target_of
 from coppice.reconcile.copies import Copy, copy_name
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.observed import job_state, label
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Situation:
         return engine_secret_name(self.name, self.clone.metadata.uid)
 
     @property
+    def secret_uid(self) -> str:
+        """Return the UID of that Secret."""
+        return str((self.seen.secret or {})["metadata"]["uid"])
+
+    @property
     def aliases(self) -> tuple[Manifest, ...]:
         """Return what makes a snapshot of another namespace visible in this one."""
         return (*self.seen.alias_snapshots, *self.seen.alias_contents)
@@ -88,6 +95,11 @@ class Situation:
     def copy_name(self, number: int) -> str:
         """Return the name of a copy's claim, Pod and alias snapshot."""
         return copy_name(self.name, self.clone.metadata.uid, number)
+
+    def is_migrating(self, copy: Copy) -> bool:
+        """Return whether a migration runs on a copy."""
+        jobs = (job for job in self.seen.migration.jobs if label(job, labels.COPY) == str(copy.number))
+        return any(job_state(job).is_on_its_way for job in jobs)
 
     def engine_of(self, copy: Copy) -> Engine | None:
         """Return the engine that wrote a copy, or None if this operator has it no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coppice.api.v1alpha1 import Verb
 from coppice.reconcile.access import source_problem
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait
+from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.names import SNAPSHOT, SOURCE
 from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.clone.situation import Situation
@@ -53,6 +54,7 @@ def _stop(at: Situation, draft: Draft, copies: tuple[Copy, ...]) -> None:
     """Stop the servers of copies that are not allowed any more, and end what is only on its way."""
     for copy in copies:
         draft.drop(copy.pod)
+        end_migration(at, draft, copy)
         if not is_bound(copy):
             for entry in (copy.claim, *at.aliases):
                 draft.drop(entry)

@@ -8,6 +8,7 @@ from typing import Any
 from coppice.engines.base import Version
 from coppice.reconcile.clone.leftovers import previous_copy
 from coppice.reconcile.clone.lifetime import activity_token, lifetime_status
+from coppice.reconcile.clone.migrate import migrations_status
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy
@@ -20,6 +21,7 @@ def clone_status(at: Situation, served: Copy | None, ends: datetime | None) -> d
         **lifetime_status(at, ends),
         "resolved": _resolved(at),
         "activity": activity_token(at),
+        "migrations": migrations_status(at, served),
     }
     return status if served is None else {**status, **_served_status(at, served)}
 

@@ -10,7 +10,8 @@ from coppice.core import labels
 from coppice.engines.base import Version
 from coppice.reconcile.clone.observation import CloneObservation
 from coppice.reconcile.copies import Copy
-from coppice.reconcile.observed import created_at, format_time
+from coppice.reconcile.migrations import content_of, read_attempt
+from coppice.reconcile.observed import created_at, format_time, label
 from coppice.reconcile.requests import Request, read_request
 from coppice.reconcile.schedule import last_time, next_time
 
@@ -50,7 +51,26 @@ def asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | 
         return f"a reset was asked for at {reset.token}"
     if clone.spec.on_revision is OnRevision.RESET and is_other_revision(clone, newest) and newest.origin.revision:
         return "there is a new revision"
+    if clone.spec.on_revision is OnRevision.RESET_IF_MIGRATIONS_CHANGED and _has_other_migrations(seen, clone, newest):
+        return "the migrations changed with the revision"
     return None
+
+
+def _has_other_migrations(seen: CloneObservation, clone: DataClone, newest: Copy) -> bool:
+    """Return whether both revision and migrations are others than when the last ones ran on a copy, or began to: it
+    does not matter which of the two is changed first.
+    """
+    template, done = seen.migration.template, newest.migrated
+    if clone.spec.migrations is None or template is None or clone.spec.revision is None:
+        return False
+    jobs = (job for job in seen.migration.jobs if label(job, labels.COPY) == str(newest.number))
+    attempt = next((read_attempt(job) for job in jobs), None)
+    ours = attempt is not None and attempt.claim == newest.claim["metadata"]["uid"]
+    if attempt is not None and ours and not attempt.is_written_in(done):
+        return attempt.content != content_of(template) and attempt.revision != clone.spec.revision
+    if done is None:
+        return False
+    return done.content != content_of(template) and done.revision != clone.spec.revision
 
 
 def may_have_news(seen: CloneObservation, clone: DataClone) -> bool:

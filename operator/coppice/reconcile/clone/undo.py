@@ -14,7 +14,7 @@ from coppice.core.plan import Event, Plan
 from coppice.reconcile.clone.leftovers import previous_copy
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import reset_request, undo_request
-from coppice.reconcile.copies import Copy, Recall, build_marks
+from coppice.reconcile.copies import Copy, Marks, Recall, build_marks
 from coppice.reconcile.observed import is_deleting
 from coppice.reconcile.requests import Request
 
@@ -111,6 +111,7 @@ def plan_undo(at: Situation) -> Plan | None:
     recall = copy.recall if copy is newest else Recall(newest.turn + 1, at.seen.now)
     # What was acted upon for the newest copy was acted upon.
     origin = replace(copy.origin, reset=found.reset, undo=request.token, revision=newest.origin.revision)
-    marks = build_marks(copy, origin, recall=recall)
+    migrated = None if copy.migrated is None else replace(copy.migrated, revision=newest.origin.revision)
+    marks = build_marks(copy, replace(Marks.of(copy), origin=origin, recall=recall, migrated=migrated))
     message = f"copy {copy.number} serves again, as was asked for at {request.token}"
     return Plan(apply=(marks,), events=(Event("Undoing", message),), requeue_after=1)
