@@ -699,6 +699,17 @@ async def test_a_reset_in_the_middle_ends_the_one_that_runs(under_way):
     shop.expect_ready("DataClone", "db", "app")
 
 
+async def test_a_table_that_only_looks_like_a_ledger_holds_up_nothing(shop):
+    async def refuse(at, database):
+        raise EngineError("there is no column version")
+
+    shop.world.engine.ledger = refuse
+    shop.clone(**WANTED)
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert "ledger" not in shop.status("DataClone", "db")["migrations"]
+
+
 async def test_a_server_whose_schema_cannot_be_read_is_asked_again(shop):
     async def refuse(at, database):
         raise EngineError("the catalog is locked")

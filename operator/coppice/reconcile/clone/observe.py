@@ -240,9 +240,14 @@ async def _activity(engine: Engine, endpoint: Endpoint) -> Activity | EngineErro
 
 async def _schema(engine: Engine, endpoint: Endpoint, database: str) -> Schema | EngineError:
     try:
-        return Schema(await engine.schema(endpoint, database), await engine.ledger(endpoint, database))
+        objects = await engine.schema(endpoint, database)
     except EngineError as error:
         return error
+    try:
+        return Schema(objects, await engine.ledger(endpoint, database))
+    except EngineError:
+        # Whatever has a tool's name for its table and cannot be read: it is for people to read, and no reason to wait.
+        return Schema(objects)
 
 
 async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | None:
