@@ -29,6 +29,7 @@ ERRORS: tuple[KubeError, ...] = (
     ForbiddenError("exceeded quota", status=403),
 )
 NAMESPACES = ("data", "app", "app2")
+MIGRATING = {"migrations": {"jobTemplate": "shop-migrate"}}
 
 
 class Day:
@@ -42,9 +43,18 @@ class Day:
         self.story.grant(to={"namespaces": ["app", "app2"]}, maxLease="12h")
         self.committed: set[str] = set()
         self.rows = 0
+        self.story.world.crashing = lambda pod: pod["spec"]["containers"][0].get("args") == ["wrong"]
+        for namespace in NAMESPACES:
+            self.apply_migration(namespace, "table album: id")
 
     def make_store(self) -> None:
         self.story.store(clones={"profiles": {"large": {"memory": "1Gi"}}}, snapshots={"keep": {"last": 2}})
+
+    def apply_migration(self, namespace: str, row: str) -> None:
+        if self.find("Job", namespace, "shop-migrate") is not None:
+            self.story.delete("Job", "shop-migrate", namespace)
+        if self.lives(namespace):
+            self.story.job("shop-migrate", row, namespace=namespace)
 
     # Each operation gets a number to choose by, so that a failing day shrinks to a short list.
 
@@ -58,7 +68,15 @@ class Day:
                     [{"branch": "main"}, {"branch": "main", "maxAge": "1h"}, {"tag": "v1"}, {"snapshot": "mine-0"}]
                 ),
                 revision=pick.choice(["a", "b"]),
-                onRevision=pick.choice(["Keep", "Reset"]),
+                **pick.choice(
+                    [
+                        {"onRevision": "Keep"},
+                        {"onRevision": "Reset"},
+                        {"onRevision": "Keep", **MIGRATING},
+                        {"onRevision": "Reset", **MIGRATING},
+                        {"onRevision": "ResetIfMigrationsChanged", **MIGRATING},
+                    ]
+                ),
                 lease=pick.choice([{"max": "1h"}, {"max": "Never"}, {}]),
                 profile=pick.choice(["default", "large"]),
                 power=pick.choice(["Auto", "Auto", "Off"]),
@@ -73,10 +91,17 @@ class Day:
                     {"revision": str(pick.randrange(9))},
                     {"lease": {"max": "2h"}},
                     {"onRevision": "Reset"},
+                    {"onRevision": "Keep", "migrations": None},
+                    MIGRATING,
                     {"profile": "large"},
                 ]
             )
             self.story.edit("DataClone", *self.where(found), **change)
+
+    def migrate(self, pick: random.Random) -> None:
+        """Somebody applies another migration, the same one again, or one that fails."""
+        row = pick.choice(["table album: id", "table band: id", "table genre: id", "wrong"])
+        self.apply_migration(pick.choice(NAMESPACES), row)
 
     def reset(self, pick: random.Random) -> None:
         for found in self.some("DataClone", pick):
@@ -150,7 +175,7 @@ class Day:
 
     def meddle(self, pick: random.Random) -> None:
         """Somebody deletes what is the operator's, but for what holds a store's data and the key to them."""
-        kind = pick.choice(["Secret", "Service", "NetworkPolicy", "PersistentVolumeClaim", "VolumeSnapshot"])
+        kind = pick.choice(["Secret", "Service", "NetworkPolicy", "PersistentVolumeClaim", "VolumeSnapshot", "Job"])
         for found in self.some(kind, pick):
             if found["metadata"]["labels"].get(labels.OWNER_KIND) != "DataStore":
                 self.story.kube.remove(*key_of(found))
@@ -226,6 +251,8 @@ class Day:
         world = self.story.world
         world.full, world.snapshot_error, world.broken_images = False, None, set()
         self.story.kube._faults.clear()
+        for namespace in NAMESPACES:
+            self.apply_migration(namespace, "table end: id")
         await self.story.operator.live(minutes=3)
         self.check()
         assert orphans(world) == []
@@ -267,11 +294,27 @@ class Day:
                 reason = story.reason(kind, name, namespace)
                 well = story.is_ready(kind, name, namespace) or reason in allowed
                 assert well, story.operator.trace(f"{kind} {namespace}/{name} is not well")
+                if kind == "DataClone" and story.is_ready(kind, name, namespace):
+                    self.expect_migrated(found)
+
+    def expect_migrated(self, clone: Object) -> None:
+        """What is asked for has run on what the clone's apps see, if it was not to wait for a revision."""
+        spec, (name, namespace) = clone["spec"], self.where(clone)
+        if "migrations" in spec and spec["onRevision"] != "ResetIfMigrationsChanged":
+            volume = self.story.world.volume(namespace, self.story.copy(self.copy_of(clone), name, namespace))
+            assert "table end: id" in volume.branches[volume.default_branch].rows
+
+    @staticmethod
+    def copy_of(clone: Object) -> int:
+        return int(clone["status"]["copy"])
 
     async def clear(self) -> None:
         """Delete everything, and find nothing."""
         story = self.story
         story.edit("DataStore", "shop", deletionPolicy="Delete")
+        for namespace in NAMESPACES:
+            if self.find("Job", namespace, "shop-migrate") is not None:
+                story.delete("Job", "shop-migrate", namespace)
         await story.settle()
         for kind in ("DataClone", "DataBranch", "DataSnapshot", "DataStore", "DataGrant"):
             for found in story.kube.all(kind):
@@ -291,6 +334,7 @@ OPERATIONS: tuple[Callable[[Day, random.Random], None], ...] = (
     Day.make_clone,
     Day.make_clone,
     Day.change_clone,
+    Day.migrate,
     Day.reset,
     Day.undo,
     Day.extend,
