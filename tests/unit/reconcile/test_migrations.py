@@ -171,8 +171,12 @@ async def test_what_has_run_is_not_run_again_whatever_is_forgotten(ready):
     await shop.settle()
     shop.kube.change("DataClone", "data", "db", lambda found: found.update(status={}))
     await shop.settle()
+    shop.kube.change(
+        "Job", "data", job_of(shop), lambda found: found["metadata"].update(finalizers=["example.com/slow"])
+    )
     shop.delete("Job", job_of(shop))
     await shop.settle()
+    shop.expect_ready("DataClone", "db")
     replace_job(shop, TITLE, "table genre: id", "flyway 2", backoffLimit=5)
     await shop.operator.live(minutes=3)
     shop.delete("Pod", shop.copy())

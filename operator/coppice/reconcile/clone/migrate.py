@@ -100,7 +100,7 @@ class Work:
         job, template = self.job, self.template
         if self.finished is not None:
             return Step.RECORD
-        if job is not None and is_deleting(job):
+        if job is not None and is_deleting(job) and not self.has_run:
             return Step.GOING
         runs = job is not None and self.attempt is not None and job_state(job).is_on_its_way
         if template is None or is_deleting(template):
