@@ -242,6 +242,9 @@ class PostgreSQLKit:
     async def insert(self, at: Endpoint, branch: str | None = None) -> None:
         await pg(at, "INSERT INTO product VALUES (md5(random()::text), 'more')", self.database)
 
+    async def run(self, at: Endpoint, statement: str) -> None:
+        await pg(at, statement, self.database)
+
     async def version(self, at: Endpoint, branch: str | None = None) -> str:
         return ""
 

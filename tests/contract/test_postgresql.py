@@ -426,6 +426,69 @@ async def impostor(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
         yield server.sockets[0].getsockname()[1], heard
 
 
+class TestSchema:
+    async def test_each_object_has_its_own_definition_and_its_schema_in_its_name(self, stage: Stage) -> None:
+        made = {
+            "schema audit": "CREATE SCHEMA audit",
+            "table audit.entry": "CREATE TABLE audit.entry (id int PRIMARY KEY, at timestamptz DEFAULT now())",
+            "type mood": "CREATE TYPE mood AS ENUM ('glad', 'sad')",
+            "domain positive": "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
+            "sequence ticket": "CREATE SEQUENCE ticket",
+            "function twice(n integer)": "CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n * 2'",
+            "procedure nothing()": "CREATE PROCEDURE nothing() LANGUAGE sql AS ''",
+            "aggregate total(integer)": "CREATE AGGREGATE total(int) (sfunc = int4pl, stype = int)",
+            "matview counted": "CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM product",
+            "statistics pairs": "CREATE STATISTICS pairs ON id, name FROM product",
+            "extension pgcrypto": "CREATE EXTENSION pgcrypto",
+        }
+        async with source(stage) as (_, server):
+            admin, engine = stage.admin(server), stage.engine
+            seen = dict(await engine.schema(admin, "shop"))
+            for name, statement in made.items():
+                await pg(admin, statement, "shop")
+                now = await engine.schema(admin, "shop")
+                assert {each for each in now if seen.get(each) != now[each]} == {name}
+                seen = dict(now)
+
+    async def test_what_hangs_on_a_table_is_in_its_definition(self, stage: Stage) -> None:
+        touch = "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+        async with source(stage, touch) as (_, server):
+            admin, engine = stage.admin(server), stage.engine
+            seen = await engine.schema(admin, "shop")
+            for statement in (
+                "CREATE TRIGGER touched BEFORE UPDATE ON product FOR EACH ROW EXECUTE FUNCTION touch()",
+                "ALTER TABLE product DISABLE TRIGGER touched",
+                "ALTER TABLE product ENABLE ROW LEVEL SECURITY",
+                "CREATE POLICY mine ON product USING (name = current_user)",
+                "CREATE RULE silent AS ON DELETE TO product DO INSTEAD NOTHING",
+                "ALTER TABLE product ALTER COLUMN name SET DEFAULT 'none'",
+                "ALTER TABLE product ALTER COLUMN name SET NOT NULL",
+                "COMMENT ON COLUMN product.name IS 'what it is called'",
+                "ALTER TABLE product ADD COLUMN number int GENERATED ALWAYS AS (length(name)) STORED",
+                "CREATE INDEX named ON product (lower(name))",
+            ):
+                await pg(admin, statement, "shop")
+                now = await engine.schema(admin, "shop")
+                assert {each for each in now if seen.get(each) != now[each]} == {"table product"}, statement
+                seen = now
+
+    async def test_what_rows_move_and_who_owns_it_changes_nothing(self, stage: Stage) -> None:
+        async with source(stage, "CREATE TABLE note (id serial PRIMARY KEY, text text)") as (_, server):
+            admin, app, engine = stage.admin(server), await stage.ensure_app(server), stage.engine
+            before = await engine.schema(admin, "shop")
+            assert before.keys() == {"table product", "table note", "sequence note_id_seq"}
+            for statement in (
+                "INSERT INTO note (text) VALUES ('a'), ('b')",
+                "ANALYZE note",
+                "SELECT nextval('note_id_seq')",
+            ):
+                await pg(app, statement, "shop")
+            await pg(admin, "ALTER TABLE note OWNER TO coppice_admin", "shop")
+            await pg(admin, "ALTER DATABASE shop SET search_path = audit, public", "shop")
+            await pg(admin, "REINDEX TABLE note; CLUSTER note USING note_pkey", "shop")
+            assert await engine.schema(admin, "shop") == before
+
+
 class TestReplication:
     async def test_a_clone_of_a_subscriber_takes_nothing_from_the_publisher(self, stage: Stage) -> None:
         publishing = ("ALTER SYSTEM SET wal_level = logical", "CREATE PUBLICATION p FOR TABLE product")

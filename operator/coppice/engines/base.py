@@ -329,7 +329,7 @@ class Engine(Protocol):
         Two values are equal if and only if the definitions are: neither rows nor what they move (counters, sequence
         positions, statistics), identifiers of the server, owners, or the order of creation change one, so that a copy
         of a volume says the same. The value is at least 12 hexadecimal digits; nothing of a definition can be read
-        from it. It is no activity, takes no lock that an app's DDL would wait for, and sees one moment.
+        from it. It is no activity, and sees one moment.
         """
         ...
 

@@ -31,6 +31,7 @@ from coppice.engines.base import (
     Endpoint,
     EngineError,
     Finding,
+    Ledger,
     Preparation,
     Reference,
     StoreServer,
@@ -38,6 +39,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
+from coppice.engines.ledgers import find_ledger
 from coppice.engines.libpq import Session, identifier, literal
 from coppice.engines.shell import script, statements
 
@@ -238,6 +240,21 @@ class PostgreSQLEngine:
         if busy:
             return Activity(token=str(busy), connections=int(connections))
         return Activity(token=str(used or last or ""), connections=int(connections))
+
+    async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Return the definitions of relations, functions, types, schemas and extensions, each by its hash."""
+        options = f"{self._options(at)} -c search_path=pg_catalog"
+        async with libpq.session(at, database, options=options) as session:
+            return {str(name): str(found) for name, found in await session.ask(statements("postgresql/schema"))}
+
+    async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
+        """Return what a migration tool has written down in the schema ``public``."""
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            tables = await session.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            found = find_ledger(str(name) for (name,) in tables)
+            if found is None:
+                return None
+            return found.read(await session.ask(found.statement(f"public.{identifier(found.table)}")))
 
     def _server(
         self,

@@ -703,6 +703,19 @@ async def test_a_reset_in_the_middle_ends_the_one_that_runs(under_way):
     shop.expect_ready("DataClone", "db", "app")
 
 
+async def test_a_copy_is_not_asked_any_more_what_it_holds_once_a_migration_may_have_changed_it(shop):
+    async def refuse(at, database=None):
+        raise EngineError("the table that was looked at is gone")
+
+    hang(shop)
+    shop.clone(**WANTED)
+    await shop.settle()
+    shop.world.engine.inspect = refuse
+    go_on(shop)
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+
+
 async def test_a_table_that_only_looks_like_a_ledger_holds_up_nothing(shop):
     async def refuse(at, database):
         raise EngineError("there is no column version")

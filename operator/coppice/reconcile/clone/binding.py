@@ -22,7 +22,7 @@ from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import is_other_revision
-from coppice.reconcile.copies import Copy, Marks, build_marks, has_served, is_proven
+from coppice.reconcile.copies import Copy, Marks, build_marks, has_served
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import pod_state
 from coppice.reconcile.reads import Server, ensure_app_user
@@ -40,7 +40,7 @@ def server_proves_itself(at: Situation, _draft: Draft) -> Fact:
         return _problem(at, seen.activity)
     if seen.answer is None or seen.answer.content is None:
         return _problem(at, None if seen.answer is None else seen.answer.error)
-    wrong = None if is_proven(copy) else _wrong_identity(seen.answer.content, copy.origin.version)
+    wrong = _wrong_identity(seen.answer.content, copy.origin.version)
     if wrong is not None:
         message = (
             f"the copy does not hold what was asked for: {wrong}. It is not handed out; ask for a reset to try again, "

@@ -36,7 +36,7 @@ class CloneObservation:
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
-    ``answer``: what the newest copy's server holds, asked until it is proven; then ``activity``.
+    ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
     ``unwired``: why the API server has just refused to have Deployments wired, by name.
     """
 

@@ -21,7 +21,7 @@ from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_nam
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import Admissions, has_caps
 from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_news, refresh_asked_at, target_of
-from coppice.reconcile.copies import Copy, find_copies, is_bound
+from coppice.reconcile.copies import Copy, find_copies, is_bound, is_proven
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datastore import claim_name
 from coppice.reconcile.environment import Environment
@@ -147,13 +147,13 @@ class _Reading:
         return replace(seen, fresh_credentials=engine.credentials({}))
 
     async def server(self, seen: CloneObservation) -> CloneObservation:
-        """Ask the newest copy's server: for its activity if apps have been told of it, else for what it holds."""
+        """Ask the newest copy's server: for what it holds until that is proven, then for its activity."""
         copy = seen.newest
         engine = self.environment.engines.get(copy.origin.engine) if copy is not None else None
         endpoint = Server(copy.pod, seen.secret).endpoint(engine) if copy is not None and engine is not None else None
         if copy is None or engine is None or endpoint is None:
             return seen
-        if seen.serving is copy:
+        if is_proven(copy):
             seen = replace(seen, activity=await _activity(engine, endpoint))
         else:
             seen = replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
