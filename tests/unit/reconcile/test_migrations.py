@@ -345,6 +345,16 @@ async def test_migrations_that_change_without_a_revision_wait_for_one_and_it_is_
     assert runs(shop) == 1
 
 
+async def test_without_a_revision_there_is_none_to_wait_for(shop):
+    shop.clone(**IF_CHANGED)
+    await shop.settle()
+    shop.world.login("data", "db-binding").volume.write("main", "mine")
+    replace_job(shop, "table band: id")
+    await shop.operator.live(minutes=3)
+    shop.expect_ready("DataClone", "db")
+    assert shop.rows() >= {"mine", "table band: id"}
+
+
 async def test_an_undo_of_a_reset_with_other_migrations_is_not_undone_by_itself(shop):
     await with_own_data(shop)
     shop.world.tick(60)
