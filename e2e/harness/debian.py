@@ -72,7 +72,7 @@ DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
 # As the official image has it: the user is 999, and there is no database yet.
 POSTGRESQL: Final = RootFs(
     name="postgresql",
-    packages=("postgresql-15", "ca-certificates"),
+    packages=("postgresql-15", "libnss-wrapper", "ca-certificates"),
     hooks=(
         "--essential-hook=echo postgres:x:999:999::/var/lib/postgresql:/bin/sh >>$1/etc/passwd",
         "--essential-hook=echo postgres:x:999: >>$1/etc/group",

@@ -126,6 +126,10 @@ def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
 SERVERS = [("pgdata", 999), ("data/pgdata", 26)]
 SERVE = """
 data=/volume/{directory}
+if ! id -un >/dev/null 2>&1; then
+  export LD_PRELOAD="$(echo /usr/lib/*/libnss_wrapper.so)" NSS_WRAPPER_PASSWD=/tmp/passwd NSS_WRAPPER_GROUP=/tmp/group
+  echo "postgres:x:$(id -u):$(id -g)::/tmp:/bin/false" >/tmp/passwd; echo "postgres:x:$(id -g):" >/tmp/group
+fi
 mkdir -p "$data"
 if [ ! -f "$data/PG_VERSION" ]; then
   printf theirs >/tmp/password

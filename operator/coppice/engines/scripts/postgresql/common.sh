@@ -13,6 +13,19 @@ if ! command -v postgres >/dev/null 2>&1; then
   export PATH
 fi
 
+# known ARGUMENT...: a program that does not run for a user without a name, which the owner of somebody else's volume may be. The official image
+# has this library for that, too.
+known() (
+  if ! id -un >/dev/null 2>&1; then
+    for wrapper in /usr/lib/*/libnss_wrapper.so /usr/lib/libnss_wrapper.so; do
+      [ ! -e "$wrapper" ] || export LD_PRELOAD="$wrapper" NSS_WRAPPER_PASSWD="$HOME/passwd" NSS_WRAPPER_GROUP="$HOME/group"
+    done
+    printf 'postgres:x:%s:%s::%s:/bin/false\n' "$(id -u)" "$(id -g)" "$HOME" >"$HOME/passwd"
+    printf 'postgres:x:%s:\n' "$(id -g)" >"$HOME/group"
+  fi
+  "$@"
+)
+
 # The process numbers in postmaster.pid mean nothing in another container. This lock does: every process of a server holds it to its end.
 exec 9<"$volume"
 flock -n 9 || fail "another server has the volume"
@@ -28,7 +41,7 @@ single() (
   where=$1 database=$2
   shift 2
   rm -f "$where/postmaster.pid"
-  postgres --single -D "$where" -c "config_file=$HOME/empty.conf" -c "hba_file=$HOME/empty.conf" -c "ident_file=$HOME/empty.conf" \
+  known postgres --single -D "$where" -c "config_file=$HOME/empty.conf" -c "hba_file=$HOME/empty.conf" -c "ident_file=$HOME/empty.conf" \
     -c log_min_messages=error -c log_min_error_statement=panic -c log_error_verbosity=terse -c password_encryption=scram-sha-256 \
     -c max_prepared_transactions=200 "$@" "$database" >"$HOME/output" 2>"$HOME/errors" || return 1
   ! grep -q 'ERROR:\|FATAL:\|PANIC:' "$HOME/errors"

@@ -1,6 +1,6 @@
 # The first boot of a PostgreSQL store.
 create() {
-  initdb --pgdata="$stage/data" --username="$bootstrap" --auth=reject --encoding=UTF8 --locale=C.UTF-8 --data-checksums --no-sync \
+  known initdb --pgdata="$stage/data" --username="$bootstrap" --auth=reject --encoding=UTF8 --locale=C.UTF-8 --data-checksums --no-sync \
     >"$HOME/output" 2>&1 || fail "initdb: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
   # The names that dumps expect: a role that owns, without a login.
   printf 'CREATE ROLE coppice_admin SUPERUSER LOGIN\nCREATE ROLE postgres\nCREATE ROLE app\n' | single "$stage/data" template1 ||
