@@ -30,6 +30,7 @@ STORE = {
     "deletionPolicy": "Retain",
     "managed": MANAGED,
     "snapshots": {"schedule": "*/30 * * * *", "keep": {"last": 3, "hourly": 24, "daily": 7}},
+    "mask": {"jobTemplate": "shop-mask"},
     "clones": {
         "profiles": {"default": {"memory": "512Mi", "cpu": "500m"}},
         "nodeSelector": {"pool": "preview"},

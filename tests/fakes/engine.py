@@ -42,6 +42,19 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:32]
 
 
+def table_of(row: str) -> str:
+    """Return the table of a row: what stands before a slash."""
+    return row.partition("/")[0] if "/" in row else "rows"
+
+
+def masked(row: str) -> str:
+    return row if is_masked(row) else f"{table_of(row)}/masked-{_hash(row)[:8]}"
+
+
+def is_masked(row: str) -> bool:
+    return "/masked-" in row
+
+
 @dataclass(frozen=True)
 class Commit:
     """One state of all rows, and where it came from."""
@@ -75,11 +88,15 @@ class Volume:
     tags: dict[str, str] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     remotes: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+    """Rows as they were, which no query shows and whoever reads the bytes finds."""
     cloned: bool = False
     layout: str = "managed"
     """``managed``, or the directory in which somebody else's server has its data."""
     owner: int = 999
     """The user whose files they are: nobody else can read them."""
+    mask_run: str = ""
+    """How far a program came that masks it: ``begun``, or ``ended``."""
 
     @property
     def empty(self) -> bool:
@@ -89,7 +106,7 @@ class Volume:
         """Return the same bytes on another device."""
         branches = {name: replace(branch) for name, branch in self.branches.items()}
         parts = {"commits": dict(self.commits), "tags": dict(self.tags), "users": dict(self.users)}
-        return replace(self, branches=branches, remotes=set(self.remotes), **parts)
+        return replace(self, branches=branches, remotes=set(self.remotes), dead=set(self.dead), **parts)
 
     def initialise(self, database: str, rows: frozenset[str], at: datetime) -> None:
         self.database, self.marker = database, "store"
@@ -110,6 +127,25 @@ class Volume:
         name = _hash("commit", parent or "", *sorted(rows))
         self.commits[name] = Commit(parent, rows, at)
         return name
+
+    def mask(self, branch: str, *tables: str, count: int | None = None) -> None:
+        """Change the rows of some tables, of all if none is named, or of them only the first ones."""
+        chosen = sorted(row for row in self.branches[branch].rows if not tables or table_of(row) in tables)[:count]
+        self.dead |= {row for row in chosen if not is_masked(row)}
+        self.branches[branch].rows = (self.branches[branch].rows - set(chosen)) | {masked(row) for row in chosen}
+
+    def rewrite(self) -> None:
+        """Forget what was: every branch begins anew with the rows that it has."""
+        last = max(commit.at for commit in self.commits.values())
+        self.dead, self.commits, self.tags = set(), {}, {}
+        for branch in self.branches.values():
+            branch.head = self._add(None, branch.rows, last)
+
+    @property
+    def old_rows(self) -> frozenset[str]:
+        """Every row that is in the bytes but on no branch."""
+        there = frozenset[str]().union(*(branch.rows for branch in self.branches.values()))
+        return frozenset(self.dead).union(*(commit.rows for commit in self.commits.values())) - there
 
     def ancestors(self, head: str) -> list[str]:
         found, at = [], head if head in self.commits else None
@@ -157,6 +193,7 @@ class FakeEngine:
     name = "fake"
     versioned = True
     capture_action: str | None = None
+    maskable = False
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -216,6 +253,7 @@ class FakeEngine:
             "database": inputs.database,
             "adopted": inputs.adopted,
             "directory": inputs.directory,
+            "rewrite": inputs.rewrite,
         }
         return Workload(script=json.dumps(script))
 
@@ -300,6 +338,13 @@ class FakeEngine:
             raise UnknownVersionError(f"there is no {reference} in {volume.database}")
         return found
 
+    async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        volume = self._enter(at).volume
+        rows = sorted(volume.branches[volume.default_branch].rows)
+        return {
+            table: _hash(*(row for row in rows if table_of(row) == table)) for table in {table_of(row) for row in rows}
+        }
+
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         volume = self._enter(at).volume
         return any(commit in volume.ancestors(head) for head in heads)
@@ -311,7 +356,7 @@ class FakeEngine:
         if action in self.refused:
             raise self.refused[action]
         match action:
-            case "ensure-app-user":
+            case "ensure-app-user" | "ensure-mask-user":
                 volume.users[arguments["username"]] = arguments["password"]
             case "flush":
                 pass

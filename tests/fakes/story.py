@@ -112,6 +112,26 @@ class Story:
             }
         )
 
+    def mask_job(
+        self, *tables: str, name: str = "shop-mask", check: bool = False, suspend: bool = True, **spec: Any
+    ) -> None:
+        """Apply a Job that masks some tables, or all; with ``check`` it fails on rows that it has forgotten."""
+        mask = {"name": "mask", "image": "example.com/masker", "args": ["mask", *tables]}
+        looks = {"name": "check", "image": "example.com/masker", "args": ["check"]}
+        containers = {"initContainers": [mask], "containers": [looks]} if check else {"containers": [mask]}
+        template = {
+            "metadata": {"labels": {"job-name": name, "team": "shop"}},
+            "spec": {"restartPolicy": "Never", **containers},
+        }
+        self.kube.add(
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": name, "namespace": "data"},
+                "spec": {"suspend": suspend, "backoffLimit": 0, "template": template, **spec},
+            }
+        )
+
     def get(self, kind: str, name: str, namespace: str = "data") -> Object:
         found: Object | None = self.kube.peek(kind, namespace, name)
         assert found is not None, f"there is no {kind} {namespace}/{name}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.fakes.engine import ADMIN, Branch, FakeEngine, Server, Volume
+from tests.fakes.engine import ADMIN, Branch, FakeEngine, Server, Volume, is_masked
 from tests.fakes.kube import FakeKube, Object
 
 from coppice.core import labels
@@ -23,7 +23,7 @@ from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
-from coppice.manifests.job import LOAD_ROLE, MIGRATE_ROLE
+from coppice.manifests.job import LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import parse_time
 
@@ -97,6 +97,8 @@ class World:
         self.broken_images: set[str] = set()
         self.crashing: Callable[[Object], bool] = lambda pod: False
         """Which Pods' programs fail."""
+        self.hanging: Callable[[Object], bool] = lambda pod: False
+        """Which Pods' masks come to no end."""
         self.load_fails = False
         """Initial loads end in failure."""
         self.snapshot_error: str | None = None
@@ -453,6 +455,7 @@ class World:
         if volume not in self.volumes:
             return
         self.snapshots[handle] = self.volumes[volume].copy()
+        self._watch_for_unmasked_rows(content, self.volumes[volume])
         claim = next(c for c in self.kube.all("PersistentVolumeClaim") if c["metadata"]["uid"] == volume)
         status = {
             "snapshotHandle": handle,
@@ -461,6 +464,22 @@ class World:
             "readyToUse": False,
         }
         self._edit(content, lambda draft: draft.update(status=status))()
+
+    def _watch_for_unmasked_rows(self, content: Object, volume: Volume) -> None:
+        """What a prepared snapshot says of its rows is so."""
+        reference = content["spec"]["volumeSnapshotRef"]
+        snapshot = self.kube.peek("VolumeSnapshot", reference["namespace"], reference["name"])
+        metadata = {} if snapshot is None else snapshot["metadata"]
+        said = (metadata.get("annotations") or {}).get(labels.CONTENT)
+        if said is None or labels.OWNER_UID not in (metadata.get("labels") or {}):
+            return
+        expected = "ended" if "mask" in json.loads(said) else ""
+        if volume.mask_run != expected or (expected and volume.old_rows):
+            self.violations.append(
+                f"{reference['name']} says {said}, and its mask has {volume.mask_run or 'not begun'}"
+            )
+        if volume.users or volume.cloned:
+            self.violations.append(f"{reference['name']} holds what a server on the scratch copy has left")
 
     def _alias_content(self, snapshot: Object) -> Object | None:
         """Return the pre-provisioned content a snapshot names, if each names the other and the bytes are there."""
@@ -593,9 +612,44 @@ class World:
         if server is not None:
             # What a program wrote before it failed stays.
             server.volume.write(server.volume.default_branch, *container["args"][: None if code == 0 else 1])
-        ended = [{"name": container["name"], "state": {"terminated": {"exitCode": code}}}]
+        self._end_program(pod, code)
+
+    def _end_program(self, pod: Object, code: int) -> None:
+        name = pod["spec"]["containers"][0]["name"]
+        ended = [{"name": name, "state": {"terminated": {"exitCode": code, "finishedAt": timestamp(self.now)}}}]
         phase = "Failed" if code else "Succeeded"
         self._edit(pod, lambda draft: draft["status"].update(phase=phase, containerStatuses=ended))()
+
+    def _begin_mask(self, pod: Object) -> None:
+        """Change half of the rows, as a program does that has not come to its end yet."""
+        server = self._connect(self._environment(pod["metadata"]["namespace"], pod["spec"]["containers"][0]))
+        if server is None:
+            self._end_program(pod, 1)
+            return
+        container = (pod["spec"].get("initContainers") or pod["spec"]["containers"])[0]
+        server.volume.mask_run = "begun"
+        rows = server.volume.branches[server.volume.default_branch].rows
+        server.volume.mask(server.volume.default_branch, *container["args"][1:], count=len(rows) // 2)
+        running = [{"name": pod["spec"]["containers"][0]["name"], "state": {"running": {}}}]
+        self._edit(pod, lambda draft: draft["status"].update(phase="Running", containerStatuses=running))()
+
+    def _end_mask(self, pod: Object) -> None:
+        """Run the programs of all containers one after the other: ``mask`` some tables, or ``check`` all rows."""
+        spec, namespace = pod["spec"], pod["metadata"]["namespace"]
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
+            server = self._connect(self._environment(namespace, container))
+            if server is None or self.crashing(pod):
+                self._end_program(pod, 1)
+                return
+            program, *tables = container["args"]
+            branch = server.volume.default_branch
+            if program == "mask":
+                server.volume.mask(branch, *tables)
+            elif not all(is_masked(row) for row in server.volume.branches[branch].rows):
+                self._end_program(pod, 1)
+                return
+            server.volume.mask_run = "ended" if container is spec["containers"][-1] else "begun"
+        self._end_program(pod, 0)
 
     def _environment(self, namespace: str, container: Object) -> dict[str, str]:
         values = {}
@@ -629,6 +683,9 @@ class World:
             elif status.get("containerStatuses") != problem:
                 waiting = self._edit(pod, lambda draft: draft["status"].update(containerStatuses=problem))
                 yield Action(f"cannot start {what}", waiting)
+        elif pod["metadata"]["labels"].get(labels.ROLE) == MASK_ROLE:
+            if not self.hanging(pod):
+                yield Action(f"finish {what}", lambda: self._end_mask(pod))
         elif (server := self.engine.servers.get(status.get("podIP", ""))) is not None and not server.listening:
             yield Action(f"listen {what}", lambda: self._listen(pod, server))
 
@@ -678,6 +735,9 @@ class World:
         if pod["metadata"]["labels"].get(labels.ROLE) in {LOAD_ROLE, MIGRATE_ROLE}:
             self._run_program(pod)
             return
+        if pod["metadata"]["labels"].get(labels.ROLE) == MASK_ROLE:
+            self._begin_mask(pod)
+            return
         script = json.loads(pod["spec"]["containers"][0]["command"][-1])
         claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
         volume = self.volume(pod["metadata"]["namespace"], claim)
@@ -706,6 +766,9 @@ class World:
 
     def _crash(self, pod: Object, where: str, container: str) -> None:
         """A program ends in failure; kubelet counts, and waits longer from time to time until it starts it again."""
+        if pod["spec"]["restartPolicy"] == "Never":
+            self._end_program(pod, 1)
+            return
         [before] = pod["status"].get(where) or [{"restartCount": -1, "lastState": {}}]
         restarts = before["restartCount"]
         ended = parse_time(before["lastState"].get("terminated", {}).get("finishedAt"))
@@ -729,7 +792,11 @@ class World:
             ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1}}}]
             self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()
             return
+        self._watch_for_two_servers(pod, volume)
         volume.users, volume.remotes, volume.marker, volume.layout = {}, set(), script["marker"], "managed"
+        volume.cloned = False
+        if script["rewrite"]:
+            volume.rewrite()
         report = {
             "version": "1.0.0-fake",
             "database": volume.database,
@@ -799,6 +866,11 @@ class World:
         """The node needs the room: the Pod fails and stays as a record."""
         self._stop(pod)
         self._edit(pod, lambda draft: draft["status"].update(phase="Failed", reason="Evicted", podIP=None))()
+
+    def kill(self, pod: Object) -> None:
+        """A program ends by itself, and is not started again."""
+        self._stop(pod)
+        self._end_program(pod, 137)
 
     def fill(self, pod: Object) -> None:
         """A server ends because its volume takes no more bytes, and is started in vain; a new Pod's would find room."""

@@ -195,6 +195,47 @@ def put_right(story: Story) -> None:
     story.job("shop-load", "alice", "bob")
 
 
+async def with_masked_store(story: Story) -> None:
+    engine = story.world.engine
+    engine.versioned, engine.maskable = False, True
+    story.mask_job("customer")
+    story.store(mask={"jobTemplate": "shop-mask"})
+    story.grant(data="Masked", verbs=["Clone"])
+    await story.settle()
+    story.commit("customer/alice", "customer/bob", "order/1")
+
+
+async def with_failed_mask(story: Story) -> None:
+    await with_masked_store(story)
+    story.world.crashing = lambda pod: pod["spec"]["containers"][0].get("args") == ["mask", "customer"]
+    story.snapshot("mine")
+    await story.settle()
+
+
+async def with_half_a_mask(story: Story) -> None:
+    await with_masked_store(story)
+    story.world.hanging = lambda pod: True
+    story.snapshot("mine")
+    await story.settle()
+
+
+def mask_better(story: Story) -> None:
+    story.world.hanging = lambda pod: False
+    story.delete("Job", "shop-mask")
+    story.mask_job("customer", "order")
+
+
+def lose_the_scratch_server(story: Story) -> None:
+    story.world.hanging = lambda pod: False
+    [server] = [pod for pod in story.kube.all("Pod") if pod["metadata"]["name"].endswith("-scratch")]
+    story.world.evict(server)
+
+
+def unmask(story: Story) -> None:
+    story.world.hanging = lambda pod: False
+    story.edit("DataStore", "shop", mask=None)
+
+
 async def nothing(story: Story) -> None:
     await story.settle()
 
@@ -239,6 +280,16 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "take a store over": (with_retained_store, lambda story: story.store()),
     "delete a store and its data": (with_doomed_store, lambda story: story.delete("DataStore", "shop")),
     "make a snapshot": (with_store, lambda story: story.snapshot("mine")),
+    "make a masked snapshot": (with_masked_store, lambda story: story.snapshot("mine")),
+    "make a masked clone next door": (with_masked_store, lambda story: story.clone(namespace="app")),
+    "put a failed mask right": (with_failed_mask, mask_better),
+    "change a mask in the middle": (with_half_a_mask, mask_better),
+    "lose the server in the middle of a mask": (with_half_a_mask, lose_the_scratch_server),
+    "take a mask out of the store in the middle": (with_half_a_mask, unmask),
+    "delete a snapshot in the middle of its mask": (
+        with_half_a_mask,
+        lambda story: story.delete("DataSnapshot", "mine"),
+    ),
     "make a branch": (with_store, lambda story: story.branch("autumn", deletionPolicy="Delete")),
     "delete a branch": (with_branch, lambda story: story.delete("DataBranch", "autumn")),
     "make a clone": (with_store, lambda story: story.clone()),
@@ -273,6 +324,7 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
 WHOLE = {
     "make a clone of an adopted database next door",
     "make a clone next door",
+    "make a masked snapshot",
     "reset a clone",
     "undo a reset",
     "make a clone that migrates",

@@ -33,12 +33,17 @@ MIGRATING = {"migrations": {"jobTemplate": "shop-migrate"}}
 
 
 class Day:
-    """A day with a store, of which an operation each changes something."""
+    """A day with a store, of which an operation each changes something. ``masked``: others get masked rows of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, masked: bool = False) -> None:
         self.story = Story(idle=None)
         self.story.operator.late = True
         self.story.world.add_namespace("app2")
+        self.masked = masked
+        if masked:
+            engine = self.story.world.engine
+            engine.versioned, engine.maskable = False, True
+            self.story.mask_job("rows")
         self.make_store()
         self.story.grant(to={"namespaces": ["app", "app2"]}, maxLease="12h")
         self.committed: set[str] = set()
@@ -48,7 +53,8 @@ class Day:
             self.apply_migration(namespace, "table album: id")
 
     def make_store(self) -> None:
-        self.story.store(clones={"profiles": {"large": {"memory": "1Gi"}}}, snapshots={"keep": {"last": 2}})
+        mask = {"mask": {"jobTemplate": "shop-mask"}} if self.masked else {}
+        self.story.store(clones={"profiles": {"large": {"memory": "1Gi"}}}, snapshots={"keep": {"last": 2}}, **mask)
 
     def apply_migration(self, namespace: str, row: str) -> None:
         if self.find("Job", namespace, "shop-migrate") is not None:
@@ -152,6 +158,21 @@ class Day:
         else:
             self.story.edit("DataGrant", "previews", data=pick.choice(["Masked", "Raw"]))
 
+    def turn_mask(self, pick: random.Random) -> None:
+        """The owners change their mask, or it does not do what they meant."""
+        world = self.story.world
+        if not self.masked:
+            return
+        if self.find("Job", "data", "shop-mask") is None:
+            self.story.mask_job("rows", *pick.choice([(), ("more",)]), suspend=pick.random() < 0.9)
+        elif pick.random() < 0.5:
+            self.story.delete("Job", "shop-mask")
+        elif self.find("DataStore", "data", "shop") is not None:
+            self.story.edit("DataStore", "shop", mask=pick.choice([None, {"jobTemplate": "shop-mask"}]))
+        fails, hangs = pick.random() < 0.2, pick.random() < 0.3
+        world.hanging = lambda pod: hangs
+        world.crashing = lambda pod: fails and "-masking-" in pod["metadata"]["name"]
+
     def replace_store(self, pick: random.Random) -> None:
         del pick
         if self.find("DataStore", "data", "shop") is not None:
@@ -250,6 +271,11 @@ class Day:
         """Put right what is broken in the surroundings; everything else mends itself."""
         world = self.story.world
         world.full, world.snapshot_error, world.broken_images = False, None, set()
+        world.hanging = world.crashing = lambda pod: False
+        if self.masked:
+            if self.find("Job", "data", "shop-mask") is not None:
+                self.story.delete("Job", "shop-mask")
+            self.story.mask_job("rows")
         self.story.kube._faults.clear()
         for namespace in NAMESPACES:
             self.apply_migration(namespace, "table end: id")
@@ -287,6 +313,7 @@ class Day:
             "StoreReplaced",
             "BranchLost",
             "SnapshotNotReady",
+            *(("EngineHasNoBranches",) if self.masked else ()),
         }
         for kind in ("DataClone", "DataSnapshot", "DataBranch"):
             for found in story.kube.all(kind):
@@ -321,6 +348,8 @@ class Day:
                 if "deletionTimestamp" not in found["metadata"]:
                     story.delete(kind, *self.where(found))
         await story.operator.live(minutes=3)
+        if self.masked:
+            story.delete("Job", "shop-mask")
         # Events go by themselves after an hour.
         kept = [found for found in story.kube.all() if found["metadata"].get("namespace") and found["kind"] != "Event"]
         left = [str(key_of(found)) for found in kept]
@@ -356,8 +385,8 @@ OPERATIONS: tuple[Callable[[Day, random.Random], None], ...] = (
 )
 
 
-async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]]) -> None:
-    day = Day()
+async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]], *, masked: bool = False) -> None:
+    day = Day(masked=masked)
     await day.story.settle()
     for operation, seed in operations:
         pick = random.Random(seed)
@@ -377,6 +406,18 @@ async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]
 )
 def test_any_day_ends_in_order(operations):
     asyncio.run(play(operations))
+
+
+MASKING = (
+    *(Day.make_snapshot, Day.make_snapshot, Day.make_clone, Day.turn_mask, Day.turn_mask, Day.write, Day.end_pod),
+    *(Day.end_pod, Day.meddle, Day.meddle, Day.delete_something, Day.kill, Day.refuse, Day.wait, Day.replace_store),
+)
+
+
+@pytest.mark.parametrize("seed", range(60 if THOROUGH else 4))
+async def test_a_day_with_a_mask_hands_out_no_row_that_it_says_is_masked_and_is_not(seed):
+    pick = random.Random(seed)
+    await play([(pick.choice(MASKING), pick.randrange(2**16)) for _ in range(40)], masked=True)
 
 
 @pytest.mark.parametrize("seed", range(20 if THOROUGH else 1))

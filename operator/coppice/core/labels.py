@@ -26,7 +26,7 @@ COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
 
 ROLE: Final = f"{PREFIX}/role"
-"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``load`` or ``migrate``."""
+"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``scratch``, ``load``, ``mask`` or ``migrate``."""
 
 PURPOSE: Final = f"{PREFIX}/purpose"
 """Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
@@ -71,6 +71,10 @@ ENGINE: Final = f"{PREFIX}/engine"
 LOAD: Final = f"{PREFIX}/load"
 """On a store's claim: ``Pending`` from its making until the Job that is to fill it has succeeded, then ``Done``. A
 claim without it is never filled by a Job.
+"""
+MASKING: Final = f"{PREFIX}/masking"
+"""On the scratch claim of a snapshot that is masked: by which server and Job, with what the tables were before, and how
+it ended, as JSON (names and hashes, never rows). It is there before the Job can log in.
 """
 STORE_UID: Final = f"{PREFIX}/store-uid"
 """On a raw VolumeSnapshot: the DataStore it was taken of; one recreated under the same name is another."""

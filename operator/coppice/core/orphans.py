@@ -26,10 +26,18 @@ MADE_FOR: Final = {
         "VolumeSnapshot",
         "VolumeSnapshotContent",
     ),
-    "DataSnapshot": ("Pod", "NetworkPolicy", "PersistentVolumeClaim", "VolumeSnapshot"),
+    "DataSnapshot": (
+        "Job",
+        "Pod",
+        "Service",
+        "NetworkPolicy",
+        "Secret",
+        "PersistentVolumeClaim",
+        "VolumeSnapshot",
+    ),
 }
 """What is made for a disposable owner, in the order in which it goes: users before what they use."""
-KINDS: Final = MADE_FOR["DataClone"]
+KINDS: Final = ("Job", *MADE_FOR["DataClone"])
 
 
 @dataclass(frozen=True, slots=True)

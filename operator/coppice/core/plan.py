@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 Manifest = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
-_BEYOND_RECALL: Final = {"Job", "VolumeSnapshotContent"}
-"""Kinds of which to make one is final: a user's program runs, data leave their namespace."""
+_BEYOND_RECALL: Final = {"Job", "VolumeSnapshot", "VolumeSnapshotContent"}
+"""Kinds of which to make one is final: a user's program runs, data are fixed as what they are said to be, or leave
+their namespace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,11 +180,15 @@ class StoreServer:
 
 @dataclass(frozen=True, slots=True)
 class CloneServer:
-    """Inputs of a clone's server: the state it must come up with, and the marker its volume must carry."""
+    """Inputs of a clone's server: the state it must come up with, and the marker its volume must carry.
+
+    ``durable``: its volume is captured afterwards, so that what it acknowledges must survive the loss of its node.
+    """
 
     version: Version
     commit_policy: CommitPolicy
     marker: str
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +198,17 @@ class Preparation:
     ``marker`` (the DataSnapshot's UID) is written to the volume: the proof against an empty or foreign one.
     ``adopted``: the volume is of a server that somebody else ran, laid out in their way. ``directory``, a path from the
     volume's root, is where its data are; None: where there is one, and only one, that the engine knows for its own.
+    ``rewrite``: the copy was prepared before, and a mask has run on it, under a ``clone_server`` of this marker that
+    has been stopped since. What that server and the mask's login have left goes as what came with the source did; so
+    does every trace of the rows that the mask has changed or removed: old row versions, logs, statistics with sample
+    values, files of dropped tables. Like any preparation it may be begun again on what an interrupted one has left.
     """
 
     marker: str
     database: str
     adopted: bool = False
     directory: str | None = None
+    rewrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +253,9 @@ class Engine(Protocol):
     whose head moves with every write, and its DataSnapshots are its history: it is asked for no tag, commit or time."""
     capture_action: str | None
     """What ``execute`` is to do before the volume is captured, each time; None for nothing."""
+    maskable: bool
+    """Whether a copy can be masked: ``preparation`` knows ``rewrite``, ``execute`` knows ``ensure-mask-user``, and
+    ``tables`` answers. False for one that is ``versioned``: its history holds the rows as they were."""
     port: int
     binding_type: str
     """``type`` in the binding Secret, as servicebinding.io uses it: ``mysql`` for Dolt."""
@@ -293,6 +305,16 @@ class Engine(Protocol):
         """Return the exact version a reference names now; raises UnknownVersionError."""
         ...
 
+    async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Return a token for each table of a database, by its name (with its schema, where there are schemas).
+
+        Only one that is ``maskable`` is asked. A token is cheap and says nothing of the rows. Between two questions to
+        a server that was not restarted it changes when rows were written, or the table was made anew or altered, by
+        anybody whose session has ended; it stays when rows were only read, and when ``ensure-mask-user`` gave rights.
+        Raises UnreachableError, LoginRefusedError, EngineError.
+        """
+        ...
+
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is reachable from any of these heads."""
         ...
@@ -308,6 +330,9 @@ class Engine(Protocol):
         nothing where there is no such thing, or where the engine has no versions.
         The one that ``capture_action`` names (): make ready for a copy of the volume that is taken next, so that it
         starts fast; EngineError, naming it, for data that such a copy would lack.
+        Of one that is ``maskable``: ``ensure-mask-user`` (username, password, database): make the login of a mask's
+        program, which may change every row of every table, whatever triggers, row security or owners are in its way,
+        and prove it by logging in with it. Asked for on a scratch copy alone, and gone after ``rewrite``.
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
         EngineError when elsewhere.
         ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.

@@ -87,6 +87,7 @@ class DoltEngine:
     name = "dolt"
     versioned = True
     capture_action: str | None = None
+    maskable = False
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -204,6 +205,11 @@ class DoltEngine:
                 raise ValueError("a reference names a branch, tag, commit or time")
         async with _transaction(at) as session:
             return await _version_of_commit(session, database, commit)
+
+    async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Refuse: the history of a copy holds the rows as they were, so that none is ever masked."""
+        del at
+        raise EngineError(f"the database {database} cannot be masked: Dolt keeps what rows were")
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""

@@ -105,6 +105,7 @@ class PostgreSQLEngine:
     name = "postgresql"
     versioned = False
     capture_action: str | None = "checkpoint"
+    maskable = False
     port = 5432
     binding_type = "postgresql"
     user_id = 999
@@ -208,6 +209,11 @@ class PostgreSQLEngine:
         if state is None:
             raise UnknownVersionError(f"there is no database {database}")
         return Version(database, BRANCH, state.head, state.working_root)
+
+    async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
+        """Refuse: a preparation does not remove yet what a mask has replaced."""
+        del at
+        raise EngineError(f"the database {database} cannot be masked yet")
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads: without a history nothing else is known of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from coppice.core import labels as known
@@ -26,9 +27,17 @@ def build_service(
     }
 
 
-def build_policy(name: str, owner: Owner, *, role: Role, port: int, operator_namespace: str) -> dict[str, Any]:
-    """Return a NetworkPolicy for the owner's Pods of a role: in from the owner's namespace and the operator's to the
-    engine's port, and nothing out.
+def build_policy(
+    name: str,
+    owner: Owner,
+    *,
+    role: Role,
+    port: int,
+    operator_namespace: str,
+    clients: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return a NetworkPolicy for the owner's Pods of a role: in from the owner's namespace, or only its Pods with the
+    labels ``clients``, and from the operator's to the engine's port, and nothing out.
 
     It is a guard against accidents; what protects the source is that credentials, remotes and schedulers are gone.
     """
@@ -36,7 +45,7 @@ def build_policy(name: str, owner: Owner, *, role: Role, port: int, operator_nam
     policy["spec"]["ingress"] = [
         {
             "from": [
-                {"podSelector": {}},
+                {"podSelector": {"matchLabels": dict(clients)} if clients else {}},
                 {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}},
             ],
             "ports": [{"protocol": "TCP", "port": port}],

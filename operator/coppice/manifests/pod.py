@@ -1,4 +1,4 @@
-"""Pods that run an engine: a store's server, a clone's server, a preparation.
+"""Pods that run an engine: a store's server, a clone's server, a preparation, the server of a scratch copy.
 
 They meet PodSecurity ``restricted``, carry no service account token, and get the administrator's image for the
 engine's version: nothing of a user's object reaches the Pod but names, sizes and the node selector of the store.
@@ -6,15 +6,16 @@ engine's version: nothing of a user's object reaches the Pod but names, sizes an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from coppice.core import labels as known
 from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, Workload
 from coppice.manifests.meta import Owner, build_metadata
 
-Role = Literal["store", "clone", "prepare"]
+Role = Literal["store", "clone", "prepare", "scratch"]
+_RESTARTED: Final[Container[Role]] = ("store", "clone")
 ENGINE_CONTAINER = "engine"
 LOAD_CONTAINER = "load"
 
@@ -52,7 +53,9 @@ class ServerPod:
 
 
 def build_pod(pod: ServerPod) -> dict[str, Any]:
-    """Return the Pod: restarted on failure for a server, run once for a preparation."""
+    """Return the Pod: restarted on failure for a server, run once for a preparation and on a scratch copy, where what
+    is half done is begun anew and not gone on with.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -67,7 +70,7 @@ def _spec(pod: ServerPod) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "restartPolicy": "Never" if pod.role == "prepare" else "Always",
+        "restartPolicy": "Always" if pod.role in _RESTARTED else "Never",
         "terminationGracePeriodSeconds": pod.grace_seconds,
         "securityContext": _pod_security(pod.user_id),
     }

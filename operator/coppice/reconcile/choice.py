@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from coppice.api.v1alpha1 import CloneFrom, DataSnapshot
+from coppice.api.v1alpha1 import CloneFrom, DataSnapshot, SnapshotBranch
 from coppice.core.durations import parse_duration
 from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
 from coppice.reconcile.datasnapshot import MAX_LISTED
 from coppice.reconcile.observed import condition, created_at, format_time, is_deleting, is_true
-from coppice.reconcile.setbacks import has_given_up
+from coppice.reconcile.setbacks import may_yet_come
 
 CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
@@ -35,6 +35,8 @@ class Wanted:
     ``holding`` are the names of the snapshots from which the live version's commit can be reached; ``known_since`` is
     since when the reference has been seen to name it, for a tag may move. ``raw``: unmasked data are allowed.
     ``by_grant``: the clone is not in the store's namespace, whose owners may have everything there.
+    ``mask`` is the digest of what the store's next snapshot will be masked with: empty while that Job is not there,
+    None for nothing.
     ``versioned``: the engine keeps commits; where it does not, the snapshots are all there is to choose from.
     ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
     another head is news.
@@ -51,6 +53,7 @@ class Wanted:
     known_since: datetime
     known_head: str | None = None
     versioned: bool = True
+    mask: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,12 @@ class Chosen:
 
     snapshot: DataSnapshot
     version: Version
+
+    @property
+    def source_head(self) -> str | None:
+        """Return where the branch was in the store, where the rows of the snapshot are masked."""
+        source = _source(self.snapshot, self.version.branch)
+        return None if source is None else source.head
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +147,29 @@ def _of_another_store(name: str) -> Wait:
 def _masked_only() -> Wait:
     return Wait(
         "MaskedOnly",
-        "the grant gives masked data only and the store has no masked snapshot: ask its owners for one, "
-        "or for a grant with data: Raw",
+        "the grant gives masked data only and there is no masked snapshot: ask the store's owners for a mask "
+        "(spec.mask of the DataStore) and a snapshot made since, or for a grant with data: Raw",
         stalled=True,
     )
 
 
 def _recorded(snapshot: DataSnapshot, branch: str) -> Version | None:
     """Return the state of a branch as preparation found it in the snapshot."""
-    for entry in snapshot.status.branches:
-        if entry.database == snapshot.status.database and entry.branch == branch:
-            return Version(entry.database, branch, entry.head, entry.working_root or "")
-    return None
+    entry = _entry(snapshot, branch)
+    return None if entry is None else Version(entry.database, branch, entry.head, entry.working_root or "")
+
+
+def _source(snapshot: DataSnapshot, branch: str) -> Version | None:
+    """Return the state of a branch in the store when the snapshot was captured, where its mask has changed it since."""
+    entry = _entry(snapshot, branch)
+    if entry is None or entry.source_head is None:
+        return None
+    return Version(entry.database, branch, entry.source_head, entry.source_working_root or "")
+
+
+def _entry(snapshot: DataSnapshot, branch: str) -> SnapshotBranch | None:
+    status = snapshot.status
+    return next((e for e in status.branches if (e.database, e.branch) == (status.database, branch)), None)
 
 
 def _version_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
@@ -161,10 +181,19 @@ def _version_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
         return _commit_in(wanted, snapshot)
     recorded = _recorded(snapshot, branch)
     captured = snapshot.status.captured_at
-    if recorded is None or captured is None or recorded.head == wanted.known_head:
+    source = _source(snapshot, branch) or recorded
+    if recorded is None or source is None or captured is None or source.head == wanted.known_head:
         return None
-    unmoved = isinstance(wanted.live, Version) and _same_data(wanted.live, recorded)
+    unmoved = isinstance(wanted.live, Version) and _same_data(wanted.live, source) and _same_mask(wanted, snapshot)
     return recorded if unmoved or captured >= _oldest_allowed(wanted) else None
+
+
+def _same_mask(wanted: Wanted, snapshot: DataSnapshot) -> bool:
+    """Return whether the next snapshot would be masked with the same: whoever adds or corrects a mask means it for what
+    is asked for from then on.
+    """
+    mask = snapshot.status.mask
+    return wanted.mask == (None if mask is None else mask.digest)
 
 
 def _same_data(one: Version, other: Version) -> bool:
@@ -195,7 +224,8 @@ def _kept_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
     if recorded is None or captured is None:
         return None
     if commit is not None:
-        return recorded if recorded.head == commit else None
+        source = _source(snapshot, recorded.branch) or recorded
+        return recorded if commit in {recorded.head, source.head} else None
     return recorded if time is not None and captured <= time else None
 
 
@@ -239,11 +269,11 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
     if not isinstance(wanted.live, Version):
         detail = "" if wanted.live is None or isinstance(wanted.live, UnreachableError) else f": {wanted.live}"
         return Wait("StoreNotReady", f"no snapshot fits and its server does not answer yet{detail}")
-    if not wanted.raw:
+    if not wanted.raw and wanted.mask is None:
         return _masked_only()
     on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready") and not _is_lost(entry)]
-    failed = [entry for entry in on_the_way if has_given_up(entry)]
-    pending = [entry for entry in on_the_way if not has_given_up(entry)]
+    failed = [entry for entry in on_the_way if not may_yet_come(entry)]
+    pending = [entry for entry in on_the_way if may_yet_come(entry)]
     if pending:
         newest = max(pending, key=created_at)
         name, stalled = newest["metadata"]["name"], condition(newest, "Stalled")

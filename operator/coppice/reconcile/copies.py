@@ -29,7 +29,8 @@ class Origin:
     """What a copy was made from and for. ``engine_version`` is the one that wrote the data.
 
     ``reset`` and ``undo`` are the newest requests that stood when it was made or brought back. ``masked``: whether its
-    rows are. ``user_id`` owns the files of one that comes from an adopted database.
+    rows are; then ``source_head`` is where the branch was in the store. ``user_id`` owns the files of one that comes
+    from an adopted database.
     """
 
     version: Version
@@ -43,6 +44,12 @@ class Origin:
     revision: str
     masked: bool
     user_id: int | None = None
+    source_head: str | None = None
+
+    @property
+    def followed_head(self) -> str:
+        """Return what the branch's head in the store is compared with by a clone that follows it."""
+        return self.version.head if self.source_head is None else self.source_head
 
     def annotations(self) -> dict[str, str]:
         """Return the claim's annotations."""
@@ -57,6 +64,7 @@ class Origin:
                     "engineVersion": self.engine_version,
                     "masked": self.masked,
                     **({} if self.user_id is None else {"userID": self.user_id}),
+                    **({} if self.source_head is None else {"sourceHead": self.source_head}),
                 },
                 separators=(",", ":"),
             ),
@@ -86,6 +94,7 @@ def _origin(claim: Manifest) -> Origin | None:
         revision=annotation(claim, labels.REVISION_TOKEN) or "",
         masked=data.get("masked") is True,
         user_id=data.get("userID"),
+        source_head=data.get("sourceHead"),
     )
 
 

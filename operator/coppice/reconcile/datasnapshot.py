@@ -1,4 +1,4 @@
-"""DataSnapshot: raw snapshot, scratch copy, preparation, prepared snapshot.
+"""DataSnapshot: raw snapshot, scratch copy, preparation, mask, prepared snapshot.
 
 The raw VolumeSnapshot holds password hashes, all history and unmasked rows; it stays in the store's namespace and
 goes as soon as the prepared one is ready. What preparation found is written on the prepared VolumeSnapshot before
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from asyncio import gather
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +24,7 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import is_owned
 from coppice.manifests.network import build_closed_policy
-from coppice.manifests.pod import ENGINE_CONTAINER, ServerPod, build_pod
+from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile.adopted import Adoption, read_adoption
 from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
@@ -33,6 +33,9 @@ from coppice.reconcile.datastore import admin_secret_name, claim_name, server_po
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.mask.chain import Masking
+from coppice.reconcile.mask.mark import MaskRecord
+from coppice.reconcile.mask.seen import MaskSeen, observe_mask, reporting_pod
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
@@ -43,12 +46,11 @@ from coppice.reconcile.observed import (
     pod_state,
     volume_snapshot_state,
 )
+from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_name, run_preparation, scratch_name
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes
-from coppice.reconcile.trouble import find_trouble
 
 CAPTURED = "Captured"
-PREPARED = "Prepared"
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
 """How many branches a DataSnapshot's status names at most."""
@@ -58,16 +60,6 @@ MAX_FINDINGS = 20
 def raw_name(snapshot: str) -> str:
     """Return the name of the raw VolumeSnapshot."""
     return child(snapshot, "raw")
-
-
-def scratch_name(snapshot: str) -> str:
-    """Return the name of the claim that is prepared."""
-    return child(snapshot, "scratch")
-
-
-def prepare_pod_name(snapshot: str) -> str:
-    """Return the name of the Pod that prepares, and of its NetworkPolicy."""
-    return child(snapshot, "prepare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +74,7 @@ class Capture:
     content: Content
     storage_class: str | None = None
     user_id: int | None = None
+    mask: MaskRecord | None = None
 
     def dump(self) -> str:
         """Return the annotation's text."""
@@ -101,6 +94,7 @@ class Capture:
                 "databases": content.databases,
                 "branches": [[s.database, s.branch, s.head, s.working_root] for s in content.branches[:MAX_LISTED]],
                 "findings": [[found.reason, found.message] for found in content.findings[:MAX_FINDINGS]],
+                **({} if self.mask is None else {"mask": self.mask.dump()}),
             },
             separators=(",", ":"),
         )
@@ -125,6 +119,7 @@ class Capture:
             ),
             storage_class=data.get("storageClass"),
             user_id=data.get("userID"),
+            mask=MaskRecord.load(data["mask"]) if "mask" in data else None,
         )
 
 
@@ -152,6 +147,7 @@ class SnapshotObservation:
     pod: Manifest | None
     policy: Manifest | None
     prepared: Manifest | None
+    mask: MaskSeen
     report_line: str
 
 
@@ -193,6 +189,10 @@ class DataSnapshotReconciler:
         elif isinstance(store, DataStore) and store.spec.adopted is not None and _is_captured_next(raw, prepared):
             adoption = await read_adoption(reader, store.metadata.namespace, store_name, store.spec.adopted)
             source = adoption.claim
+        mask = MaskSeen()
+        # The raw snapshot goes last: with it, all of the mask's is gone.
+        if raw is not None or scratch is not None:
+            mask = await observe_mask(reader, manifest, store=store, engine=engine, scratch=scratch)
         return SnapshotObservation(
             manifest=manifest,
             now=now,
@@ -210,7 +210,8 @@ class DataSnapshotReconciler:
             pod=pod,
             policy=policy,
             prepared=prepared,
-            report_line=await _report_line(reader, pod),
+            mask=mask,
+            report_line=await _report_line(reader, reporting_pod(mask, key.name, scratch, pod)),
         )
 
     def plan(self, observation: SnapshotObservation) -> Plan:
@@ -263,6 +264,7 @@ class _SnapshotPlan:
             self._raw_is_captured,
             self._scratch_is_there,
             self._preparation_is_done,
+            self._mask_is_done,
             self._prepared_is_captured,
         ):
             fact = step(draft)
@@ -316,7 +318,7 @@ class _SnapshotPlan:
             raise TypeError("a capture stands on a VolumeSnapshot")
         state = volume_snapshot_state(prepared)
         if state.ready:
-            for leftover in (self.observation.pod, self.observation.policy, scratch, self.observation.raw):
+            for leftover in (*self._on_the_way, scratch, self.observation.raw):
                 draft.drop(leftover)
             message = f"clones can be made from it; it holds the store as of {capture.captured_at}"
             draft.facts.append(holds(PREPARED, "Prepared", message))
@@ -325,6 +327,12 @@ class _SnapshotPlan:
         else:
             draft.facts.append(waits_for_capture(PREPARED, "Publishing", prepared, self.observation.now))
         return draft.finish(TYPES, self._status(capture))
+
+    @property
+    def _on_the_way(self) -> list[Manifest]:
+        """Return what was made to prepare the scratch copy, in the order in which it is to go."""
+        made = [*self.observation.mask.made, self.observation.pod, self.observation.policy]
+        return [entry for entry in made if entry is not None]
 
     def _status(self, capture: Capture | None) -> dict[str, Any]:
         if capture is None:
@@ -339,7 +347,8 @@ class _SnapshotPlan:
             "capturedAt": capture.captured_at,
             "engine": capture.engine,
             "version": capture.version,
-            "data": "Raw",
+            "data": "Raw" if capture.mask is None else "Masked",
+            "mask": None if capture.mask is None else capture.mask.status,
             "prepared": {"volumeSnapshotName": self.name, "restoreSize": state.restore_size}
             if state is not None and state.ready
             else None,
@@ -348,10 +357,7 @@ class _SnapshotPlan:
             "userID": capture.user_id,
             "database": content.database,
             "defaultBranch": content.default_branch,
-            "branches": [
-                {"database": s.database, "branch": s.branch, "head": s.head, "workingRoot": s.working_root}
-                for s in content.branches
-            ],
+            "branches": [_branch_status(capture, state) for state in content.branches],
             "findings": [{"reason": found.reason, "message": found.message} for found in content.findings],
             "identity": digest(
                 *(part for s in content.branches for part in (s.database, s.branch, s.head, s.working_root)), length=32
@@ -456,7 +462,7 @@ class _SnapshotPlan:
         raw = self.observation.raw
         if raw is None or is_deleting(raw):
             # A copy of the raw snapshot that was would be dated like the one that will be.
-            copies = [entry for entry in (self.observation.pod, self.observation.scratch) if entry is not None]
+            copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
             for entry in copies:
                 draft.drop(entry)
             if copies:
@@ -507,7 +513,8 @@ class _SnapshotPlan:
         )
         if observation.scratch is not None and is_deleting(observation.scratch):
             # Even a Pod that has ended holds its claim until it is deleted itself.
-            draft.drop(observation.pod)
+            for pod in (observation.pod, *observation.mask.engine_pods):
+                draft.drop(pod)
         # The policy is there before the Pod, which comes only when the claim has been seen.
         policy = build_closed_policy(prepare_pod_name(self.name), draft.owner, role="prepare")
         problem = draft.keep(policy, observation.policy, PREPARED)
@@ -522,55 +529,53 @@ class _SnapshotPlan:
         return holds(PREPARED, "Copied", "the scratch copy is there")
 
     def _preparation_is_done(self, draft: Draft) -> Fact:
-        observation = self.observation
-        problem = draft.make_once(self._pod(draft), observation.pod, PREPARED)
-        if problem is not None:
-            return problem
-        pod_name = prepare_pod_name(self.name)
-        if observation.pod is None:
-            return waits(PREPARED, "Preparing", "the scratch copy is being prepared")
-        state = pod_state(observation.pod)
-        if state.failed and state.disrupted:
-            draft.drop(observation.pod)
-            return waits(PREPARED, "Preparing", f"Pod {pod_name} was disrupted and will be made anew", retry_after=2)
-        if state.failed:
-            return stalls(
-                PREPARED,
-                "PreparationFailed",
-                f"Pod {pod_name} failed: see its log, then delete this DataSnapshot to try again",
-                retry_after=None,
-            )
-        if state.succeeded:
+        if self.observation.pod is None and self._masking.has_begun:
             return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
-        trouble = find_trouble(observation.pod)
-        if trouble is None:
-            return waits(PREPARED, "Preparing", f"Pod {pod_name} prepares the scratch copy", retry_after=30)
-        if trouble.is_hopeless(observation.now):
-            return stalls(PREPARED, "PreparationStuck", trouble.words(pod_name), retry_after=60)
-        return waits(PREPARED, "Preparing", trouble.words(pod_name), retry_after=30)
-
-    def _pod(self, draft: Draft) -> dict[str, Any]:
-        engine, image = self.observation.engine, self._image()
-        if engine is None or image is None:
-            raise TypeError("the chain goes on without an engine")
-        store, volume = self._store, self._volume
-        preparation = Preparation(
+        volume = self._volume
+        inputs = Preparation(
             marker=draft.owner.uid, database=volume.database, adopted=volume.adopted, directory=volume.directory
         )
-        return build_pod(
-            ServerPod(
-                name=prepare_pod_name(self.name),
-                owner=draft.owner,
-                role="prepare",
-                image=image,
-                user_id=volume.user_id or engine.user_id,
-                workload=engine.preparation(preparation),
-                claim=scratch_name(self.name),
-                secret=None,
-                resources=self.environment.server,
-                node_selector=store.spec.clones.node_selector,
-            )
+        desired = self._masking.copy.preparation(prepare_pod_name(self.name), draft.owner, inputs)
+        return run_preparation(draft, desired, self.observation.pod)
+
+    @property
+    def _engine(self) -> Engine:
+        if self.observation.engine is None:
+            raise TypeError("the chain goes on without an engine")
+        return self.observation.engine
+
+    @property
+    def _needed_image(self) -> str:
+        image = self._image()
+        if image is None:
+            raise TypeError("the chain goes on without an image")
+        return image
+
+    @property
+    def _scratch(self) -> Manifest:
+        if self.observation.scratch is None:
+            raise TypeError("the chain goes on without a scratch copy")
+        return self.observation.scratch
+
+    @property
+    def _masking(self) -> Masking:
+        copy = ScratchCopy(
+            environment=self.environment,
+            name=self.name,
+            store=self._store,
+            engine=self._engine,
+            image=self._needed_image,
+            claim=self._scratch,
+            user_id=self._volume.user_id or self._engine.user_id,
         )
+        return Masking(copy, self.observation.mask)
+
+    def _mask_is_done(self, draft: Draft) -> Fact:
+        masking = self._masking
+        if self.observation.pod is None or masking.is_marked:
+            return masking.run(draft)
+        content = self._report(prepare_pod_name(self.name)) if self._store.spec.mask is not None else None
+        return content if isinstance(content, Fact) else replace(masking, content=content).run(draft)
 
     def _prepared_is_captured(self, draft: Draft) -> Fact:
         capture = self._new_capture()
@@ -591,14 +596,13 @@ class _SnapshotPlan:
         observation = self.observation
         if observation.engine is None or observation.raw is None:
             raise TypeError("the chain goes on without a raw snapshot")
-        try:
-            content = observation.engine.report(observation.report_line)
-        except EngineError as error:
-            return stalls(
-                PREPARED,
-                "PreparationFailed",
-                f"Pod {prepare_pod_name(self.name)} gave no report ({error}): delete this DataSnapshot to try again",
-            )
+        masking = self._masking
+        content = self._report(masking.rewrite_name if masking.is_marked else prepare_pod_name(self.name))
+        if isinstance(content, Fact):
+            return content
+        mask = masking.record
+        if mask is not None:
+            content = replace(content, findings=(*mask.findings, *content.findings))
         moment = volume_snapshot_state(observation.raw).captured_at
         return Capture(
             store_uid=self._store.metadata.uid,
@@ -609,7 +613,30 @@ class _SnapshotPlan:
             content=content,
             storage_class=self._volume.storage_class,
             user_id=self._volume.user_id,
+            mask=mask,
         )
+
+    def _report(self, pod: str) -> Content | Fact:
+        """Return what the preparation that counts has found."""
+        try:
+            return self._engine.report(self.observation.report_line)
+        except EngineError as error:
+            message = f"Pod {pod} gave no report ({error}): delete this DataSnapshot to try again"
+            return stalls(PREPARED, "PreparationFailed", message)
+
+
+def _branch_status(capture: Capture, state: BranchState) -> dict[str, Any]:
+    """Return what the status says of a branch; of a masked one also where it was in the store."""
+    sources = () if capture.mask is None else capture.mask.sources
+    source = next((s for s in sources if (s.database, s.branch) == (state.database, state.branch)), None)
+    return {
+        "database": state.database,
+        "branch": state.branch,
+        "head": state.head,
+        "workingRoot": state.working_root,
+        "sourceHead": None if source is None else source.head,
+        "sourceWorkingRoot": None if source is None else source.working_root,
+    }
 
 
 def larger(*sizes: str | None) -> str:

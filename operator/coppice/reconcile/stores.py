@@ -19,6 +19,7 @@ from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.load import LoadSeen
 from coppice.reconcile.observed import is_true
+from coppice.reconcile.preparation import mask_unsupported
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
@@ -74,7 +75,7 @@ class StorePlan(ABC):
     def plan(self) -> Plan:
         """Return what to do now."""
         draft = Draft(self.observation.manifest, self.observation.now)
-        for step in self.steps():
+        for step in (*self.steps(), self._rows_can_be_masked):
             fact = step(draft)
             draft.facts.append(fact)
             if not fact.holds:
@@ -89,6 +90,13 @@ class StorePlan(ABC):
     @abstractmethod
     def steps(self) -> Sequence[Callable[[Draft], Fact]]:
         """Return the chain."""
+
+    def _rows_can_be_masked(self, draft: Draft) -> Fact:
+        """Last, for the server serves all the same; but a store that is not Ready has no new snapshots."""
+        engine = self.observation.engine
+        if self.store.spec.mask is not None and engine is not None and not engine.maskable:
+            return mask_unsupported(ENGINE, self.store)
+        return draft.facts[-1]
 
     @abstractmethod
     def storage(self) -> StorageChoice | NoStorage:

@@ -16,6 +16,7 @@ from coppice.manifests.meta import Owner, build_metadata
 
 OWNER = Owner("coppice.dev/v1alpha1", "DataClone", "db", "app", "uid-gone")
 STORE = Owner("coppice.dev/v1alpha1", "DataStore", "shop", "app", "uid-gone")
+SNAPSHOT = Owner("coppice.dev/v1alpha1", "DataSnapshot", "shop-00001", "app", "uid-gone")
 
 
 def made(kind="Pod", owner=OWNER, uid="uid-child", **metadata):
@@ -34,11 +35,13 @@ def relabelled(**changes):
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_was_made_for_a_clone_that_is_gone_is_an_orphan(kind):
-    [found] = find_orphans([made(kind)], alive={"uid-other"})
-    assert (found.owner, found.owner_uid, found.uid) == (Key("DataClone", "app", "db"), "uid-gone", "uid-child")
-    assert found.is_removable
+@pytest.mark.parametrize("owner", [OWNER, SNAPSHOT], ids=lambda owner: owner.kind)
+def test_what_was_made_for_an_owner_that_is_gone_is_an_orphan(owner):
+    for kind in MADE_FOR[owner.kind]:
+        [found] = find_orphans([made(kind, owner)], alive={"uid-other"})
+        assert (found.owner, found.owner_uid) == (Key(owner.kind, "app", owner.name), "uid-gone")
+        assert found.uid == "uid-child"
+        assert found.is_removable
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +72,7 @@ def test_what_a_store_leaves_is_none(kind):
         pytest.param(made(ownerReferences=[]), id="kept by --cascade=orphan"),
         pytest.param(made(ownerReferences=[{"uid": "uid-gone"}, {"uid": "uid-else"}]), id="needed by somebody else"),
         pytest.param(made(ownerReferences=[{"uid": "uid-else"}]), id="taken over"),
-        pytest.param(made("Service", Owner("coppice.dev/v1alpha1", "DataSnapshot", "s", "app", "u")), id="not made so"),
+        pytest.param(made("VolumeSnapshotContent", SNAPSHOT), id="not made so"),
         pytest.param({"kind": "Pod", "metadata": {"name": "x", "namespace": "app", "uid": "u"}}, id="without labels"),
     ],
 )
@@ -90,7 +93,8 @@ def test_what_is_being_deleted_is_counted_and_left_to_its_finalizers():
 
 
 def test_users_go_before_what_they_use():
-    found = find_orphans([made(kind) for kind in reversed(KINDS)], alive=set())
+    owners = {kind: OWNER if kind in MADE_FOR["DataClone"] else SNAPSHOT for kind in KINDS}
+    found = find_orphans([made(kind, owners[kind]) for kind in reversed(KINDS)], alive=set())
     assert [orphan.manifest["kind"] for orphan in in_order(found)] == list(KINDS)
     assert all(set(kinds) <= set(KINDS) for kinds in MADE_FOR.values())
 

@@ -108,6 +108,19 @@ def preparation() -> ServerPod:
     )
 
 
+def scratch_server() -> ServerPod:
+    return server(
+        name="shop-00001-4e1f0-scratch",
+        owner=SNAPSHOT,
+        role="scratch",
+        claim="shop-00001-scratch",
+        secret="shop-00001-4e1f0-scratch",
+        labels={},
+        annotations={},
+        grace_seconds=30,
+    )
+
+
 def users_job() -> dict[str, Any]:
     """Return a suspended Job as the API server stores it."""
     own = "44444444-0000-4000-8000-000000000004"
@@ -151,6 +164,7 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "pod-store": lambda: build_pod(store_server()),
     "pod-prepare": lambda: build_pod(preparation()),
     "pod-prepare-adopted": lambda: build_pod(replace(preparation(), user_id=26)),
+    "pod-scratch": lambda: build_pod(scratch_server()),
     "claim-store": lambda: build_claim(
         Claim(
             name="shop-data",
@@ -218,8 +232,27 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         selector={labels.COPY: "1"},
         labels={labels.ROLE: "migrate", labels.COPY: "1"},
     ),
+    "job-mask": lambda: build_user_job(
+        UserJob(
+            "shop-00001-4e1f0-masking",
+            SNAPSHOT,
+            "mask",
+            users_job(),
+            secret="shop-00001-4e1f0-masking",
+            keys=tuple(BINDING),
+            inputs="0123abcd",
+        )
+    ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
+    "networkpolicy-scratch": lambda: build_policy(
+        "shop-00001-scratch",
+        SNAPSHOT,
+        role="scratch",
+        port=3306,
+        operator_namespace="coppice-system",
+        clients={labels.OWNER_UID: SNAPSHOT.uid, labels.ROLE: "mask"},
+    ),
     "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),
 }
 
@@ -301,6 +334,10 @@ def test_the_load_runs_without_the_passwords_and_cannot_change_what_it_reads(nam
     assert not [entry for entry in load["env"] if "valueFrom" in entry]
 
 
+def test_what_is_half_done_on_a_scratch_copy_is_not_gone_on_with():
+    assert PODS["pod-scratch"]["spec"]["restartPolicy"] == "Never"
+
+
 def test_a_preparation_runs_once_and_needs_no_password():
     spec = PODS["pod-prepare"]["spec"]
     assert spec["restartPolicy"] == "Never"
@@ -309,8 +346,9 @@ def test_a_preparation_runs_once_and_needs_no_password():
 
 def test_passwords_stand_in_secrets_only_and_come_back_as_they_were():
     written = {name: str(build()) for name, build in BUILT.items() if not name.startswith("secret-")}
-    reference = "{'name': 'password', 'valueFrom': {'secretKeyRef': {'name': 'shop-loading', 'key': 'password'}}}"
-    for word in ("admin-password", reference):
+    reference = "{{'name': 'password', 'valueFrom': {{'secretKeyRef': {{'name': '{}', 'key': 'password'}}}}}}"
+    references = [reference.format(name) for name in ("shop-loading", "shop-00001-4e1f0-masking")]
+    for word in ("admin-password", *references):
         written = {name: text.replace(word, "") for name, text in written.items()}
     assert not [name for name, text in written.items() if "password" in text]
     assert read_secret(BUILT["secret-binding"]()) == BINDING

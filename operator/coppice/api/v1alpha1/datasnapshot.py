@@ -33,6 +33,13 @@ class SnapshotBranch(StatusModel):
     working_root: Text | None = Field(
         default=None, description="Hash of the working set: differs from the head's where SQL commits waited."
     )
+    source_head: Text | None = Field(
+        default=None,
+        description="Of masked data: the newest commit of the branch in the store.",
+    )
+    source_working_root: Text | None = Field(
+        default=None, description="Of masked data: hash of the branch's working set in the store."
+    )
 
 
 class Finding(StatusModel):
@@ -44,6 +51,19 @@ class Finding(StatusModel):
     )
 
 
+class MaskStatus(StatusModel):
+    """What the rows were masked with."""
+
+    job_template: Text = Field(description="The Job that the mask was made from.")
+    digest: Text = Field(
+        description="Digest of what that Job runs: the same program under the same names has the same one."
+    )
+    tables: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
+        default=(), description="Tables that the mask changed, the first ones by name; tableCount has their number."
+    )
+    table_count: Count = Field(description="Number of tables that the mask changed.")
+
+
 class DataSnapshotStatus(ObservedStatus):
     """What the snapshot holds."""
 
@@ -52,6 +72,7 @@ class DataSnapshotStatus(ObservedStatus):
     engine: Text | None = Field(default=None, description="Engine of the store.")
     version: Text | None = Field(default=None, description="Version of the engine that wrote the data.")
     data: DataKind | None = Field(default=None, description="Whether rows are as in the store (Raw) or Masked.")
+    mask: MaskStatus | None = Field(default=None, description="What the rows were masked with; nothing for Raw.")
     prepared: PreparedSnapshot | None = Field(
         default=None, description="The volume snapshot that clones are made from."
     )

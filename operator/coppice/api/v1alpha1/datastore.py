@@ -164,6 +164,16 @@ class Snapshots(SpecModel):
     )
 
 
+class Mask(SpecModel):
+    """How rows are made fit for others to see."""
+
+    job_template: ObjectName = Field(
+        description="A suspended Job in this namespace. A Job made from its Pod template changes the rows of the "
+        "scratch copy that each snapshot is made from, with the connection to it in its containers' environment; the "
+        "snapshot is Masked once it has succeeded."
+    )
+
+
 class Clones(SpecModel):
     """What clones of this store get."""
 
@@ -223,6 +233,11 @@ class DataStoreSpec(SpecModel):
     )
     snapshots: Snapshots = Field(
         default_factory=Snapshots, description="When snapshots are made and how long they stay."
+    )
+    mask: Mask | None = Field(
+        default=None,
+        description="What every new snapshot of this store is masked with before anything is made from it; "
+        "clones in this namespace are of masked snapshots, too. Left out: rows stay as they are.",
     )
     clones: Clones = Field(default_factory=Clones, description="What clones of this store get.")
 

@@ -25,6 +25,7 @@ from coppice.reconcile.copies import Copy, find_copies, is_bound, is_proven
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datastore import claim_name
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.jobs import template_digest
 from coppice.reconcile.migrations import MigrationSeen, Schema
 from coppice.reconcile.observed import (
     claim_state,
@@ -189,7 +190,8 @@ class _Reading:
             seen = replace(seen, origin_gone=_is_origin_gone(copy, own))
         else:
             holding = await _holding(source, self.clone, own, seen.live)
-            choice = choose(_wanted(seen, self.clone, source, holding), own)
+            wanted = _wanted(seen, self.clone, source, holding, await self._mask(source))
+            choice = choose(wanted, own)
             base = await self._base_class(source, choice)
             storage_class = None if base is None else await self._class_of_copies(base, source)
             seen = replace(seen, choice=choice, base_class=base, storage_class=storage_class)
@@ -205,6 +207,13 @@ class _Reading:
             return known
         claim = await self.reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace)
         return claim_state(claim).storage_class if claim is not None else None
+
+    async def _mask(self, source: Source) -> str | None:
+        mask = source.store.spec.mask if isinstance(source.store, DataStore) else None
+        template = None if mask is None else await self.reader.get("Job", mask.job_template, source.namespace)
+        if template is None:
+            return None if mask is None else ""
+        return template_digest(template)
 
     async def _class_of_copies(self, base: str, source: Source) -> Manifest | None:
         own_bytes = source.store.spec.clones.own_bytes if isinstance(source.store, DataStore) else None
@@ -294,7 +303,9 @@ def _is_origin_gone(copy: Copy, snapshots: tuple[Manifest, ...]) -> bool:
     )
 
 
-def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str]) -> Wanted:
+def _wanted(
+    seen: CloneObservation, clone: DataClone, source: Source, holding: frozenset[str], mask: str | None
+) -> Wanted:
     newest = seen.newest
     by_itself = newest is not None and asked_anew(seen, clone, newest) is None
     scheduled = refresh_asked_at(seen, clone) if by_itself else None
@@ -310,8 +321,9 @@ def _wanted(seen: CloneObservation, clone: DataClone, source: Source, holding: f
         live=seen.live,
         holding=holding,
         known_since=_known_since(seen, clone),
-        known_head=followed.origin.version.head if followed is not None else None,
+        known_head=followed.origin.followed_head if followed is not None else None,
         versioned=source.engine is None or source.engine.versioned,
+        mask=mask,
     )
 
 

@@ -87,7 +87,7 @@ def _news(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:
     if clone.spec.refresh != ON_HEAD_CHANGE:
         due = refresh_asked_at(seen, clone)
         return f"a refresh was due at {format_time(due)}" if due is not None else None
-    if seen.live.head == newest.origin.version.head or refresh_pause_ends(seen, clone) is not None:
+    if seen.live.head == newest.origin.followed_head or refresh_pause_ends(seen, clone) is not None:
         return None
     return f"the branch moved to {seen.live.head}"
 

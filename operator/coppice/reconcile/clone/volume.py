@@ -160,4 +160,5 @@ def _origin(at: Situation, choice: Chosen) -> Origin:
         revision=at.clone.spec.revision or "",
         masked=status.data is DataKind.MASKED,
         user_id=status.user_id,
+        source_head=choice.source_head,
     )
