@@ -52,8 +52,9 @@ class Stage:
     def clone(self, version: Version, *, marker: str = MARKER, policy: CommitPolicy = "Explicit") -> Workload:
         return self.engine.clone_server(CloneServer(version=version, commit_policy=policy, marker=marker))
 
-    def preparation(self, *, marker: str = MARKER, adopted: bool = False) -> Workload:
-        return self.engine.preparation(Preparation(marker=marker, database=self.kit.database, adopted=adopted))
+    def preparation(self, *, marker: str = MARKER, adopted: bool = False, rewrite: bool = False) -> Workload:
+        inputs = Preparation(marker=marker, database=self.kit.database, adopted=adopted, rewrite=rewrite)
+        return self.engine.preparation(inputs)
 
     def admin(self, server: Server) -> Endpoint:
         return server.endpoint(self.engine.admin_user, server.secret["admin-password"])

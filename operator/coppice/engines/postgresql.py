@@ -84,10 +84,12 @@ _SETTINGS: Final = (
     # /dev/shm of a container has 64 MB.
     "dynamic_shared_memory_type=sysv",
 )
-_CLONE_SETTINGS: Final = (
+_DISPOSABLE_SETTINGS: Final = (
     # A clone is disposable: what a crash of its node takes is made again. What it has acknowledged outlives its death.
     "fsync=off",
     "full_page_writes=off",
+)
+_CLONE_SETTINGS: Final = (
     "wal_level=minimal",
     "max_wal_senders=0",
     "max_logical_replication_workers=0",
@@ -105,7 +107,7 @@ class PostgreSQLEngine:
     name = "postgresql"
     versioned = False
     capture_action: str | None = "checkpoint"
-    maskable = False
+    maskable = True
     port = 5432
     binding_type = "postgresql"
     user_id = 999
@@ -134,11 +136,15 @@ class PostgreSQLEngine:
     def clone_server(self, inputs: CloneServer) -> Workload:
         """Return how a clone runs: its administrator's password is set before anything listens."""
         environment = {"COPPICE_MARKER": inputs.marker}
-        return self._server(_program("serve", "clone"), environment, (*_SETTINGS, *_CLONE_SETTINGS))
+        settings = (*_SETTINGS, *_CLONE_SETTINGS, *(() if inputs.durable else _DISPOSABLE_SETTINGS))
+        return self._server(_program("serve", "clone"), environment, settings)
 
     def preparation(self, inputs: Preparation) -> Workload:
-        """Return the job that recovers a raw copy and takes from it every login and all that reaches out."""
-        parts = ("roles", "findings", "strip", "own", "probed", "probe", "report")
+        """Return the job that recovers a raw copy and takes from it every login and all that reaches out.
+
+        Of a masked one it also writes every table anew, and leaves no write-ahead log of before.
+        """
+        parts = ("roles", "findings", "strip", "own", "rewrite", "probed", "probe", "report")
         return Workload(
             script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
             environment={
@@ -147,6 +153,7 @@ class PostgreSQLEngine:
                 "COPPICE_MARKER": inputs.marker,
                 "COPPICE_DATABASE": inputs.database,
                 "COPPICE_DIRECTORY": inputs.directory or "",
+                "COPPICE_REWRITE": "yes" if inputs.rewrite else "",
                 "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
                 "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
                 **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
@@ -211,9 +218,12 @@ class PostgreSQLEngine:
         return Version(database, BRANCH, state.head, state.working_root)
 
     async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
-        """Refuse: a preparation does not remove yet what a mask has replaced."""
-        del at
-        raise EngineError(f"the database {database} cannot be masked yet")
+        """Return for each table what changes when its rows or its shape do: the server's count of rows written, and the
+        file, which a TRUNCATE or a rewrite replaces.
+        """
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            found = await session.ask(_TABLES)
+        return {str(name): str(token) for name, token in found}
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads: without a history nothing else is known of it."""
@@ -226,6 +236,9 @@ class PostgreSQLEngine:
             case "ensure-app-user":
                 app = Endpoint(at.host, at.port, arguments["username"], arguments["password"])
                 await self._ensure_app_user(at, app, arguments["database"])
+            case "ensure-mask-user":
+                app = Endpoint(at.host, at.port, arguments["username"], arguments["password"])
+                await self._ensure_mask_user(at, app, arguments["database"])
             case "commit-load":
                 pass  # there are no versions
             case "checkpoint":
@@ -315,6 +328,16 @@ class PostgreSQLEngine:
         async with libpq.session(app, database):
             pass
 
+    async def _ensure_mask_user(self, at: Endpoint, app: Endpoint, database: str) -> None:
+        """Let the applications' role do everything: triggers, row security and owners are in nobody's way then."""
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            role, verifier = identifier(app.username), session.verifier(app.username, app.password)
+            if not await session.ask("SELECT 1 FROM pg_roles WHERE rolname = %s", [app.username]):
+                await session.ask(f"CREATE ROLE {role}")
+            await session.ask(f"ALTER ROLE {role} SUPERUSER LOGIN PASSWORD {literal(verifier)}")
+        async with libpq.session(app, database):
+            pass
+
 
 def _program(*parts: str) -> str:
     return script("volume", "postgresql/common", *(f"postgresql/{part}" for part in parts))
@@ -334,6 +357,14 @@ def _content(
         findings=findings,
     )
 
+
+_TABLES: Final = """\
+SELECT format('%I.%I', n.nspname, c.relname),
+  concat_ws(' ', pg_relation_filenode(c.oid), n_tup_ins, n_tup_upd, n_tup_del,
+    (SELECT md5(string_agg(concat_ws(' ', attnum, attname, atttypid), ' ' ORDER BY attnum)) FROM pg_attribute
+        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
+WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"""
 
 _CONTENT: Final = """\
 SELECT split_part(current_setting('server_version'), ' ', 1), s.system_identifier, c.timeline_id,

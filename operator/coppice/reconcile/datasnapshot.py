@@ -192,7 +192,9 @@ class DataSnapshotReconciler:
         mask = MaskSeen()
         # The raw snapshot goes last: with it, all of the mask's is gone.
         if raw is not None or scratch is not None:
-            mask = await observe_mask(reader, manifest, store=store, engine=engine, scratch=scratch)
+            mask = await observe_mask(
+                reader, manifest, store=store, engine=engine, database=_database_in(raw), scratch=scratch
+            )
         return SnapshotObservation(
             manifest=manifest,
             now=now,
@@ -227,6 +229,12 @@ class DataSnapshotReconciler:
     def failed(self, observation: SnapshotObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+def _database_in(raw: Manifest | None) -> str | None:
+    """Return the database that applications get of what was captured, if that is known."""
+    backing = None if raw is None else recorded_backing(raw)
+    return None if backing is None else backing.database
 
 
 def _is_captured_next(raw: Manifest | None, prepared: Manifest | None) -> bool:

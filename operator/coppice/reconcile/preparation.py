@@ -34,8 +34,9 @@ def prepare_pod_name(snapshot: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScratchCopy:
-    """A snapshot's scratch copy, and what is needed to run something on it. ``name`` is the snapshot's; the files belong
-    to ``user_id``.
+    """A snapshot's scratch copy, and what is needed to run something on it.
+
+    ``name`` is the snapshot's; the files belong to ``user_id``.
     """
 
     environment: Environment

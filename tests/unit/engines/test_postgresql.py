@@ -76,8 +76,17 @@ def test_a_clone_acts_on_nobody_whatever_its_source_did() -> None:
     assert settings["log_statement"] == "none"
 
 
-def test_a_store_keeps_what_it_acknowledges() -> None:
-    assert "fsync" not in _store().environment["COPPICE_SETTINGS"]
+def test_a_store_keeps_what_it_acknowledges_and_so_does_a_copy_that_is_captured_again() -> None:
+    inputs = CloneServer(Version("shop", "main", "h", "w"), commit_policy="Explicit", marker="uid", durable=True)
+    for workload in (_store(), ENGINE.clone_server(inputs)):
+        assert "fsync" not in workload.environment["COPPICE_SETTINGS"]
+    assert "fsync=off" in _clone().environment["COPPICE_SETTINGS"]
+
+
+def test_only_a_masked_copy_is_written_anew() -> None:
+    assert _preparation().environment["COPPICE_REWRITE"] == ""
+    rewrite = ENGINE.preparation(Preparation(marker="uid", database="shop", rewrite=True))
+    assert rewrite.environment["COPPICE_REWRITE"] == "yes"
 
 
 def test_there_is_a_load_script_only_where_there_is_a_load() -> None:

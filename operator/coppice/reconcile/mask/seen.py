@@ -98,9 +98,10 @@ async def observe_mask(
     *,
     store: DataStore | InvalidResource | None,
     engine: Engine | None,
+    database: str | None,
     scratch: Manifest | None,
 ) -> MaskSeen:
-    """Read what a snapshot on its way is masked with, and what was made for that."""
+    """Read what a snapshot on its way is masked with, and what was made for that; ``database`` is the applications'."""
     namespace, name = manifest["metadata"]["namespace"], str(manifest["metadata"]["name"])
     mine = {labels.OWNER_UID: str(manifest["metadata"]["uid"])}
     mask = store.spec.mask if isinstance(store, DataStore) else None
@@ -118,22 +119,33 @@ async def observe_mask(
     )
     if mask is None or engine is None or scratch is None:
         return seen
-    return await _ask_server(replace(seen, fresh_credentials=engine.credentials({})), name, scratch, engine)
+    seen = replace(seen, fresh_credentials=engine.credentials({}))
+    return await _ask_server(seen, _Copy(name, scratch, engine, database))
 
 
-async def _ask_server(seen: MaskSeen, name: str, scratch: Manifest, engine: Engine) -> MaskSeen:
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """Where to ask, and for what."""
+
+    snapshot: str
+    claim: Manifest
+    engine: Engine
+    database: str | None
+
+
+async def _ask_server(seen: MaskSeen, copy: _Copy) -> MaskSeen:
     """Ask the server on the copy what it holds, before its rows are changed and when that is done."""
-    job, mark = by_name(seen.jobs, job_name(name, scratch)), Mark.of(scratch)
+    job, mark = by_name(seen.jobs, job_name(copy.snapshot, copy.claim)), Mark.of(copy.claim)
     if mark is not None and (mark.outcome or job is None or not job_state(job).succeeded):
         return seen
-    server = Server(seen.in_service(name, scratch), by_name(seen.secrets, server_name(name, scratch)))
-    endpoint = server.endpoint(engine)
-    seen = replace(seen, answer=await ask(engine, endpoint))
+    name = server_name(copy.snapshot, copy.claim)
+    endpoint = Server(by_name(seen.pods, name), by_name(seen.secrets, name)).endpoint(copy.engine)
+    seen = replace(seen, answer=await ask(copy.engine, endpoint, database=copy.database))
     content = seen.answer.content if seen.answer is not None else None
     if job is None or endpoint is None or content is None:
         return seen
     try:
-        return replace(seen, tables=await _tables(engine, endpoint, content))
+        return replace(seen, tables=await _tables(copy.engine, endpoint, content))
     except EngineError as error:
         return replace(seen, answer=Answer(error=error))
 

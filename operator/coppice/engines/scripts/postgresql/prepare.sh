@@ -95,6 +95,13 @@ origin=$(run_sql template1 "SELECT shobj_description(oid, 'pg_authid') FROM pg_r
 case $origin in
 "$COPPICE_MARKER "*) head=$(printf '%s' "$origin" | cut -d ' ' -f 2) ;;
 esac
+if [ -n "$COPPICE_REWRITE" ]; then
+  # Masked rows are others than those of the source at this head.
+  head=${head%masked}masked
+  { echo template1; databases; } | while read -r name; do
+    run_sql "$name" "$COPPICE_REWRITE_SQL"
+  done
+fi
 table=$(run_sql "$COPPICE_DATABASE" "$COPPICE_PROBED_SQL")
 probe=
 if [ -n "$table" ]; then
@@ -105,6 +112,16 @@ run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $h
 run_sql template1 CHECKPOINT
 report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" -f - 2>"$HOME/errors") ||
   fail "no report: $(words "$HOME/errors")"
+if [ -n "$COPPICE_REWRITE" ]; then
+  # The log holds rows as they were, also where a segment was taken for the next one (its name is of the future then). From here on it is a new file.
+  current=$(run_sql template1 "SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+  strange_files "$data/pg_wal" "$current" archive_status summaries | while read -r entry; do
+    rm -f "$entry"
+  done
+  run_sql template1 "SELECT pg_switch_wal()" >/dev/null
+  run_sql template1 CHECKPOINT
+  [ ! -e "$data/pg_wal/$current" ] || fail "the write-ahead log of before the mask is still there: $current"
+fi
 stop_private
 
 rm -rf "$data/pg_stat" "$data/postmaster.opts"
