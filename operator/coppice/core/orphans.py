@@ -37,7 +37,7 @@ MADE_FOR: Final = {
     ),
 }
 """What is made for a disposable owner, in the order in which it goes: users before what they use."""
-KINDS: Final = ("Job", *MADE_FOR["DataClone"])
+KINDS: Final = MADE_FOR["DataClone"]
 
 
 @dataclass(frozen=True, slots=True)
