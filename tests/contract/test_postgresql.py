@@ -411,19 +411,24 @@ class TestAdopted:
 async def impostor(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
     """Listen as a server that has no TLS and then says this; return its port, and all that it is told."""
     heard: list[bytes] = []
+    callers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer)
         first = await reader.read(8)
         if first == b"\x00\x00\x00\x08\x04\xd2\x16\x2f":  # SSLRequest
             writer.write(b"N")
         heard.append(first + await reader.read(1000))
         writer.write(answer)
         heard.append(await reader.read(1000))
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1], heard
+        # Whoever has refused to go on may not have hung up.
+        for writer in callers:
+            writer.close()
+            await writer.wait_closed()
 
 
 class TestSchema:
