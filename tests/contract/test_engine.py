@@ -22,7 +22,7 @@ from coppice.engines.base import (
 )
 
 from .conftest import MARKER, Stage, version_of
-from .runner import files, free_port, kill, listening, until
+from .runner import PATIENCE, files, free_port, kill, listening, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -533,8 +533,9 @@ async def test_only_others_are_activity(stage: Stage, loaded: Path) -> None:
             await idle.ping()
             assert (await engine.activity(admin)).token == token
             await act(app)
-            while (now := await engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
-                await asyncio.sleep(0)  # recorded by the server in the background
+            async with asyncio.timeout(PATIENCE):
+                while (now := await engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
+                    await asyncio.sleep(0)  # recorded by the server in the background
             assert now.connections == 1
             token = now.token
         idle.close()

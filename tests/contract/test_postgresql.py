@@ -569,6 +569,18 @@ async def test_a_checkpoint_leaves_a_copy_nothing_to_recover_and_the_head_where_
         assert version_of(await stage.engine.inspect(admin, database="shop")) == said
 
 
+async def test_open_connections_are_no_use(stage: Stage) -> None:
+    async with source(stage) as (volume, server):
+        copy, content = await stage.prepared(volume, server)
+    async with cloned(stage, copy, content) as clone:
+        admin, idle = stage.admin(clone), await stage.kit.idle(stage.app(clone))
+        assert (await stage.engine.activity(admin)).token == ""
+        await idle.ping()
+        found = await stage.engine.activity(admin)
+        assert (found.token, found.connections) == ("", 1)
+        idle.close()
+
+
 async def test_a_server_holds_its_volume_alone(stage: Stage) -> None:
     async with source(stage) as (volume, server):
         outcome = await stage.runner.run(stage.store(load=False), volume, server.secret)

@@ -251,14 +251,12 @@ class PostgreSQLEngine:
     async def activity(self, at: Endpoint) -> Activity:
         """Return how long others' statements have run, as the server counts it; now while one runs.
 
-        PostgreSQL 13 does not count it: there it is when a session that is open now last did something.
+        PostgreSQL 13 does not count it: there it is when a session that is open now last began a statement.
         """
         async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
             [(version,)] = await session.ask("SELECT current_setting('server_version_num')::int")
-            [(used, busy, last, connections)] = await session.ask(_activity_statement(int(version)), [self.admin_user])
-        if busy:
-            return Activity(token=str(busy), connections=int(connections))
-        return Activity(token=str(used or last or ""), connections=int(connections))
+            [(used, busy, connections)] = await session.ask(_activity_statement(int(version)), [self.admin_user])
+        return Activity(token=str(busy or used or ""), connections=int(connections))
 
     async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
         """Return the definitions of relations, functions, types, schemas and extensions, each by its hash."""
@@ -419,8 +417,8 @@ async def _refuse_tablespaces(session: Session) -> None:
 
 
 def _activity_statement(version: int) -> str:
-    used = "nullif((SELECT sum(active_time) FROM pg_stat_database), 0)" if version >= 140000 else "NULL"
+    counted = "nullif((SELECT sum(active_time) FROM pg_stat_database), 0)"
+    used = counted if version >= 140000 else "max(query_start)"
     return f"""\
-SELECT {used}, max(clock_timestamp()) FILTER (WHERE state IN ('active', 'idle in transaction')), max(state_change),
-    count(*)
+SELECT {used}, max(clock_timestamp()) FILTER (WHERE state = 'active'), count(*)
 FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> %s"""  # noqa: S608 - constants
