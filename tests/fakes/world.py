@@ -25,6 +25,7 @@ from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
 from coppice.manifests.job import LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
 from coppice.manifests.secret import read_secret
+from coppice.manifests.storage import BEING_DELETED
 from coppice.reconcile.observed import parse_time
 
 DRIVER = "csi.example.com"
@@ -103,6 +104,8 @@ class World:
         """Initial loads end in failure."""
         self.snapshot_error: str | None = None
         """What the driver says instead of making a snapshot."""
+        self.strands = False
+        """Aliases go before the snapshot-controller has seen them go: their contents wait to be told."""
         self.full = False
         """No volume can be provisioned."""
         self.guarded: bool | None = None
@@ -434,7 +437,13 @@ class World:
     def _content_actions(self, content: Object) -> Iterator[Action]:
         what = key_of(content)
         if deleting(content):
-            if content["metadata"].get("finalizers") and not self._is_referenced(content):
+            alias = "snapshotHandle" in content["spec"]["source"]
+            told = not (self.strands and alias) or BEING_DELETED in content["metadata"].get("annotations", {})
+            if (
+                content["metadata"].get("finalizers")
+                and not self._is_referenced(content)
+                and (told or not self.strands)
+            ):
                 yield Action(f"end {what}", lambda: self._end_content(content))
             return
         if CONTENT_FINALIZER not in content["metadata"].get("finalizers", []):

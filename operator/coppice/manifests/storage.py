@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coppice.manifests.meta import Owner, build_metadata
+from coppice.core.plan import Manifest
+from coppice.manifests.meta import Owner, build_annotations, build_metadata
 
 SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
 SNAPSHOT_API = f"{SNAPSHOT_GROUP}/v1"
+BEING_DELETED = f"{SNAPSHOT_GROUP}/volumesnapshot-being-deleted"
+"""The snapshot-controller's annotation of a content whose VolumeSnapshot is being deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,16 @@ def build_alias_content(
         "metadata": build_metadata(name, owner, namespace=""),
         "spec": spec,
     }
+
+
+def build_release(content: Manifest) -> dict[str, Any]:
+    """Return the apply by which a content under deletion that lost its VolumeSnapshot may go.
+
+    The csi-snapshotter lets a content that was bound go only if it has this annotation. The snapshot-controller puts it
+    there, but not where the VolumeSnapshot went before it had a finalizer: nobody would ever (external-snapshotter
+    v8.7.0, ``shouldDelete`` and ``syncContent``). A content that is ``Retain`` takes no data along.
+    """
+    return build_annotations(content, {BEING_DELETED: "yes"})
 
 
 def build_alias_snapshot(name: str, owner: Owner, *, content: str, snapshot_class: str | None) -> dict[str, Any]:

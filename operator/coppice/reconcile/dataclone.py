@@ -20,7 +20,7 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, WiringConflictError
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
-from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
+from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays, stranded_aliases
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
 from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, secret_name, types_of
@@ -93,7 +93,11 @@ def _plan_deletion(seen: CloneObservation) -> Plan:
     doomed = [*seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
     if not doomed:
         return Plan(remove_finalizer=True)
-    return Plan(delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)), requeue_after=2)
+    return Plan(
+        apply=tuple(stranded_aliases(seen.alias_contents, seen.alias_snapshots)),
+        delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)),
+        requeue_after=2,
+    )
 
 
 def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:

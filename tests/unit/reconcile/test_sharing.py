@@ -562,3 +562,17 @@ async def test_a_grant_gives_no_snapshot_of_an_earlier_store_of_the_same_name(sh
     assert shop.names("PersistentVolumeClaim", "app") == []
     # Who works in the store's namespace owns what is there: so a restored store's old snapshots are looked at.
     assert shop.rows("own") == {"alice", "secret"}
+
+
+async def test_an_alias_whose_snapshot_went_unseen_is_let_go(story):
+    story.world.strands = True
+    story.store()
+    story.grant()
+    story.clone(namespace="app")
+    await story.settle()
+    story.expect_ready("DataClone", "db", "app")
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=2)
+    assert [found for found in story.names("VolumeSnapshotContent") if found.startswith("coppice-")] == []
+    assert story.names("DataClone", "app") == []
+    assert len(story.world.snapshots) == 1

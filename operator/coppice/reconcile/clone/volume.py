@@ -7,6 +7,7 @@ from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.manifests.storage import Claim, build_alias_content, build_alias_snapshot, build_claim
 from coppice.reconcile.choice import Chosen
+from coppice.reconcile.clone.leftovers import stranded_aliases
 from coppice.reconcile.clone.names import VOLUME, content_name
 from coppice.reconcile.clone.observation import Handle, is_foreign
 from coppice.reconcile.clone.server import surround_early
@@ -82,6 +83,7 @@ def _waits_for_consumer(at: Situation) -> bool:
 
 
 def _drop_aliases(at: Situation, draft: Draft) -> None:
+    draft.apply.extend(stranded_aliases(at.seen.alias_contents, at.seen.alias_snapshots))
     for alias in at.aliases:
         draft.drop(alias)
 
