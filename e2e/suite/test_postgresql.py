@@ -161,7 +161,10 @@ def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
         "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=programs)],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
-        "readinessProbe": {"exec": {"command": [f"{programs}/pg_isready", "-h", "127.0.0.1"]}, "periodSeconds": 1},
+        "readinessProbe": {
+            "exec": {"command": [f"{programs}/pg_isready", "-h", "127.0.0.1", "-U", "theirs"]},
+            "periodSeconds": 1,
+        },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "data", "mountPath": "/volume"}],
     }
