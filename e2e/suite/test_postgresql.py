@@ -10,7 +10,7 @@ import pytest
 from e2e.harness.images import refs
 from e2e.harness.shell import CommandError
 from e2e.suite.data import Clone, Login, Store, administrator, ask_clones, sql
-from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, python_pod, resource
+from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, data_snapshot, python_pod, resource
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -225,9 +225,10 @@ def test_a_commit_names_a_snapshot_and_a_branch_cannot_be_made(kube: Kube, bank:
         "spec": {"store": {"name": bank.name}, "branchName": "autumn", "from": {"branch": "main"}},
     })  # fmt: skip
     assert kube.until_reason("EngineHasNoBranches", "dbranch", "autumn", bank.namespace)
-    newest = bank.status["lastSnapshot"]["name"]
-    head = kube.status("dsnap", newest, bank.namespace)["branches"][0]["head"]
+    kube.apply(data_snapshot("kept", bank.namespace, store=bank.name))
+    kube.ready(bank.namespace, "dsnap/kept")
+    head = kube.status("dsnap", "kept", bank.namespace)["branches"][0]["head"]
     bank.sql("CREATE TABLE since (n int)")
     clone = Clone(kube, bank.namespace, "then").apply(bank, source={"commit": head}).ready()
-    assert clone.status["snapshot"]["name"] == newest
+    assert clone.status["snapshot"]["name"] == "kept"
     assert clone.sql("SELECT to_regclass('since') IS NULL AS absent") == [{"absent": True}]
