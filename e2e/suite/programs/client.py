@@ -6,9 +6,7 @@ import json
 import sys
 from typing import Any
 
-import psycopg
 import pymysql
-from psycopg.rows import dict_row
 from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor
 
@@ -21,6 +19,10 @@ def ask(server: dict[str, Any], statements: str) -> list[dict[str, Any]]:
 
 
 def ask_postgresql(server: dict[str, Any], statements: str) -> list[dict[str, Any]]:
+    # Here, for an earlier operator's image, which the upgrade test has, lacks it.
+    import psycopg  # noqa: PLC0415
+    from psycopg.rows import dict_row  # noqa: PLC0415
+
     where = {**server, "dbname": server["database"], "connect_timeout": 5}
     del where["database"]
     rows: list[dict[str, Any]] = []
