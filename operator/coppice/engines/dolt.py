@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -47,6 +46,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
+from coppice.engines.credentials import completed
 from coppice.engines.ledgers import find_ledger
 from coppice.engines.mysql import Session, identifier, literal
 from coppice.engines.shell import script
@@ -96,7 +96,7 @@ class DoltEngine:
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-        return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password")}
+        return completed(secret)
 
     def store_server(self, inputs: StoreServer) -> Workload:
         """Return how a managed store runs; its first boot loads, or makes an empty database."""

@@ -16,7 +16,6 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
@@ -39,6 +38,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
+from coppice.engines.credentials import completed
 from coppice.engines.ledgers import find_ledger
 from coppice.engines.libpq import Session, identifier, literal
 from coppice.engines.shell import script, statements
@@ -116,7 +116,7 @@ class PostgreSQLEngine:
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-        return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password")}
+        return completed(secret)
 
     def store_server(self, inputs: StoreServer) -> Workload:
         """Return how a managed store runs; its first boot loads, or makes an empty database."""
