@@ -124,7 +124,7 @@ def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
 
 # As the official image lays it out, and as CloudNativePG does: another user, and the data below the mount.
 SERVERS = [("pgdata", 999), ("data/pgdata", 26)]
-SERVE = """
+SERVE = r"""
 data=/volume/{directory}
 if ! id -un >/dev/null 2>&1; then
   export LD_PRELOAD="$(echo /usr/lib/*/libnss_wrapper.so)" NSS_WRAPPER_PASSWD=/tmp/passwd NSS_WRAPPER_GROUP=/tmp/group
@@ -133,7 +133,8 @@ fi
 mkdir -p "$data"
 if [ ! -f "$data/PG_VERSION" ]; then
   printf theirs >/tmp/password
-  {programs}/initdb -D "$data" -U theirs -A scram-sha-256 --pwfile=/tmp/password -E UTF8 --locale=C.UTF-8 >/dev/null
+  {programs}/initdb -D "$data" {options} -U theirs -A scram-sha-256 --pwfile=/tmp/password -E UTF8 --locale=C.UTF-8 \
+    >/dev/null
   {{ echo "host all all all scram-sha-256"; echo "local all all trust"; }} >"$data/pg_hba.conf"
   {programs}/pg_ctl -D "$data" -o "-c listen_addresses= -k /tmp" -w start >/dev/null
   {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE ledger"
@@ -150,8 +151,10 @@ exec {programs}/postgres -D "$data" -c "listen_addresses=*" -k /tmp -c archive_m
 """
 
 
-def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
-    """Return a server that somebody runs by a StatefulSet, and what its owners add to have it adopted."""
+def their_server(namespace: str, directory: str, user: int, options: str = "") -> list[Manifest]:
+    """Return a server that somebody runs by a StatefulSet, and what its owners add to have it adopted; ``options`` are
+    initdb's.
+    """
     security = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
                 "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
     programs = "/usr/lib/postgresql/15/bin"
@@ -159,17 +162,19 @@ def their_server(namespace: str, directory: str, user: int) -> list[Manifest]:
         "name": "postgresql",
         "image": refs()["postgresql"],
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=programs)],
+        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=programs, options=options)],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
         "readinessProbe": {
             "exec": {"command": [f"{programs}/pg_isready", "-h", "127.0.0.1", "-U", "theirs"]},
             "periodSeconds": 1,
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/volume"}],
+        "volumeMounts": [{"name": "data", "mountPath": "/volume"}, {"name": "elsewhere", "mountPath": "/elsewhere"}],
     }
     labels = {"app": "pg"}
-    pod = {"metadata": {"labels": labels}, "spec": {"securityContext": security, "containers": [container]}}
+    elsewhere = {"name": "elsewhere", "emptyDir": {}}
+    spec = {"securityContext": security, "containers": [container], "volumes": [elsewhere]}
+    pod = {"metadata": {"labels": labels}, "spec": spec}
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice", "database": "ledger"}
     return [
@@ -215,6 +220,17 @@ def test_a_server_that_somebody_else_runs_is_cloned_and_notices_nothing(
         Clone(kube, branch_office, "later").apply(store, source={"snapshot": clone.status["snapshot"]["name"]}).ready()
     )
     assert later.sql("SELECT count(*) AS n FROM entry") == [{"n": 1000}]
+    kube.delete_namespace(namespace, wait=False)
+
+
+def test_a_volume_that_lacks_the_write_ahead_log_is_refused_and_the_condition_says_why(kube: Kube) -> None:
+    namespace = kube.new_namespace("ledger")
+    kube.apply(*their_server(namespace, "pgdata", 999, options="-X /elsewhere/pg_wal"))
+    kube.ready(namespace, "dstore/ledger")
+    kube.apply(data_snapshot("torn", namespace, store="ledger"))
+    kube.until_reason("PreparationFailed", "dsnap", "torn", namespace)
+    message = kube.condition("dsnap", "torn", namespace)["message"]
+    assert "the write-ahead log is not on the volume: pg_wal is a link to /elsewhere/pg_wal" in message
     kube.delete_namespace(namespace, wait=False)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60
 """Seconds after which a test gives up; no test measures time."""
+REASON = "termination-log"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Outcome:
     code: int
     output: str
     errors: str
+    reason: str
+    """What kubelet hands on."""
 
     @property
     def last_line(self) -> str:
@@ -124,6 +127,7 @@ class Runner:
             "COPPICE_DATA": str(volume),
             "COPPICE_RUN": str(run),
             "COPPICE_LOAD": str(load or "/nonexistent"),
+            "COPPICE_REASON": str(run / REASON),
             "COPPICE_HOST": "127.0.0.1",
             "COPPICE_PORT": str(port),
         }
@@ -152,7 +156,11 @@ class Runner:
         load: Path | None = None,
     ) -> Outcome:
         """Run a job, or one of a workload's scripts, to its end."""
-        environment = self.environment(workload, volume, secret or {}, run=self.new("run"), port=free_port(), load=load)
+        run = self.new("run")
+        reason = run / REASON
+        reason.touch()
+        self.give(reason)
+        environment = self.environment(workload, volume, secret or {}, run=run, port=free_port(), load=load)
         process = await asyncio.create_subprocess_exec(
             "/bin/sh", "-eu", "-c", script or workload.script, env=environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True, **self._as_user,
@@ -162,7 +170,7 @@ class Runner:
         finally:
             kill(process)
         assert process.returncode is not None
-        return Outcome(process.returncode, output.decode(), errors.decode())
+        return Outcome(process.returncode, output.decode(), errors.decode(), reason.read_text())
 
     @asynccontextmanager
     async def serving(

@@ -71,6 +71,9 @@ async def test_a_load_that_fails_names_its_file_and_can_be_corrected(stage: Stag
     outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=load)
     assert outcome.code != 0
     assert "3-broken" in outcome.errors
+    assert "3-broken" in outcome.reason
+    assert "nowhere" in outcome.errors
+    assert "nowhere" not in outcome.reason, "what a program says may quote rows"
     async with stage.runner.serving(workload, volume, stage.secret(), load=stage.runner.load(stage.kit.load)) as server:
         assert await stage.kit.count(stage.admin(server)) == stage.kit.rows
 
@@ -118,6 +121,7 @@ async def test_an_empty_volume_is_refused_where_data_was_expected(stage: Stage, 
         outcome = await stage.runner.run(workload, empty, stage.secret())
         assert outcome.code != 0
         assert "empty" in outcome.errors
+        assert outcome.errors == f"coppice: {outcome.reason}"
         assert list(empty.iterdir()) == []
 
 

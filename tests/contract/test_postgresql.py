@@ -117,8 +117,9 @@ class TestLoad:
         statement = b"CREATE TABLE t (n int UNIQUE);\nINSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);"
         _, outcome = await self._loaded(stage, {"a.sql": statement})
         assert outcome.code != 0
-        assert "a.sql: line 3: ERROR" in outcome.errors
+        assert "a.sql does not load: line 3: ERROR" in outcome.errors
         assert "already exists" not in outcome.errors
+        assert outcome.reason == "a.sql does not load\n"
 
     async def test_what_a_dump_gives_to_others_the_app_may_alter(self, stage: Stage) -> None:
         dump = b"""
@@ -203,7 +204,7 @@ class TestPreparation:
             copy = stage.runner.copy(volume, server)
         outcome = await stage.runner.run(stage.preparation(), copy)
         assert outcome.code != 0
-        assert str(place) in outcome.errors
+        assert str(place) in outcome.reason
 
     async def test_a_write_ahead_log_elsewhere_is_refused_by_name(self, stage: Stage) -> None:
         async with source(stage) as (volume, server):
@@ -214,7 +215,7 @@ class TestPreparation:
         log.symlink_to(elsewhere)
         outcome = await stage.runner.run(stage.preparation(), copy)
         assert outcome.code != 0
-        assert str(elsewhere) in outcome.errors
+        assert str(elsewhere) in outcome.reason
 
     async def test_prepared_transactions_hold_nothing_in_a_copy(self, stage: Stage) -> None:
         async with source(stage, "ALTER SYSTEM SET max_prepared_transactions = 5") as (volume, server):

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from tests.fakes.kube import Crash, Object
-from tests.fakes.world import World, key_of
+from tests.fakes.world import ROW_IN_A_MESSAGE, World, key_of
 
 from coppice.core import labels
 from coppice.core.key import Key
@@ -183,6 +183,7 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
         if found is not None and found["metadata"]["uid"] == ref.uid:
             _check_deleted(world, manifest, plan, found)
     _check_secrets(world, plan)
+    assert ROW_IN_A_MESSAGE not in str(plan), "what a user's program says of a row is repeated"
 
 
 def _find(world: World, desired: Manifest) -> Object | None:

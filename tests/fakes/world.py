@@ -30,6 +30,8 @@ from coppice.reconcile.observed import parse_time
 
 DRIVER = "csi.example.com"
 NO_ROOM = "rpc error: code = ResourceExhausted desc = no room in the pool"
+ROW_IN_A_MESSAGE = "4111-1111-1111-1111"
+"""What a user's program that fails says of a row, where Kubernetes shows it to whoever may read Pods."""
 GIB = 1024**3
 CLAIM_FINALIZER = "kubernetes.io/pvc-protection"
 SOURCE_FINALIZER = "snapshot.storage.kubernetes.io/pvc-as-source-protection"
@@ -624,8 +626,12 @@ class World:
         self._end_program(pod, code)
 
     def _end_program(self, pod: Object, code: int) -> None:
+        """Have a program end: one that fails shows a row to whoever asks kubelet why."""
         name = pod["spec"]["containers"][0]["name"]
-        ended = [{"name": name, "state": {"terminated": {"exitCode": code, "finishedAt": timestamp(self.now)}}}]
+        terminated: Object = {"exitCode": code, "finishedAt": timestamp(self.now)}
+        if code and pod["metadata"]["labels"][labels.ROLE] in {LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE}:
+            terminated["message"] = f"duplicate key: {ROW_IN_A_MESSAGE}"
+        ended = [{"name": name, "state": {"terminated": terminated}}]
         phase = "Failed" if code else "Succeeded"
         self._edit(pod, lambda draft: draft["status"].update(phase=phase, containerStatuses=ended))()
 
@@ -798,7 +804,8 @@ class World:
 
     def _prepare(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
         if failed or volume.database != script["database"] or not self._is_laid_out(pod, script, volume):
-            ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1}}}]
+            why = f"the volume is not laid out as {script['directory'] or 'expected'}"
+            ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1, "message": f"{why}\n"}}}]
             self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()
             return
         self._watch_for_two_servers(pod, volume)

@@ -22,8 +22,17 @@ RUN_PATH = "/run/coppice"
 LOAD_PATH = "/coppice/load"
 """Where a store's initial load (a ConfigMap or claim) is mounted read-only, when there is one."""
 
+REASON_PATH = "/dev/termination-log"
+"""Where a script that fails says why, in one line without anything of rows: kubelet hands it on with the exit code."""
+
 PATHS: Final[Mapping[str, str]] = MappingProxyType(
-    {"COPPICE_DATA": DATA_PATH, "COPPICE_RUN": RUN_PATH, "COPPICE_LOAD": LOAD_PATH, "COPPICE_HOST": "0.0.0.0"}  # noqa: S104 - in a Pod
+    {
+        "COPPICE_DATA": DATA_PATH,
+        "COPPICE_RUN": RUN_PATH,
+        "COPPICE_LOAD": LOAD_PATH,
+        "COPPICE_REASON": REASON_PATH,
+        "COPPICE_HOST": "0.0.0.0",  # noqa: S104 - in a Pod
+    }
 )
 """Part of every ``Workload.environment``, with ``COPPICE_PORT``: scripts know these names only, so that they also run
 outside a container."""

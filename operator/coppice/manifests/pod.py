@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from coppice.core import labels as known
 from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, Workload
 from coppice.manifests.meta import Owner, build_metadata
 
 Role = Literal["store", "clone", "prepare", "scratch"]
+ROLES: Final[Container[str]] = frozenset(get_args(Role))
 _RESTARTED: Final[Container[Role]] = ("store", "clone")
 ENGINE_CONTAINER = "engine"
 LOAD_CONTAINER = "load"

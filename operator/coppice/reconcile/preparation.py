@@ -17,7 +17,7 @@ from coppice.manifests.pod import ServerPod, build_pod
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.observed import annotation, pod_state
-from coppice.reconcile.trouble import find_trouble
+from coppice.reconcile.trouble import find_trouble, reason_of_failure
 
 PREPARED: Final = "Prepared"
 
@@ -82,10 +82,12 @@ def run_preparation(draft: Draft, desired: Manifest, observed: Manifest | None) 
         draft.drop(observed)
         return waits(PREPARED, "Preparing", f"Pod {name} was disrupted and will be made anew", retry_after=2)
     if state.failed:
+        why = reason_of_failure(observed)
         return stalls(
             PREPARED,
             "PreparationFailed",
-            f"Pod {name} failed: see its log, then delete this DataSnapshot to try again",
+            f"Pod {name} failed{f': {why}' if why else ''}. Put that right (see also kubectl logs {name}), then delete "
+            "this DataSnapshot to try again",
             retry_after=None,
         )
     if state.succeeded:

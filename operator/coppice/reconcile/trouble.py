@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from coppice.core import labels
 from coppice.core.plan import Manifest
-from coppice.manifests.pod import LOAD_CONTAINER
-from coppice.reconcile.observed import created_at, parse_time
+from coppice.manifests.pod import LOAD_CONTAINER, ROLES
+from coppice.reconcile.observed import created_at, label, parse_time
 
 KUBELET_PATIENCE = timedelta(minutes=2)
 """How long kubelet may fail to start a container: a registry that is away for a moment, a Secret that is restored."""
@@ -27,6 +28,8 @@ BRIEF = timedelta(minutes=10)
 """Kubelet starts its back-off anew for a container that ran for longer (MaxContainerBackOff, twice)."""
 MAX_QUOTED = 300
 """How many characters of somebody else's words are quoted."""
+MAX_REASON = 1000
+"""How many of those in which a script of an engine's says why it failed."""
 
 _ON_ITS_WAY = {"ContainerCreating", "PodInitializing"}
 _IN_VAIN = {"InvalidImageName", "ErrImageNeverPull"}
@@ -120,7 +123,7 @@ def _crashes(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str, An
     hopeless = failures >= LOAD_FAILURES if name == LOAD_CONTAINER else failures >= SERVER_FAILURES and _is_brief(ended)
     if running and not hopeless:
         return None
-    words = quoted((state.get("waiting") or {}).get("message"))
+    words = _reason(pod, ended) or quoted((state.get("waiting") or {}).get("message"))
     times = "" if failures == 1 else f", {failures} times by now"
     return Trouble(
         reason="LoadFailed" if name == LOAD_CONTAINER else "ServerTrouble",
@@ -143,7 +146,18 @@ def _is_brief(ended: Mapping[str, Any]) -> bool:
     return started is None or finished is None or finished - started < BRIEF
 
 
-def quoted(words: str | None) -> str:
+def reason_of_failure(pod: Manifest) -> str:
+    """Return why a Pod that runs once has failed, in the words of the engine's script; empty where it said nothing."""
+    ended = ((entry.get("state") or {}).get("terminated") for entry in _containers(pod.get("status") or {}))
+    return next((words for entry in ended if entry and (words := _reason(pod, entry))), "")
+
+
+def _reason(pod: Manifest, ended: Mapping[str, Any]) -> str:
+    """Return what a container left for whoever asks why it ended; of users' programs nobody knows what that holds."""
+    return quoted(ended.get("message"), MAX_REASON) if label(pod, labels.ROLE) in ROLES else ""
+
+
+def quoted(words: str | None, longest: int = MAX_QUOTED) -> str:
     """Return somebody else's words in one line, shortened where they are long."""
     text = " ".join((words or "").split())
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -345,7 +345,8 @@ async def test_a_wrong_directory_fails_the_snapshot_and_not_the_store(source):
     await adopted(source, adopted={"directory": "elsewhere"})
     source.snapshot("first")
     await source.settle()
-    source.expect_stalled("DataSnapshot", "first", "PreparationFailed")
+    message = source.expect_stalled("DataSnapshot", "first", "PreparationFailed")
+    assert "Pod first-prepare failed: the volume is not laid out as elsewhere. Put that right" in message
     source.expect_ready("DataStore", "shop")
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from coppice.core import labels
+from coppice.manifests.job import LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
 from coppice.reconcile.observed import format_time
-from coppice.reconcile.trouble import find_trouble
+from coppice.reconcile.trouble import MAX_REASON, find_trouble, reason_of_failure
 
 MADE = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -125,3 +127,41 @@ def test_kubelets_words_are_quoted_up_to_a_length():
     assert trouble is not None
     assert "xxx" in trouble.message
     assert len(trouble.message) < 500
+
+
+def of_role(role: str, message: str, **state: Any) -> dict[str, Any]:
+    """Return the Pod of a role whose container has ended with a message for kubelet."""
+    container = crashed(3)
+    container["lastState"]["terminated"]["message"] = message
+    pod = troubled({**container, **state})
+    return {**pod, "metadata": {**pod["metadata"], "labels": {labels.ROLE: role}}}
+
+
+@pytest.mark.parametrize("role", ["store", "clone", "scratch", "prepare"])
+def test_a_script_of_an_engine_is_quoted_in_its_own_words_instead_of_kubelets(role):
+    trouble = find_trouble(of_role(role, "the volume is a copy\nof another snapshot\n"))
+    assert trouble is not None
+    assert "(the volume is a copy of another snapshot)" in trouble.message
+    assert "back-off" not in trouble.message
+
+
+@pytest.mark.parametrize("role", [LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE, ""])
+def test_a_users_program_is_not_quoted_for_its_words_may_be_rows(role):
+    pod = of_role(role, "duplicate key 4111")
+    trouble = find_trouble(pod)
+    assert trouble is not None
+    assert "4111" not in trouble.message
+    ended = {"state": {"terminated": {"exitCode": 1, "message": "duplicate key 4111"}}}
+    assert reason_of_failure(of_role(role, "", **ended)) == ""
+
+
+def test_a_reason_is_told_in_one_line_of_bounded_length():
+    ended = {"state": {"terminated": {"exitCode": 1, "message": "no\n" * 1000}}}
+    reason = reason_of_failure(of_role("prepare", "", **ended))
+    assert reason.startswith("no no ")
+    assert len(reason) == MAX_REASON + len("...")
+
+
+def test_a_pod_that_says_nothing_gives_no_reason():
+    assert reason_of_failure(troubled({"name": "engine", "state": {"terminated": {"exitCode": 137}}})) == ""
+    assert reason_of_failure(troubled()) == ""

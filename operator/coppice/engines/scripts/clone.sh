@@ -8,7 +8,7 @@ if [ ! -f "$root/clone" ]; then
   [ -d "$databases/$COPPICE_DATABASE/.dolt/noms" ] || fail "the volume holds no database $COPPICE_DATABASE"
   if [ -n "$COPPICE_CUT" ]; then
     printf '%s\n' "$COPPICE_CUT" | offline "$databases" >"$HOME/output" 2>&1 ||
-      fail "cannot cut the branch: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
+      fail "cannot cut the branch" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
   fi
   # Dolt opens a database on the branch named here; it is what an app gets that names no branch.
   printf '%s\n' "$COPPICE_REPO_STATE" >"$root/repo_state.json"

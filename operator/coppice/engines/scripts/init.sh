@@ -2,7 +2,7 @@
 create() {
   mkdir -p "$stage/databases"
   printf 'CREATE DATABASE %s;\n' "$(quote "$1")" | offline "$stage/databases" >"$HOME/output" 2>&1 ||
-    fail "cannot make the database $1: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
+    fail "cannot make the database $1" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 }
 
 publish_databases() {

@@ -17,7 +17,7 @@ for file in "$COPPICE_LOAD"/*; do
   # The output is not shown: it may hold rows. A message's first line says where, its last one why.
   dolt --data-dir "$stage/databases" --doltcfg-dir "$HOME/offline" --use-db "$current" sql \
     <"$HOME/statements.sql" >/dev/null 2>"$HOME/output" ||
-    fail "${file##*/}: $(sed -n -e 1p -e '$p' "$HOME/output" | cut -c 1-160 | paste -sd ' ' -)"
+    fail "${file##*/} does not load" "$(sed -n -e 1p -e '$p' "$HOME/output" | cut -c 1-160 | paste -sd ' ' -)"
   rm -f "$HOME/statements.sql"
 done
 [ -n "${loaded-}" ] || fail "the load holds no *.sql or *.sql.gz file"
@@ -44,5 +44,5 @@ each_database "$stage/databases" | while read -r name; do
   printf "CALL dolt_add('-A'); CALL dolt_commit('--skip-empty', '-m', 'Initial load');\n"
 done >"$HOME/commit.sql"
 offline "$stage/databases" <"$HOME/commit.sql" >"$HOME/output" 2>&1 ||
-  fail "cannot commit the load: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
+  fail "cannot commit the load" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 publish_databases

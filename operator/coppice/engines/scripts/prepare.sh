@@ -43,13 +43,13 @@ SQL
 done >"$HOME/list.sql"
 # Dolt leaves out a database that it cannot open and says so in its log only; USE is what fails then.
 offline "$databases" -r csv <"$HOME/list.sql" >"$HOME/list" 2>"$HOME/output" ||
-  fail "a database of the copy does not open: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
+  fail "a database of the copy does not open" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 {
   printf 'USE %s; SELECT dolt_version() AS v, database() AS m;\n' "$(quote "$COPPICE_DATABASE")"
   sed -n 's/^"\(.*\)"$/\1/p' "$HOME/list" | sed 's/""/"/g'
 } >"$HOME/states.sql"
 offline "$databases" -r json <"$HOME/states.sql" >"$HOME/states" 2>"$HOME/output" ||
-  fail "a database of the copy does not read: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
+  fail "a database of the copy does not read" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 
 rm -rf "$databases/.dolt" "$databases/.doltcfg"
 printf '%s\n' "$COPPICE_MARKER" >"$root/marker.new"

@@ -1,11 +1,17 @@
-# What every engine's scripts start with. COPPICE_DATA, COPPICE_RUN, COPPICE_LOAD, COPPICE_HOST and COPPICE_PORT come from the environment.
+# What every engine's scripts start with. COPPICE_DATA, COPPICE_RUN, COPPICE_LOAD, COPPICE_REASON, COPPICE_HOST and COPPICE_PORT come from the
+# environment.
 umask 077
 export HOME="$COPPICE_RUN" TMPDIR="$COPPICE_RUN" TZ=UTC
 volume=$COPPICE_DATA
 cd "$HOME" || exit 1
 
+# fail WORDS [WORDS OF A PROGRAM]: end, and say why. What a program says may quote rows, and is in the log alone; our own words are handed on. The first
+# ones count: a step that failed may make the one fail that asked for it.
 fail() {
-  printf 'coppice: %s\n' "$*" >&2
+  printf 'coppice: %s\n' "$1${2:+: $2}" >&2
+  if [ -w "$COPPICE_REASON" ] && [ ! -s "$COPPICE_REASON" ]; then
+    printf '%s\n' "$1" | cut -c 1-1000 >"$COPPICE_REASON"
+  fi
   exit 1
 }
 

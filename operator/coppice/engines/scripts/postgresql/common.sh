@@ -94,7 +94,7 @@ as_admin() (
 
 # run_sql DATABASE STATEMENTS: run them; what they print goes to standard output.
 run_sql() {
-  printf '%s\n' "$2" | as_admin "$1" -f - 2>"$HOME/errors" || fail "database $1: $(words "$HOME/errors")"
+  printf '%s\n' "$2" | as_admin "$1" -f - 2>"$HOME/errors" || fail "a statement fails in the database $1" "$(words "$HOME/errors")"
 }
 
 # databases: the names of all databases but the templates, one a line.

@@ -4,7 +4,7 @@ create() {
     >"$HOME/output" 2>&1 || fail "initdb: $(tail -n 1 "$HOME/output" | cut -c 1-300)"
   # The names that dumps expect: a role that owns, without a login.
   printf 'CREATE ROLE coppice_admin SUPERUSER LOGIN\nCREATE ROLE postgres\nCREATE ROLE app\n' | single "$stage/data" template1 ||
-    fail "cannot make the roles: $(words "$HOME/errors")"
+    fail "cannot make the roles" "$(words "$HOME/errors")"
   start_private "$stage/data"
   run_sql template1 "CREATE DATABASE $(name_of "$1") OWNER app"
 }

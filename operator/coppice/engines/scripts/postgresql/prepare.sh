@@ -111,7 +111,7 @@ fi
 run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $head$probe")"
 run_sql template1 CHECKPOINT
 report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" -f - 2>"$HOME/errors") ||
-  fail "no report: $(words "$HOME/errors")"
+  fail "no report" "$(words "$HOME/errors")"
 if [ -n "$COPPICE_REWRITE" ]; then
   # The log holds rows as they were, also where a segment was taken for the next one (its name is of the future then). From here on it is a new file.
   current=$(run_sql template1 "SELECT pg_walfile_name(pg_current_wal_insert_lsn())")

@@ -2,7 +2,7 @@
 arm() {
   [ ! -f "$root/armed" ] || return 0
   printf 'ALTER ROLE coppice_admin SUPERUSER LOGIN PASSWORD %s\n' "$(quoted "$COPPICE_ADMIN_PASSWORD")" | single "$data" template1 -c fsync=off ||
-    fail "cannot set the administrator's password: $(words "$HOME/errors")"
+    fail "cannot set the administrator's password" "$(words "$HOME/errors")"
   rm -f "$HOME/output" "$HOME/errors"
   : >"$root/armed"
   # The file alone: syncing a file system that many clones share would make each wait for all.
