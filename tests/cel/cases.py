@@ -64,6 +64,7 @@ POINTS = [
     {"commit": "0123456789abcdefghijklmnopqrstuv"},
     {"snapshot": "shop-1"},
     {"time": "2026-05-01T12:00:00Z"},
+    {"migration": "42"},
 ]
 BRANCH = {"store": {"name": "shop", "namespace": "data"}, "branchName": "feature/autumn", "deletionPolicy": "Delete"}
 CLONE_STORE = {"store": {"name": "shop", "namespace": "data"}}
@@ -161,6 +162,9 @@ STRINGS = {
         ("main", "feature/autumn", "v1.2_x-y", "_"), ("/a", "a/", "a//b", "a..b", ".a", "a.", "-a", "a/-b", "a b", "a@b"), letters
     ),
     common.COMMIT_PATTERN: Strings(("deadbeef", "0123ABCD"), ("main~1", "HEAD^1", "a b c", "a;b;"), letters),
+    common.MIGRATION_PATTERN: Strings(
+        ("1", "1.10_2", "20260301120000", "shop.0042_price", "add column title", "ünï"), (" 1", "1 ", "a\nb", "a\tb", "\x7f"), letters
+    ),
     common.DURATION_PATTERN: DURATIONS,
     common.DURATION_OR_NEVER_PATTERN: Strings((*DURATIONS.good, "Never"), (*DURATIONS.bad, "Never1s"), duration),
     common.QUANTITY_PATTERN: Strings(("1", "1.5Gi", "500m", "20G"), ("-1", "1Zi", "1e3", "1 Gi", "Gi", "1.", "lots"), quantity),

@@ -614,6 +614,55 @@ async def test_the_ledger_of_a_migration_tool_is_read(stage: Stage, loaded: Path
         assert await engine.ledger(admin, database) == Ledger("alembic", ("1975ea83b712",))
 
 
+LEDGERS = {
+    "flyway": (
+        "CREATE TABLE flyway_schema_history (installed_rank INT PRIMARY KEY, version VARCHAR(50), type VARCHAR(20), success BOOLEAN)",
+        "INSERT INTO flyway_schema_history VALUES (1, NULL, 'SCHEMA', true), (2, '1', 'SQL', true), (3, '1.1', 'SQL', true)",
+        "INSERT INTO flyway_schema_history VALUES (4, '1.1', 'UNDO_SQL', true), (5, NULL, 'SQL', true), (6, '2', 'SQL', false)",
+    ),
+    "liquibase": (
+        "CREATE TABLE DATABASECHANGELOG (ID VARCHAR(255), EXECTYPE VARCHAR(10), ORDEREXECUTED INT)",
+        "INSERT INTO DATABASECHANGELOG VALUES ('seed', 'MARK_RAN', 2), ('it''s \"new\", a/b', 'EXECUTED', 1)",
+    ),
+    "alembic": (
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",
+        "INSERT INTO alembic_version VALUES ('1975ea83b712')",
+    ),
+    "django": (
+        "CREATE TABLE django_migrations (id INT PRIMARY KEY, app VARCHAR(255), name VARCHAR(255))",
+        "INSERT INTO django_migrations VALUES (1, 'shop', '0001_initial'), (2, 'auth', '0001_initial'), (3, 'shop', '0002_price')",
+    ),
+    "rails": (
+        "CREATE TABLE ar_internal_metadata (value VARCHAR(255))",
+        "CREATE TABLE schema_migrations (version VARCHAR(255) PRIMARY KEY)",
+        "INSERT INTO schema_migrations VALUES " + ", ".join(f"('{number}')" for number in range(950, 1060)),
+    ),
+    "empty": ("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",),
+    "of another shape": ("CREATE TABLE alembic_version (version INT PRIMARY KEY)",),
+    "of another tool": ("CREATE TABLE schema_migrations (version VARCHAR(255) PRIMARY KEY)",),
+}
+REPORTED = {
+    "flyway": Ledger("flyway", ("1",), ("2",)),
+    "liquibase": Ledger("liquibase", ('it\'s "new", a/b', "seed")),
+    "alembic": Ledger("alembic", ("1975ea83b712",)),
+    "django": Ledger("django", ("auth.0001_initial", "shop.0002_price")),
+    "rails": Ledger("rails", tuple(str(number) for number in range(960, 1060))),
+    "empty": Ledger("alembic", ()),
+}
+
+
+@pytest.mark.parametrize("tool", LEDGERS)
+async def test_the_report_says_how_far_migrations_are(stage: Stage, loaded: Path, tool: str) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        app = await stage.ensure_app(server)
+        for statement in LEDGERS[tool]:
+            await stage.kit.run(app, statement)
+        copy, content = await stage.prepared(loaded, server)
+    assert content.ledger == REPORTED.get(tool)
+    again = await stage.runner.run(stage.preparation(rewrite=stage.engine.maskable), copy)
+    assert stage.engine.report(again.last_line).ledger == content.ledger
+
+
 async def test_to_be_asked_for_schema_and_ledger_is_no_activity(stage: Stage, loaded: Path) -> None:
     engine, kit, database = stage.engine, stage.kit, stage.kit.database
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:

@@ -170,6 +170,12 @@ class Volume:
                 found[name] = _hash(found.get(name, ""), definition)
         return found
 
+    def ledger(self) -> Ledger | None:
+        """Return what rows like ``flyway 3`` have written down."""
+        rows = sorted(self.branches[self.default_branch].rows)
+        versions = tuple(row.removeprefix("flyway ") for row in rows if row.startswith("flyway "))
+        return Ledger("flyway", versions) if versions else None
+
     def content(self) -> Content:
         return Content("1.0.0-fake", self.database, self.default_branch, (self.database,), self.states())
 
@@ -266,6 +272,7 @@ class FakeEngine:
                 data["default"],
                 (data["database"],),
                 tuple(BranchState(*entry) for entry in data["branches"]),
+                ledger=None if data["ledger"] is None else Ledger("flyway", tuple(data["ledger"])),
             )
         except (ValueError, KeyError, TypeError):
             raise EngineError("the preparation did not end with a report") from None
@@ -400,8 +407,4 @@ class FakeEngine:
         return self._enter(at).volume.definitions()
 
     async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
-        """Return what rows like ``flyway 3`` have written down."""
-        volume = self._enter(at).volume
-        rows = sorted(volume.branches[volume.default_branch].rows)
-        versions = tuple(row.removeprefix("flyway ") for row in rows if row.startswith("flyway "))
-        return Ledger("flyway", versions) if versions else None
+        return self._enter(at).volume.ledger()

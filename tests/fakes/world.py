@@ -818,6 +818,7 @@ class World:
             "database": volume.database,
             "default": volume.default_branch,
             "branches": [[s.database, s.branch, s.head, s.working_root] for s in volume.states()],
+            "ledger": None if (ledger := volume.ledger()) is None else ledger.applied,
         }
         metadata = pod["metadata"]
         self.kube.logs[metadata["namespace"], metadata["name"], "engine"] = f"preparing\n{json.dumps(report)}\n"

@@ -38,7 +38,8 @@ ANSWERING: Final = f"{PREFIX}/answering"
 """On a server's Pod that answered before kubelet called it Ready: the change makes kubelet look again."""
 
 CONTENT: Final = f"{PREFIX}/content"
-"""On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads and hashes, never rows)."""
+"""On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads and hashes, versions of migrations, never rows).
+"""
 
 SNAPSHOT: Final = f"{PREFIX}/snapshot"
 SNAPSHOT_UID: Final = f"{PREFIX}/snapshot-uid"

@@ -103,13 +103,33 @@ class Finding:
     message: str
 
 
+LedgerTool = Literal["flyway", "liquibase", "alembic", "django", "rails"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a migration tool has written down in the database: versions in the order in which they were applied, and
+    those that failed and were not put right.
+    """
+
+    tool: LedgerTool
+    applied: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+    @property
+    def newest(self) -> str | None:
+        """Return the version that was applied last, or None before there is one."""
+        return self.applied[-1] if self.applied else None
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a server or snapshot holds, by hashes.
 
     ``database`` is the one apps get by default, and ``default_branch`` the branch an app that names none works on
     there.
-    ``truncated`` says that there are more branches than are listed. ``findings`` are a preparation's.
+    ``truncated`` says that there are more branches than are listed. ``findings`` are a preparation's, and so is
+    ``ledger``, with the newest versions alone, of the default database on its default branch.
     """
 
     engine_version: str
@@ -119,6 +139,7 @@ class Content:
     branches: tuple[BranchState, ...]
     truncated: bool = False
     findings: tuple[Finding, ...] = ()
+    ledger: Ledger | None = None
 
     def state_of(self, branch: str) -> BranchState | None:
         """Return the state of a branch of the default database, or None."""
@@ -232,25 +253,6 @@ class Activity:
 
     token: str
     connections: int
-
-
-LedgerTool = Literal["flyway", "liquibase", "alembic", "django", "rails"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """What a migration tool has written down in the database: versions in the order in which they were applied, and
-    those that failed and were not put right.
-    """
-
-    tool: LedgerTool
-    applied: tuple[str, ...]
-    failed: tuple[str, ...] = ()
-
-    @property
-    def newest(self) -> str | None:
-        """Return the version that was applied last, or None before there is one."""
-        return self.applied[-1] if self.applied else None
 
 
 class Engine(Protocol):

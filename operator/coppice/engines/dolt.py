@@ -47,13 +47,17 @@ from coppice.engines.base import (
     Workload,
 )
 from coppice.engines.credentials import completed
-from coppice.engines.ledgers import find_ledger
+from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.mysql import Session, identifier, literal
 from coppice.engines.shell import script
 
 MAX_BRANCHES: Final = 500
 """How many branches of a database are listed with their state, the default one first; ``scripts/prepare.sh`` asks for
 one more, to know whether there are."""
+
+LEDGER_MARK: Final = "/* ledger, */ "
+"""What a statement begins with that ``scripts/prepare.sh`` runs by itself, for it may fail. The comma has Dolt quote
+the line."""
 
 NEW_BRANCH: Final = "coppice"
 SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
@@ -128,7 +132,11 @@ class DoltEngine:
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that strips a raw copy of users, remotes, backups and settings, and opens every database."""
-        environment = {"COPPICE_MARKER": inputs.marker, "COPPICE_DATABASE": inputs.database}
+        environment = {
+            "COPPICE_MARKER": inputs.marker,
+            "COPPICE_DATABASE": inputs.database,
+            "COPPICE_LEDGER_SQL": _LEDGER_STATEMENTS,
+        }
         if not inputs.adopted:
             return Workload(script=script("volume", "common", "prepare"), environment=self._environment(**environment))
         return Workload(
@@ -139,7 +147,8 @@ class DoltEngine:
     def report(self, last_line: str) -> Content:
         """Parse what ``scripts/prepare.sh`` prints.
 
-        Rows of {v: version, m: default database}, {d, c: current branch} and {d, b: branch, h: head, w: working root}.
+        Rows of {v: version, m: default database}, {d, c: current branch} and {d, b: branch, h: head, w: working root};
+        where there is a ledger, {t: tool} and its rows come last.
         """
         try:
             rows: list[dict[str, Any]] = json.loads(last_line)["rows"]
@@ -147,7 +156,7 @@ class DoltEngine:
             database = next(str(row["m"]) for row in rows if "m" in row)
             current = {str(row["d"]): str(row["c"]) for row in rows if "c" in row}
             states = [_state(row["d"], row["b"], row["h"], row["w"]) for row in rows if "w" in row]
-            return _content(version, database, current, states)
+            return replace(_content(version, database, current, states), ledger=_reported_ledger(rows))
         except (ValueError, KeyError, TypeError, StopIteration):
             raise EngineError("the preparation did not end with a report: see its log") from None
 
@@ -374,6 +383,36 @@ def _content(version: str, database: str, current: Mapping[str, str], states: It
         branches=tuple(sorted(kept, key=lambda state: (state.database, state.branch))),
         truncated=max(counts.values()) > MAX_BRANCHES,
     )
+
+
+def _find_and_read_ledger() -> str:
+    """Return what finds the tables of migration tools in a database, the one that counts first, and says how to read
+    each.
+    """
+    return "\n".join(
+        f"SELECT CONCAT({literal(f'{LEDGER_MARK}SELECT {literal(lookup.tool)} AS t; {before}`')},"
+        f" REPLACE(table_name, '`', '``'), {literal(f'`{after};')}) AS line FROM information_schema.tables"
+        f" WHERE table_schema = database() AND LOWER(table_name) = {literal(lookup.table)}{_beside(lookup.beside)};"
+        for lookup in LOOKUPS
+        for before, after in [lookup.query.split("{table}")]
+    )
+
+
+def _beside(table: str | None) -> str:
+    if table is None:
+        return ""
+    return (
+        " AND EXISTS (SELECT 1 FROM information_schema.tables"
+        f" WHERE table_schema = database() AND LOWER(table_name) = {literal(table)})"
+    )
+
+
+_LEDGER_STATEMENTS: Final = _find_and_read_ledger()
+
+
+def _reported_ledger(rows: list[dict[str, Any]]) -> Ledger | None:
+    place = next((place for place, row in enumerate(rows) if "t" in row), None)
+    return None if place is None else read_report(rows[place]["t"], rows[place + 1 :])
 
 
 @asynccontextmanager

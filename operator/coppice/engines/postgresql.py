@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
 
@@ -39,7 +40,7 @@ from coppice.engines.base import (
     Workload,
 )
 from coppice.engines.credentials import completed
-from coppice.engines.ledgers import find_ledger
+from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.libpq import Session, identifier, literal
 from coppice.engines.shell import script, statements
 
@@ -156,6 +157,7 @@ class PostgreSQLEngine:
                 "COPPICE_REWRITE": "yes" if inputs.rewrite else "",
                 "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
                 "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
+                "COPPICE_LEDGER_SQL": _LEDGER_STATEMENT,
                 **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
             },
         )
@@ -167,7 +169,10 @@ class PostgreSQLEngine:
             system, head, database = int(data["s"]), str(data["h"]), str(data["m"])
             findings = tuple(Finding(str(entry["reason"]), str(entry["message"])) for entry in data["f"])
             names = tuple(sorted(str(name) for name in data["d"]))
-            return _content(str(data["v"]), database, names, system, head, findings)
+            told = data.get("l")
+            ledger = None if told is None else read_report(told["t"], told["r"])
+            content = _content(str(data["v"]), database, names, system, head, findings)
+            return replace(content, ledger=ledger)
         except (ValueError, KeyError, TypeError):
             raise EngineError("the preparation did not end with a report: see its log") from None
 
@@ -363,6 +368,26 @@ SELECT format('%I.%I', n.nspname, c.relname),
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"""
+
+
+def _find_and_read_ledger() -> str:
+    """Return what finds a migration tool's table in the schema ``public`` and says how to read it, as JSON."""
+    read = "SELECT json_build_object('t', {tool}, 'r', coalesce(json_agg(n), '[]')) FROM ({query}) n"
+    known = ", ".join(
+        f"({place}, {literal(lookup.table)}, {literal(lookup.beside or '')}, "
+        + literal(read.format(tool=literal(lookup.tool), query=lookup.query.format(table="public.%I")))
+        + ")"
+        for place, lookup in enumerate(LOOKUPS)
+    )
+    return (
+        f"SELECT format(query, tablename) FROM (VALUES {known}) AS known(place, needed, beside, query)"  # noqa: S608 - constants
+        " JOIN pg_tables ON schemaname = 'public' AND lower(tablename) = needed"
+        " WHERE beside = '' OR EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public' AND lower(tablename) = beside)"
+        " ORDER BY place, tablename LIMIT 1"
+    )
+
+
+_LEDGER_STATEMENT: Final = _find_and_read_ledger()
 
 _CONTENT: Final = """\
 SELECT split_part(current_setting('server_version'), ' ', 1), s.system_identifier, c.timeline_id,

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from coppice.api.v1alpha1 import CloneFrom, DataSnapshot, SnapshotBranch
 from coppice.core.durations import parse_duration
 from coppice.core.plan import Manifest
-from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError, Version
+from coppice.engines.base import EngineError, Ledger, UnknownVersionError, UnreachableError, Version
+from coppice.engines.ledgers import is_within
 from coppice.reconcile.datasnapshot import MAX_LISTED
+from coppice.reconcile.ledgers import describe, find_within, known_ledgers, place
 from coppice.reconcile.observed import condition, created_at, format_time, is_deleting, is_true
 from coppice.reconcile.setbacks import may_yet_come
 
@@ -24,6 +26,7 @@ CLOCK_STEP = timedelta(seconds=1)
 """The API server's times have whole seconds, rounded down: only a capture in a later second is surely later."""
 SNAPSHOT_LOST = "SnapshotLost"
 """What a DataSnapshot says whose prepared VolumeSnapshot was deleted by hand."""
+_NEVER = datetime.max.replace(tzinfo=UTC)
 FAILURE_PAUSE = timedelta(seconds=60)
 """How long a failed snapshot keeps the next one from being tried."""
 
@@ -38,6 +41,7 @@ class Wanted:
     ``mask`` is the digest of what the store's next snapshot will be masked with: empty while that Job is not there,
     None for nothing.
     ``versioned``: the engine keeps commits; where it does not, the snapshots are all there is to choose from.
+    ``ledger``: for a migration, what is written down in the database now; None for nothing, and where it is not asked.
     ``known_head``: for a clone that follows its branch, where its copy is; only what is newer and at
     another head is news.
     """
@@ -54,6 +58,7 @@ class Wanted:
     known_head: str | None = None
     versioned: bool = True
     mask: str | None = None
+    ledger: Ledger | EngineError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +97,23 @@ def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
     if wanted.source.snapshot is not None:
         return _named(wanted, snapshots, wanted.source.snapshot)
     known = [entry for entry in snapshots if not is_deleting(entry)]
-    ready = [parsed for parsed in (_parse_ready(entry) for entry in known) if parsed is not None]
-    usable = [entry for entry in ready if entry.status.store_uid == wanted.store_uid]
+    usable = ready_snapshots(known, wanted.store_uid)
     if not wanted.raw:
         usable = [entry for entry in usable if entry.status.data == "Masked"]
-    for snapshot in sorted(usable, key=lambda entry: entry.status.captured_at or wanted.now, reverse=True):
+    if wanted.source.migration is not None:
+        return _at_migration(wanted, wanted.source.migration, usable, known)
+    for snapshot in usable:
         version = _version_in(wanted, snapshot)
         if version is not None:
             return Chosen(snapshot, version)
     return _unlisted(wanted, usable) or _none_fits(wanted, known)
+
+
+def ready_snapshots(manifests: Sequence[Manifest], store_uid: str) -> list[DataSnapshot]:
+    """Return the snapshots of a store that can be cloned, the newest first; what was asked to go is not among them."""
+    ready = (_parse_ready(entry) for entry in manifests if not is_deleting(entry))
+    own = [entry for entry in ready if entry is not None and entry.status.store_uid == store_uid]
+    return sorted(own, key=lambda entry: entry.status.captured_at or _NEVER, reverse=True)
 
 
 def _parse_ready(manifest: Manifest) -> DataSnapshot | None:
@@ -243,6 +256,46 @@ def _nothing_kept(wanted: Wanted) -> Wait:
     )
 
 
+def _at_migration(wanted: Wanted, migration: str, usable: Sequence[DataSnapshot], known: Sequence[Manifest]) -> Choice:
+    """Return the newest snapshot that has nothing beyond a version of the migration tool."""
+    live = wanted.ledger if isinstance(wanted.ledger, Ledger) else None
+    told = [snapshot for snapshot in usable if _recorded(snapshot, snapshot.status.default_branch or "") is not None]
+    found = find_within(told, migration, live)
+    version = None if found is None else _recorded(found, found.status.default_branch or "")
+    if found is not None and version is not None:
+        return Chosen(found, version)
+    return _none_at_migration(wanted, migration, usable, known)
+
+
+def _none_at_migration(
+    wanted: Wanted, migration: str, usable: Sequence[DataSnapshot], known: Sequence[Manifest]
+) -> Choice:
+    """Have one made only where that will be within the version, by what the database says now.
+
+    One that was made since and is not, whatever the database said before, is not followed by another without end.
+    """
+    live = wanted.ledger
+    fits = isinstance(live, Ledger) and is_within(live, migration, known_ledgers(usable, None)) is True
+    made = any((entry.status.captured_at or wanted.now) >= wanted.asked_at for entry in usable)
+    if (fits and not made) or any(may_yet_come(entry) for entry in known if not is_true(entry, "Ready")):
+        return _next_snapshot(wanted, known)
+    if not usable and not wanted.raw and wanted.mask is None:
+        return _masked_only()
+    if isinstance(live, EngineError):
+        return _no_answer(live)
+    order = " Alembic writes down no order: ask for the version that a snapshot is at." if _is_alembic(usable) else ""
+    now = "" if live is None else f"; the database is at {place(live)} now"
+    message = (
+        f"no DataSnapshot of this store is known to be at or before migration {migration}: {describe(usable)}{now}."
+        f"{order} Make this DataClone anew with a version that one is at, or with from.snapshot"
+    )
+    return Wait("NoSnapshotFits", message, stalled=True)
+
+
+def _is_alembic(usable: Sequence[DataSnapshot]) -> bool:
+    return any(ledger.tool == "alembic" for ledger in known_ledgers(usable, None))
+
+
 def _unlisted(wanted: Wanted, snapshots: Sequence[DataSnapshot]) -> Wait | None:
     """Return that the branch is one of more than a snapshot lists, if so: the next one would not list it either, and
     would be followed by another without end.
@@ -267,8 +320,17 @@ def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
     if isinstance(wanted.live, UnknownVersionError):
         return Wait("UnknownVersion", f"{wanted.live}: correct spec.from by making this DataClone anew", stalled=True)
     if not isinstance(wanted.live, Version):
-        detail = "" if wanted.live is None or isinstance(wanted.live, UnreachableError) else f": {wanted.live}"
-        return Wait("StoreNotReady", f"no snapshot fits and its server does not answer yet{detail}")
+        return _no_answer(wanted.live)
+    return _next_snapshot(wanted, snapshots)
+
+
+def _no_answer(error: EngineError | None) -> Wait:
+    detail = "" if error is None or isinstance(error, UnreachableError) else f": {error}"
+    return Wait("StoreNotReady", f"no snapshot fits and its server does not answer yet{detail}")
+
+
+def _next_snapshot(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
+    """Return that the next snapshot is waited for, or to be made."""
     if not wanted.raw and wanted.mask is None:
         return _masked_only()
     on_the_way = [entry for entry in snapshots if not is_true(entry, "Ready") and not _is_lost(entry)]

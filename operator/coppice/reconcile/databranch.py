@@ -16,10 +16,12 @@ from coppice.engines.base import BranchState, EngineError, Reference, UnknownVer
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.access import Source, reach, read_source, source_problem
+from coppice.reconcile.choice import ready_snapshots
 from coppice.reconcile.datastore import admin_secret_name
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.ledgers import describe, find_within
 from coppice.reconcile.observed import format_time, is_deleting, is_true
 from coppice.reconcile.reads import Answer, ask
 
@@ -31,7 +33,7 @@ LOOK_PERIOD = 60.0
 
 
 def reference_of(wanted: From) -> Reference:
-    """Return ``spec.from`` in the engine's words; a snapshot is not the engine's concern and is left out."""
+    """Return ``spec.from`` in the engine's words; snapshots, and what is in them, are not the engine's concern."""
     return Reference(
         branch=wanted.branch,
         tag=wanted.tag,
@@ -93,6 +95,8 @@ class DataBranchReconciler:
         wanted = branch.spec.from_
         if wanted.snapshot is not None:
             return await _version_of_snapshot(reader, source, wanted.snapshot)
+        if wanted.migration is not None:
+            return await _version_at_migration(reader, source, wanted.migration)
         try:
             return await engine.resolve(endpoint, answer.content.database, reference_of(wanted))
         except EngineError as error:
@@ -123,6 +127,19 @@ async def _version_of_snapshot(reader: KubeReader, source: Source, name: str) ->
         if entry["database"] == status.get("database") and entry["branch"] == status.get("defaultBranch"):
             return Version(entry["database"], entry["branch"], entry["head"], entry["workingRoot"])
     return UnknownVersionError(f"there is no DataSnapshot {name} that is Ready")
+
+
+async def _version_at_migration(reader: KubeReader, source: Source, migration: str) -> Version | EngineError:
+    store = str((source.manifest or {})["metadata"]["uid"])
+    listed = await reader.list("DataSnapshot", source.namespace)
+    snapshots = ready_snapshots(listed, store)
+    found = find_within(snapshots, migration)
+    if found is None:
+        return UnknownVersionError(
+            f"no DataSnapshot of DataStore {source.name} is known to be at or before migration {migration}: "
+            f"{describe(snapshots)}"
+        )
+    return await _version_of_snapshot(reader, source, found.metadata.name)
 
 
 def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:

@@ -26,6 +26,7 @@ from coppice.manifests.meta import is_owned
 from coppice.manifests.network import build_closed_policy
 from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
+from coppice.reconcile import ledgers
 from coppice.reconcile.adopted import Adoption, read_adoption
 from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice
@@ -94,6 +95,7 @@ class Capture:
                 "databases": content.databases,
                 "branches": [[s.database, s.branch, s.head, s.working_root] for s in content.branches[:MAX_LISTED]],
                 "findings": [[found.reason, found.message] for found in content.findings[:MAX_FINDINGS]],
+                **({} if content.ledger is None else {"ledger": ledgers.dump(content.ledger)}),
                 **({} if self.mask is None else {"mask": self.mask.dump()}),
             },
             separators=(",", ":"),
@@ -116,6 +118,7 @@ class Capture:
                 databases=tuple(data["databases"]),
                 branches=tuple(BranchState(*entry) for entry in data["branches"]),
                 findings=tuple(Finding(*entry) for entry in data.get("findings", ())),
+                ledger=ledgers.load(data["ledger"]) if "ledger" in data else None,
             ),
             storage_class=data.get("storageClass"),
             user_id=data.get("userID"),
@@ -367,6 +370,7 @@ class _SnapshotPlan:
             "defaultBranch": content.default_branch,
             "branches": [_branch_status(capture, state) for state in content.branches],
             "findings": [{"reason": found.reason, "message": found.message} for found in content.findings],
+            "ledger": None if content.ledger is None else ledgers.status(content.ledger),
             "identity": digest(
                 *(part for s in content.branches for part in (s.database, s.branch, s.head, s.working_root)), length=32
             ),

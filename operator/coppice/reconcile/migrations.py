@@ -21,6 +21,7 @@ from coppice.core.names import digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, Ledger
 from coppice.manifests.job import copied_spec
+from coppice.reconcile.ledgers import MAX_FAILED, cut
 from coppice.reconcile.observed import annotation, format_time, parse_time, read_mark
 
 MAX_CHANGES: Final = 50
@@ -30,10 +31,7 @@ MAX_RAN: Final = 50
 MAX_PACKED: Final = 128 * 1024
 """Bytes of the packed schema on a Job, whose annotations may have twice as many: for a larger one, what has changed is
 not told object by object."""
-MAX_FAILED: Final = 10
-"""How many failed versions of a ledger are named."""
 _DIGITS: Final = 12
-_MAX_TEXT: Final = 250
 
 
 def content_of(template: Manifest) -> str:
@@ -57,7 +55,7 @@ class Schema:
     def newest(self) -> str | None:
         """Return the newest version of the migration tool."""
         newest = None if self.ledger is None else self.ledger.newest
-        return None if newest is None else _cut(newest)
+        return None if newest is None else cut(newest)
 
     def pack(self) -> str | None:
         """Return the objects as text, or None where that is too long."""
@@ -224,13 +222,9 @@ def record(finished: Finished, after: Schema, before: Migrated | None) -> Migrat
         tool=None if ledger is None else ledger.tool,
         version_before=attempt.version,
         version_after=after.newest,
-        failed=() if ledger is None else tuple(_cut(version) for version in ledger.failed[-MAX_FAILED:]),
+        failed=() if ledger is None else tuple(cut(version) for version in ledger.failed[-MAX_FAILED:]),
         ran=(*ran, attempt.content)[-MAX_RAN:],
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
 
 
 def _changes(before: Mapping[str, Any] | None, after: Schema) -> list[str] | None:
@@ -240,11 +234,11 @@ def _changes(before: Mapping[str, Any] | None, after: Schema) -> list[str] | Non
     for name in sorted({*before, *after.objects}):
         old, new = before.get(name), after.objects.get(name)
         if old is None:
-            changes.append(_cut(f"created {name}"))
+            changes.append(cut(f"created {name}"))
         elif new is None:
-            changes.append(_cut(f"dropped {name}"))
+            changes.append(cut(f"dropped {name}"))
         elif old != new[:_DIGITS]:
-            changes.append(_cut(f"altered {name}"))
+            changes.append(cut(f"altered {name}"))
     return changes
 
 

@@ -15,6 +15,7 @@ from coppice.engines.base import (
     CloneServer,
     CommitPolicy,
     EngineError,
+    Ledger,
     Preparation,
     StoreServer,
     Version,
@@ -124,6 +125,13 @@ def test_a_report_is_read_whole() -> None:
     assert content.state_of("x/y") == BranchState("Chinook", "x/y", "c" * 32, "d" * 32)
     assert content.state_of("nope") is None
     assert not content.truncated
+
+
+def test_a_ledger_stands_at_the_end_of_a_report() -> None:
+    assert ENGINE.report(json.dumps({"rows": ROWS})).ledger is None
+    rows = [*ROWS, {"t": "rails"}, {"version": "20260301120000"}, {"version": "20260401120000"}]
+    assert ENGINE.report(json.dumps({"rows": rows})).ledger == Ledger("rails", ("20260301120000", "20260401120000"))
+    assert ENGINE.report(json.dumps({"rows": [*ROWS, {"t": "rails"}]})).ledger == Ledger("rails", ())
 
 
 def test_a_report_with_more_branches_than_are_kept_says_so() -> None:

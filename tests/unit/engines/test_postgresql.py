@@ -13,6 +13,7 @@ from coppice.engines.base import (
     CloneServer,
     Endpoint,
     EngineError,
+    Ledger,
     LoginRefusedError,
     Preparation,
     StoreServer,
@@ -103,6 +104,20 @@ def test_a_report_is_read_whole() -> None:
     assert state.head == "1w00000000025b6030"
     assert state.working_root == f"{7123456789012345678:016x}-{state.head}"
     assert [found.reason for found in content.findings] == ["ForeignServers"]
+    assert content.ledger is None
+
+
+@pytest.mark.parametrize(
+    ("told", "ledger"),
+    [(None, None), ({"t": "alembic", "r": [{"version_num": "1975ea83b712"}]}, Ledger("alembic", ("1975ea83b712",)))],
+)
+def test_a_report_may_have_a_ledger(told: object, ledger: Ledger | None) -> None:
+    assert ENGINE.report(json.dumps({**REPORT, "f": [], "l": told})).ledger == ledger
+
+
+def test_a_ledger_of_no_tool_is_no_report() -> None:
+    with pytest.raises(EngineError):
+        ENGINE.report(json.dumps({**REPORT, "f": [], "l": {"t": "mine", "r": []}}))
 
 
 @pytest.mark.parametrize("gone", "vshmdf")

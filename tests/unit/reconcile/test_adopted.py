@@ -563,3 +563,21 @@ async def test_the_services_of_two_adopted_stores_may_share_a_namespace(source):
     await source.settle()
     source.expect_ready("DataStore", "other")
     source.expect_ready("DataStore", "shop")
+
+
+async def test_its_migrations_are_read_in_snapshots_and_nobody_asks_its_server_for_them(story):
+    add_source(story, "alice", "flyway 1")
+    asked = []
+
+    async def ledger(at, database):
+        asked.append((at.host, database))
+
+    story.world.engine.ledger = ledger
+    await with_snapshot(story)
+    story.clone(source={"migration": "1"})
+    story.clone("early", source={"migration": "0.5"})
+    await story.settle()
+    story.expect_ready("DataClone", "db")
+    assert "first is at flyway 1" in story.expect_stalled("DataClone", "early", "NoSnapshotFits")
+    assert asked == []
+    assert story.names("DataSnapshot") == ["first"]

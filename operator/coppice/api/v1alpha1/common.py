@@ -31,6 +31,8 @@ REF_PATTERN = r"^[^\x00-\x20\x7f~^:?*\[\\@{}]+$"
 """A branch or tag an engine may already have: no blanks, control characters or revision operators."""
 NEW_BRANCH_PATTERN = r"^[A-Za-z0-9_]([.]?[A-Za-z0-9_-])*(/[A-Za-z0-9_]([.]?[A-Za-z0-9_-])*)*$"
 COMMIT_PATTERN = r"^[0-9A-Za-z]+$"
+MIGRATION_PATTERN = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?$"
+"""Whatever a tool lets a version be, without control characters and without blanks around it."""
 DURATION_PATTERN = r"^([1-9][0-9]{0,3}d)?([1-9][0-9]{0,4}h)?([1-9][0-9]{0,5}m)?([1-9][0-9]{0,6}s)?$"
 NEVER = "Never"
 DURATION_OR_NEVER_PATTERN = f"^{NEVER}$|{DURATION_PATTERN}"
@@ -61,6 +63,8 @@ ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, patt
 DatabaseName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=DATABASE_PATTERN)]
 RefName = Annotated[str, StringConstraints(min_length=1, max_length=250, pattern=REF_PATTERN)]
 CommitName = Annotated[str, StringConstraints(min_length=4, max_length=64, pattern=COMMIT_PATTERN)]
+MigrationVersion = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=MIGRATION_PATTERN)]
+"""A version as a migration tool writes it down: 42, 20260301120000, shop.0042_price, 1975ea83b712."""
 Duration = Annotated[str, StringConstraints(min_length=2, max_length=24, pattern=DURATION_PATTERN)]
 """Days, hours, minutes and seconds in this order, none of them zero: 90s, 2h, 1h30m, 3d."""
 DurationOrNever = Annotated[str, StringConstraints(min_length=2, max_length=24, pattern=DURATION_OR_NEVER_PATTERN)]
@@ -218,7 +222,7 @@ class ComputeResources(SpecModel):
 class From(SpecModel):
     """A point in a store's history."""
 
-    exactly_one_of: ClassVar[tuple[str, ...]] = ("branch", "tag", "commit", "snapshot", "time")
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("branch", "tag", "commit", "snapshot", "time", "migration")
 
     branch: RefName | None = Field(default=None, description="The newest state of this branch.")
     tag: RefName | None = Field(default=None, description="The state this tag names.")
@@ -226,4 +230,9 @@ class From(SpecModel):
     snapshot: Label | None = Field(default=None, description="The DataSnapshot of this name in the store's namespace.")
     time: Time | None = Field(
         default=None, description="The state of the store's default branch at this time (RFC 3339)."
+    )
+    migration: MigrationVersion | None = Field(
+        default=None,
+        description="The newest DataSnapshot that has nothing beyond this version of the migration tool (Flyway, "
+        "Liquibase, Alembic, Django or Rails), by what the tool has written down in the database.",
     )

@@ -320,7 +320,11 @@ class DataClone(Resource):
         columns=(
             *condition_column("Ready"),
             Column("Store", ".spec.from.store.name", "The DataStore."),
-            Column("From", ".spec.from['branch','tag','commit','snapshot','time']", "What the clone is a copy of."),
+            Column(
+                "From",
+                ".spec.from['branch','tag','commit','snapshot','time','migration']",
+                "What the clone is a copy of.",
+            ),
             Column("Expires", ".status.expiresAt", "When the lease ends if nothing happens."),
             Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
             Column("Binding", ".status.binding.name", "The Secret with the connection.", priority=1),

@@ -64,6 +64,21 @@ class MaskStatus(StatusModel):
     table_count: Count = Field(description="Number of tables that the mask changed.")
 
 
+class SnapshotLedger(StatusModel):
+    """What a migration tool has written down in the database that applications get."""
+
+    tool: Text = Field(description="The tool: flyway, liquibase, alembic, django or rails.")
+    version: Text | None = Field(default=None, description="The version that was applied last.")
+    versions: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
+        default=(),
+        description="What was applied, the last 100 as the tool counts, the newest last; of Django the newest of each "
+        "app, of Alembic where the database is.",
+    )
+    failed: Annotated[tuple[Text, ...], Field(max_length=10)] = Field(
+        default=(), description="The last versions that failed and were not put right, as the tool says."
+    )
+
+
 class DataSnapshotStatus(ObservedStatus):
     """What the snapshot holds."""
 
@@ -95,6 +110,9 @@ class DataSnapshotStatus(ObservedStatus):
     findings: Annotated[tuple[Finding, ...], Field(max_length=20)] = Field(
         default=(), description="What preparation found in the data, for example tables that are empty in every copy."
     )
+    ledger: SnapshotLedger | None = Field(
+        default=None, description="What a migration tool has written down in the database that applications get."
+    )
     identity: Text | None = Field(
         default=None, description="Digest over all heads and working sets: equal digests mean equal data."
     )
@@ -112,6 +130,7 @@ class DataSnapshot(Resource):
             Column("Store", ".spec.store.name", "The DataStore."),
             Column("Data", ".status.data", "Masked or raw rows."),
             Column("Captured", ".status.capturedAt", "Age of the point in time it holds.", type="date"),
+            Column("Migration", ".status.ledger.version", "The migration that was applied last.", priority=1),
             Column("Size", ".status.prepared.restoreSize", "Least size of a volume made from it.", priority=1),
             AGE,
         ),

@@ -41,15 +41,23 @@ SELECT CONCAT('USE `', REPLACE(CONCAT(database(), '/', name), '`', '``'),
   FROM dolt_branches ORDER BY name <> active_branch(), name LIMIT 501;
 SQL
 done >"$HOME/list.sql"
+printf 'USE %s;\n%s\n' "$(quote "$COPPICE_DATABASE")" "$COPPICE_LEDGER_SQL" >>"$HOME/list.sql"
 # Dolt leaves out a database that it cannot open and says so in its log only; USE is what fails then.
 offline "$databases" -r csv <"$HOME/list.sql" >"$HOME/list" 2>"$HOME/output" ||
   fail "a database of the copy does not open" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 {
   printf 'USE %s; SELECT dolt_version() AS v, database() AS m;\n' "$(quote "$COPPICE_DATABASE")"
-  sed -n 's/^"\(.*\)"$/\1/p' "$HOME/list" | sed 's/""/"/g'
+  sed -n -e '/^"\/\* ledger/d' -e 's/^"\(.*\)"$/\1/p' "$HOME/list" | sed 's/""/"/g'
 } >"$HOME/states.sql"
 offline "$databases" -r json <"$HOME/states.sql" >"$HOME/states" 2>"$HOME/output" ||
   fail "a database of the copy does not read" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
+
+# A table that has a migration tool's name may be anything: what cannot be read is not told.
+ledger=$(sed -n '/^"\/\* ledger/{s/^"\(.*\)"$/\1/p;q;}' "$HOME/list" | sed 's/""/"/g')
+if [ -n "$ledger" ]; then
+  printf 'USE %s; %s\n' "$(quote "$COPPICE_DATABASE")" "$ledger" >"$HOME/ledger.sql"
+  ! offline "$databases" -r json <"$HOME/ledger.sql" >"$HOME/ledger" 2>/dev/null || cat "$HOME/ledger" >>"$HOME/states"
+fi
 
 rm -rf "$databases/.dolt" "$databases/.doltcfg"
 printf '%s\n' "$COPPICE_MARKER" >"$root/marker.new"

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from coppice.api.v1alpha1 import DataClone, InvalidResource
 from coppice.core.plan import Manifest
-from coppice.engines.base import Activity, EngineError, Version
+from coppice.engines.base import Activity, EngineError, Ledger, Version
 from coppice.reconcile.access import Source
 from coppice.reconcile.choice import Choice
 from coppice.reconcile.clone.queue import Place
@@ -32,7 +32,8 @@ class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
     ``base_class``: the StorageClass of the volume that the snapshot was made from.
-    ``live``: what the store's server says the reference names now. ``storage_class``, ``choice`` and ``handle``: for a
+    ``live``: what the store's server says the reference names now; ``ledger``: what a migration tool has written down
+    there, for a clone that names a migration. ``storage_class``, ``choice`` and ``handle``: for a
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
@@ -48,6 +49,7 @@ class CloneObservation:
     storage_class: Manifest | None = None
     snapshots: tuple[Manifest, ...] = ()
     live: Version | EngineError | None = None
+    ledger: Ledger | EngineError | None = None
     choice: Choice | None = None
     handle: Handle | None = None
     origin_gone: bool = False

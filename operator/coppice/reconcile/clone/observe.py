@@ -10,7 +10,7 @@ from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
-from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Version
+from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Ledger, UnreachableError, Version
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.reconcile.access import Source, reach, read_source, source_problem
@@ -170,6 +170,7 @@ class _Reading:
         if target_of(seen, self.clone).copy is None or may_have_news(seen, self.clone):
             source = await reach(self.reader, source)
             seen = replace(seen, source=source, live=await _resolve(source, self.clone))
+            seen = replace(seen, ledger=await _live_ledger(source, self.clone))
         return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
 
     def _is_settled(self, seen: CloneObservation) -> bool:
@@ -262,12 +263,27 @@ async def _schema(engine: Engine, endpoint: Endpoint, database: str) -> Schema |
 async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | None:
     wanted = clone.spec.from_
     endpoint, engine, database = source.endpoint, source.engine, source.database
-    if wanted.snapshot is not None or endpoint is None or engine is None or database is None:
+    if wanted.snapshot is not None or wanted.migration is not None:
+        return None
+    if endpoint is None or engine is None or database is None:
         return None
     if wanted.branch is None and not engine.versioned:
         return None
     try:
         return await engine.resolve(endpoint, database, reference_of(wanted))
+    except EngineError as error:
+        return error
+
+
+async def _live_ledger(source: Source, clone: DataClone) -> Ledger | EngineError | None:
+    """Return what is written down in the store's database. In one that somebody else runs nobody looks for it."""
+    endpoint, engine, database = source.endpoint, source.engine, source.database
+    if clone.spec.from_.migration is None or source.is_adopted or engine is None:
+        return None
+    if endpoint is None or database is None:
+        return UnreachableError("the server does not run")
+    try:
+        return await engine.ledger(endpoint, database)
     except EngineError as error:
         return error
 
@@ -324,6 +340,7 @@ def _wanted(
         known_head=followed.origin.followed_head if followed is not None else None,
         versioned=source.engine is None or source.engine.versioned,
         mask=mask,
+        ledger=seen.ledger,
     )
 
 

@@ -108,9 +108,12 @@ if [ -n "$table" ]; then
   probe=" $table $(PGOPTIONS=$COPPICE_PROBE_OPTIONS run_sql "$COPPICE_DATABASE" "\\set table $table
 $COPPICE_PROBE_SQL \\gexec")"
 fi
+# A table that has a migration tool's name may be anything: what cannot be read is not told. Where nothing is said, psql has said no more.
+ledger=$(printf '%s \\gexec\n' "$COPPICE_LEDGER_SQL" | as_admin "$COPPICE_DATABASE" -f - 2>/dev/null | tr '\n' ' ')
 run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $head$probe")"
 run_sql template1 CHECKPOINT
-report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" -f - 2>"$HOME/errors") ||
+report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" \
+  -v "ledger=${ledger:-null}" -f - 2>"$HOME/errors") ||
   fail "no report" "$(words "$HOME/errors")"
 if [ -n "$COPPICE_REWRITE" ]; then
   # The log holds rows as they were, also where a segment was taken for the next one (its name is of the future then). From here on it is a new file.
