@@ -663,7 +663,7 @@ async def test_the_report_says_how_far_migrations_are(stage: Stage, loaded: Path
     assert stage.engine.report(again.last_line).ledger == content.ledger
 
 
-async def test_to_be_asked_for_schema_and_ledger_is_no_activity(stage: Stage, loaded: Path) -> None:
+async def test_to_be_asked_for_schema_ledger_and_locks_is_no_activity(stage: Stage, loaded: Path) -> None:
     engine, kit, database = stage.engine, stage.kit, stage.kit.database
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
         admin, app = stage.admin(server), await stage.ensure_app(server)
@@ -671,4 +671,5 @@ async def test_to_be_asked_for_schema_and_ledger_is_no_activity(stage: Stage, lo
         token = (await engine.activity(admin)).token
         await engine.schema(admin, database)
         await engine.ledger(admin, database)
+        assert list(await engine.locks(admin, database)) == []
         assert (await engine.activity(admin)).token == token

@@ -546,6 +546,57 @@ class TestReplication:
             await stage.kit.insert(stage.app(clone))
 
 
+async def test_tables_that_others_have_locked_against_everybody_are_told(stage: Stage) -> None:
+    async with source(stage, "CREATE SCHEMA audit", "CREATE TABLE audit.entry (n int)") as (_, server):
+        admin, app = stage.admin(server), await stage.ensure_app(server)
+        token = (await stage.engine.activity(admin)).token
+
+        async def told() -> dict[tuple[str, bool], str]:
+            return {(lock.table, lock.waits): lock.holder for lock in await stage.engine.locks(admin, "shop")}
+
+        async def until_told(waited_for: str) -> None:
+            async with asyncio.timeout(PATIENCE):
+                while (waited_for, True) not in await told():  # noqa: ASYNC110 - nobody is told that somebody waits
+                    await asyncio.sleep(0.05)
+
+        assert await told() == {}
+        assert (await stage.engine.activity(admin)).token == token
+        async with _working(app, "shop") as one, _working(app, "shop") as other, _working(admin, "shop") as ours:
+            # Made here, seen by nobody; read, written and indexed: nobody who reads waits for that.
+            await one.execute("CREATE TABLE fresh (n int)")
+            await one.execute("CREATE INDEX ON product (name)")
+            await ours.execute("LOCK TABLE audit.entry IN SHARE MODE")
+            assert await told() == {}
+            await one.execute("ALTER TABLE product ADD COLUMN more int")
+            [(held, mine)] = (await told()).items()
+            assert held == ("product", False)
+            waiting = asyncio.create_task(other.execute("TRUNCATE product, audit.entry"))
+            await until_told("product")
+            first, second = [(await stage.engine.locks(admin, "shop"))[0] for _ in range(2)]
+            assert first.seen_at < second.seen_at
+            await one.rollback()
+            await until_told("audit.entry")
+            now = await told()
+            assert now.keys() == {("product", False), ("audit.entry", True)}
+            assert mine not in now.values()
+            assert len({*now.values()}) == 1
+            await ours.rollback()
+            await waiting
+        assert await told() == {}
+
+
+@asynccontextmanager
+async def _working(at: Endpoint, database: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    """A connection with a transaction under way."""
+    connection = await psycopg.AsyncConnection.connect(
+        host=at.host, port=at.port, user=at.username, password=at.password, dbname=database
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def test_only_the_branch_can_be_named(stage: Stage) -> None:
     async with source(stage) as (_, server):
         admin = stage.admin(server)

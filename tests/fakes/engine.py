@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -25,6 +25,7 @@ from coppice.engines.base import (
     Preparation,
     Reference,
     StoreServer,
+    TableLock,
     UnguardedError,
     UnknownVersionError,
     UnreachableError,
@@ -200,6 +201,7 @@ class FakeEngine:
     versioned = True
     capture_action: str | None = None
     maskable = False
+    locking = False
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -215,6 +217,8 @@ class FakeEngine:
         self.calls: list[str] = []
         self.logins: list[Endpoint] = []
         """As whom anybody asked a server anything."""
+        self.locked: Callable[[], Sequence[TableLock]] = tuple
+        """What somebody has locked now."""
         self.asked = 0
         """How often anybody asked a server anything."""
         self._passwords = 0
@@ -408,3 +412,7 @@ class FakeEngine:
 
     async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
         return self._enter(at).volume.ledger()
+
+    async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
+        self._enter(at)
+        return self.locked()

@@ -38,7 +38,7 @@ ANSWERING: Final = f"{PREFIX}/answering"
 """On a server's Pod that answered before kubelet called it Ready: the change makes kubelet look again."""
 
 CONTENT: Final = f"{PREFIX}/content"
-"""On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads and hashes, versions of migrations, never rows).
+"""On a prepared VolumeSnapshot: what preparation found in it, as JSON (heads, hashes, versions of migrations; no rows).
 """
 
 SNAPSHOT: Final = f"{PREFIX}/snapshot"
@@ -67,6 +67,8 @@ MIGRATION: Final = f"{PREFIX}/migration"
 """On a migration's Job: what it runs, on which claim, and what there was before, as JSON."""
 SCHEMA: Final = f"{PREFIX}/schema"
 """On a migration's Job: hashes of what was defined in the database before, by name, packed."""
+LOCKS: Final = f"{PREFIX}/locks"
+"""On a clone's claim: the tables that the migration of the copy was seen to lock so far, and for how long, as JSON."""
 ENGINE: Final = f"{PREFIX}/engine"
 """On a claim: which engine wrote what is on it."""
 LOAD: Final = f"{PREFIX}/load"

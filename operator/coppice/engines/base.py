@@ -8,7 +8,7 @@ the suite in ``tests/contract``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
@@ -255,6 +255,21 @@ class Activity:
     connections: int
 
 
+@dataclass(frozen=True, slots=True)
+class TableLock:
+    """A table that a transaction has locked against everybody, who only reads included; or, if it ``waits``, is about
+    to lock, and who comes after it waits already.
+
+    ``holder`` is one and the same for as long as the transaction lasts, and no other's. ``seen_at``: when it was seen,
+    in seconds by the server's clock.
+    """
+
+    table: str
+    holder: str
+    seen_at: float
+    waits: bool = False
+
+
 class Engine(Protocol):
     """One database engine. The pure half describes, the ``async`` half does."""
 
@@ -267,6 +282,8 @@ class Engine(Protocol):
     maskable: bool
     """Whether a copy can be masked: ``preparation`` knows ``rewrite``, ``execute`` knows ``ensure-mask-user``, and
     ``tables`` answers. False for one that is ``versioned``: its history holds the rows as they were."""
+    locking: bool
+    """Whether statements lock whole tables against everybody: ``locks`` is asked every second of a migration."""
     port: int
     binding_type: str
     """``type`` in the binding Secret, as servicebinding.io uses it: ``mysql`` for Dolt."""
@@ -372,5 +389,13 @@ class Engine(Protocol):
     async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
         """Return what a migration tool has written down in the database, or None where none has
         (``coppice.engines.ledgers`` knows the tools). It is no activity.
+        """
+        ...
+
+    async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
+        """Return the tables of a database that others' transactions have locked against everybody at this moment, by
+        their names as ``schema`` has them; one that nobody else can see yet is none. It is no activity.
+
+        Nothing where the engine is not ``locking``.
         """
         ...

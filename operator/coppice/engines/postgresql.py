@@ -16,7 +16,7 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import quote
@@ -35,6 +35,7 @@ from coppice.engines.base import (
     Preparation,
     Reference,
     StoreServer,
+    TableLock,
     UnknownVersionError,
     Version,
     Workload,
@@ -109,6 +110,7 @@ class PostgreSQLEngine:
     versioned = False
     capture_action: str | None = "checkpoint"
     maskable = True
+    locking = True
     port = 5432
     binding_type = "postgresql"
     user_id = 999
@@ -278,6 +280,14 @@ class PostgreSQLEngine:
                 return None
             return found.read(await session.ask(found.statement(f"public.{identifier(found.table)}")))
 
+    async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
+        """Return who has a table in the mode ACCESS EXCLUSIVE, or waits for it."""
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            found = await session.ask(_LOCKS, [self.admin_user])
+        return [
+            TableLock(str(table), str(holder), float(when), waits=bool(waits)) for table, holder, when, waits in found
+        ]
+
     def _server(
         self,
         program: str,
@@ -368,6 +378,18 @@ SELECT format('%I.%I', n.nspname, c.relname),
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped))
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
 WHERE c.relkind IN ('r', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"""
+
+_LOCKS: Final = """\
+SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname, l.virtualtransaction,
+    extract(epoch FROM statement_timestamp())::float8, NOT l.granted
+FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'm')
+    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    AND a.backend_type = 'client backend' AND a.usename <> %s
+ORDER BY 1, 2"""
+"""A table that was made in a transaction under way is not in what others see of ``pg_class``."""
 
 
 def _find_and_read_ledger() -> str:

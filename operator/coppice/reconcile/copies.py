@@ -18,6 +18,7 @@ from coppice.core.names import child, digest
 from coppice.core.plan import Manifest
 from coppice.engines.base import Version
 from coppice.manifests.meta import build_annotations
+from coppice.reconcile.locks import Locks, read_locks
 from coppice.reconcile.migrations import Migrated, read_migrated
 from coppice.reconcile.observed import annotation, claim_state, format_time, label, parse_time, read_mark
 
@@ -149,6 +150,11 @@ class Copy:
         """Return the migrations that have run on it; None where none has."""
         return read_migrated(self.claim)
 
+    @property
+    def locks(self) -> Locks | None:
+        """Return what the migration that runs on it, or ran last and failed, was seen to lock; None for nothing."""
+        return read_locks(self.claim)
+
 
 def copy_name(clone: str, uid: str, number: int) -> str:
     """Return the name of a copy's claim, Pod and alias snapshot.
@@ -198,11 +204,12 @@ class Marks:
     proven_under: str | None
     serves_since: datetime | None
     migrated: Migrated | None
+    locks: Locks | None
 
     @classmethod
     def of(cls, copy: Copy) -> Marks:
         """Return a copy's marks as they are."""
-        return cls(copy.origin, copy.recall, copy.proven_under, copy.serves_since, copy.migrated)
+        return cls(copy.origin, copy.recall, copy.proven_under, copy.serves_since, copy.migrated, copy.locks)
 
 
 def build_marks(copy: Copy, marks: Marks) -> dict[str, Any]:
@@ -216,6 +223,7 @@ def build_marks(copy: Copy, marks: Marks) -> dict[str, Any]:
         labels.SERVES_SINCE: None if since is None else format_time(since),
         labels.RECALLED: None if marks.recall is None else marks.recall.text,
         labels.MIGRATED: None if marks.migrated is None else marks.migrated.text,
+        labels.LOCKS: None if marks.locks is None else marks.locks.text,
     }
     written = {
         labels.RESET_TOKEN: origin.reset,

@@ -19,9 +19,10 @@ from typing import Any, Final
 from coppice.core import labels
 from coppice.core.names import digest
 from coppice.core.plan import Manifest
-from coppice.engines.base import EngineError, Ledger
+from coppice.engines.base import EngineError, Ledger, TableLock
 from coppice.manifests.job import copied_spec
 from coppice.reconcile.ledgers import MAX_FAILED, cut
+from coppice.reconcile.locks import Held, Locks, locks_of
 from coppice.reconcile.observed import annotation, format_time, parse_time, read_mark
 
 MAX_CHANGES: Final = 50
@@ -120,7 +121,8 @@ class Migrated:
     """What has run on a copy: the last migration, and the contents of ``ran`` before and with it.
 
     ``inputs`` is the user's Job as it was, ``changes`` some of the objects that came, went or changed; None where that
-    is not known. ``begun``: the content of one that was begun since and has not succeeded; nobody knows what it left.
+    is not known. ``locks``: the tables that it was seen to lock. ``begun``: the content of one that was begun since and
+    has not succeeded; nobody knows what it left.
     """
 
     content: str
@@ -139,6 +141,7 @@ class Migrated:
     failed: tuple[str, ...]
     ran: tuple[str, ...]
     begun: str = ""
+    locks: tuple[Held, ...] = ()
 
     @property
     def text(self) -> str:
@@ -160,6 +163,7 @@ class Migrated:
             "failed": self.failed,
             "ran": self.ran,
             "begun": self.begun,
+            "locks": [[one.table, one.held, one.waited] for one in self.locks],
         }
         return json.dumps(data, separators=(",", ":"))
 
@@ -188,6 +192,7 @@ def read_migrated(claim: Manifest) -> Migrated | None:
             failed=tuple(data["failed"]),
             ran=tuple(data["ran"]),
             begun=data["begun"],
+            locks=tuple(Held(str(table), float(held), float(waited)) for table, held, waited in data.get("locks", ())),
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -203,7 +208,7 @@ class Finished:
     finished_at: datetime
 
 
-def record(finished: Finished, after: Schema, before: Migrated | None) -> Migrated:
+def record(finished: Finished, after: Schema, before: Migrated | None, locks: Locks | None = None) -> Migrated:
     """Return what is to be written on the claim of a copy on which a migration has just run."""
     attempt, ledger = finished.attempt, after.ledger
     changes = _changes(_unpack(annotation(finished.job, labels.SCHEMA)), after)
@@ -224,6 +229,7 @@ def record(finished: Finished, after: Schema, before: Migrated | None) -> Migrat
         version_after=after.newest,
         failed=() if ledger is None else tuple(cut(version) for version in ledger.failed[-MAX_FAILED:]),
         ran=(*ran, attempt.content)[-MAX_RAN:],
+        locks=locks_of(finished.job, locks),
     )
 
 
@@ -248,7 +254,7 @@ class MigrationSeen:
 
     ``secret`` and ``service``: what has the name that is needed for the newest copy, whosever it is; read where there
     is something to run. ``schema``: what that copy's server says, before a migration is to begin and after one has
-    ended.
+    ended; ``locks``: what is locked there while one runs.
     """
 
     template: Manifest | None = None
@@ -259,3 +265,4 @@ class MigrationSeen:
     secret: Manifest | None = None
     service: Manifest | None = None
     schema: Schema | EngineError | None = None
+    locks: tuple[TableLock, ...] = ()

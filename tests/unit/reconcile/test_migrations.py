@@ -10,7 +10,8 @@ from tests.fakes.operator import Operator
 from tests.fakes.story import begun
 from tests.unit.reconcile.foreign import add_foreign
 
-from coppice.engines.base import EngineError
+from coppice.core import labels
+from coppice.engines.base import EngineError, TableLock, UnreachableError
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import is_true
 
@@ -751,3 +752,87 @@ async def test_a_server_whose_schema_cannot_be_read_is_asked_again(shop):
     shop.world.engine.schema = told_schema
     await shop.operator.live(seconds=30)
     shop.expect_ready("DataClone", "db")
+
+
+# -- what it locks --
+
+
+def locked(shop):
+    """Have somebody lock a table from now on."""
+    shop.world.engine.locking = True
+    shop.world.engine.locked = lambda: (TableLock("album", "3/7", shop.world.now.timestamp()),)
+
+
+async def test_a_lock_is_told_while_it_is_held_and_of_what_has_run(shop):
+    hang(shop)
+    locked(shop)
+    shop.clone(**WANTED)
+    await shop.operator.live(seconds=12)
+    [held] = shop.status("DataClone", "db")["migrations"]["locks"]
+    assert (held["table"], held["waitedSeconds"]) == ("album", 0)
+    assert held["heldSeconds"] >= 8
+    go_on(shop)
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    [after] = shop.status("DataClone", "db")["migrations"]["locks"]
+    assert after["heldSeconds"] >= held["heldSeconds"]
+    claim = shop.get("PersistentVolumeClaim", shop.copy())
+    assert labels.LOCKS not in claim["metadata"]["annotations"]
+    shop.kube.change("DataClone", "data", "db", lambda found: found.pop("status"))
+    await shop.settle()
+    assert shop.status("DataClone", "db")["migrations"]["locks"] == [after]
+
+
+async def test_the_locks_of_one_that_failed_are_told(shop):
+    hang(shop)
+    locked(shop)
+    fail(shop)
+    replace_job(shop, "wrong", backoffLimit=0)
+    shop.clone(**WANTED)
+    await shop.operator.live(seconds=5)
+    go_on(shop)
+    await shop.operator.live(seconds=30)
+    shop.expect_stalled("DataClone", "db", "MigrationFailed")
+    assert shop.status("DataClone", "db")["migrations"]["locks"][0]["table"] == "album"
+
+    replace_job(shop, "table genre: id")
+    shop.world.engine.locked = tuple
+    await shop.operator.live(seconds=30)
+    shop.expect_ready("DataClone", "db")
+    assert "locks" not in shop.status("DataClone", "db")["migrations"]
+
+
+async def test_an_engine_without_locks_is_not_asked_for_them(shop):
+    hang(shop)
+
+    def locked_by_nobody():
+        raise AssertionError
+
+    shop.world.engine.locked = locked_by_nobody
+    shop.clone(**WANTED)
+    await shop.operator.live(seconds=30)
+    assert shop.reason("DataClone", "db") == "Migrating"
+    assert "locks" not in shop.status("DataClone", "db")["migrations"]
+
+
+async def test_a_server_that_does_not_tell_its_locks_holds_up_nothing(shop):
+    hang(shop)
+
+    def fails():
+        raise UnreachableError("too many clients")
+
+    shop.world.engine.locking, shop.world.engine.locked = True, fails
+    shop.clone(**WANTED)
+    await shop.operator.live(seconds=5)
+    go_on(shop)
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+
+
+async def test_nobody_looks_for_locks_when_nothing_runs(ready):
+    shop = ready
+    looks = []
+    shop.world.engine.locking = True
+    shop.world.engine.locked = lambda: looks.append(1) or ()
+    await shop.operator.live(minutes=10)
+    assert looks == []

@@ -258,6 +258,16 @@ class LedgerStatus(StatusModel):
     )
 
 
+class LockedTable(StatusModel):
+    """A table that a migration was seen to lock against everybody, who only reads included."""
+
+    table: Text = Field(description="The table, with its schema where that is not the default one.")
+    held_seconds: Count = Field(description="How long it was locked at least, without a break.")
+    waited_seconds: Count = Field(
+        description="How long the migration waited at least to lock it; who came after it waited as well."
+    )
+
+
 class MigrationsStatus(StatusModel):
     """The migration that is on its way or has failed; else the last one that has run on the present copy."""
 
@@ -275,6 +285,11 @@ class MigrationsStatus(StatusModel):
     change_count: Count | None = Field(default=None, description="How many of them there are.")
     ledger: LedgerStatus | None = Field(
         default=None, description="What a migration tool has written down in the database."
+    )
+    locks: Annotated[tuple[LockedTable, ...], Field(max_length=20)] = Field(
+        default=(),
+        description="The tables that it was seen to lock against everybody, those first that others would have had to "
+        "keep away from for longest. It is looked at once a second, where the engine has such locks.",
     )
 
 

@@ -6,6 +6,7 @@ claim says that the copy has been proven before the first Job may change it, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, Final
@@ -33,6 +34,7 @@ from coppice.reconcile.jobs import (
     still_running,
     template_inputs,
 )
+from coppice.reconcile.locks import LOCK_SECONDS, Held, locks_of, look_again
 from coppice.reconcile.migrations import Attempt, Finished, Migrated, Schema, content_of, read_attempt, record
 from coppice.reconcile.observed import exit_code, format_time, is_deleting, job_span, job_state, label
 
@@ -156,6 +158,11 @@ def asks_for_schema(seen: CloneObservation, clone: DataClone, copy: Copy) -> boo
         return False
     step = work_of(seen, clone, copy).step()
     return step is Step.RECORD or (step is Step.BEGIN and is_proven(copy))
+
+
+def asks_for_locks(seen: CloneObservation, clone: DataClone, copy: Copy) -> bool:
+    """Return whether a migration runs on a copy, so that it may lock what others would wait for."""
+    return clone.spec.migrations is not None and work_of(seen, clone, copy).step() is Step.RUNNING
 
 
 def migrations_have_run(at: Situation, draft: Draft) -> Fact:
@@ -367,7 +374,8 @@ class _Run:
         schema, finished, copy = self._schema(), self.work.finished, self.work.copy
         if isinstance(schema, Fact) or finished is None:
             return schema if isinstance(schema, Fact) else self.rest()
-        marks = replace(Marks.of(copy), migrated=record(finished, schema, copy.migrated))
+        done = record(finished, schema, copy.migrated, copy.locks)
+        marks = replace(Marks.of(copy), migrated=done, locks=None)
         self.draft.apply.append(build_marks(copy, marks))
         return waits(MIGRATED, "Migrating", f"Job {self.name} has succeeded, and that is written down", retry_after=1)
 
@@ -385,8 +393,16 @@ class _Run:
                 f"ServiceAccount); the events of `kubectl describe job {self.name}` say what{self.meanwhile}",
                 retry_after=LOOK_SECONDS,
             )
+        if job is not None:
+            self._look_at_locks(job)
         message = f"Job {self.name}, made from Job {self.template}, runs{pods_trouble(pods)}{self.meanwhile}"
-        return waits(MIGRATED, "Migrating", message, retry_after=LOOK_SECONDS)
+        return waits(MIGRATED, "Migrating", message, retry_after=LOCK_SECONDS if self._engine.locking else LOOK_SECONDS)
+
+    def _look_at_locks(self, job: Manifest) -> None:
+        copy = self.work.copy
+        locks = look_again(job, copy.locks, self.at.seen.migration.locks)
+        if locks is not None:
+            self.draft.apply.append(build_marks(copy, replace(Marks.of(copy), locks=locks)))
 
     def failure(self) -> Fact:
         """Return that the migration has failed; what it did is kept, and the way in with it."""
@@ -435,6 +451,7 @@ def _pending_status(at: Situation, work: Work) -> dict[str, Any] | None:
         "durationSeconds": None if ended is None else int((ended - started).total_seconds()),
         "exitCode": exit_code(pods),
         "schemaBefore": attempt.schema,
+        "locks": _locks_status(locks_of(job, work.copy.locks)),
     }
 
 
@@ -456,4 +473,9 @@ def _done_status(done: Migrated) -> dict[str, Any]:
         "changes": None if done.changes is None else list(done.changes),
         "changeCount": done.change_count,
         "ledger": None if done.tool is None else ledger,
+        "locks": _locks_status(done.locks),
     }
+
+
+def _locks_status(locks: Sequence[Held]) -> list[dict[str, Any]] | None:
+    return [one.status for one in locks] or None

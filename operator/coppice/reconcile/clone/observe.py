@@ -10,13 +10,22 @@ from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
-from coppice.engines.base import Activity, Endpoint, Engine, EngineError, Ledger, UnreachableError, Version
+from coppice.engines.base import (
+    Activity,
+    Endpoint,
+    Engine,
+    EngineError,
+    Ledger,
+    TableLock,
+    UnreachableError,
+    Version,
+)
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
-from coppice.reconcile.clone.migrate import asks_for_connection, asks_for_schema, migration_name
+from coppice.reconcile.clone.migrate import asks_for_connection, asks_for_locks, asks_for_schema, migration_name
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import Admissions, has_caps
@@ -158,6 +167,9 @@ class _Reading:
             seen = replace(seen, activity=await _activity(engine, endpoint))
         else:
             seen = replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+        if engine.locking and asks_for_locks(seen, self.clone, copy):
+            locks = await _locks(engine, endpoint, copy.origin.version.database)
+            return replace(seen, migration=replace(seen.migration, locks=locks))
         if not asks_for_schema(seen, self.clone, copy):
             return seen
         schema = await _schema(engine, endpoint, copy.origin.version.database)
@@ -258,6 +270,14 @@ async def _schema(engine: Engine, endpoint: Endpoint, database: str) -> Schema |
     except EngineError:
         # Whatever has a tool's name for its table and cannot be read: it is for people to read, and no reason to wait.
         return Schema(objects)
+
+
+async def _locks(engine: Engine, endpoint: Endpoint, database: str) -> tuple[TableLock, ...]:
+    try:
+        return tuple(await engine.locks(endpoint, database))
+    except EngineError:
+        # One look less: the next one comes in a second.
+        return ()
 
 
 async def _resolve(source: Source, clone: DataClone) -> Version | EngineError | None:
