@@ -76,7 +76,7 @@ CLONE = {
     "refresh": "Never",
     "revision": "abc",
     "onRevision": "Keep",
-    "migrations": {"jobTemplate": "shop-migrate"},
+    "migrations": {"jobTemplate": "shop-migrate", "versions": ["1", "2"]},
     "power": "Auto",
     "commitPolicy": "Explicit",
 }
@@ -200,6 +200,7 @@ COLLECTIONS: dict[str, Callable[[int], Any]] = {
     ".spec.to.namespaceSelector.matchExpressions[].values": names("value"),
     ".spec.clones.profiles": lambda count: {name: {"cpu": 1} for name in names("profile")(count)},
     ".spec.clones.nodeSelector": lambda count: dict.fromkeys(names("key")(count), "v"),
+    ".spec.migrations.versions": names("V"),
     ".spec.binding.keys": lambda count: dict.fromkeys(names("KEY")(count), "{uri}"),
 }
 """Lists and maps of any size, by path."""

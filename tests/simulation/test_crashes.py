@@ -17,6 +17,7 @@ from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
 
+from coppice.engines.base import TableLock
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
 
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
@@ -180,6 +181,20 @@ async def with_failed_migration(story: Story) -> None:
     await story.settle()
 
 
+async def with_locking_migration(story: Story) -> None:
+    await with_migrations(story)
+    engine = story.world.engine
+    engine.locking, engine.locked = True, lambda: (TableLock("album", "3/7", 1000.0),)
+    story.world.broken_images.add("example.com/loader")
+    story.clone(migrations={"jobTemplate": "shop-migrate", "versions": ["2"]})
+    await story.settle()
+
+
+async def with_ledger(story: Story) -> None:
+    await with_store(story)
+    story.commit("flyway 1")
+
+
 def migrate_anew(story: Story) -> None:
     story.delete("Job", "shop-migrate")
     story.job("shop-migrate", "table genre: id", "flyway 2")
@@ -271,6 +286,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         lambda story: (migrate_anew(story), story.edit("DataClone", "db", onRevision="Keep"))[0],
     ),
     "migrate a new copy with a revision": (with_migrated_clone, migrate_with_revision),
+    "go on with a migration that locks": (with_locking_migration, lambda story: story.world.broken_images.clear()),
+    "make a clone at a migration": (with_ledger, lambda story: story.clone(source={"migration": "2"})),
     "turn a clone off that migrates": (
         with_failed_migration,
         lambda story: (migrate_anew(story), story.edit("DataClone", "db", power="Off"))[0],

@@ -71,7 +71,13 @@ class Day:
                 name,
                 namespace=namespace,
                 source=pick.choice(
-                    [{"branch": "main"}, {"branch": "main", "maxAge": "1h"}, {"tag": "v1"}, {"snapshot": "mine-0"}]
+                    [
+                        {"branch": "main"},
+                        {"branch": "main", "maxAge": "1h"},
+                        {"tag": "v1"},
+                        {"snapshot": "mine-0"},
+                        {"migration": "3"},
+                    ]
                 ),
                 revision=pick.choice(["a", "b"]),
                 **pick.choice(
@@ -142,7 +148,7 @@ class Day:
         if (claim := self.find("PersistentVolumeClaim", "data", "shop-data")) is not None:
             volume = self.story.world.volumes.get(claim["metadata"]["uid"])
             if volume is not None and not volume.empty:
-                head = volume.commit("main", f"row-{self.rows}", at=self.story.world.now)
+                head = volume.commit("main", f"row-{self.rows}", f"flyway {self.rows}", at=self.story.world.now)
                 volume.tags.setdefault("v1", head)
                 self.committed.add(f"row-{self.rows}")
         for server in self.story.world.engine.servers.values():
@@ -313,6 +319,7 @@ class Day:
             "StoreReplaced",
             "BranchLost",
             "SnapshotNotReady",
+            "NoSnapshotFits",
             *(("EngineHasNoBranches",) if self.masked else ()),
         }
         for kind in ("DataClone", "DataSnapshot", "DataBranch"):

@@ -347,7 +347,7 @@ def beside(plan: Plan, fact: Fact | None, manifest: Manifest, *, each_message: b
     keys = ("status", "reason", *(("message",) if each_message else ()))
     before, now = condition(manifest, fact.type), fact.condition
     changed = before is None or any(before[key] != now[key] for key in keys)
-    event = Event(fact.reason, fact.message, "Normal" if fact.holds else "Warning")
+    event = Event(fact.reason, fact.message, "Normal" if fact.holds and not fact.stalled else "Warning")
     return replace(
         plan,
         status={**status, "conditions": [*status["conditions"], now]},

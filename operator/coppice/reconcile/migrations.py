@@ -249,12 +249,20 @@ def _changes(before: Mapping[str, Any] | None, after: Schema) -> list[str] | Non
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What a copy's server has said of the ledger in it; None where there is none."""
+
+    ledger: Ledger | None
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationSeen:
     """A clone's migrations: the user's Job, and what was made to run them, of whichever copy.
 
     ``secret`` and ``service``: what has the name that is needed for the newest copy, whosever it is; read where there
     is something to run. ``schema``: what that copy's server says, before a migration is to begin and after one has
-    ended; ``locks``: what is locked there while one runs.
+    ended; ``locks``: what is locked there while one runs; ``told``: what is written down there, where somebody has said
+    what should be.
     """
 
     template: Manifest | None = None
@@ -266,3 +274,4 @@ class MigrationSeen:
     service: Manifest | None = None
     schema: Schema | EngineError | None = None
     locks: tuple[TableLock, ...] = ()
+    told: Told | None = None

@@ -836,3 +836,100 @@ async def test_nobody_looks_for_locks_when_nothing_runs(ready):
     shop.world.engine.locked = lambda: looks.append(1) or ()
     await shop.operator.live(minutes=10)
     assert looks == []
+
+
+# -- what the release has --
+
+
+def released(*versions):
+    return {"migrations": {"jobTemplate": "shop-migrate", "versions": list(versions)}}
+
+
+def diverged(shop):
+    return shop.condition("DataClone", "db", of="LedgerDiverged")
+
+
+async def test_versions_that_the_data_have_and_the_release_has_not_are_named_and_hold_up_nothing(shop):
+    shop.commit("flyway 1.5", "flyway 7")
+    shop.clone(**released("1", "2"))
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    found = diverged(shop)
+    assert (found["status"], found["reason"]) == ("True", "VersionsUnknown")
+    assert "flyway that spec.migrations.versions has not: 1.5, 7. Bring the release" in found["message"]
+    assert shop.events("DataClone", "db").count("VersionsUnknown") == 1
+    [event] = [event for _, event in shop.operator.log.events if event.reason == "VersionsUnknown"]
+    assert event.type == "Warning"
+
+    shop.edit("DataClone", "db", **released("1", "1.5", "2.0", "7"))
+    await shop.operator.live(minutes=2)
+    assert (diverged(shop)["status"], diverged(shop)["reason"]) == ("False", "LedgerKnown")
+    shop.edit("DataClone", "db", migrations={"versions": []})
+    await shop.operator.live(minutes=2)
+    assert "has not: 1, 1.5, 2, 7." in diverged(shop)["message"]
+
+
+async def test_it_is_said_before_the_migration_runs_and_while_it_does(shop):
+    shop.commit("flyway 9")
+    hang(shop)
+    shop.clone(**released("1", "2"))
+    await shop.operator.live(seconds=30)
+    assert shop.reason("DataClone", "db") == "Migrating"
+    assert "has not: 9." in diverged(shop)["message"]
+
+
+async def test_a_failed_migration_has_it_said_beside_its_failure(shop):
+    shop.commit("flyway 9")
+    fail(shop)
+    replace_job(shop, "wrong", backoffLimit=0)
+    shop.clone(**released("1"))
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "MigrationFailed")
+    assert diverged(shop)["status"] == "True"
+
+
+async def test_without_a_word_of_what_the_release_has_nothing_is_said_nor_asked(ready):
+    shop = ready
+    assert "LedgerDiverged" not in {entry["type"] for entry in shop.status("DataClone", "db")["conditions"]}
+    asked = []
+
+    async def ledger(at, database):
+        asked.append(database)
+
+    shop.world.engine.ledger = ledger
+    await shop.operator.live(minutes=10)
+    assert asked == []
+
+
+async def test_what_was_said_stays_while_nobody_can_be_asked(shop):
+    shop.commit("flyway 9")
+    shop.clone(**released("1", "2"))
+    await shop.settle()
+
+    async def refuse(at, database):
+        raise UnreachableError("nobody there")
+
+    before, shop.world.engine.ledger = diverged(shop), refuse
+    await shop.operator.live(minutes=10)
+    assert diverged(shop) == before
+    shop.edit("DataClone", "db", power="Off")
+    await shop.operator.live(minutes=2)
+    assert diverged(shop)["message"] == before["message"]
+    shop.kube.change("DataClone", "data", "db", lambda found: found["spec"]["migrations"].pop("versions"))
+    await shop.operator.live(minutes=2)
+    assert "LedgerDiverged" not in {entry["type"] for entry in shop.status("DataClone", "db")["conditions"]}
+
+
+async def test_data_that_no_tool_has_touched_have_nothing_that_could_diverge(shop):
+    shop.data_of().branches["main"].rows -= {"flyway 1"}
+    replace_job(shop, "table genre: id")
+    shop.clone(**released("1"))
+    await shop.settle()
+    assert (diverged(shop)["status"], diverged(shop)["reason"]) == ("False", "NoLedger")
+
+
+async def test_of_very_many_the_first_ones_are_named(shop):
+    shop.commit(*(f"flyway {number}" for number in range(100, 150)))
+    shop.clone(**released("1", "2"))
+    await shop.settle()
+    assert "118, 119 and 30 more." in diverged(shop)["message"]

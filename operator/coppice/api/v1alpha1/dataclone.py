@@ -21,6 +21,7 @@ from coppice.api.v1alpha1.common import (
     Endpoint,
     From,
     Label,
+    MigrationVersion,
     ObjectName,
     ObservedStatus,
     ServiceName,
@@ -144,6 +145,11 @@ class Migrations(SpecModel):
     job_template: ObjectName = Field(
         description="A suspended Job in this namespace. A Job made from its Pod template, with the connection in its "
         "containers' environment, has to succeed before a copy serves; once on each copy, and again when it changes."
+    )
+    versions: Annotated[tuple[MigrationVersion, ...], Field(max_length=2000)] | None = Field(
+        default=None,
+        description="The versions that the release has, as its migration tool writes them down in the database. What "
+        "the data have besides is named by the condition LedgerDiverged.",
     )
 
 

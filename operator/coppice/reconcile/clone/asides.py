@@ -10,12 +10,14 @@ from coppice.api.v1alpha1 import NEVER, ON_HEAD_CHANGE
 from coppice.core import labels
 from coppice.core.durations import format_duration
 from coppice.core.plan import Plan
+from coppice.engines.ledgers import lacking
 from coppice.reconcile.clone.lifetime import lease_of
 from coppice.reconcile.clone.room import room_left
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import undo_request
 from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Fact, beside, stalls
+from coppice.reconcile.ledgers import cut
 from coppice.reconcile.observed import condition
 from coppice.reconcile.requests import read_request, unreadable
 from coppice.reconcile.schedule import unscheduled
@@ -23,6 +25,10 @@ from coppice.reconcile.schedule import unscheduled
 LEASE = "LeaseGranted"
 REQUEST = "RequestAccepted"
 REFRESH = "RefreshScheduled"
+LEDGER = "LedgerDiverged"
+"""True where the data have migrations that the release has not: of all conditions the one that says what is wrong."""
+MAX_NAMED = 20
+"""How many versions are named."""
 REQUESTS = (
     labels.RESET_REQUESTED_AT,
     labels.UNDO_REQUESTED_AT,
@@ -33,7 +39,7 @@ REQUESTS = (
 
 def with_asides(plan: Plan, at: Situation) -> Plan:
     """Return a clone's plan with what it cannot have, each with one event."""
-    for fact in (_lease(at), _requests(at), _refresh(at)):
+    for fact in (_lease(at), _requests(at), _refresh(at), _ledger(at)):
         plan = beside(plan, fact, at.seen.manifest, each_message=True)
     return beside(plan, room_left(at), at.seen.manifest)
 
@@ -55,6 +61,38 @@ def _refresh(at: Situation) -> Fact | None:
     refresh = at.clone.spec.refresh
     schedule = None if refresh in {NEVER, ON_HEAD_CHANGE} else refresh
     return unscheduled(REFRESH, schedule, at.seen.now, field="spec.refresh", effect="the clone is never refreshed")
+
+
+def _ledger(at: Situation) -> Fact | None:
+    """Return whether the data have migrations that the release does not know, where somebody has said what it has."""
+    wanted, told = at.clone.spec.migrations, at.seen.migration.told
+    if wanted is None or wanted.versions is None:
+        return None
+    if told is None:
+        return _as_said(at)
+    if told.ledger is None:
+        message = "no migration tool that is known has written anything down in the database"
+        return Fact(LEDGER, holds=False, reason="NoLedger", message=message)
+    lacks = lacking(told.ledger, wanted.versions)
+    if not lacks:
+        message = f"all that {told.ledger.tool} has written down in the data is in spec.migrations.versions"
+        return Fact(LEDGER, holds=False, reason="LedgerKnown", message=message)
+    named = ", ".join(cut(version) for version in lacks[:MAX_NAMED])
+    more = f" and {len(lacks) - MAX_NAMED} more" if len(lacks) > MAX_NAMED else ""
+    message = (
+        f"the data have migrations of {told.ledger.tool} that spec.migrations.versions has not: {named}{more}. Bring "
+        "the release up to the data, or make this DataClone anew with from.migration and a version that the release has"
+    )
+    return Fact(LEDGER, holds=True, reason="VersionsUnknown", message=message, stalled=True)
+
+
+def _as_said(at: Situation) -> Fact | None:
+    """Return what was said before: of a server that is not asked now nothing else is known."""
+    before = condition(at.seen.manifest, LEDGER)
+    if before is None:
+        return None
+    reason, diverged = str(before["reason"]), before["status"] == "True"
+    return Fact(LEDGER, holds=diverged, reason=reason, message=str(before["message"]), stalled=diverged)
 
 
 def _requests(at: Situation) -> Fact | None:

@@ -165,6 +165,16 @@ def asks_for_locks(seen: CloneObservation, clone: DataClone, copy: Copy) -> bool
     return clone.spec.migrations is not None and work_of(seen, clone, copy).step() is Step.RUNNING
 
 
+def asks_for_ledger(seen: CloneObservation, clone: DataClone, copy: Copy) -> bool:
+    """Return whether what is written down in a copy is to be compared with what the release has. Not while a migration
+    is at it.
+    """
+    wanted = clone.spec.migrations
+    if wanted is None or wanted.versions is None or not is_proven(copy):
+        return False
+    return work_of(seen, clone, copy).step() is not Step.RUNNING
+
+
 def migrations_have_run(at: Situation, draft: Draft) -> Fact:
     """Return whether what the clone's migrations ask for has run on the wanted copy."""
     run = _Run(at, draft, work_of(at.seen, at.clone, at.wanted_copy))

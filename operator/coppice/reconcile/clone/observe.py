@@ -25,7 +25,13 @@ from coppice.manifests.job import MIGRATE_ROLE
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose
 from coppice.reconcile.classes import class_of_copies
-from coppice.reconcile.clone.migrate import asks_for_connection, asks_for_locks, asks_for_schema, migration_name
+from coppice.reconcile.clone.migrate import (
+    asks_for_connection,
+    asks_for_ledger,
+    asks_for_locks,
+    asks_for_schema,
+    migration_name,
+)
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
 from coppice.reconcile.clone.queue import Admissions, has_caps
@@ -35,7 +41,7 @@ from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.datastore import claim_name
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.jobs import template_digest
-from coppice.reconcile.migrations import MigrationSeen, Schema
+from coppice.reconcile.migrations import MigrationSeen, Schema, Told
 from coppice.reconcile.observed import (
     claim_state,
     created_at,
@@ -167,6 +173,9 @@ class _Reading:
             seen = replace(seen, activity=await _activity(engine, endpoint))
         else:
             seen = replace(seen, answer=await ask(engine, endpoint, database=copy.origin.version.database))
+        if asks_for_ledger(seen, self.clone, copy):
+            told = await _told(engine, endpoint, copy.origin.version.database)
+            seen = replace(seen, migration=replace(seen.migration, told=told))
         if engine.locking and asks_for_locks(seen, self.clone, copy):
             locks = await _locks(engine, endpoint, copy.origin.version.database)
             return replace(seen, migration=replace(seen.migration, locks=locks))
@@ -270,6 +279,13 @@ async def _schema(engine: Engine, endpoint: Endpoint, database: str) -> Schema |
     except EngineError:
         # Whatever has a tool's name for its table and cannot be read: it is for people to read, and no reason to wait.
         return Schema(objects)
+
+
+async def _told(engine: Engine, endpoint: Endpoint, database: str) -> Told | None:
+    try:
+        return Told(await engine.ledger(endpoint, database))
+    except EngineError:
+        return None
 
 
 async def _locks(engine: Engine, endpoint: Endpoint, database: str) -> tuple[TableLock, ...]:
