@@ -122,6 +122,7 @@ def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
     eventually(lambda: clone.sql("SELECT n FROM mine") == [{"n": 1}], "the copy has what it acknowledged")
 
 
+PROGRAMS = "/usr/lib/postgresql/15/bin"
 # As the official image lays it out, and as CloudNativePG does: another user, and the data below the mount.
 SERVERS = [("pgdata", 999), ("data/pgdata", 26)]
 SERVE = r"""
@@ -157,15 +158,14 @@ def their_server(namespace: str, directory: str, user: int, options: str = "") -
     """
     security = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
                 "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
-    programs = "/usr/lib/postgresql/15/bin"
     container = {
         "name": "postgresql",
         "image": refs()["postgresql"],
         "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=programs, options=options)],
+        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=PROGRAMS, options=options)],
         "ports": [{"name": "postgresql", "containerPort": 5432}],
         "readinessProbe": {
-            "exec": {"command": [f"{programs}/pg_isready", "-h", "127.0.0.1", "-U", "theirs"]},
+            "exec": {"command": [f"{PROGRAMS}/pg_isready", "-h", "127.0.0.1", "-U", "theirs"]},
             "periodSeconds": 1,
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -232,6 +232,59 @@ def test_a_volume_that_lacks_the_write_ahead_log_is_refused_and_the_condition_sa
     message = kube.condition("dsnap", "torn", namespace)["message"]
     assert "the write-ahead log is not on the volume: pg_wal is a link to /elsewhere/pg_wal" in message
     kube.delete_namespace(namespace, wait=False)
+
+
+HISTORY = """
+    CREATE TABLE flyway_schema_history (installed_rank int PRIMARY KEY, version text, type text, success boolean);
+    INSERT INTO flyway_schema_history VALUES (1, '1', 'SQL', true), (2, '1.1', 'SQL', true);
+"""
+MIGRATE = """
+    {programs}/psql -X -q -v ON_ERROR_STOP=1 "$uri" \
+      -c "BEGIN; ALTER TABLE account ADD COLUMN more int; SELECT pg_sleep(10); COMMIT"
+"""
+
+
+def migration(namespace: str, image: str) -> Manifest:
+    """Return a suspended Job that alters a table, and takes its time before it lets go of that."""
+    container = {
+        "name": "migrate", "image": image, "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-eu", "-c", MIGRATE.format(programs=PROGRAMS)],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }  # fmt: skip
+    security = {"runAsNonRoot": True, "runAsUser": 999, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = {"restartPolicy": "Never", "securityContext": security, "containers": [container]}
+    return {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "migrate", "namespace": namespace},
+        "spec": {"suspend": True, "backoffLimit": 0, "template": {"spec": pod}},
+    }  # fmt: skip
+
+
+def test_a_release_has_data_that_are_not_beyond_it_and_hears_what_its_migration_locks(
+    kube: Kube, bank: Store, branch_office: str
+) -> None:
+    bank.sql(HISTORY)
+    kube.apply(data_snapshot("at-1", bank.namespace, store=bank.name))
+    kube.ready(bank.namespace, "dsnap/at-1")
+    assert kube.status("dsnap", "at-1", bank.namespace)["ledger"]["versions"] == ["1", "1.1"]
+    bank.sql("INSERT INTO flyway_schema_history VALUES (3, '2', 'SQL', true)")
+    server = kube.get("pod", f"{bank.name}-server", bank.namespace)
+    assert server is not None
+    kube.apply(migration(branch_office, server["spec"]["containers"][0]["image"]))
+    migrations = {"jobTemplate": "migrate", "versions": ["1", "1.2"]}
+    behind = Clone(kube, branch_office, "behind").apply(bank, source={"migration": "1.5"}, migrations=migrations)
+    ahead = Clone(kube, branch_office, "ahead").apply(bank, source={"migration": "0.9"})
+    assert (
+        "at-1 is at flyway 1.1" in kube.until_reason("NoSnapshotFits", "dclone", ahead.name, branch_office)["message"]
+    )
+    status = behind.ready().status
+    assert status["snapshot"]["name"] == "at-1"
+    assert status["migrations"]["changes"] == ["altered table account"]
+    [lock] = status["migrations"]["locks"]
+    assert lock["table"] == "account"
+    assert lock["heldSeconds"] > 0
+    told = kube.condition("dclone", behind.name, branch_office, "LedgerDiverged")
+    assert told["status"] == "True"
+    assert "has not: 1.1." in told["message"]
 
 
 def test_a_commit_names_a_snapshot_and_a_branch_cannot_be_made(kube: Kube, bank: Store) -> None:
