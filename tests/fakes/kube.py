@@ -33,6 +33,9 @@ Object = dict[str, Any]
 Path = tuple[Any, ...]
 WatchCallback = Callable[[str, Manifest], None]
 
+LOG_PIECE = 16 * 1024
+"""In pieces of how many characters a container runtime writes a long line."""
+
 # List types as the schemas of these fields declare them; every other list is atomic.
 _LIST_KEYS: dict[str, tuple[str, ...]] = {
     "conditions": ("type",),
@@ -123,7 +126,12 @@ class FakeKube:
         ]
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
-        return "\n".join(self.logs.get((namespace, pod, container), "").splitlines()[-lines:])
+        """Return the last pieces, of which a long line has several, as kubelet finds them in what the runtime wrote."""
+        pieces: list[str] = []
+        for line in self.logs.get((namespace, pod, container), "").splitlines():
+            starts = range(0, max(len(line), 1), LOG_PIECE)
+            pieces += [line[at : at + LOG_PIECE] + ("\n" if at + LOG_PIECE >= len(line) else "") for at in starts]
+        return "".join(pieces[-lines:])
 
     async def create(self, manifest: Manifest) -> Manifest:
         key = self._key_of(manifest)

@@ -56,6 +56,9 @@ TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
 """How many branches a DataSnapshot's status names at most."""
 MAX_FINDINGS = 20
+REPORT_LINES = 64
+"""How many lines of a log have the report in them: the runtime keeps a long one in pieces of 16 KiB, and kubelet counts
+those (k8s.io/cri-client, ``findTailLineStartIndex``)."""
 
 
 def raw_name(snapshot: str) -> str:
@@ -250,8 +253,8 @@ async def _report_line(reader: KubeReader, pod: Manifest | None) -> str:
     if pod is None or not pod_state(pod).succeeded:
         return ""
     metadata = pod["metadata"]
-    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, 1)
-    return text.strip()
+    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
+    return next(reversed(text.splitlines()), "").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -507,3 +507,12 @@ async def test_a_snapshot_that_a_clone_names_outlives_the_others(shop):
     shop.delete("DataClone", "db", "app")
     await shop.operator.live(minutes=2)
     assert first not in shop.names("DataSnapshot")
+
+
+async def test_a_report_that_is_longer_than_a_piece_of_a_log_is_read_whole(shop):
+    volume = shop.data_of()
+    volume.branches |= {f"line-{number:03}": volume.branches["main"] for number in range(400)}
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.expect_ready("DataSnapshot", "mine")
+    assert len(shop.status("DataSnapshot", "mine")["branches"]) == 401
