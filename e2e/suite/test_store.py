@@ -143,6 +143,16 @@ def test_a_store_whose_data_may_go_leaves_nothing(kube: Kube, owners: str) -> No
     kube.run("delete", "-n", owners, "dsnap/by-hand")
 
 
+def test_a_store_with_many_branches_has_snapshots_that_name_them_all(kube: Kube, owners: str) -> None:
+    forest = Store(kube, owners, "forest").create(deletionPolicy="Delete")
+    # Their report is longer than the pieces in which a container runtime writes a line.
+    forest.sql("; ".join(f"CALL dolt_branch('tree-{number:03}')" for number in range(250)))
+    kube.apply(data_snapshot("all-of-it", owners, store=forest.name))
+    kube.ready(owners, "dsnap/all-of-it")
+    assert len(kube.status("dsnap", "all-of-it", owners)["branches"]) == 251
+    kube.run("delete", "-n", owners, "dsnap/all-of-it", f"dstore/{forest.name}", "--wait", "--timeout=120s")
+
+
 def loading(namespace: str, image: str) -> tuple[Manifest, Manifest]:
     """Return the Job and the store of the example, with the cluster's image of the engine."""
     job, orders = example("load/load.yaml", namespace, store="orders", owners=namespace)
