@@ -154,6 +154,7 @@ class PostgreSQLEngine:
                 "COPPICE_DATABASE": inputs.database,
                 "COPPICE_DIRECTORY": inputs.directory or "",
                 "COPPICE_REWRITE": "yes" if inputs.rewrite else "",
+                "COPPICE_ORIGIN": inputs.origin or "",
                 "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
                 "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
                 **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
