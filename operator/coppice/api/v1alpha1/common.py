@@ -33,6 +33,8 @@ NEW_BRANCH_PATTERN = r"^[A-Za-z0-9_]([.]?[A-Za-z0-9_-])*(/[A-Za-z0-9_]([.]?[A-Za
 COMMIT_PATTERN = r"^[0-9A-Za-z]+$"
 DURATION_PATTERN = r"^([1-9][0-9]{0,3}d)?([1-9][0-9]{0,4}h)?([1-9][0-9]{0,5}m)?([1-9][0-9]{0,6}s)?$"
 NEVER = "Never"
+LIVE_BRANCH = "main"
+"""Where an engine keeps no branches of its own: the store's own line, which nothing is committed to."""
 DURATION_OR_NEVER_PATTERN = f"^{NEVER}$|{DURATION_PATTERN}"
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
 _DAYS = "sun|mon|tue|wed|thu|fri|sat"
