@@ -301,3 +301,61 @@ def test_a_commit_names_a_snapshot_and_a_branch_cannot_be_made(kube: Kube, bank:
     clone = Clone(kube, bank.namespace, "then").apply(bank, source={"commit": head}).ready()
     assert clone.status["snapshot"]["name"] == "kept"
     assert clone.sql("SELECT to_regclass('since') IS NULL AS absent") == [{"absent": True}]
+
+
+def test_a_branch_goes_from_clone_to_commit_to_clone(kube: Kube, bank: Store, branch_office: str) -> None:
+    kube.apply(data_grant("workers", bank.namespace, store=bank.name, to=[branch_office], verbs=["Branch"]))
+    work = Clone(kube, branch_office, "work").apply(bank, durability="Durable").ready()
+    work.sql("CREATE TABLE season (name text); INSERT INTO season VALUES ('autumn')")
+    first = work.status["snapshot"]["name"]
+    kube.apply(commit("autumn-1", bank, parent=first, clone=work))
+    kube.ready(bank.namespace, "dsnap/autumn-1")
+    status = kube.status("dsnap", "autumn-1", bank.namespace)
+    assert (status["commit"]["sequence"], status["commit"]["cloneUID"]) == (1, work.uid)
+    found = kube.get("dsnap", "autumn-1", bank.namespace)
+    assert found is not None
+    uid = found["metadata"]["uid"]
+    eventually(
+        lambda: kube.owned_by(uid) == ["volumesnapshot.snapshot.storage.k8s.io/autumn-1"],
+        "nothing is left of the commit but the commit",
+    )
+    follower = Clone(kube, bank.namespace, "follower").apply(bank, source={"branch": "autumn"}, refresh="OnHeadChange")
+    more = Clone(kube, branch_office, "more").apply(bank, source={"branch": "autumn"}, durability="Durable").ready()
+    assert more.sql("SELECT name FROM season") == [{"name": "autumn"}]
+    more.sql("INSERT INTO season VALUES ('winter'); ALTER TABLE account ADD COLUMN note text")
+    kube.apply(commit("autumn-2", bank, parent="autumn-1", clone=more))
+    kube.ready(bank.namespace, "dsnap/autumn-2")
+    follower.ready()
+    eventually(
+        lambda: follower.ready().sql("SELECT name FROM season") == [{"name": "autumn"}, {"name": "winter"}],
+        "what follows the branch has the second commit",
+    )
+    # It knows nothing of the second commit, and cannot overwrite it.
+    kube.apply(commit("autumn-3", bank, parent="autumn-2", clone=work))
+    assert kube.until_reason("NotOfParent", "dsnap", "autumn-3", bank.namespace)
+    log = kube.run("get", "-n", bank.namespace, "dsnap", "--sort-by=.status.commit.sequence")
+    assert log.index("autumn-1") < log.index("autumn-2")
+    assert bank.sql("SELECT to_regclass('season') IS NULL AS absent") == [{"absent": True}]
+
+
+def test_a_disposable_clone_is_committed_once_it_is_off(kube: Kube, bank: Store, branch_office: str) -> None:
+    kube.apply(data_grant("workers", bank.namespace, store=bank.name, to=[branch_office], verbs=["Branch"]))
+    fast = Clone(kube, branch_office, "fast").apply(bank).ready()
+    fast.sql("CREATE TABLE season AS SELECT n FROM generate_series(1, 10000) n")
+    kube.apply(commit("spring-1", bank, parent=fast.status["snapshot"]["name"], clone=fast))
+    assert kube.until_reason("CloneNotDurable", "dsnap", "spring-1", bank.namespace)
+    fast.patch(power="Off")
+    kube.ready(bank.namespace, "dsnap/spring-1")
+    again = Clone(kube, bank.namespace, "spring").apply(bank, source={"branch": "spring"}).ready()
+    assert again.sql("SELECT count(*) AS n FROM season") == [{"n": 10000}]
+
+
+def commit(name: str, store: Store, *, parent: str, clone: Clone) -> Manifest:
+    """Return the commit of a clone to the branch that its name says."""
+    branch = name.rpartition("-")[0]
+    spec = {
+        "store": {"name": store.name},
+        "from": {"clone": {"name": clone.name, "namespace": clone.namespace}},
+        "commit": {"branch": branch, "parent": parent},
+    }
+    return resource("DataSnapshot", name, store.namespace, spec)

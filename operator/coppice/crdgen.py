@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import yaml
@@ -50,6 +50,10 @@ def crd_yaml(manifest: Mapping[str, Any]) -> str:
     return HEADER + yaml.dump(manifest, Dumper=_PlainDumper, sort_keys=True, width=120, allow_unicode=True)
 
 
+_METADATA: Final = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}}
+"""A name is never longer; said here, it gives rules that take it apart a known cost."""
+
+
 def structural_schema(model: type[Resource]) -> JsonSchema:
     """Return the structural schema of a kind, ``status`` included."""
     schema = model.model_json_schema(by_alias=True)
@@ -62,7 +66,7 @@ def structural_schema(model: type[Resource]) -> JsonSchema:
         "properties": {
             "apiVersion": {"type": "string", "description": _API_VERSION_TEXT},
             "kind": {"type": "string", "description": _KIND_TEXT},
-            "metadata": {"type": "object"},
+            "metadata": _METADATA,
             **fields,
         },
         VALIDATIONS: [rule.manifest() for rule in model.crd.rules],

@@ -78,7 +78,13 @@ CLONE = {
     "onRevision": "Keep",
     "migrations": {"jobTemplate": "shop-migrate", "versions": ["1", "2"]},
     "power": "Auto",
+    "durability": "Durable",
     "commitPolicy": "Explicit",
+}
+COMMIT = {
+    "store": {"name": "shop"},
+    "from": {"clone": {"name": "db", "namespace": "shop-pr-42"}},
+    "commit": {"branch": "feature", "parent": "shop-00001"},
 }
 SPECS: dict[str, list[dict[str, Any]]] = {
     "DataStore": [
@@ -90,7 +96,7 @@ SPECS: dict[str, list[dict[str, Any]]] = {
         {**{key: value for key, value in STORE.items() if key != "managed"}, "adopted": ADOPTED},
     ],
     "DataGrant": [GRANT, {**GRANT, "to": {"namespaceSelector": SELECTOR}}],
-    "DataSnapshot": [{"store": {"name": "shop"}}],
+    "DataSnapshot": [{"store": {"name": "shop"}}, COMMIT],
     "DataBranch": [{**BRANCH, "from": point} for point in POINTS],
     "DataClone": [CLONE, *({**CLONE, "from": {**CLONE_STORE, **point}} for point in POINTS[1:])],
 }
@@ -244,6 +250,10 @@ EMPTY_SELECTOR = (
     "an empty selector would select every namespace: name labels, or the key kubernetes.io/metadata.name "
     "with the operator Exists if every namespace is meant"
 )
+TOGETHER = (
+    "from and commit go together: from.clone says what is committed, commit where to; leave out both for a snapshot of "
+    "the store"
+)
 TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
 BY_ADOPTION: dict[str, Any] = {".spec.managed": ABSENT, ".spec.adopted": ADOPTED}
 RULES: dict[tuple[str, str], Edits] = {
@@ -324,6 +334,33 @@ RULES: dict[tuple[str, str], Edits] = {
         [{"perNamespace": 6, "total": 5}],
     ),
     ("DataSnapshot.spec", "spec is immutable: create another DataSnapshot"): change(".spec.store.name", "other"),
+    (
+        "DataSnapshot.spec",
+        TOGETHER,
+    ): Edits(
+        ({".spec": COMMIT, ".metadata.name": "feature-1"}, {".metadata.labels": {"a": "b"}}),
+        (
+            {".spec.from": COMMIT["from"]},
+            {".spec.commit": COMMIT["commit"], ".metadata.name": "feature-1"},
+        ),
+    ),
+    (
+        "DataSnapshot.spec",
+        "the branch has the name of the store, whose own snapshots are called like that: choose another one",
+    ): Edits(
+        ({".spec": COMMIT, ".metadata.name": "feature-1"}, {".metadata.labels": {"a": "b"}}),
+        ({".spec": {**COMMIT, "commit": {"branch": "shop", "parent": "a"}}, ".metadata.name": "shop-1"},),
+    ),
+    (
+        "DataSnapshot.spec.commit.branch",
+        "main is the store's own line, and nothing is committed to that: choose another branch",
+    ): Edits(
+        ({".spec.commit.branch": "maine", ".metadata.name": "maine-1"},),
+        ({".spec.commit.branch": "main", ".metadata.name": "main-1"},),
+    ),
+    ("DataClone.spec.durability", "durability is immutable: make another DataClone"): change(
+        ".spec.durability", "Fast"
+    ),
     ("DataBranch.spec.store", "store is immutable: create another DataBranch for the other store"): change(
         ".spec.store.name", "other"
     ),
@@ -415,6 +452,37 @@ RULES: dict[tuple[str, str], Edits] = {
 }
 """What to try for a rule, by where it stands and its message."""
 
+COMMITS: dict[str, tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]] = {
+    "metadata.name of a commit is <branch>-1 where it begins the branch; else it goes on from the parent: that of "
+    "feature-2 is feature-1": (
+        (
+            ("feature-1", "feature", "shop-00012"),
+            ("feature-1", "feature", "feature-x"),
+            ("feature-2", "feature", "feature-1"),
+            ("a-10", "a", "a-9"),
+            ("a-1-10", "a-1", "a-1-9"),
+        ),
+        (
+            ("feature", "feature", "any"),
+            ("feature-", "feature", "any"),
+            ("feature-0", "feature", "any"),
+            ("feature-01", "feature", "any"),
+            ("feature-x", "feature", "any"),
+            ("feature1", "feature", "any"),
+            ("features-1", "feature", "any"),
+            ("x", "feature", "any"),
+            ("feature-2", "feature", "shop-00012"),
+            ("feature-3", "feature", "feature-1"),
+            ("feature-2", "feature", "feature-2"),
+            ("feature-2", "feature", "other-1"),
+            ("feature-2", "feature", "feature-x"),
+            ("feature-02", "feature", "feature-01"),
+            ("feature--4", "feature", "feature--5"),
+        ),
+    ),
+}
+"""For the rule on the whole of a commit: name, branch and parent, accepted and refused."""
+
 NAME_BOUNDS = {"DataStore": 40, "DataGrant": 63, "DataSnapshot": 52, "DataBranch": 40, "DataClone": 40}
 SERVICE_KINDS = ("DataStore", "DataClone")
 
@@ -451,7 +519,15 @@ class Case:
 
 
 def manifest(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "db"}, "spec": copy.deepcopy(spec)}
+    return named({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "db"}, "spec": copy.deepcopy(spec)})
+
+
+def named(target: dict[str, Any]) -> dict[str, Any]:
+    """Give a commit the name that its branch asks for."""
+    commit = target["spec"].get("commit")
+    if target["kind"] == "DataSnapshot" and commit is not None and "branch" in commit:
+        target["metadata"]["name"] = f"{commit['branch']}-1"
+    return target
 
 
 def steps(path: str) -> list[str]:
@@ -514,7 +590,7 @@ def case(constraint: Constraint) -> Case:
     good, bad = examples(constraint)
     return Case(
         constraint,
-        tuple(with_operator(put(base, constraint.path, value)) for value in good),
+        tuple(named(with_operator(put(base, constraint.path, value))) for value in good),
         tuple(put(base, constraint.path, value) for value in bad),
     )
 
@@ -576,6 +652,9 @@ def rule_case(constraint: Constraint) -> Case:
 
 def name_case(constraint: Constraint) -> Case:
     kind, bound = constraint.kind, NAME_BOUNDS[constraint.kind]
+    if constraint.argument in COMMITS:
+        good, bad = COMMITS[constraint.argument]
+        return Case(constraint, tuple(commit(*place) for place in good), tuple(commit(*place) for place in bad))
     if "characters" in constraint.argument:
         good, bad = ["a" * bound], ["a" * (bound + 1)]
     elif kind in SERVICE_KINDS:
@@ -588,6 +667,11 @@ def name_case(constraint: Constraint) -> Case:
         tuple(put(base, ".metadata.name", name) for name in good),
         tuple(put(base, ".metadata.name", name) for name in bad),
     )
+
+
+def commit(name: str, branch: str, parent: str) -> dict[str, Any]:
+    target = manifest("DataSnapshot", {**COMMIT, "commit": {"branch": branch, "parent": parent}})
+    return put(target, ".metadata.name", name)
 
 
 def exactly_one_case(constraint: Constraint, alternatives: list[str]) -> Case:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from tests.cel.cases import CLONE_STORE, POINTS, SPECS, manifest, put
+from tests.cel.cases import CLONE_STORE, COMMIT, POINTS, SPECS, manifest, put
 
 from coppice.api.v1alpha1 import API_VERSION, KINDS, Condition, InvalidResource, parse
 from coppice.crdgen import structural_schema
@@ -24,7 +24,10 @@ def url(kind, name="", namespace="default"):
 def stored(request, cluster):
     """One object of each kind, in a namespace of its own, gone afterwards."""
     kind = request.param
-    body = put(manifest(kind, SPECS[kind][0]), ".metadata.name", f"whole-{kind.lower()}")
+    # A commit is the only snapshot that has every column, and its branch names it.
+    body = manifest(kind, COMMIT if kind == "DataSnapshot" else SPECS[kind][0])
+    if kind != "DataSnapshot":
+        body = put(body, ".metadata.name", f"whole-{kind.lower()}")
     reply = cluster.request("POST", f"{url(kind)}?fieldValidation=Strict", body)
     assert reply.ok, reply.body
     yield reply.body
@@ -107,6 +110,7 @@ def test_defaults_that_show(cluster):
         "refresh": "Never",
         "onRevision": "Keep",
         "power": "Auto",
+        "durability": "Fast",
         "commitPolicy": "Explicit",
     }
 

@@ -49,11 +49,16 @@ class Stage:
             StoreServer(database=database, fallback_database="fallback", commit_policy=policy, has_load=load)
         )
 
-    def clone(self, version: Version, *, marker: str = MARKER, policy: CommitPolicy = "Explicit") -> Workload:
-        return self.engine.clone_server(CloneServer(version=version, commit_policy=policy, marker=marker))
+    def clone(
+        self, version: Version, *, marker: str = MARKER, policy: CommitPolicy = "Explicit", durable: bool = False
+    ) -> Workload:
+        inputs = CloneServer(version=version, commit_policy=policy, marker=marker, durable=durable)
+        return self.engine.clone_server(inputs)
 
-    def preparation(self, *, marker: str = MARKER, adopted: bool = False, rewrite: bool = False) -> Workload:
-        inputs = Preparation(marker=marker, database=self.kit.database, adopted=adopted, rewrite=rewrite)
+    def preparation(
+        self, *, marker: str = MARKER, adopted: bool = False, rewrite: bool = False, origin: str | None = None
+    ) -> Workload:
+        inputs = Preparation(marker=marker, database=self.kit.database, adopted=adopted, rewrite=rewrite, origin=origin)
         return self.engine.preparation(inputs)
 
     def admin(self, server: Server) -> Endpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from coppice.engines.base import Content
 
     from .runner import Outcome, Server
+
+COMMIT = "c0de0000-0000-4000-8000-000000000001"
+"""The UID of a DataSnapshot that is a commit."""
 
 
 @pytest.fixture
@@ -269,6 +273,96 @@ class TestPreparation:
         outcome = await stage.runner.run(stage.preparation(), copy)
         assert outcome.code != 0
         assert "PostgreSQL 9" in outcome.errors
+
+
+class TestCommit:
+    """A clone's volume is prepared like a store's, and what comes of it goes on as one."""
+
+    async def _committed(
+        self, stage: Stage, volume: Path, *, marker: str = COMMIT, server: Server | None = None
+    ) -> tuple[Path, Content]:
+        copy = stage.runner.copy(volume, server)
+        outcome = await stage.runner.run(stage.preparation(marker=marker, origin=MARKER), copy)
+        assert outcome.code == 0, outcome.errors
+        return copy, stage.engine.report(outcome.last_line)
+
+    async def test_what_a_durable_clone_has_acknowledged_is_in_the_commit_and_owned_by_the_next_app(
+        self, stage: Stage
+    ) -> None:
+        async with source(stage) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        workload = stage.clone(version_of(content), durable=True)
+        async with stage.runner.serving(workload, copy, stage.secret()) as clone:
+            app = await stage.ensure_app(clone)
+            assert await pg(app, "SELECT current_setting('fsync'), current_setting('full_page_writes')", "shop") == [
+                ("on", "on")
+            ]
+            await stage.engine.execute(stage.admin(clone), "checkpoint", {})
+            await pg(app, "CREATE TABLE note (id serial PRIMARY KEY, text text)", "shop")
+            await pg(app, "INSERT INTO note (text) VALUES ('mine')", "shop")
+            committed, found = await self._committed(stage, copy, server=clone)
+            logins = [stage.admin(clone), app]
+        assert version_of(found).head != version_of(content).head
+        assert f"commit{COMMIT[:8]}" in version_of(found).head
+        next_workload = stage.clone(version_of(found), marker=COMMIT)
+        async with stage.runner.serving(next_workload, committed, stage.secret()) as clone:
+            content = await stage.engine.inspect(stage.admin(clone), database="shop")
+            assert version_of(content) == version_of(found)
+            app = await stage.ensure_app(clone)
+            assert await pg(app, "SELECT text FROM note", "shop") == [("mine",)]
+            for statement in (
+                "ALTER TABLE note ADD COLUMN more int",
+                "ALTER TABLE product ADD COLUMN more int",
+                "INSERT INTO note (text) VALUES ('more')",
+            ):
+                await pg(app, statement, "shop")
+            for at in logins:
+                with pytest.raises(LoginRefusedError):
+                    await stage.engine.inspect(clone.endpoint(at.username, at.password), database="shop")
+
+    async def test_a_fast_clone_that_was_killed_loses_nothing_while_its_node_lives(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+            app = await stage.ensure_app(clone)
+            await pg(app, "CREATE TABLE note AS SELECT n FROM generate_series(1, 1000) n", "shop")
+            await clone.stop(signal.SIGKILL)
+        committed, found = await self._committed(stage, copy)
+        workload = stage.clone(version_of(found), marker=COMMIT)
+        async with stage.runner.serving(workload, committed, stage.secret()) as clone:
+            assert await pg(stage.admin(clone), "SELECT count(*) FROM note", "shop") == [(1000,)]
+
+    async def test_clones_that_have_written_as_much_and_not_the_same_have_other_heads(self, stage: Stage) -> None:
+        async with source(stage, "CREATE TABLE note (n int)") as (volume, server):
+            first, content = await stage.prepared(volume, server)
+        second = stage.runner.copy(first)
+        heads = {}
+        for number, (copy, marker) in enumerate(((first, COMMIT), (second, "9" * 36))):
+            async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+                await pg(stage.admin(clone), f"INSERT INTO note VALUES ({number})", "shop")
+                await clone.stop()
+            _, found = await self._committed(stage, copy, marker=marker)
+            heads[marker] = version_of(found)
+        one, other = heads.values()
+        assert one.head.partition("commit")[0] == other.head.partition("commit")[0], "the two have not written as much"
+        assert one.head != other.head
+        assert one.working_root != other.working_root
+
+    async def test_a_commit_that_is_prepared_again_says_the_same(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy, _ = await stage.prepared(volume, server)
+        committed, found = await self._committed(stage, copy)
+        outcome = await stage.runner.run(stage.preparation(marker=COMMIT, origin=MARKER), committed)
+        assert outcome.code == 0, outcome.errors
+        assert version_of(stage.engine.report(outcome.last_line)) == version_of(found)
+
+    async def test_a_volume_that_is_not_of_the_parent_is_refused(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy, _ = await stage.prepared(volume, server)
+        outcome = await stage.runner.run(stage.preparation(marker=COMMIT, origin="another"), copy)
+        assert outcome.code != 0
+        assert MARKER in outcome.errors
+        assert "another" in outcome.errors
 
 
 class TestAdopted:

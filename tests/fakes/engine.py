@@ -98,6 +98,8 @@ class Volume:
     """The user whose files they are: nobody else can read them."""
     mask_run: str = ""
     """How far a program came that masks it: ``begun``, or ``ended``."""
+    torn: bool = False
+    """It was captured while a server held back what it had acknowledged."""
 
     @property
     def empty(self) -> bool:
@@ -192,6 +194,8 @@ class Server:
     fault: Exception | None = None
     wants_clear: bool = False
     """It asks for the password itself, as an impostor would."""
+    durable: bool = True
+    """What it has acknowledged is on its volume."""
 
 
 class FakeEngine:
@@ -253,6 +257,7 @@ class FakeEngine:
                 "head": version.head,
                 "cut": version.new_branch,
                 "policy": inputs.commit_policy,
+                "durable": inputs.durable,
             }
         )
 
@@ -264,6 +269,7 @@ class FakeEngine:
             "adopted": inputs.adopted,
             "directory": inputs.directory,
             "rewrite": inputs.rewrite,
+            "origin": inputs.origin,
         }
         return Workload(script=json.dumps(script))
 

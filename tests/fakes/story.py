@@ -85,6 +85,13 @@ class Story:
     def snapshot(self, name: str) -> None:
         self.add("DataSnapshot", name, {"store": {"name": "shop"}}, "data")
 
+    def commit_clone(self, name: str, parent: str, *, clone: str = "db", namespace: str = "data") -> None:
+        """Commit a clone; the branch is the name without its number."""
+        reference = {"name": clone} if namespace == "data" else {"name": clone, "namespace": namespace}
+        commit = {"branch": name.rpartition("-")[0], "parent": parent}
+        spec = {"store": {"name": "shop"}, "from": {"clone": reference}, "commit": commit}
+        self.add("DataSnapshot", name, spec, "data")
+
     def grant(self, name: str = "previews", **spec: Any) -> None:
         wanted = {
             "store": "shop",

@@ -465,7 +465,9 @@ class World:
         handle = f"snap-{content['metadata']['uid']}"
         if volume not in self.volumes:
             return
+        running = (server for server in self.engine.servers.values() if server.volume is self.volumes[volume])
         self.snapshots[handle] = self.volumes[volume].copy()
+        self.snapshots[handle].torn |= any(not server.durable for server in running)
         self._watch_for_unmasked_rows(content, self.volumes[volume])
         claim = next(c for c in self.kube.all("PersistentVolumeClaim") if c["metadata"]["uid"] == volume)
         status = {
@@ -489,6 +491,8 @@ class World:
             self.violations.append(
                 f"{reference['name']} says {said}, and its mask has {volume.mask_run or 'not begun'}"
             )
+        if volume.torn:
+            self.violations.append(f"{reference['name']} may lack what a server has acknowledged")
         if volume.users or volume.cloned:
             self.violations.append(f"{reference['name']} holds what a server on the scratch copy has left")
 
@@ -770,7 +774,7 @@ class World:
         self._addresses += 1
         address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
         self._watch_for_two_servers(pod, volume)
-        self.engine.servers[address] = Server(volume, pod["metadata"]["uid"])
+        self.engine.servers[address] = Server(volume, pod["metadata"]["uid"], durable=script.get("durable", True))
         running = {
             "phase": "Running",
             "podIP": address,
@@ -803,7 +807,8 @@ class World:
             self.violations.append(f"a second server on the volume of {key_of(pod)}")
 
     def _prepare(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
-        if failed or volume.database != script["database"] or not self._is_laid_out(pod, script, volume):
+        strange = script["origin"] is not None and volume.marker not in {script["origin"], script["marker"]}
+        if failed or strange or volume.database != script["database"] or not self._is_laid_out(pod, script, volume):
             why = f"the volume is not laid out as {script['directory'] or 'expected'}"
             ended = [{"name": "engine", "state": {"terminated": {"exitCode": 1, "message": f"{why}\n"}}}]
             self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()

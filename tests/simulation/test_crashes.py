@@ -140,6 +140,65 @@ async def with_adopted(story: Story) -> None:
     await story.settle()
 
 
+async def with_durable_clone(story: Story) -> None:
+    engine = story.world.engine
+    engine.versioned, engine.capture_action = False, "flush"
+    await with_store(story)
+    story.clone(namespace="app", durability="Durable")
+    await story.settle()
+    story.world.login("app", "db-binding").volume.commit("main", "mine", at=story.world.now)
+    story.world.tick(60)
+
+
+async def with_clone_that_is_off(story: Story) -> None:
+    story.world.engine.versioned = False
+    await with_store(story)
+    story.clone()
+    await story.settle()
+    story.edit("DataClone", "db", power="Off")
+    await story.settle()
+    story.world.tick(60)
+
+
+async def with_commit(story: Story) -> None:
+    await with_durable_clone(story)
+    commit(story)
+    await story.settle()
+    story.clone("two", source={"branch": "feature"}, durability="Durable")
+    story.clone("follower", source={"branch": "feature"}, refresh="OnHeadChange")
+    await story.settle()
+    story.world.login("data", "two-binding").volume.commit("main", "more", at=story.world.now)
+    story.world.tick(120)
+
+
+async def with_commit_that_is_not_captured(story: Story) -> None:
+    await with_durable_clone(story)
+    story.world.snapshot_error = "no"
+    commit(story)
+    await story.settle()
+
+
+async def with_commit_that_is_not_copied(story: Story) -> None:
+    await with_durable_clone(story)
+    story.world.full = True
+    commit(story)
+    await story.settle()
+
+
+def commit(story: Story, namespace: str = "app") -> None:
+    parent = story.status("DataClone", "db", namespace)["snapshot"]["name"]
+    story.commit_clone("feature-1", parent, namespace=namespace)
+
+
+def lose_the_clone(story: Story) -> None:
+    story.world.full = False
+    story.delete("DataClone", "db", "app")
+
+
+def lose_the_namespace(story: Story) -> None:
+    story.kube.remove_namespace("app")
+
+
 async def with_adopted_clone(story: Story) -> None:
     await with_adopted(story)
     story.snapshot("mine")
@@ -334,6 +393,22 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a clone of an adopted database next door": (with_adopted, lambda story: story.clone(namespace="app")),
     "give an adopted database up": (with_adopted_clone, lambda story: story.delete("DataStore", "shop")),
     "lose an adopted database": (with_adopted_clone, lose_source),
+    "commit a clone next door": (with_durable_clone, commit),
+    "commit a clone that is off": (with_clone_that_is_off, lambda story: commit(story, "data")),
+    "go on with a branch that is followed": (
+        with_commit,
+        lambda story: story.commit_clone("feature-2", "feature-1", clone="two"),
+    ),
+    "delete a commit that is not captured": (
+        with_commit_that_is_not_captured,
+        lambda story: story.delete("DataSnapshot", "feature-1"),
+    ),
+    "delete a commit that is not copied": (
+        with_commit_that_is_not_copied,
+        lambda story: story.delete("DataSnapshot", "feature-1"),
+    ),
+    "lose the clone of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_clone),
+    "lose the namespace of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_namespace),
     "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
 }
 
@@ -347,6 +422,7 @@ WHOLE = {
     "make a clone that migrates",
     "delete a clone next door",
     "delete a clone on its way",
+    "commit a clone next door",
 }
 
 

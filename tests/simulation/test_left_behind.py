@@ -71,6 +71,28 @@ async def test_alias_contents_whose_finalizer_was_removed_by_force_go_and_take_n
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("stage", ["captured", "handed over"])
+async def test_what_a_commit_has_left_in_the_clones_namespace_goes(story, stage):
+    engine = story.world.engine
+    engine.versioned = False
+    story.clone("work", namespace="app", durability="Durable")
+    await story.settle()
+    story.world.tick(60)
+    parent = story.status("DataClone", "work", "app")["snapshot"]["name"]
+    story.world.snapshot_error = "no" if stage == "captured" else None
+    story.world.full = True
+    story.commit_clone("feature-1", parent, clone="work", namespace="app")
+    await story.settle()
+    forget(story, "DataSnapshot", "feature-1")
+    await story.settle()
+    assert orphans(story.world) != []
+    await resyncs(story)
+    assert orphans(story.world) == []
+    assert story.names("VolumeSnapshot", "app") == []
+    story.expect_ready("DataClone", "work", "app")
+
+
+@pytest.mark.looptime
 async def test_what_the_garbage_collector_left_goes_and_a_stores_data_stay(story, monkeypatch):
     monkeypatch.setattr(story.kube, "collect_garbage", lambda: None)
     before = live_data(story.world, "data")["shop-data"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -28,21 +29,37 @@ ERRORS: tuple[KubeError, ...] = (
     TransientError("timed out"),
     ForbiddenError("exceeded quota", status=403),
 )
+COMMIT_REASONS = {
+    "BranchMovedOn",
+    "CaptureLost",
+    "CloneNotDurable",
+    "CloneNotFound",
+    "CloneNotReady",
+    "CloneReplaced",
+    "CloneStopping",
+    "NotOfParent",
+    "ParentNotFound",
+    "ParentNotReady",
+    "SnapshotPending",
+}
 NAMESPACES = ("data", "app", "app2")
 MIGRATING = {"migrations": {"jobTemplate": "shop-migrate"}}
 
 
 class Day:
-    """A day with a store, of which an operation each changes something. ``masked``: others get masked rows of it."""
+    """A day with a store, of which an operation each changes something. ``masked``: others get masked rows of it.
+    ``branching``: its engine keeps no branches, and clones are committed.
+    """
 
-    def __init__(self, *, masked: bool = False) -> None:
+    def __init__(self, *, masked: bool = False, branching: bool = False) -> None:
         self.story = Story(idle=None)
         self.story.operator.late = True
         self.story.world.add_namespace("app2")
-        self.masked = masked
+        self.masked, self.branching = masked, branching
+        engine = self.story.world.engine
+        engine.versioned = not (masked or branching)
         if masked:
-            engine = self.story.world.engine
-            engine.versioned, engine.maskable = False, True
+            engine.maskable = True
             self.story.mask_job("rows")
         self.make_store()
         self.story.grant(to={"namespaces": ["app", "app2"]}, maxLease="12h")
@@ -93,6 +110,32 @@ class Day:
                 profile=pick.choice(["default", "large"]),
                 power=pick.choice(["Auto", "Auto", "Off"]),
             )
+
+    def make_working_clone(self, pick: random.Random) -> None:
+        """Somebody wants to work on a branch."""
+        name, namespace = f"work-{pick.randrange(2)}", pick.choice(NAMESPACES)
+        if self.find("DataClone", namespace, name) is None and self.lives(namespace):
+            self.story.clone(
+                name,
+                namespace=namespace,
+                source=pick.choice([{"branch": "main"}, {"branch": "line"}, {"branch": "line"}]),
+                durability=pick.choice(["Durable", "Durable", "Fast"]),
+                refresh=pick.choice(["Never", "Never", "OnHeadChange"]),
+                onRevision="Keep",
+                power=pick.choice(["Auto", "On", "Off"]),
+                lease={"max": "Never"} if namespace == "data" else {},
+            )
+
+    def commit(self, pick: random.Random) -> None:
+        """Somebody commits a clone: as the next of its branch, or of what is the next by some other count."""
+        for found in self.some("DataClone", pick):
+            name, namespace = self.where(found)
+            parent = ((found.get("status") or {}).get("snapshot") or {}).get("name")
+            before = re.fullmatch("line-([0-9]+)", parent or "")
+            number = 1 if before is None else int(before[1]) + 1
+            commit = f"line-{number}"
+            if parent is not None and self.find("DataSnapshot", "data", commit) is None:
+                self.story.commit_clone(commit, parent, clone=name, namespace=namespace)
 
     def change_clone(self, pick: random.Random) -> None:
         for found in self.some("DataClone", pick):
@@ -320,7 +363,8 @@ class Day:
             "BranchLost",
             "SnapshotNotReady",
             "NoSnapshotFits",
-            *(("EngineHasNoBranches",) if self.masked else ()),
+            *(("EngineHasNoBranches",) if self.masked or self.branching else ()),
+            *(COMMIT_REASONS if self.branching else ()),
         }
         for kind in ("DataClone", "DataSnapshot", "DataBranch"):
             for found in story.kube.all(kind):
@@ -392,8 +436,8 @@ OPERATIONS: tuple[Callable[[Day, random.Random], None], ...] = (
 )
 
 
-async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]], *, masked: bool = False) -> None:
-    day = Day(masked=masked)
+async def play(operations: list[tuple[Callable[[Day, random.Random], None], int]], **kind: bool) -> None:
+    day = Day(**kind)
     await day.story.settle()
     for operation, seed in operations:
         pick = random.Random(seed)
@@ -425,6 +469,19 @@ MASKING = (
 async def test_a_day_with_a_mask_hands_out_no_row_that_it_says_is_masked_and_is_not(seed):
     pick = random.Random(seed)
     await play([(pick.choice(MASKING), pick.randrange(2**16)) for _ in range(40)], masked=True)
+
+
+BRANCHING = (
+    *(Day.make_working_clone, Day.make_working_clone, Day.commit, Day.commit, Day.commit, Day.write, Day.write),
+    *(Day.change_clone, Day.reset, Day.undo, Day.delete_something, Day.turn_consent, Day.end_namespace, Day.end_pod),
+    *(Day.meddle, Day.break_storage, Day.kill, Day.refuse, Day.wait, Day.replace_store),
+)
+
+
+@pytest.mark.parametrize("seed", range(60 if THOROUGH else 4))
+async def test_a_day_with_branches_commits_nothing_that_is_torn_and_leaves_nothing(seed):
+    pick = random.Random(seed)
+    await play([(pick.choice(BRANCHING), pick.randrange(2**16)) for _ in range(60)], branching=True)
 
 
 @pytest.mark.parametrize("seed", range(20 if THOROUGH else 1))

@@ -85,6 +85,9 @@ STORE_UID: Final = f"{PREFIX}/store-uid"
 BACKING: Final = f"{PREFIX}/backing"
 """On a raw VolumeSnapshot: what was known of the volume when it was captured, as JSON."""
 
+SOURCE: Final = f"{PREFIX}/source"
+"""On the raw VolumeSnapshots of a commit: of which clone, as what, and when captured, as JSON."""
+
 FINALIZER: Final = f"{PREFIX}/cleanup"
 
 RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"

@@ -24,6 +24,13 @@ def child(name: str, suffix: str) -> str:
     return f"{name[: MAX_NAME - len(suffix) - len(mark) - 2]}-{mark}-{suffix}"
 
 
+def handover_name(uid: str, namespace: str) -> str:
+    """Return the name of what is made for the object of this UID in another namespace, for a while; a copy that
+    somebody makes of it elsewhere has the wrong one.
+    """
+    return f"coppice-{digest(uid, namespace, length=24)}"
+
+
 def sequence_name(prefix: str, number: int) -> str:
     """Return the name of the n-th object of a line. Creating it is a compare-and-set: of two creators one gets
     AlreadyExists.

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.names import handover_name
 from coppice.core.plan import Manifest
 
 MADE_FOR: Final = {
@@ -34,6 +35,7 @@ MADE_FOR: Final = {
         "Secret",
         "PersistentVolumeClaim",
         "VolumeSnapshot",
+        "VolumeSnapshotContent",
     ),
 }
 """What is made for a disposable owner, in the order in which it goes: users before what they use."""
@@ -86,7 +88,9 @@ def _made_for_disposable(manifest: Manifest) -> Orphan | None:
     # Another one's name is a claim to it; none is only a label that somebody took away.
     if found.get(labels.MANAGED_BY, labels.MANAGER) != labels.MANAGER or manifest["kind"] not in MADE_FOR.get(kind, ()):
         return None
-    if not (name and namespace and uid) or not _is_as_made(metadata, namespace, uid):
+    if not (name and namespace and uid):
+        return None
+    if not _is_as_made(metadata, namespace, uid) and not _is_handed_over(metadata, namespace, uid):
         return None
     return Orphan(manifest, Key(kind, namespace, name), uid)
 
@@ -101,3 +105,10 @@ def _is_as_made(metadata: Manifest, owner_namespace: str, owner_uid: str) -> boo
     if "namespace" not in metadata:
         return not referred
     return bool(metadata["namespace"] == owner_namespace) and referred == [owner_uid]
+
+
+def _is_handed_over(metadata: Manifest, owner_namespace: str, owner_uid: str) -> bool:
+    """Return whether the object was made for an owner in another namespace, for that one: its name says so."""
+    where = metadata.get("namespace", owner_namespace)
+    elsewhere = where != owner_namespace and not metadata.get("ownerReferences")
+    return bool(elsewhere and metadata["name"] == handover_name(owner_uid, where))

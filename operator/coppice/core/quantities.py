@@ -30,6 +30,12 @@ def quantity_bytes(text: str | int) -> int:
     return math.ceil(parse_quantity(text))
 
 
+def larger(*sizes: str | None) -> str:
+    """Return the largest of some quantities; drivers round up, so that a restore size may exceed what was asked for."""
+    given = [size for size in sizes if size]
+    return max(given, key=quantity_bytes)
+
+
 def format_bytes(count: int) -> str:
     """Return a number of bytes as the shortest exact quantity: the largest binary suffix that divides it."""
     for suffix, factor in reversed(_BINARY.items()):

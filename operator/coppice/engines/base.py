@@ -212,7 +212,8 @@ class StoreServer:
 class CloneServer:
     """Inputs of a clone's server: the state it must come up with, and the marker its volume must carry.
 
-    ``durable``: its volume is captured afterwards, so that what it acknowledges must survive the loss of its node.
+    ``durable``: its volume is captured, then or while it runs, so that what it acknowledges must survive the loss of
+    its node. Without it, what it has acknowledged is on its volume once it has ended and that was unmounted.
     """
 
     version: Version
@@ -232,6 +233,9 @@ class Preparation:
     has been stopped since. What that server and the mask's login have left goes as what came with the source did; so
     does every trace of the rows that the mask has changed or removed: old row versions, logs, statistics with sample
     values, files of dropped tables. Like any preparation it may be begun again on what an interrupted one has left.
+    ``origin``: the copy is of the volume of a clone, whose marker this is: one that bears another is refused. What the
+    clone's server has left goes as what came with a source does, and the head is one that nothing else has: clones of
+    one snapshot may have written as much as each other, and not the same.
     """
 
     marker: str
@@ -239,6 +243,7 @@ class Preparation:
     adopted: bool = False
     directory: str | None = None
     rewrite: bool = False
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ class PostgreSQLEngine:
                 "COPPICE_DATABASE": inputs.database,
                 "COPPICE_DIRECTORY": inputs.directory or "",
                 "COPPICE_REWRITE": "yes" if inputs.rewrite else "",
+                "COPPICE_ORIGIN": inputs.origin or "",
                 "COPPICE_PASSIVE_LIBRARIES": " ".join(PASSIVE_LIBRARIES),
                 "COPPICE_PROBE_OPTIONS": _PROBE_OPTIONS,
                 "COPPICE_LEDGER_SQL": _LEDGER_STATEMENT,

@@ -63,6 +63,9 @@ RESOURCES: dict[str, Resource] = {
     "Job": Resource("batch", "v1", "jobs", (*_READ, "create", "delete"), outlasts=True),
     "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims", _MADE),
     "PersistentVolume": Resource("", "v1", "persistentvolumes", ("get",), namespaced=False, watched=False),
+    "VolumeAttachment": Resource(
+        "storage.k8s.io", "v1", "volumeattachments", ("list",), namespaced=False, watched=False
+    ),
     "Secret": Resource("", "v1", "secrets", _MADE),
     "ConfigMap": Resource("", "v1", "configmaps", ("get",), watched=False),
     "Service": Resource("", "v1", "services", _MADE),

@@ -59,12 +59,13 @@ def build_volume_snapshot(
     claim: str,
     snapshot_class: str,
     annotations: Mapping[str, str] | None = None,
+    namespace: str | None = None,
 ) -> dict[str, Any]:
-    """Return a VolumeSnapshot of a claim in the owner's namespace."""
+    """Return a VolumeSnapshot of a claim in the owner's namespace, or in another."""
     return {
         "apiVersion": SNAPSHOT_API,
         "kind": "VolumeSnapshot",
-        "metadata": build_metadata(name, owner, annotations=annotations),
+        "metadata": build_metadata(name, owner, namespace=namespace, annotations=annotations),
         "spec": {"volumeSnapshotClassName": snapshot_class, "source": {"persistentVolumeClaimName": claim}},
     }
 
@@ -109,7 +110,14 @@ def build_release(content: Manifest) -> dict[str, Any]:
     return build_annotations(content, {BEING_DELETED: "yes"})
 
 
-def build_alias_snapshot(name: str, owner: Owner, *, content: str, snapshot_class: str | None) -> dict[str, Any]:
+def build_alias_snapshot(
+    name: str,
+    owner: Owner,
+    *,
+    content: str,
+    snapshot_class: str | None,
+    annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the VolumeSnapshot that binds an alias content in the owner's namespace."""
     spec: dict[str, Any] = {"source": {"volumeSnapshotContentName": content}}
     if snapshot_class is not None:
@@ -117,6 +125,6 @@ def build_alias_snapshot(name: str, owner: Owner, *, content: str, snapshot_clas
     return {
         "apiVersion": SNAPSHOT_API,
         "kind": "VolumeSnapshot",
-        "metadata": build_metadata(name, owner),
+        "metadata": build_metadata(name, owner, annotations=annotations),
         "spec": spec,
     }

@@ -58,7 +58,7 @@ async def read_source(
     where = reference.namespace or namespace
     manifest, terms = await gather(
         reader.get("DataStore", reference.name, where),
-        _read_terms(reader, reference.name, where=where, namespace=namespace, verb=verb),
+        read_terms(reader, reference.name, where=where, namespace=namespace, verb=verb),
     )
     store = DataStore.parse(manifest) if manifest is not None else None
     engine = environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
@@ -81,7 +81,8 @@ async def reach(reader: KubeReader, source: Source) -> Source:
     return replace(source, server=Server(pod, secret))
 
 
-async def _read_terms(reader: KubeReader, store: str, *, where: str, namespace: str, verb: Verb) -> Terms | None:
+async def read_terms(reader: KubeReader, store: str, *, where: str, namespace: str, verb: Verb) -> Terms | None:
+    """Read the consent to do something from ``namespace`` with a store in the namespace ``where``."""
     if where == namespace:
         return OWN_NAMESPACE
     grants, own = await gather(reader.list("DataGrant", where), reader.get("Namespace", namespace))

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from coppice.api.v1alpha1 import CloneFrom, DataSnapshot, SnapshotBranch
+from coppice.api.v1alpha1 import LIVE_BRANCH, CloneFrom, DataSnapshot, SnapshotBranch
 from coppice.core.durations import parse_duration
 from coppice.core.plan import Manifest
 from coppice.engines.base import EngineError, Ledger, UnknownVersionError, UnreachableError, Version
 from coppice.engines.ledgers import is_within
+from coppice.reconcile.commit.line import branches_of, commits_on, is_commit
 from coppice.reconcile.datasnapshot import MAX_LISTED
 from coppice.reconcile.ledgers import describe, find_within, known_ledgers, place
 from coppice.reconcile.observed import condition, created_at, format_time, is_deleting, is_true
@@ -60,6 +61,11 @@ class Wanted:
     mask: str | None = None
     ledger: Ledger | EngineError | None = None
 
+    @property
+    def line(self) -> str | None:
+        """Return the branch that is a line of DataSnapshots, if one is asked for."""
+        return line_of(self.source, versioned=self.versioned)
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -92,11 +98,34 @@ class Wait:
 Choice = Chosen | MakeSnapshot | Wait
 
 
+def line_of(source: CloneFrom, *, versioned: bool) -> str | None:
+    """Return the branch that is asked for where that is a line of DataSnapshots, and not the store's own."""
+    return None if versioned or source.branch == LIVE_BRANCH else source.branch
+
+
+def newest_commit(snapshots: Sequence[Manifest], branch: str, store_uid: str, *, raw: bool) -> Chosen | None:
+    """Return the newest commit on a branch that may be had and can be cloned, or None."""
+    for entry in commits_on(snapshots, branch):
+        snapshot = _parse_ready(entry)
+        if snapshot is None or snapshot.status.store_uid != store_uid or not (raw or snapshot.status.data == "Masked"):
+            continue
+        version = _recorded(snapshot, snapshot.status.default_branch or "")
+        if version is not None:
+            return Chosen(snapshot, version)
+    return None
+
+
 def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
     """Return what to do about a snapshot for a clone."""
     if wanted.source.snapshot is not None:
         return _named(wanted, snapshots, wanted.source.snapshot)
     known = [entry for entry in snapshots if not is_deleting(entry)]
+    line = wanted.line
+    if line is not None:
+        return _on_line(wanted, known, line)
+    if wanted.source.commit is None:
+        # What was made of a clone says nothing of the store.
+        known = [entry for entry in known if not is_commit(entry)]
     usable = ready_snapshots(known, wanted.store_uid)
     if not wanted.raw:
         usable = [entry for entry in usable if entry.status.data == "Masked"]
@@ -114,6 +143,25 @@ def ready_snapshots(manifests: Sequence[Manifest], store_uid: str) -> list[DataS
     ready = (_parse_ready(entry) for entry in manifests if not is_deleting(entry))
     own = [entry for entry in ready if entry is not None and entry.status.store_uid == store_uid]
     return sorted(own, key=lambda entry: entry.status.captured_at or _NEVER, reverse=True)
+
+
+def _on_line(wanted: Wanted, known: Sequence[Manifest], branch: str) -> Choice:
+    """A branch of an engine that keeps none: the newest commit on it, as it is now."""
+    found = newest_commit(known, branch, wanted.store_uid, raw=wanted.raw)
+    if found is not None:
+        return found
+    if newest_commit(known, branch, wanted.store_uid, raw=True) is not None:
+        return _masked_only()
+    line = commits_on(known, branch)
+    if line:
+        return Wait("SnapshotPending", f"waits for DataSnapshot {line[0]['metadata']['name']}; see its conditions")
+    there = ", ".join([LIVE_BRANCH, *branches_of(known)])
+    return Wait(
+        "UnknownVersion",
+        f"there is no branch {branch}; there are: {there}. Commit a clone to it (see `kubectl explain "
+        "datasnapshot.spec.commit`), or make this DataClone anew with the right name",
+        stalled=True,
+    )
 
 
 def _parse_ready(manifest: Manifest) -> DataSnapshot | None:

@@ -238,8 +238,8 @@ class _BranchPlan:
             return stalls(
                 SOURCE,
                 "EngineHasNoBranches",
-                f"DataStore {self._source.name} is of engine {engine.name}, which has no branches of its own: clone a "
-                "DataSnapshot of it, and delete this DataBranch",
+                f"DataStore {self._source.name} is of engine {engine.name}, which has no branches of its own: commit a "
+                "clone of it to a branch (a DataSnapshot with spec.commit), and delete this DataBranch",
             )
         answer = self.observation.answer
         if answer is None or answer.content is None:

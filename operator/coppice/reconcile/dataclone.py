@@ -18,9 +18,10 @@ from coppice.core.plan import Plan, Ref
 from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, WiringConflictError
+from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
-from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays, stranded_aliases
+from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
 from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, secret_name, types_of

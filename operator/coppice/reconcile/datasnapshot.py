@@ -1,5 +1,7 @@
 """DataSnapshot: raw snapshot, scratch copy, preparation, mask, prepared snapshot.
 
+The raw snapshot of a commit is one of a clone, handed over from its namespace (``coppice.reconcile.commit``).
+
 The raw VolumeSnapshot holds password hashes, all history and unmasked rows; it stays in the store's namespace and
 goes as soon as the prepared one is ready. What preparation found is written on the prepared VolumeSnapshot before
 anything is cleaned up, so that the status can be rebuilt from it.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import json
 from asyncio import gather
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,8 +19,8 @@ from coppice.api.v1alpha1 import DataSnapshot, DataStore, InvalidResource
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
-from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
-from coppice.core.quantities import quantity_bytes
+from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
+from coppice.core.quantities import larger
 from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
@@ -28,8 +30,13 @@ from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile import ledgers
 from coppice.reconcile.adopted import Adoption, read_adoption
+from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice
+from coppice.reconcile.commit.handover import CAPTURED, Handover
+from coppice.reconcile.commit.line import is_commit, place_of
+from coppice.reconcile.commit.provenance import Provenance
+from coppice.reconcile.commit.seen import CommitSeen, capture_name, clone_key, observe_commit
 from coppice.reconcile.datastore import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -51,7 +58,6 @@ from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_nam
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes
 
-CAPTURED = "Captured"
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
 """How many branches a DataSnapshot's status names at most."""
@@ -79,6 +85,7 @@ class Capture:
     storage_class: str | None = None
     user_id: int | None = None
     mask: MaskRecord | None = None
+    provenance: Provenance | None = None
 
     def dump(self) -> str:
         """Return the annotation's text."""
@@ -100,6 +107,7 @@ class Capture:
                 "findings": [[found.reason, found.message] for found in content.findings[:MAX_FINDINGS]],
                 **({} if content.ledger is None else {"ledger": ledgers.dump(content.ledger)}),
                 **({} if self.mask is None else {"mask": self.mask.dump()}),
+                **({} if self.provenance is None else {"commit": replace(self.provenance, mask=None).dump()}),
             },
             separators=(",", ":"),
         )
@@ -126,6 +134,7 @@ class Capture:
             storage_class=data.get("storageClass"),
             user_id=data.get("userID"),
             mask=MaskRecord.load(data["mask"]) if "mask" in data else None,
+            provenance=Provenance.load(data["commit"]) if "commit" in data else None,
         )
 
 
@@ -134,7 +143,7 @@ class SnapshotObservation:
     """A DataSnapshot, its store, and the objects on the way from raw to prepared.
 
     ``source_claim``, ``server`` and ``adoption`` count until the volume is captured; what comes after has all that it
-    needs on ``raw``.
+    needs on ``raw``. ``commit``: of a commit, until nothing of it is left elsewhere.
     """
 
     manifest: Manifest
@@ -155,6 +164,7 @@ class SnapshotObservation:
     prepared: Manifest | None
     mask: MaskSeen
     report_line: str
+    commit: CommitSeen = field(default_factory=CommitSeen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +197,10 @@ class DataSnapshotReconciler:
         store_manifest, raw, scratch, pod, policy, prepared = made
         store = DataStore.parse(store_manifest) if store_manifest is not None else None
         engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
-        source, server, adoption = None, None, None
-        if isinstance(store, DataStore) and store.spec.adopted is None:
+        source, server, adoption, commit = None, None, None, CommitSeen()
+        if is_commit(manifest):
+            commit = await _observe_handover(reader, manifest, raw, prepared)
+        elif isinstance(store, DataStore) and store.spec.adopted is None:
             settles = raw is None and engine is not None and engine.capture_action is not None
             source = await reader.get("PersistentVolumeClaim", claim_name(store_name), key.namespace)
             server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
@@ -197,7 +209,7 @@ class DataSnapshotReconciler:
             source = adoption.claim
         mask = MaskSeen()
         # The raw snapshot goes last: with it, all of the mask's is gone.
-        if raw is not None or scratch is not None:
+        if not is_commit(manifest) and (raw is not None or scratch is not None):
             mask = await observe_mask(
                 reader, manifest, store=store, engine=engine, database=_database_in(raw), scratch=scratch
             )
@@ -220,12 +232,13 @@ class DataSnapshotReconciler:
             prepared=prepared,
             mask=mask,
             report_line=await _report_line(reader, reporting_pod(mask, key.name, scratch, pod)),
+            commit=commit,
         )
 
     def plan(self, observation: SnapshotObservation) -> Plan:
         """Return what to do for the snapshot now."""
         if is_deleting(observation.manifest):
-            return Plan()
+            return _plan_deletion(observation)
         draft = Draft(observation.manifest, observation.now)
         if isinstance(observation.snapshot, InvalidResource):
             draft.facts.append(stalls(CAPTURED, "InvalidSpec", observation.snapshot.message))
@@ -235,6 +248,35 @@ class DataSnapshotReconciler:
     def failed(self, observation: SnapshotObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+async def _observe_handover(
+    reader: KubeReader, manifest: Manifest, raw: Manifest | None, prepared: Manifest | None
+) -> CommitSeen:
+    """Read what is between a clone and the raw snapshot; of a commit that is made there is nothing any more."""
+    finalized = labels.FINALIZER in (manifest["metadata"].get("finalizers") or ())
+    if prepared is not None and not finalized:
+        return CommitSeen()
+    return await observe_commit(reader, manifest, raw)
+
+
+def _plan_deletion(observation: SnapshotObservation) -> Plan:
+    """Kubernetes collects what is in the snapshot's namespace; what a commit has elsewhere goes first, and whatever is
+    being made of that.
+    """
+    left = observation.commit.left
+    if not left:
+        return Plan(remove_finalizer=is_commit(observation.manifest))
+    users = [observation.pod, observation.policy, observation.scratch, observation.raw]
+    uid = str(observation.manifest["metadata"]["uid"])
+    doomed = [entry for entry in (*users, *left) if entry is not None and is_owned(entry, uid)]
+    aliases = [] if observation.commit.alias is None else [observation.commit.alias]
+    raws = [] if observation.raw is None else [observation.raw]
+    return Plan(
+        apply=tuple(stranded_aliases(aliases, raws)),
+        delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)),
+        requeue_after=2,
+    )
 
 
 def _database_in(raw: Manifest | None) -> str | None:
@@ -266,6 +308,14 @@ class _SnapshotPlan:
     name: str
 
     def plan(self, draft: Draft) -> Plan:
+        plan = self._plan(draft)
+        if not self._is_commit:
+            return plan
+        present = labels.FINALIZER in (self.observation.manifest["metadata"].get("finalizers") or ())
+        wanted = not draft.facts[-1].holds or bool(self.observation.commit.left)
+        return replace(plan, add_finalizer=wanted and not present, remove_finalizer=present and not wanted)
+
+    def _plan(self, draft: Draft) -> Plan:
         capture = self._capture_of_prepared()
         if capture is not None:
             return self._with_prepared(draft, capture)
@@ -332,9 +382,11 @@ class _SnapshotPlan:
             raise TypeError("a capture stands on a VolumeSnapshot")
         state = volume_snapshot_state(prepared)
         if state.ready:
-            for leftover in (*self._on_the_way, scratch, self.observation.raw):
+            for leftover in (*self._on_the_way, scratch, self.observation.raw, *self.observation.commit.left):
                 draft.drop(leftover)
-            message = f"clones can be made from it; it holds the store as of {capture.captured_at}"
+            draft.apply.extend(self._stranded)
+            held = "the store" if capture.provenance is None else f"DataClone {capture.provenance.clone}"
+            message = f"clones can be made from it; it holds {held} as of {capture.captured_at}"
             draft.facts.append(holds(PREPARED, "Prepared", message))
         elif state.content is None and (scratch is None or is_deleting(scratch)):
             draft.facts.append(self._begin_again(draft))
@@ -348,11 +400,44 @@ class _SnapshotPlan:
         made = [*self.observation.mask.made, self.observation.pod, self.observation.policy]
         return [entry for entry in made if entry is not None]
 
+    @property
+    def _stranded(self) -> list[Manifest]:
+        """Return what lets the alias of a commit go."""
+        alias, raw = self.observation.commit.alias, self.observation.raw
+        return [] if alias is None else stranded_aliases([alias], [] if raw is None else [raw])
+
+    @property
+    def _is_commit(self) -> bool:
+        return is_commit(self.observation.manifest)
+
+    @property
+    def _provenance(self) -> Provenance | None:
+        """Return where a commit comes from, once that is captured."""
+        return None if self.observation.raw is None else Provenance.of(self.observation.raw)
+
+    @property
+    def _captured_at(self) -> str | None:
+        """Return the point in time that was captured. An alias is younger."""
+        raw, provenance = self.observation.raw, self._provenance
+        if self._is_commit or raw is None:
+            return None if provenance is None else provenance.captured_at
+        moment = volume_snapshot_state(raw).captured_at
+        return None if moment is None else format_time(moment)
+
+    def _commit_status(self, provenance: Provenance | None) -> dict[str, Any] | None:
+        place = place_of(self.observation.manifest)
+        if provenance is None or place is None:
+            return None
+        return {
+            "sequence": place.number,
+            "parentUID": provenance.parent_uid,
+            "clone": provenance.clone,
+            "cloneUID": provenance.clone_uid,
+        }
+
     def _status(self, capture: Capture | None) -> dict[str, Any]:
         if capture is None:
-            state = volume_snapshot_state(self.observation.raw) if self.observation.raw is not None else None
-            moment = state.captured_at if state is not None else None
-            return {"capturedAt": format_time(moment) if moment is not None else None}
+            return {"capturedAt": self._captured_at, "commit": self._commit_status(self._provenance)}
         content = capture.content
         prepared = self.observation.prepared
         state = volume_snapshot_state(prepared) if prepared is not None else None
@@ -361,6 +446,7 @@ class _SnapshotPlan:
             "capturedAt": capture.captured_at,
             "engine": capture.engine,
             "version": capture.version,
+            "commit": self._commit_status(capture.provenance),
             "data": "Raw" if capture.mask is None else "Masked",
             "mask": None if capture.mask is None else capture.mask.status,
             "prepared": {"volumeSnapshotName": self.name, "restoreSize": state.restore_size}
@@ -399,6 +485,8 @@ class _SnapshotPlan:
                 f"DataStore {store_name} is not usable yet: see its conditions",
                 retry_after=30,
             )
+        if self._is_commit and self._backing is None:
+            return holds(CAPTURED, "StoreFound", f"DataStore {store_name} is there")
         if observation.raw is None and not is_true(observation.store_manifest or {}, "Ready"):
             said = (condition(observation.store_manifest or {}, "Ready") or {}).get("message")
             return waits(
@@ -465,15 +553,6 @@ class _SnapshotPlan:
         return choice
 
     def _raw_is_captured(self, draft: Draft) -> Fact:
-        adopted = self._store.spec.adopted
-        source = claim_name(self._store.metadata.name) if adopted is None else adopted.claim_name
-        desired = build_volume_snapshot(
-            raw_name(self.name),
-            draft.owner,
-            claim=source,
-            snapshot_class=self._chosen().snapshot_class,
-            annotations={labels.STORE_UID: self._store.metadata.uid, labels.BACKING: self._volume.text},
-        )
         raw = self.observation.raw
         if raw is None or is_deleting(raw):
             # A copy of the raw snapshot that was would be dated like the one that will be.
@@ -482,12 +561,18 @@ class _SnapshotPlan:
                 draft.drop(entry)
             if copies:
                 return waits(CAPTURED, "Capturing", f"begins again: {raw_name(self.name)} was deleted", retry_after=2)
-        problem = draft.make_once(desired, raw, CAPTURED)
+        if raw is None:
+            return self._handover.run(draft) if self._is_commit else self._capture(draft)
+        problem = draft.make_once({}, raw, CAPTURED)
         if problem is not None:
             return problem
-        if raw is None:
-            self._settle_source(draft)
-            return waits(CAPTURED, "Capturing", f"the volume of claim {source} is being captured")
+        if self._is_commit and (self._backing is None or self._provenance is None):
+            draft.drop(raw)
+            message = f"begins again: what stands on VolumeSnapshot {raw_name(self.name)} was changed"
+            return waits(CAPTURED, "Capturing", message, retry_after=2)
+        lost = self._capture_lost()
+        if lost is not None:
+            return lost
         if annotation(raw, labels.STORE_UID) != self._store.metadata.uid:
             return stalls(
                 CAPTURED,
@@ -497,7 +582,48 @@ class _SnapshotPlan:
         state = volume_snapshot_state(raw)
         if not state.ready:
             return waits_for_capture(CAPTURED, "Capturing", raw, self.observation.now)
-        return holds(CAPTURED, "Captured", f"captured at {format_time(state.captured_at or self.observation.now)}")
+        captured = self._captured_at or format_time(self.observation.now)
+        return holds(CAPTURED, "Captured", f"captured at {captured}")
+
+    def _capture(self, draft: Draft) -> Fact:
+        """Have the store's volume captured."""
+        adopted = self._store.spec.adopted
+        source = claim_name(self._store.metadata.name) if adopted is None else adopted.claim_name
+        desired = build_volume_snapshot(
+            raw_name(self.name),
+            draft.owner,
+            claim=source,
+            snapshot_class=self._chosen().snapshot_class,
+            annotations={labels.STORE_UID: self._store.metadata.uid, labels.BACKING: self._volume.text},
+        )
+        draft.create.append(desired)
+        self._settle_source(draft)
+        return waits(CAPTURED, "Capturing", f"the volume of claim {source} is being captured")
+
+    @property
+    def _handover(self) -> Handover:
+        return Handover(
+            environment=self.environment,
+            manifest=self.observation.manifest,
+            raw=raw_name(self.name),
+            store=self._store,
+            engine=self._engine,
+            classes=self.observation.classes,
+            seen=self.observation.commit,
+        )
+
+    def _capture_lost(self) -> Fact | None:
+        """Return that the bytes of a commit went with the clone's namespace before they were copied, if so."""
+        capture, scratch = self.observation.commit.capture, self.observation.scratch
+        copied = scratch is not None and not is_deleting(scratch) and claim_state(scratch).bound
+        if not self._is_commit or copied or (capture is not None and not is_deleting(capture)):
+            return None
+        manifest = self.observation.manifest
+        message = (
+            f"VolumeSnapshot {capture_name(manifest)} in namespace {clone_key(manifest)[0]} was deleted before it was "
+            "copied: delete this DataSnapshot, and commit the clone anew if it is still there"
+        )
+        return stalls(CAPTURED, "CaptureLost", message)
 
     def _settle_source(self, draft: Draft) -> None:
         """Have the store's server make ready for the capture that follows in the same plan."""
@@ -547,8 +673,13 @@ class _SnapshotPlan:
         if self.observation.pod is None and self._masking.has_begun:
             return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
         volume = self._volume
+        provenance = self._provenance
         inputs = Preparation(
-            marker=draft.owner.uid, database=volume.database, adopted=volume.adopted, directory=volume.directory
+            marker=draft.owner.uid,
+            database=volume.database,
+            adopted=volume.adopted,
+            directory=volume.directory,
+            origin=None if provenance is None else provenance.parent_uid,
         )
         desired = self._masking.copy.preparation(prepare_pod_name(self.name), draft.owner, inputs)
         return run_preparation(draft, desired, self.observation.pod)
@@ -586,6 +717,8 @@ class _SnapshotPlan:
         return Masking(copy, self.observation.mask)
 
     def _mask_is_done(self, draft: Draft) -> Fact:
+        if self._is_commit:
+            return holds(PREPARED, "Cleaned", "the rows of a commit are as its clone has them")
         masking = self._masking
         if self.observation.pod is None or masking.is_marked:
             return masking.run(draft)
@@ -611,24 +744,24 @@ class _SnapshotPlan:
         observation = self.observation
         if observation.engine is None or observation.raw is None:
             raise TypeError("the chain goes on without a raw snapshot")
-        masking = self._masking
+        masking, provenance = self._masking, self._provenance
         content = self._report(masking.rewrite_name if masking.is_marked else prepare_pod_name(self.name))
         if isinstance(content, Fact):
             return content
-        mask = masking.record
+        mask = masking.record if provenance is None else provenance.mask
         if mask is not None:
             content = replace(content, findings=(*mask.findings, *content.findings))
-        moment = volume_snapshot_state(observation.raw).captured_at
         return Capture(
             store_uid=self._store.metadata.uid,
             engine=self._store.spec.engine,
             version=self._volume.version,
-            captured_at=format_time(moment or observation.now),
+            captured_at=self._captured_at or format_time(observation.now),
             capacity=self._volume.capacity,
             content=content,
             storage_class=self._volume.storage_class,
             user_id=self._volume.user_id,
             mask=mask,
+            provenance=provenance,
         )
 
     def _report(self, pod: str) -> Content | Fact:
@@ -652,9 +785,3 @@ def _branch_status(capture: Capture, state: BranchState) -> dict[str, Any]:
         "sourceHead": None if source is None else source.head,
         "sourceWorkingRoot": None if source is None else source.working_root,
     }
-
-
-def larger(*sizes: str | None) -> str:
-    """Return the largest of some quantities; drivers round up, so that a restore size may exceed what was asked for."""
-    given = [size for size in sizes if size]
-    return max(given, key=quantity_bytes)

@@ -8,13 +8,13 @@ Delete`` asks otherwise, and a DataStore of the same name takes them over again.
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from coppice.api.v1alpha1 import Adopted, DataStore, DeletionPolicy, InvalidResource, Managed
+from coppice.api.v1alpha1 import Adopted, DataStore, DeletionPolicy, Durability, InvalidResource, Managed
 from coppice.api.v1alpha1.datastore import Load
 from coppice.core import labels
 from coppice.core.key import Key
@@ -190,17 +190,26 @@ async def _with_adoption(
 
 
 async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[str]:
-    """Return the snapshots that clones name: read only where one is about to go, for there may be many clones."""
+    """Return the snapshots that clones need: read only where one is about to go, for there may be many clones."""
     if not superseded(line):
         return frozenset()
     metadata = line.store.metadata
-    return frozenset(
-        str(entry["spec"]["from"]["snapshot"])
+    clones = [
+        entry
         for entry in await reader.list("DataClone")
-        if "snapshot" in entry["spec"]["from"]
-        and entry["spec"]["from"]["store"]["name"] == metadata.name
+        if entry["spec"]["from"]["store"]["name"] == metadata.name
         and (entry["spec"]["from"]["store"].get("namespace") or entry["metadata"]["namespace"]) == metadata.namespace
-    )
+    ]
+    return frozenset(name for entry in clones for name in _needed_snapshots(entry))
+
+
+def _needed_snapshots(clone: Manifest) -> Iterator[str]:
+    """Return the snapshot that a clone asks for by name, and the one that it may be committed as a child of."""
+    if "snapshot" in clone["spec"]["from"]:
+        yield str(clone["spec"]["from"]["snapshot"])
+    present = (clone.get("status") or {}).get("snapshot")
+    if clone["spec"].get("durability") == Durability.DURABLE and present is not None:
+        yield str(present["name"])
 
 
 def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:

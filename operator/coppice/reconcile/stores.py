@@ -15,6 +15,7 @@ from coppice.core.plan import Manifest, Plan
 from coppice.engines.base import Content, Engine
 from coppice.reconcile.adopted import Adoption
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, bounded_class
+from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.load import LoadSeen
@@ -208,8 +209,12 @@ class StorePlan(ABC):
 
 
 def newest_ready(snapshots: tuple[Manifest, ...]) -> Manifest | None:
-    """Return the DataSnapshot that holds the youngest point in time and is ready, or None; of several that hold the
-    same second, one and the same in whatever order they are listed.
+    """Return the DataSnapshot of the store itself that holds the youngest point in time and is ready, or None; of
+    several that hold the same second, one and the same in whatever order they are listed.
     """
-    ready = [entry for entry in snapshots if is_true(entry, "Ready") and (entry.get("status") or {}).get("capturedAt")]
+    ready = [
+        entry
+        for entry in snapshots
+        if is_true(entry, "Ready") and (entry.get("status") or {}).get("capturedAt") and not is_commit(entry)
+    ]
     return max(ready, key=lambda entry: (str(entry["status"]["capturedAt"]), entry["metadata"]["name"]), default=None)

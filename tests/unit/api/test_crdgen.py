@@ -158,6 +158,7 @@ def test_visible_defaults_are_these():
         "dataclones.spec.refresh": "Never",
         "dataclones.spec.onRevision": "Keep",
         "dataclones.spec.power": "Auto",
+        "dataclones.spec.durability": "Fast",
         "dataclones.spec.commitPolicy": "Explicit",
     }
 

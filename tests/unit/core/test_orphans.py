@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.names import handover_name
 from coppice.core.orphans import KINDS, MADE_FOR, find_orphans, in_order
 from coppice.kube.resources import RESOURCES
 from coppice.manifests.meta import Owner, build_metadata
@@ -28,6 +29,14 @@ def made(kind="Pod", owner=OWNER, uid="uid-child", **metadata):
     return found
 
 
+def captured(meant, namespace, **metadata):
+    """Return what a commit has in its clone's namespace, if that is what is ``meant``."""
+    found = made("VolumeSnapshot", SNAPSHOT, ownerReferences=None)
+    name = handover_name(SNAPSHOT.uid, meant)
+    found["metadata"] = {**found["metadata"], "name": name, "namespace": namespace, **metadata}
+    return found
+
+
 def relabelled(**changes):
     found = made()
     for key, value in changes.items():
@@ -42,6 +51,13 @@ def test_what_was_made_for_an_owner_that_is_gone_is_an_orphan(owner):
         assert (found.owner, found.owner_uid) == (Key(owner.kind, "app", owner.name), "uid-gone")
         assert found.uid == "uid-child"
         assert found.is_removable
+
+
+def test_what_a_commit_has_left_in_its_clones_namespace_is_one():
+    [found] = find_orphans([captured("preview", "preview")], alive={"uid-other"})
+    assert found.owner == Key("DataSnapshot", "app", SNAPSHOT.name)
+    assert found.is_removable
+    assert find_orphans([captured("preview", "preview")], alive={"uid-gone"}) == ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,7 +88,10 @@ def test_what_a_store_leaves_is_none(kind):
         pytest.param(made(ownerReferences=[]), id="kept by --cascade=orphan"),
         pytest.param(made(ownerReferences=[{"uid": "uid-gone"}, {"uid": "uid-else"}]), id="needed by somebody else"),
         pytest.param(made(ownerReferences=[{"uid": "uid-else"}]), id="taken over"),
-        pytest.param(made("VolumeSnapshotContent", SNAPSHOT), id="not made so"),
+        pytest.param(made("StorageClass", SNAPSHOT), id="not made so"),
+        pytest.param(captured("preview", "elsewhere"), id="what was made for another namespace, copied to a third"),
+        pytest.param(captured("app", "app"), id="what is in the owner's own namespace, without a reference"),
+        pytest.param(captured("preview", "preview", ownerReferences=[{"uid": "uid-else"}]), id="that, taken over"),
         pytest.param({"kind": "Pod", "metadata": {"name": "x", "namespace": "app", "uid": "u"}}, id="without labels"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from coppice.api.v1alpha1.base import API_VERSION, GROUP, VERSION, InvalidResource, Metadata, Resource
 from coppice.api.v1alpha1.common import (
+    LIVE_BRANCH,
     NEVER,
     BindingStatus,
     CommitPolicy,
@@ -30,6 +31,7 @@ from coppice.api.v1alpha1.dataclone import (
     DataClone,
     DataCloneSpec,
     DataCloneStatus,
+    Durability,
     HandledRequests,
     Lease,
     OnRevision,
@@ -39,12 +41,14 @@ from coppice.api.v1alpha1.dataclone import (
 )
 from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
 from coppice.api.v1alpha1.datasnapshot import (
+    CloneRef,
     DataSnapshot,
     DataSnapshotSpec,
     DataSnapshotStatus,
     Finding,
     PreparedSnapshot,
     SnapshotBranch,
+    SnapshotCommit,
 )
 from coppice.api.v1alpha1.datastore import (
     Adopted,
@@ -82,6 +86,7 @@ __all__ = [
     "BINDING_KEYS",
     "GROUP",
     "KINDS",
+    "LIVE_BRANCH",
     "NEVER",
     "ON_HEAD_CHANGE",
     "PLACEHOLDERS",
@@ -91,6 +96,7 @@ __all__ = [
     "BindingStatus",
     "BranchHead",
     "CloneFrom",
+    "CloneRef",
     "CloneSource",
     "CommitPolicy",
     "ComputeResources",
@@ -113,6 +119,7 @@ __all__ = [
     "DataStoreSpec",
     "DataStoreStatus",
     "DeletionPolicy",
+    "Durability",
     "Endpoint",
     "Finding",
     "From",
@@ -133,6 +140,7 @@ __all__ = [
     "PreviousCopy",
     "Resource",
     "SnapshotBranch",
+    "SnapshotCommit",
     "SnapshotIdentity",
     "Snapshots",
     "Storage",

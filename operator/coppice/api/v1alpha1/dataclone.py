@@ -53,6 +53,13 @@ class Power(StrEnum):
     OFF = "Off"
 
 
+class Durability(StrEnum):
+    """What a clone's server sees to before it acknowledges a write."""
+
+    FAST = "Fast"
+    DURABLE = "Durable"
+
+
 class OnRevision(StrEnum):
     """What a new revision does to the data."""
 
@@ -202,6 +209,12 @@ class DataCloneSpec(SpecModel):
     power: Annotated[Power, ShowDefault] = Field(
         default=Power.AUTO,
         description="Whether the server runs: Auto (sleeps when idle), On or Off. The data stay in any case.",
+    )
+    durability: Annotated[Durability, ShowDefault, immutable("durability", "make another DataClone")] = Field(
+        default=Durability.FAST,
+        description="What a commit of a transaction waits for: Fast, for no disk where the engine can do without, "
+        "since a clone is disposable; Durable, until it outlives the node. A Durable clone can be committed to a "
+        "branch while it runs, and the DataSnapshot that its copy was made from is kept as long as the copy.",
     )
     commit_policy: Annotated[CommitPolicy, ShowDefault] = Field(
         default=CommitPolicy.EXPLICIT,

@@ -122,7 +122,8 @@ class DataGrantSpec(SpecModel):
     )
     to: GrantTo = Field(description="The namespaces that are given something.")
     verbs: Annotated[tuple[Verb, ...], Field(min_length=1, max_length=2), SET] = Field(
-        description="What they may do: Clone (run copies of their own), Branch (create branches in the store)."
+        description="What they may do: Clone (run copies of their own), Branch (create branches in the store; have "
+        "their clones committed by its owners, where the engine keeps no branches)."
     )
     data: Annotated[DataKind, ShowDefault] = Field(
         default=DataKind.MASKED,

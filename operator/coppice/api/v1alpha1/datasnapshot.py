@@ -1,20 +1,112 @@
-"""DataSnapshot: an immutable, prepared point of a store."""
+"""DataSnapshot: an immutable, prepared point of a store, or of a clone of it that is committed to a branch."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from coppice.api.schema import AGE, Column, CrdInfo, condition_column, immutable
+from coppice.api.schema import AGE, Column, CrdInfo, Rule, condition_column, immutable
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
-from coppice.api.v1alpha1.common import Count, DataKind, LocalStoreRef, ObservedStatus, Text, Time, name_rules
+from coppice.api.v1alpha1.common import (
+    LABEL_PATTERN,
+    LIVE_BRANCH,
+    Count,
+    DataKind,
+    Label,
+    LocalStoreRef,
+    ObservedStatus,
+    Text,
+    Time,
+    name_rules,
+)
+
+MAX_NAME = 52
+
+
+def _commit_rule() -> Rule:
+    """Return the rule that ties a commit's name to its place in the line: to create it is the compare-and-set."""
+    commit, name = "self.spec.commit", "self.metadata.name"
+    number, before = (f"{whole}.substring(size({commit}.branch) + 1)" for whole in (name, f"{commit}.parent"))
+    return Rule(
+        f"!has({commit}) || ({name}.startsWith({commit}.branch + '-') && {number}.matches('^[1-9][0-9]*$') "
+        f"&& ({number} == '1' || ({commit}.parent.startsWith({commit}.branch + '-') "
+        f"&& int({before}) == int({number}) - 1)))",
+        "metadata.name of a commit is <branch>-1 where it begins the branch; else it goes on from the parent: that of "
+        "feature-2 is feature-1",
+    )
+
+
+class CloneRef(SpecModel):
+    """Names a DataClone."""
+
+    name: Label = Field(description="Name of the DataClone.")
+    namespace: Label | None = Field(
+        default=None,
+        description="Namespace of the DataClone; this object's own if left out. Another one needs a DataGrant for it "
+        "in this namespace with the verb Branch.",
+    )
+
+
+class SnapshotFrom(SpecModel):
+    """What is captured instead of the store."""
+
+    clone: CloneRef = Field(
+        description="A clone of the store. It has to be Durable, or off; and to be there before this object is."
+    )
+
+
+class SnapshotCommit(SpecModel):
+    """The place of a commit: of an engine that keeps no branches, a branch is a line of DataSnapshots."""
+
+    branch: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=MAX_NAME - 2, pattern=LABEL_PATTERN),
+        Rule(
+            f"self != '{LIVE_BRANCH}'",
+            f"{LIVE_BRANCH} is the store's own line, and nothing is committed to that: choose another branch",
+            reason="FieldValueForbidden",
+        ),
+    ] = Field(
+        description="The branch that it is the newest state of. The name of this object is <branch>-<n>, where n is "
+        "one more than that of the commit before it, and 1 begins a branch."
+    )
+    parent: Label = Field(
+        description="The DataSnapshot in this namespace that the clone's present copy was made from: <branch>-<n-1>; "
+        "for the first commit of a branch any one."
+    )
 
 
 class DataSnapshotSpec(SpecModel):
-    """Which store to make a snapshot of."""
+    """Which store to make a snapshot of, or which of its clones to commit."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.from) == has(self.commit)",
+            "from and commit go together: from.clone says what is committed, commit where to; leave out both for a "
+            "snapshot of the store",
+        ),
+        Rule(
+            "!has(self.commit) || self.commit.branch != self.store.name",
+            "the branch has the name of the store, whose own snapshots are called like that: choose another one",
+            field_path=".commit",
+        ),
+    )
 
     store: LocalStoreRef = Field(description="The DataStore in this namespace.")
+    from_: SnapshotFrom | None = Field(
+        default=None, description="A clone of the store to capture instead of the store itself; with commit."
+    )
+    commit: SnapshotCommit | None = Field(
+        default=None,
+        description="Makes it a commit: the newest state of a branch. For engines that keep no branches of their own.",
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.from_ is None) != (self.commit is None):
+            raise ValueError("from and commit go together")
+        return self
 
 
 class PreparedSnapshot(StatusModel):
@@ -64,6 +156,15 @@ class MaskStatus(StatusModel):
     table_count: Count = Field(description="Number of tables that the mask changed.")
 
 
+class CommitStatus(StatusModel):
+    """Where a commit comes from."""
+
+    sequence: Count = Field(description="Its number on the branch.")
+    parent_uid: Text = Field(alias="parentUID", description="UID of the parent: another of its name is another one.")
+    clone: Text = Field(description="The DataClone that was committed, as namespace/name.")
+    clone_uid: Text = Field(alias="cloneUID", description="UID of that DataClone.")
+
+
 class SnapshotLedger(StatusModel):
     """What a migration tool has written down in the database that applications get."""
 
@@ -82,10 +183,13 @@ class SnapshotLedger(StatusModel):
 class DataSnapshotStatus(ObservedStatus):
     """What the snapshot holds."""
 
-    store_uid: Text | None = Field(default=None, alias="storeUID", description="UID of the DataStore it was made from.")
+    store_uid: Text | None = Field(default=None, alias="storeUID", description="UID of the DataStore it is of.")
     captured_at: Time | None = Field(default=None, description="The point in time the snapshot holds.")
     engine: Text | None = Field(default=None, description="Engine of the store.")
     version: Text | None = Field(default=None, description="Version of the engine that wrote the data.")
+    commit: CommitStatus | None = Field(
+        default=None, description="Where a commit comes from; nothing for a snapshot of the store."
+    )
     data: DataKind | None = Field(default=None, description="Whether rows are as in the store (Raw) or Masked.")
     mask: MaskStatus | None = Field(default=None, description="What the rows were masked with; nothing for Raw.")
     prepared: PreparedSnapshot | None = Field(
@@ -119,7 +223,7 @@ class DataSnapshotStatus(ObservedStatus):
 
 
 class DataSnapshot(Resource):
-    """An immutable, prepared point of a store."""
+    """An immutable, prepared point of a store, or of a clone that is committed."""
 
     crd: ClassVar[CrdInfo] = CrdInfo(
         kind="DataSnapshot",
@@ -128,18 +232,21 @@ class DataSnapshot(Resource):
         columns=(
             *condition_column("Ready"),
             Column("Store", ".spec.store.name", "The DataStore."),
+            Column("Branch", ".spec.commit.branch", "The branch that it is a commit on."),
+            Column("Parent", ".spec.commit.parent", "The DataSnapshot that it goes on from."),
             Column("Data", ".status.data", "Masked or raw rows."),
             Column("Captured", ".status.capturedAt", "Age of the point in time it holds.", type="date"),
+            Column("Clone", ".status.commit.clone", "The DataClone that was committed.", priority=1),
             Column("Migration", ".status.ledger.version", "The migration that was applied last.", priority=1),
             Column("Size", ".status.prepared.restoreSize", "Least size of a volume made from it.", priority=1),
             AGE,
         ),
-        rules=name_rules(52),
+        rules=(*name_rules(MAX_NAME), _commit_rule()),
     )
 
     kind: Literal["DataSnapshot"] = "DataSnapshot"
     spec: Annotated[DataSnapshotSpec, immutable("spec", "create another DataSnapshot")] = Field(
-        description="Which store to make a snapshot of. Immutable."
+        description="Which store to make a snapshot of, or which of its clones to commit. Immutable."
     )
     status: DataSnapshotStatus = Field(
         default_factory=DataSnapshotStatus, description="What the snapshot holds; written by the operator alone."

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 
 from coppice.core import labels
-from coppice.core.plan import Manifest
-from coppice.manifests.storage import BEING_DELETED, build_release
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy, has_served
 from coppice.reconcile.draft import Draft
-from coppice.reconcile.observed import annotation, is_deleting, job_state, label
+from coppice.reconcile.observed import is_deleting, job_state, label
 
 
 def drop_strays(at: Situation, draft: Draft) -> None:
@@ -42,19 +40,6 @@ def _drop_stray_migrations(at: Situation, draft: Draft, known: Collection[str]) 
         finished = entry["kind"] == "Job" and job_state(entry).succeeded
         if number not in known or (number != str(at.target.number) and not finished):
             draft.drop(entry)
-
-
-def stranded_aliases(contents: Sequence[Manifest], snapshots: Sequence[Manifest]) -> list[Manifest]:
-    """Return what lets alias contents under deletion go that lost their VolumeSnapshot; each is Retain, and ours."""
-    there = {snapshot["metadata"]["uid"] for snapshot in snapshots}
-    return [
-        build_release(content)
-        for content in contents
-        if is_deleting(content)
-        and content["spec"]["deletionPolicy"] == "Retain"
-        and content["spec"]["volumeSnapshotRef"].get("uid") not in {None, "", *there}
-        and annotation(content, BEING_DELETED) is None
-    ]
 
 
 def end_migration(at: Situation, draft: Draft, copy: Copy) -> None:

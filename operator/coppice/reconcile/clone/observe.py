@@ -23,7 +23,7 @@ from coppice.engines.base import (
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.reconcile.access import Source, reach, read_source, source_problem
-from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose
+from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
@@ -189,10 +189,25 @@ class _Reading:
         if source_problem(source, kind=SOURCE, namespace="", verb=Verb.CLONE) is not None:
             return seen
         if target_of(seen, self.clone).copy is None or may_have_news(seen, self.clone):
+            seen = await self._live(seen, source)
+        return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, seen.source or source)
+
+    async def _live(self, seen: CloneObservation, source: Source) -> CloneObservation:
+        """Read what the reference names now: the store's server says so, or the DataSnapshots of a line."""
+        line = line_of(self.clone.spec.from_, versioned=source.engine is None or source.engine.versioned)
+        if line is None:
             source = await reach(self.reader, source)
             seen = replace(seen, source=source, live=await _resolve(source, self.clone))
-            seen = replace(seen, ledger=await _live_ledger(source, self.clone))
-        return seen if self._is_settled(seen) else await self._way_to_a_volume(seen, source)
+            return replace(seen, ledger=await _live_ledger(source, self.clone))
+        own = await self._snapshots(source)
+        raw = source.terms is not None and source.terms.raw
+        found = newest_commit(own, line, str((source.manifest or {})["metadata"]["uid"]), raw=raw)
+        return replace(seen, live=None if found is None else found.version)
+
+    async def _snapshots(self, source: Source) -> tuple[Manifest, ...]:
+        """Read the DataSnapshots of the store."""
+        found = await self.reader.list("DataSnapshot", source.namespace)
+        return tuple(entry for entry in found if entry["spec"]["store"]["name"] == source.name)
 
     def _is_settled(self, seen: CloneObservation) -> bool:
         copy = target_of(seen, self.clone).copy
@@ -200,8 +215,7 @@ class _Reading:
 
     async def _way_to_a_volume(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Read what the wanted copy's volume is made from."""
-        snapshots = await self.reader.list("DataSnapshot", source.namespace)
-        own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == source.name)
+        own = await self._snapshots(source)
         seen = replace(seen, snapshots=own)
         copy = target_of(seen, self.clone).copy
         if copy is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coppice.api.v1alpha1 import Power
+from coppice.api.v1alpha1 import Durability, Power
 from coppice.core import labels
 from coppice.core.names import digest
 from coppice.core.quantities import parse_quantity
@@ -124,9 +124,14 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
     if isinstance(resources, Fact):
         return resources
     policy: CommitPolicy = at.clone.spec.commit_policy.value
-    # The claim's UID: what the Pod expects on its volume is part of its script.
+    # The claim's UID: what the Pod expects on its volume is part of its script. That it is durable never changes.
     inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]))
-    server = CloneServer(version=origin.version, commit_policy=policy, marker=origin.snapshot_uid)
+    server = CloneServer(
+        version=origin.version,
+        commit_policy=policy,
+        marker=origin.snapshot_uid,
+        durable=at.clone.spec.durability is Durability.DURABLE,
+    )
     return build_pod(
         ServerPod(
             name=at.copy_name(copy.number),

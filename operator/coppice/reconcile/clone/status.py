@@ -47,7 +47,8 @@ def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
         "snapshot": {"name": origin.snapshot, "uid": origin.snapshot_uid},
         "source": {
             "store": f"{at.source.namespace}/{at.source.name}",
-            "branch": None if version.new_branch else version.branch,
+            # An engine without branches calls every one its own.
+            "branch": None if version.new_branch else at.clone.spec.from_.branch or version.branch,
             "head": version.head,
             "workingRoot": version.working_root,
             "capturedAt": origin.captured_at or None,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from coppice.api.v1alpha1 import DataKind
 from coppice.core import labels
 from coppice.core.plan import Manifest
+from coppice.core.quantities import larger
 from coppice.manifests.storage import Claim, build_alias_content, build_alias_snapshot, build_claim
+from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.choice import Chosen
-from coppice.reconcile.clone.leftovers import stranded_aliases
 from coppice.reconcile.clone.names import VOLUME, content_name
 from coppice.reconcile.clone.observation import Handle, is_foreign
 from coppice.reconcile.clone.server import surround_early
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
-from coppice.reconcile.datasnapshot import larger
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.observed import format_time, is_deleting, volume_snapshot_state
 from coppice.reconcile.provisioning import waits_for_volume

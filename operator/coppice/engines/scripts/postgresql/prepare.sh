@@ -1,6 +1,14 @@
 # Makes a raw copy of a server's volume safe to hand out. Files: what is not listed here does not leave. Inside: logins, slots, subscriptions, mappings.
 [ -f "$root/marker" ] || fail "the copy is empty or not a PostgreSQL volume: the snapshot does not hold what its store holds"
 [ -f "$data/PG_VERSION" ] || fail "the copy holds no data directory"
+if [ -n "$COPPICE_ORIGIN" ]; then
+  # An interrupted preparation may have come to its end.
+  marker=$(cat "$root/marker")
+  case $marker in
+  "$COPPICE_ORIGIN" | "$COPPICE_MARKER") ;;
+  *) fail "the volume is not of the clone that is committed: it is a copy of another snapshot ($marker, not $COPPICE_ORIGIN)" ;;
+  esac
+fi
 strange_files "$volume" postgresql lost+found | while read -r entry; do
   rm -rf "$entry"
 done
@@ -95,6 +103,10 @@ origin=$(run_sql template1 "SELECT shobj_description(oid, 'pg_authid') FROM pg_r
 case $origin in
 "$COPPICE_MARKER "*) head=$(printf '%s' "$origin" | cut -d ' ' -f 2) ;;
 esac
+if [ -n "$COPPICE_ORIGIN" ]; then
+  # Two clones of one snapshot may have come to the same place with other rows.
+  head=${head%%commit*}commit$(printf '%s' "$COPPICE_MARKER" | tr -cd '0-9a-f' | cut -c 1-8)
+fi
 if [ -n "$COPPICE_REWRITE" ]; then
   # Masked rows are others than those of the source at this head.
   head=${head%masked}masked

@@ -1,0 +1,117 @@
+"""What is read for a commit: as little as its state allows."""
+
+from __future__ import annotations
+
+from asyncio import gather
+from dataclasses import dataclass, replace
+
+from coppice.api.v1alpha1 import DataClone, Durability, InvalidResource, Verb
+from coppice.core import labels
+from coppice.core.names import handover_name
+from coppice.core.plan import Manifest
+from coppice.kube.client import KubeReader
+from coppice.manifests.job import MIGRATE_ROLE
+from coppice.reconcile.access import read_terms
+from coppice.reconcile.clone.names import secret_name
+from coppice.reconcile.copies import Copy, find_copies
+from coppice.reconcile.grants import Terms
+from coppice.reconcile.observed import is_deleting, label, volume_snapshot_state
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSeen:
+    """What is on the way of a commit from the clone to the raw snapshot in the store's namespace; what was not needed
+    was not read, and is None or empty.
+
+    ``capture`` is the VolumeSnapshot in the clone's namespace, ``content`` what it is bound to, ``alias`` the content
+    that brings it into the store's. ``terms``: whether the clone's namespace may commit. ``snapshots``: all of the
+    store's namespace. ``attachments``: of volumes to nodes.
+    """
+
+    capture: Manifest | None = None
+    alias: Manifest | None = None
+    content: Manifest | None = None
+    terms: Terms | None = None
+    snapshots: tuple[Manifest, ...] = ()
+    manifest: Manifest | None = None
+    clone: DataClone | InvalidResource | None = None
+    copies: tuple[Copy, ...] = ()
+    binding: Manifest | None = None
+    pods: tuple[Manifest, ...] = ()
+    attachments: tuple[Manifest, ...] = ()
+
+    @property
+    def left(self) -> tuple[Manifest, ...]:
+        """Return what Kubernetes does not collect with the DataSnapshot."""
+        return tuple(entry for entry in (self.alias, self.capture) if entry is not None)
+
+
+def clone_key(snapshot: Manifest) -> tuple[str, str]:
+    """Return namespace and name of the clone that a DataSnapshot commits."""
+    reference = snapshot["spec"]["from"]["clone"]
+    return str(reference.get("namespace") or snapshot["metadata"]["namespace"]), str(reference["name"])
+
+
+def capture_name(snapshot: Manifest) -> str:
+    """Return the name of the VolumeSnapshot of the clone's volume."""
+    return handover_name(str(snapshot["metadata"]["uid"]), clone_key(snapshot)[0])
+
+
+def alias_name(snapshot: Manifest) -> str:
+    """Return the name of the VolumeSnapshotContent that brings it into the store's namespace."""
+    return handover_name(str(snapshot["metadata"]["uid"]), "")
+
+
+async def observe_commit(reader: KubeReader, snapshot: Manifest, raw: Manifest | None) -> CommitSeen:
+    """Read what is made for a commit, and of what, while it has no raw snapshot yet."""
+    namespace, _ = clone_key(snapshot)
+    capture, alias = await gather(
+        reader.get("VolumeSnapshot", capture_name(snapshot), namespace),
+        reader.get("VolumeSnapshotContent", alias_name(snapshot)),
+    )
+    seen = CommitSeen(capture=capture, alias=alias)
+    if is_deleting(snapshot) or (raw is not None and not is_deleting(raw)):
+        return seen
+    return await _read_content(reader, await _read_clone(reader, await _read_line(reader, seen, snapshot), snapshot))
+
+
+async def _read_line(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
+    """Read the branch, and whether the clone's namespace may add to it."""
+    where, store = snapshot["metadata"]["namespace"], snapshot["spec"]["store"]["name"]
+    snapshots, terms = await gather(
+        reader.list("DataSnapshot", where),
+        read_terms(reader, store, where=where, namespace=clone_key(snapshot)[0], verb=Verb.BRANCH),
+    )
+    return replace(seen, snapshots=tuple(snapshots), terms=terms)
+
+
+async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
+    """Read the clone and its copies."""
+    namespace, name = clone_key(snapshot)
+    manifest = await reader.get("DataClone", name, namespace)
+    clone = None if manifest is None else DataClone.parse(manifest)
+    seen = replace(seen, manifest=manifest, clone=clone)
+    if clone is None or isinstance(clone, InvalidResource):
+        return seen
+    mine = {labels.OWNER_UID: clone.metadata.uid}
+    claims, pods, binding = await gather(
+        reader.list("PersistentVolumeClaim", namespace, mine),
+        reader.list("Pod", namespace, mine),
+        reader.get("Secret", secret_name(clone), namespace),
+    )
+    servers = tuple(pod for pod in pods if label(pod, labels.ROLE) != MIGRATE_ROLE)
+    fast = clone.spec.durability is Durability.FAST
+    attachments = await reader.list("VolumeAttachment") if fast else ()
+    return replace(
+        seen,
+        copies=find_copies(claims, servers),
+        binding=binding,
+        pods=servers,
+        attachments=tuple(attachments),
+    )
+
+
+async def _read_content(reader: KubeReader, seen: CommitSeen) -> CommitSeen:
+    bound = None if seen.capture is None else volume_snapshot_state(seen.capture).content
+    content = None if bound is None else await reader.get("VolumeSnapshotContent", bound)
+    return replace(seen, content=content)
