@@ -29,13 +29,13 @@ from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile.adopted import Adoption, read_adoption
 from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice
-from coppice.reconcile.datastore import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.mask.chain import Masking
 from coppice.reconcile.mask.mark import MaskRecord
 from coppice.reconcile.mask.seen import MaskSeen, observe_mask, reporting_pod
+from coppice.reconcile.mirror.copies import read_store_claim
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
@@ -49,6 +49,7 @@ from coppice.reconcile.observed import (
 from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_name, run_preparation, scratch_name
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes
+from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
 
 CAPTURED = "Captured"
 TYPES = (CAPTURED, PREPARED)
@@ -184,7 +185,7 @@ class DataSnapshotReconciler:
         source, server, adoption = None, None, None
         if isinstance(store, DataStore) and store.spec.adopted is None:
             settles = raw is None and engine is not None and engine.capture_action is not None
-            source = await reader.get("PersistentVolumeClaim", claim_name(store_name), key.namespace)
+            source = await read_store_claim(reader, store.metadata.namespace, store_name, store)
             server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
         elif isinstance(store, DataStore) and store.spec.adopted is not None and _is_captured_next(raw, prepared):
             adoption = await read_adoption(reader, store.metadata.namespace, store_name, store.spec.adopted)
@@ -458,8 +459,7 @@ class _SnapshotPlan:
         return choice
 
     def _raw_is_captured(self, draft: Draft) -> Fact:
-        adopted = self._store.spec.adopted
-        source = claim_name(self._store.metadata.name) if adopted is None else adopted.claim_name
+        source, raw = self._source_name, self.observation.raw
         desired = build_volume_snapshot(
             raw_name(self.name),
             draft.owner,
@@ -467,7 +467,9 @@ class _SnapshotPlan:
             snapshot_class=self._chosen().snapshot_class,
             annotations={labels.STORE_UID: self._store.metadata.uid, labels.BACKING: self._volume.text},
         )
-        raw = self.observation.raw
+        if raw is not None and self._is_of_replaced_copy(raw):
+            draft.drop(raw)
+            return waits(CAPTURED, "Capturing", "begins again: the mirror has another copy now", retry_after=2)
         if raw is None or is_deleting(raw):
             # A copy of the raw snapshot that was would be dated like the one that will be.
             copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
@@ -491,6 +493,23 @@ class _SnapshotPlan:
         if not state.ready:
             return waits_for_capture(CAPTURED, "Capturing", raw, self.observation.now)
         return holds(CAPTURED, "Captured", f"captured at {format_time(state.captured_at or self.observation.now)}")
+
+    @property
+    def _source_name(self) -> str:
+        """Return the name of the claim to capture; of a mirror whose copy is gone, the one that was captured."""
+        adopted, claim, raw = self._store.spec.adopted, self.observation.source_claim, self.observation.raw
+        if adopted is not None:
+            return adopted.claim_name
+        if self._store.spec.mirror is None:
+            return claim_name(self._store.metadata.name)
+        named = None if raw is None else raw["spec"]["source"].get("persistentVolumeClaimName")
+        return str(claim["metadata"]["name"] if claim is not None else named)
+
+    def _is_of_replaced_copy(self, raw: Manifest) -> bool:
+        """Return whether the claim that a raw snapshot names may be gone before anything of it was captured."""
+        if self._store.spec.mirror is None or is_deleting(raw) or volume_snapshot_state(raw).content is not None:
+            return False
+        return bool(raw["spec"]["source"].get("persistentVolumeClaimName") != self._source_name)
 
     def _settle_source(self, draft: Draft) -> None:
         """Have the store's server make ready for the capture that follows in the same plan."""

@@ -56,6 +56,7 @@ from coppice.api.v1alpha1.datastore import (
     LastSnapshot,
     Load,
     Managed,
+    Mirror,
     Snapshots,
     Storage,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "Managed",
     "MaxClones",
     "Metadata",
+    "Mirror",
     "ObservedStatus",
     "OnRevision",
     "Power",
