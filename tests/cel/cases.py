@@ -46,6 +46,15 @@ ADOPTED = {
     "directory": "pgdata",
     "userID": 26,
 }
+MIRROR = {
+    "from": {"secretName": "prod-read"},
+    "method": "LogicalDump",
+    "schedule": "0 * * * *",
+    "version": "15",
+    "storage": STORAGE,
+    "resources": {"memory": "1Gi", "cpu": "500m"},
+    "jobs": 4,
+}
 GRANT = {
     "store": "shop",
     "to": {"namespaces": ["shop-pr-42"]},
@@ -93,7 +102,10 @@ SPECS: dict[str, list[dict[str, Any]]] = {
             {**STORE, "managed": {**MANAGED, "load": load}}
             for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})
         ),
-        {**{key: value for key, value in STORE.items() if key != "managed"}, "adopted": ADOPTED},
+        *(
+            {**{key: value for key, value in STORE.items() if key != "managed"}, **other}
+            for other in ({"adopted": ADOPTED}, {"mirror": MIRROR})
+        ),
     ],
     "DataGrant": [GRANT, {**GRANT, "to": {"namespaceSelector": SELECTOR}}],
     "DataSnapshot": [{"store": {"name": "shop"}}, COMMIT],
@@ -256,12 +268,18 @@ TOGETHER = (
 )
 TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
 BY_ADOPTION: dict[str, Any] = {".spec.managed": ABSENT, ".spec.adopted": ADOPTED}
+BY_MIRROR: dict[str, Any] = {".spec.managed": ABSENT, ".spec.mirror": MIRROR}
 RULES: dict[tuple[str, str], Edits] = {
     ("DataStore.spec", "who runs the server is immutable: create another DataStore"): Edits(
-        ({".spec.managed.version": "1.84"},), (BY_ADOPTION,), old={}
+        ({".spec.managed.version": "1.84"},), (BY_ADOPTION, BY_MIRROR), old={}
     ),
     ("DataStore.spec", "the data of an adopted database are never deleted: leave deletionPolicy out"): Edits(
-        (BY_ADOPTION, {**BY_ADOPTION, ".spec.deletionPolicy": ABSENT}, {".spec.deletionPolicy": "Delete"}),
+        (
+            BY_ADOPTION,
+            {**BY_ADOPTION, ".spec.deletionPolicy": ABSENT},
+            {".spec.deletionPolicy": "Delete"},
+            {**BY_MIRROR, ".spec.deletionPolicy": "Delete"},
+        ),
         ({**BY_ADOPTION, ".spec.deletionPolicy": "Delete"},),
     ),
     ("DataStore.spec.engine", "engine is immutable: create another DataStore for the other engine"): change(
@@ -276,6 +294,13 @@ RULES: dict[tuple[str, str], Edits] = {
         "DataStore.spec.managed.storage",
         "storageClassName is immutable: create another DataStore with the other class and load it",
     ): change_optional(".spec.managed.storage.storageClassName", "slow"),
+    ("DataStore.spec.mirror.storage", "a volume never shrinks: ask for the present size or more"): Edits(
+        ({".spec.mirror.storage.size": "21Gi"},), ({".spec.mirror.storage.size": "19Gi"},), old={}
+    ),
+    (
+        "DataStore.spec.mirror.storage",
+        "storageClassName is immutable: create another DataStore with the other class and load it",
+    ): change_optional(".spec.mirror.storage.storageClassName", "slow"),
     ("DataStore.spec.clones.profiles", "names of profiles hold only lower-case letters, digits and '-'"): values(
         ".spec.clones.profiles", [{}, {"large": {"cpu": 4}}], [{"Large": {}}, {"a" * 64: {}}, {"": {}}]
     ),

@@ -22,6 +22,8 @@ from coppice.engines.base import (
     EngineError,
     Ledger,
     LoginRefusedError,
+    MirrorInputs,
+    MirrorWorkloads,
     Preparation,
     Reference,
     StoreServer,
@@ -96,6 +98,8 @@ class Volume:
     """``managed``, or the directory in which somebody else's server has its data."""
     owner: int = 999
     """The user whose files they are: nobody else can read them."""
+    dumped: frozenset[str] | None = None
+    """The rows of a dump that lies on it."""
     mask_run: str = ""
     """How far a program came that masks it: ``begun``, or ``ended``."""
     torn: bool = False
@@ -206,6 +210,8 @@ class FakeEngine:
     capture_action: str | None = None
     maskable = False
     locking = False
+    mirrors = True
+    """Whether it has a way to mirror."""
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -242,6 +248,7 @@ class FakeEngine:
                 "database": inputs.database or inputs.fallback_database,
                 "policy": inputs.commit_policy,
                 "load": inputs.has_load,
+                "marker": inputs.marker,
             },
             load_script=json.dumps({"run": "load"}) if inputs.has_load else None,
         )
@@ -272,6 +279,13 @@ class FakeEngine:
             "origin": inputs.origin,
         }
         return Workload(script=json.dumps(script))
+
+    def mirror(self, inputs: MirrorInputs) -> MirrorWorkloads | None:
+        if not self.mirrors:
+            return None
+        script = {"marker": inputs.marker, "jobs": inputs.jobs, "expects": inputs.expects_rows}
+        dump, restore = ({"run": program, **script} for program in ("dump", "restore"))
+        return MirrorWorkloads(Workload(script=json.dumps(dump)), Workload(script=json.dumps(restore)))
 
     def report(self, last_line: str) -> Content:
         try:

@@ -7,6 +7,7 @@ that a lost wake-up is a test that does not get where it should, and a hot loop 
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
@@ -212,13 +213,43 @@ def _check_deleted(world: World, manifest: Manifest, plan: Plan, found: Object) 
     found_labels = found["metadata"].get("labels") or {}
     assert found_labels.get(labels.OWNER_UID) == manifest["metadata"]["uid"], f"{what} is not its own"
     outlives = found["kind"] in {"PersistentVolumeClaim", "Secret"} and "ownerReferences" not in found["metadata"]
-    if manifest["kind"] == "DataStore" and outlives:
+    if manifest["kind"] == "DataStore" and outlives and labels.MIRRORED in (found["metadata"].get("annotations") or {}):
+        assert not _is_last_copy(world, found) or _is_condemned(manifest), f"{what} is all that its store holds"
+    elif manifest["kind"] == "DataStore" and outlives:
         assert "deletionTimestamp" in manifest["metadata"], f"{what} goes while its store is there"
         assert manifest["spec"]["deletionPolicy"] == "Delete", f"{what} was to be retained"
     if manifest["kind"] == "DataClone" and found["kind"] == "PersistentVolumeClaim":
         kept = ((plan.status or {}).get("previous") or {}).get("copy")
         assert found["metadata"]["labels"][labels.COPY] != kept, f"{what} goes while its undo window is open"
         assert not _is_served(world, found) or _ends(manifest, plan), f"{what} goes while it serves"
+
+
+def _is_condemned(manifest: Manifest) -> bool:
+    return "deletionTimestamp" in manifest["metadata"] and manifest["spec"].get("deletionPolicy") == "Delete"
+
+
+def _is_last_copy(world: World, claim: Object) -> bool:
+    """Return whether a mirror's claim is complete, and no newer complete one has a server that answers from it."""
+    if not _is_complete(claim):
+        return False
+    number = int(claim["metadata"]["labels"][labels.COPY])
+    newer = [
+        found
+        for found in world.kube.all("PersistentVolumeClaim", claim["metadata"]["namespace"])
+        if found["metadata"].get("labels", {}).get(labels.STORE) == claim["metadata"]["labels"][labels.STORE]
+        and _is_complete(found)
+        and int(found["metadata"]["labels"][labels.COPY]) > number
+    ]
+    return not any(
+        server.listening and server.volume is world.volumes.get(found["metadata"]["uid"])
+        for found in newer
+        for server in world.engine.servers.values()
+    )
+
+
+def _is_complete(claim: Object) -> bool:
+    mark = (claim["metadata"].get("annotations") or {}).get(labels.MIRRORED)
+    return mark is not None and "held" in json.loads(mark)
 
 
 def _is_served(world: World, claim: Object) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tests.fakes.engine import Volume
 from tests.fakes.kube import Object
 from tests.fakes.operator import Operator
-from tests.fakes.world import World
+from tests.fakes.world import Elsewhere, World
 
 from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
 from coppice.core.conditions import timestamp
@@ -70,6 +71,37 @@ class Story:
         adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice"}
         self.add(
             "DataStore", name, {"engine": "fake", "adopted": {**adopted, **spec.pop("adopted", {})}, **spec}, "data"
+        )
+
+    def mirror(self, name: str = "shop", **spec: Any) -> None:
+        mirror = {"from": {"secretName": "prod-read"}, "version": "1.0", "storage": {"size": "2Gi"}}
+        self.add("DataStore", name, {"engine": "fake", "mirror": {**mirror, **spec.pop("mirror", {})}, **spec}, "data")
+
+    def source(self, *rows: str, host: str = "db.example.com") -> Elsewhere:
+        """Bring up a database outside, with these rows."""
+        self.world.elsewhere[host] = Elsewhere(rows=frozenset(rows))
+        return self.world.elsewhere[host]
+
+    def source_secret(self, *, store: str | None = "shop", **values: str) -> None:
+        """Apply the Secret with the login to a database outside."""
+        login = {
+            "host": "db.example.com",
+            "username": "reader",
+            "password": "reads",
+            "database": "shop",
+            **{key.replace("_", "."): value for key, value in values.items()},
+        }
+        self.kube.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": "prod-read",
+                    "namespace": "data",
+                    **({} if store is None else {"annotations": {"coppice.dev/store": store}}),
+                },
+                "data": {key: b64encode(value.encode()).decode() for key, value in login.items()},
+            }
         )
 
     def clone(self, name: str = "db", *, namespace: str = "data", store: str = "shop", **spec: Any) -> None:

@@ -62,6 +62,17 @@ def key_of(found: Mapping[str, Any]) -> Key:
     return Key(found["kind"], found["metadata"].get("namespace"), name_of(found))
 
 
+@dataclass
+class Elsewhere:
+    """A database outside: its one login, its rows, and who was let in to read them."""
+
+    username: str = "reader"
+    password: str = "reads"
+    rows: frozenset[str] = frozenset()
+    version: str = "14.9"
+    reads: int = 0
+
+
 class SharedKube(FakeKube):
     """A ``FakeKube`` that hands its objects out as they are: it never changes one in place, and nobody else may.
 
@@ -116,6 +127,15 @@ class World:
         """How often somebody wanted to know."""
         self.loads: dict[tuple[str, str], frozenset[str]] = {}
         """Rows of an initial load, by namespace and the ConfigMap's name."""
+        self.elsewhere: dict[str, Elsewhere] = {}
+        """Databases outside of the cluster, by host."""
+        self.dumps: dict[tuple[str, str], tuple[str, str]] = {}
+        """When a dump was made and of which version, by namespace and marker: the facts that lie beside it."""
+        self.dump_fails: str | None = None
+        """In which word of the engine contract dumps end."""
+        self.restore_fails: str | None = None
+        self.silent = False
+        """Programs of refreshes come to no end."""
         self.podless: bool = False
         """Admission refuses the Pods of Jobs."""
         self.violations: list[str] = []
@@ -739,9 +759,15 @@ class World:
             reason, message = "ImagePullBackOff", f'Back-off pulling image "{container["image"]}"'
         elif (missing := self._missing_secret(pod)) is not None:
             reason, message = "CreateContainerConfigError", f'secret "{missing}" not found'
+        elif self._lacks_mounted_secret(pod):
+            reason, message = "ContainerCreating", ""
         else:
             return None
         return [{"name": container["name"], "state": {"waiting": {"reason": reason, "message": message}}}]
+
+    def _lacks_mounted_secret(self, pod: Object) -> bool:
+        names = [volume["secret"]["secretName"] for volume in pod["spec"].get("volumes", ()) if "secret" in volume]
+        return any(self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None for name in names)
 
     def _missing_secret(self, pod: Object) -> str | None:
         for entry in pod["spec"]["containers"][0].get("env", ()):
@@ -761,6 +787,9 @@ class World:
         claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
         volume = self.volume(pod["metadata"]["namespace"], claim)
         failed = self.crashing(pod)
+        if script["run"] in {"dump", "restore"}:
+            self._refresh(pod, script, volume, failed=failed)
+            return
         if script["run"] == "prepare":
             self._prepare(pod, script, volume, failed=failed)
             return
@@ -830,6 +859,61 @@ class World:
         ended = [{"name": "engine", "state": {"terminated": {"exitCode": 0}}}]
         self._edit(pod, lambda draft: draft["status"].update(phase="Succeeded", containerStatuses=ended))()
 
+    def _refresh(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
+        """A program that fills a mirror's copy runs, and tells how it went in the last line of its log."""
+        self._watch_for_two_servers(pod, volume)
+        if self.silent:
+            self._tell(pod, {"phase": "Dumping", "done": 1, "total": 3})
+            running = {"phase": "Running", "containerStatuses": [{"name": "engine", "state": {"running": {}}}]}
+            self._edit(pod, lambda draft: draft["status"].update(running))()
+            return
+        told = {"failed": "", "detail": ""} if failed else getattr(self, f"_run_{script['run']}")(pod, script, volume)
+        if not failed:
+            self._tell(pod, told)
+        ends = {"exitCode": 1 if "failed" in told else 0, "finishedAt": timestamp(self.now)}
+        ended = [{"name": "engine", "state": {"terminated": ends}}]
+        phase = "Failed" if "failed" in told else "Succeeded"
+        self._edit(pod, lambda draft: draft["status"].update(phase=phase, containerStatuses=ended))()
+
+    def _tell(self, pod: Object, told: Object) -> None:
+        metadata = pod["metadata"]
+        self.kube.logs[metadata["namespace"], metadata["name"], "engine"] = f"begun\n{json.dumps(told)}\n"
+
+    def _run_dump(self, pod: Object, script: Object, volume: Volume) -> Object:
+        name = next(v["secret"]["secretName"] for v in pod["spec"]["volumes"] if v["name"] == "source")
+        secret = self.kube.peek("Secret", pod["metadata"]["namespace"], name)
+        assert secret is not None
+        login = read_secret(secret)
+        source = self.elsewhere.get(login["host"])
+        if volume.marker == script["marker"] or volume.dumped is not None:
+            return {"phase": "Done"}
+        if source is None:
+            return {"failed": "SourceUnreachable", "detail": ""}
+        if (source.username, source.password) != (login["username"], login["password"]):
+            return {"failed": "SourceRefusesLogin", "detail": ""}
+        source.reads += 1
+        if self.dump_fails is not None:
+            return {"failed": self.dump_fails, "detail": "table album"}
+        if script["expects"] and not source.rows:
+            return {"failed": "SourceEmpty", "detail": login["database"]}
+        volume.dumped = source.rows
+        self.dumps[pod["metadata"]["namespace"], script["marker"]] = (timestamp(self.now), source.version)
+        return {"phase": "Done"}
+
+    def _run_restore(self, pod: Object, script: Object, volume: Volume) -> Object:
+        if volume.dumped is None and volume.marker != script["marker"]:
+            return {"failed": "RestoreFailed", "detail": "no dump"}
+        if self.restore_fails is not None:
+            volume.dumped = None
+            return {"failed": self.restore_fails, "detail": ""}
+        if volume.dumped is not None:
+            volume.initialise("shop", volume.dumped, self.now)
+            volume.marker, volume.dumped = script["marker"], None
+        at, version = self.dumps[pod["metadata"]["namespace"], script["marker"]]
+        rows = volume.branches[volume.default_branch].rows
+        counts = {"tables": 3, "filled": 1 if rows else 0}
+        return {"phase": "Done", "at": at, "version": version, **counts, "findings": []}
+
     def _is_laid_out(self, pod: Object, script: Object, volume: Volume) -> bool:
         """Return whether a preparation finds the data, and may read them."""
         if volume.empty or not self._is_owner(pod, volume) or (volume.layout != "managed") != script["adopted"]:
@@ -848,6 +932,8 @@ class World:
         return read_secret(secret)[reference["key"]]
 
     def _boot_store(self, pod: Object, script: Object, volume: Volume) -> bool:
+        if script["marker"] is not None and volume.marker != script["marker"]:
+            return False
         if volume.empty:
             rows: frozenset[str] = frozenset()
             if script["load"]:

@@ -206,6 +206,64 @@ async def with_adopted_clone(story: Story) -> None:
     await story.settle()
 
 
+async def with_elsewhere(story: Story) -> None:
+    story.source("album/1")
+    story.source_secret()
+    await story.settle()
+
+
+async def with_mirror(story: Story) -> None:
+    await with_elsewhere(story)
+    story.mirror(mirror={"schedule": "0 * * * *"})
+    story.grant()
+    await story.settle()
+
+
+async def with_mirrored_clone(story: Story) -> None:
+    await with_mirror(story)
+    story.clone()
+    await story.settle()
+    story.world.elsewhere["db.example.com"].rows = frozenset({"album/1", "album/2"})
+
+
+async def with_failed_refresh(story: Story) -> None:
+    await with_mirror(story)
+    story.world.dump_fails = "DumpFailed"
+    story.annotate("DataStore", "shop", refresh="now")
+    await story.settle()
+
+
+async def with_refresh_under_way(story: Story) -> None:
+    await with_mirror(story)
+    story.edit("DataStore", "shop", deletionPolicy="Delete")
+    story.world.silent = True
+    story.annotate("DataStore", "shop", refresh="now")
+    await story.settle()
+
+
+def put_source_right(story: Story) -> None:
+    story.world.dump_fails = None
+    story.world.tick(60)
+    story.annotate("DataStore", "shop", refresh="now")
+
+
+def name_another_source(story: Story) -> None:
+    story.world.silent = False
+    story.source("album/9", host="other.example.com")
+    story.delete("Secret", "prod-read")
+    story.source_secret(host="other.example.com")
+
+
+def lose_the_dump(story: Story) -> None:
+    story.world.silent = False
+    story.delete("Pod", "shop-dump")
+
+
+def retain(story: Story) -> None:
+    story.edit("DataStore", "shop", deletionPolicy="Retain")
+    story.delete("DataStore", "shop")
+
+
 async def with_job(story: Story) -> None:
     story.job("shop-load", "alice", "bob")
     await story.settle()
@@ -409,6 +467,21 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     ),
     "lose the clone of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_clone),
     "lose the namespace of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_namespace),
+    "mirror a database": (with_elsewhere, lambda story: story.mirror(mirror={"schedule": "0 * * * *"})),
+    "refresh a mirror by its schedule": (with_mirrored_clone, pass_the_hour),
+    "refresh a mirror on request": (
+        with_mirrored_clone,
+        lambda story: story.annotate("DataStore", "shop", refresh="now"),
+    ),
+    "put a failed refresh right": (with_failed_refresh, put_source_right),
+    "change the source in the middle of a refresh": (with_refresh_under_way, name_another_source),
+    "lose a program in the middle of a refresh": (with_refresh_under_way, lose_the_dump),
+    "delete a mirror in the middle of a refresh": (
+        with_refresh_under_way,
+        lambda story: story.delete("DataStore", "shop"),
+    ),
+    "delete a mirror in the middle of a refresh, and keep the copy": (with_refresh_under_way, retain),
+    "make a snapshot of a mirror": (with_mirror, lambda story: story.snapshot("mine")),
     "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
 }
 
@@ -419,6 +492,7 @@ WHOLE = {
     "make a masked snapshot",
     "reset a clone",
     "undo a reset",
+    "refresh a mirror on request",
     "make a clone that migrates",
     "delete a clone next door",
     "delete a clone on its way",

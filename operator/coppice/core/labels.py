@@ -20,13 +20,14 @@ OWNER_UID: Final = f"{PREFIX}/owner-uid"
 
 STORE: Final = f"{PREFIX}/store"
 """Label: name of the DataStore a snapshot or claim belongs to. As an annotation on a user's Secret: the DataStore that
-may use it to look into the database that it adopts."""
+may use it to look into the database that it adopts, or to read the one that it mirrors."""
 
 COPY: Final = f"{PREFIX}/copy"
-"""Which copy of a clone a claim, Pod or Service selector means; a reset makes another copy."""
+"""Which copy of a clone or mirror a claim, Pod or Service selector means; a reset or refresh makes another copy."""
 
 ROLE: Final = f"{PREFIX}/role"
-"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``scratch``, ``load``, ``mask`` or ``migrate``."""
+"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``scratch``, ``dump``, ``restore``, ``load``, ``mask`` or
+``migrate``."""
 
 PURPOSE: Final = f"{PREFIX}/purpose"
 """Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
@@ -75,6 +76,9 @@ LOAD: Final = f"{PREFIX}/load"
 """On a store's claim: ``Pending`` from its making until the Job that is to fill it has succeeded, then ``Done``. A
 claim without it is never filled by a Job.
 """
+MIRRORED: Final = f"{PREFIX}/mirrored"
+"""On a claim of a mirror: what the copy is made for and, from the moment on that it is complete, what it holds, as JSON
+(times, versions, counts and hashes). The newest complete one is served."""
 MASKING: Final = f"{PREFIX}/masking"
 """On the scratch claim of a snapshot that is masked: by which server and Job, with what the tables were before, and how
 it ended, as JSON (names and hashes, never rows). It is there before the Job can log in.
@@ -94,5 +98,6 @@ RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"
 UNDO_REQUESTED_AT: Final = f"{PREFIX}/undo-requested-at"
 EXTEND_REQUESTED_AT: Final = f"{PREFIX}/extend-requested-at"
 WAKE_REQUESTED_AT: Final = f"{PREFIX}/wake-requested-at"
+REFRESH_REQUESTED_AT: Final = f"{PREFIX}/refresh-requested-at"
 CLONE_OPT_IN: Final = f"{PREFIX}/clone"
 """On a user's Deployment: the DataClone it wants to be wired to."""

@@ -25,6 +25,10 @@ LOAD_PATH = "/coppice/load"
 REASON_PATH = "/dev/termination-log"
 """Where a script that fails says why, in one line without anything of rows: kubelet hands it on with the exit code."""
 
+SOURCE_PATH = "/coppice/source"
+"""Where the login to a mirror's source is mounted read-only, a file for each key of its Secret: ``host``, ``port``,
+``username``, ``password``, ``database``, ``sslmode``, ``ca.crt``; those that the Secret lacks are not there."""
+
 PATHS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "COPPICE_DATA": DATA_PATH,
@@ -197,15 +201,17 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class StoreServer:
-    """Inputs of a managed store's server.
+    """Inputs of a store's server.
 
     ``database`` is the name asked for, if any; ``fallback_database`` is made where the load made none.
+    ``marker``: the volume is one that a mirror's refresh of this marker has filled; an empty or another one is refused.
     """
 
     database: str | None
     fallback_database: str
     commit_policy: CommitPolicy
     has_load: bool
+    marker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +250,51 @@ class Preparation:
     directory: str | None = None
     rewrite: bool = False
     origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorInputs:
+    """Inputs of a mirror's refresh.
+
+    ``marker`` (the claim's UID) is written to the volume, and is what the server of it is told to expect. ``jobs``
+    tables are read and restored at the same time. ``expects_rows``: the copy that there is has some; a source that has
+    none is taken for the wrong one.
+    """
+
+    marker: str
+    jobs: int
+    expects_rows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorWorkloads:
+    """How a new, empty volume becomes a copy of a database elsewhere: two programs, one after the other.
+
+    ``dump`` has the login (``SOURCE_PATH``) and the network, and runs nothing of what it reads; ``restore``, which may,
+    has neither. Both can be begun again at any time. Each prints lines of JSON, the last of which tells how it is:
+    ``{"phase", "done", "total"}`` (tables) on its way, ``{"phase": "Done"}`` at the end, that of ``restore`` with
+    ``at`` (RFC 3339: what was committed at the source before is in the copy), ``version`` (the source's), ``tables``,
+    ``filled`` (those with rows) and ``findings`` (``reason`` and ``message``); or ``{"failed", "detail"}`` with one of
+    ``MirrorFailure`` and the names of things: no rows.
+    """
+
+    dump: Workload
+    restore: Workload
+
+
+MirrorFailure = Literal[
+    "SourceUnreachable",
+    "SourceRefusesLogin",
+    "SourceNotGuarded",
+    "SourceTooNew",
+    "SourceEmpty",
+    "SourceLocked",
+    "ReadForbidden",
+    "ExtensionsMissing",
+    "VolumeFull",
+    "DumpFailed",
+    "RestoreFailed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +368,10 @@ class Engine(Protocol):
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that makes a raw copy safe to hand out; the last line it prints is its report."""
+        ...
+
+    def mirror(self, inputs: MirrorInputs) -> MirrorWorkloads | None:
+        """Return how a new volume becomes a copy of a database elsewhere; None where the engine has no such way."""
         ...
 
     def report(self, last_line: str) -> Content:

@@ -39,6 +39,7 @@ from coppice.engines.base import (
     Endpoint,
     EngineError,
     Ledger,
+    MirrorInputs,
     Preparation,
     Reference,
     StoreServer,
@@ -145,6 +146,10 @@ class DoltEngine:
             script=script("volume", "common", "adopt", "prepare"),
             environment=self._environment(COPPICE_DIRECTORY=inputs.directory or "", **environment),
         )
+
+    def mirror(self, inputs: MirrorInputs) -> None:
+        """Return that there is no way: a dump of rows would not hold branches and commits."""
+        del inputs
 
     def report(self, last_line: str) -> Content:
         """Parse what ``scripts/prepare.sh`` prints.

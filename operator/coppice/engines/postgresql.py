@@ -24,6 +24,7 @@ from urllib.parse import quote
 from coppice.engines import libpq
 from coppice.engines.base import (
     PATHS,
+    SOURCE_PATH,
     Activity,
     BranchState,
     CloneServer,
@@ -32,6 +33,8 @@ from coppice.engines.base import (
     EngineError,
     Finding,
     Ledger,
+    MirrorInputs,
+    MirrorWorkloads,
     Preparation,
     Reference,
     StoreServer,
@@ -128,6 +131,7 @@ class PostgreSQLEngine:
             "COPPICE_FALLBACK_DATABASE": inputs.fallback_database,
             "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
             "COPPICE_OWN_SQL": statements("postgresql/own"),
+            **({} if inputs.marker is None else {"COPPICE_MARKER": inputs.marker}),
         }
         return self._server(
             _program("init", "serve", "store"),
@@ -163,6 +167,30 @@ class PostgreSQLEngine:
                 "COPPICE_LEDGER_SQL": _LEDGER_STATEMENT,
                 **{f"COPPICE_{part.upper()}_SQL": statements(f"postgresql/{part}") for part in parts},
             },
+        )
+
+    def mirror(self, inputs: MirrorInputs) -> MirrorWorkloads:
+        """Return a parallel pg_dump over the network, and the pg_restore of it where nobody can be reached."""
+        environment = {
+            **PATHS,
+            "COPPICE_PORT": str(self.port),
+            "COPPICE_MARKER": inputs.marker,
+            "COPPICE_JOBS": str(inputs.jobs),
+            # What the two programs say of a table; with one job they say only that they have begun.
+            "COPPICE_TABLE_DONE": "finished item [0-9]* TABLE DATA"
+            if inputs.jobs > 1
+            else "dumping contents of table\\|processing data for table",
+        }
+        expects = "yes" if inputs.expects_rows else ""
+        return MirrorWorkloads(
+            dump=Workload(
+                script=_program("mirror", "dump"),
+                environment={**environment, "COPPICE_SOURCE": SOURCE_PATH, "COPPICE_EXPECTS_ROWS": expects},
+            ),
+            restore=Workload(
+                script=_program("init", "serve", "mirror", "restore"),
+                environment={**environment, "COPPICE_OWN_SQL": statements("postgresql/own")},
+            ),
         )
 
     def report(self, last_line: str) -> Content:

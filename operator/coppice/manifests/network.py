@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from coppice.core import labels as known
 from coppice.manifests.meta import Owner, build_metadata
 from coppice.manifests.pod import Role
+
+DNS_PORT: Final = 53
 
 
 def build_service(
@@ -69,3 +71,17 @@ def build_closed_policy(name: str, owner: Owner, *, role: Role) -> dict[str, Any
             "policyTypes": ["Ingress", "Egress"],
         },
     }
+
+
+def build_outbound_policy(name: str, owner: Owner, *, role: Role, port: int) -> dict[str, Any]:
+    """Return a NetworkPolicy for the owner's Pods of a role that fetch something from outside: nothing in, and out to
+    one port anywhere, and to where names are resolved.
+
+    Anywhere, for a policy knows no names of hosts.
+    """
+    policy = build_closed_policy(name, owner, role=role)
+    policy["spec"]["egress"] = [
+        {"ports": [{"protocol": "TCP", "port": port}]},
+        {"ports": [{"protocol": protocol, "port": DNS_PORT} for protocol in ("UDP", "TCP")]},
+    ]
+    return policy

@@ -1,4 +1,5 @@
-"""Pods that run an engine: a store's server, a clone's server, a preparation, the server of a scratch copy.
+"""Pods that run an engine: a store's server, a clone's server, a preparation, the server of a scratch copy, and the two
+that fill a mirror's new copy.
 
 They meet PodSecurity ``restricted``, carry no service account token, and get the administrator's image for the
 engine's version: nothing of a user's object reaches the Pod but names, sizes and the node selector of the store.
@@ -11,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from coppice.core import labels as known
-from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, Workload
+from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, SOURCE_PATH, Workload
 from coppice.manifests.meta import Owner, build_metadata
 
-Role = Literal["store", "clone", "prepare", "scratch"]
+Role = Literal["store", "clone", "prepare", "scratch", "dump", "restore"]
 ROLES: Final[Container[str]] = frozenset(get_args(Role))
 _RESTARTED: Final[Container[Role]] = ("store", "clone")
+_LISTENING: Final[Container[Role]] = ("store", "clone", "scratch")
 ENGINE_CONTAINER = "engine"
 LOAD_CONTAINER = "load"
 
@@ -34,7 +36,7 @@ class Resources:
 @dataclass(frozen=True, slots=True)
 class ServerPod:
     """Everything a server's Pod is made from. ``load_volume`` is the source of the initial load as a Kubernetes
-    volume (configMap or claim).
+    volume (configMap or claim); ``source`` is the user's Secret with the login to a mirror's source.
     """
 
     name: str
@@ -50,12 +52,13 @@ class ServerPod:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     load_volume: Mapping[str, Any] | None = None
+    source: str | None = None
     grace_seconds: int = 30
 
 
 def build_pod(pod: ServerPod) -> dict[str, Any]:
-    """Return the Pod: restarted on failure for a server, run once for a preparation and on a scratch copy, where what
-    is half done is begun anew and not gone on with.
+    """Return the Pod: restarted on failure for a server, run once for everything else, where what is half done is begun
+    anew and not gone on with.
     """
     return {
         "apiVersion": "v1",
@@ -152,7 +155,9 @@ def _load_container(pod: ServerPod, script: str) -> dict[str, Any]:
 def _engine_container(pod: ServerPod) -> dict[str, Any]:
     workload = pod.workload
     container = _container(pod, ENGINE_CONTAINER, workload.script, secret_environment=workload.secret_environment)
-    if pod.role == "prepare":
+    if pod.source is not None:
+        container["volumeMounts"].append({"name": "source", "mountPath": SOURCE_PATH, "readOnly": True})
+    if pod.role not in _LISTENING:
         return container
     port = pod.workload.port
     container["ports"] = [{"name": "engine", "containerPort": port, "protocol": "TCP"}]
@@ -183,4 +188,6 @@ def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
     ]
     if pod.load_volume is not None:
         volumes.append({"name": "load", **pod.load_volume})
+    if pod.source is not None:
+        volumes.append({"name": "source", "secret": {"secretName": pod.source, "defaultMode": 0o440}})
     return volumes

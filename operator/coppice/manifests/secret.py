@@ -1,8 +1,9 @@
-"""Secrets: the operator's own key to a server, and the binding an app gets."""
+"""Secrets: the operator's own key to a server, the binding an app gets, and what users' Secrets say of a login."""
 
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,3 +87,55 @@ def read_login(manifest: Manifest) -> Login | None:
     if not values.get(USERNAME) or not values.get(PASSWORD):
         return None
     return Login(values[USERNAME], values[PASSWORD], values.get(CA))
+
+
+SSL_MODES: Final = ("disable", "require", "verify-ca", "verify-full")
+"""Those of libpq that say what is wanted; the others take what they get."""
+_SOURCE_KEYS: Final = ("host", "port", USERNAME, PASSWORD, "database", "sslmode", CA)
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?")
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_DATABASE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLogin:
+    """What a user's Secret says of a mirror's source: no more than what the operator has to know."""
+
+    host: str
+    port: int
+    database: str
+
+
+def read_source(manifest: Manifest, default_port: int) -> SourceLogin | str:
+    """Return where a mirror's source is, or the first thing that is missing or wrong in the Secret, by its key alone.
+
+    A host is one host: no list, no socket's path, and nothing that libpq would read as more than a name.
+    """
+    data = manifest.get("data") or {}
+    try:
+        values = {key: b64decode(data[key]).decode() for key in _SOURCE_KEYS if key in data}
+    except (UnicodeDecodeError, binascii.Error):
+        return "one of its values is no text"
+    checks = (
+        (_HOST.fullmatch(values.get("host", "")), "host is missing or no name or address of one host"),
+        (_PORT.fullmatch(values.get("port", "1")) and int(values.get("port", "1")) < 65536, "port is no port"),
+        (_is_line(values.get(USERNAME, "")), "username is missing or more than one line"),
+        (_is_line(values.get(PASSWORD, "")), "password is missing or more than one line"),
+        (
+            _DATABASE.fullmatch(values.get("database", "")),
+            "database is missing, or no name of letters, digits, '_' and '-'",
+        ),
+        (values.get("sslmode", "require") in SSL_MODES, f"sslmode is none of {', '.join(SSL_MODES)}"),
+        (
+            CA in values or not values.get("sslmode", "").startswith("verify"),
+            "sslmode asks for verification, and there is no ca.crt to verify with",
+        ),
+    )
+    wrong = next((words for right, words in checks if not right), None)
+    if wrong is not None:
+        return wrong
+    return SourceLogin(values["host"], int(values.get("port", default_port)), values["database"])
+
+
+def _is_line(text: str) -> bool:
+    return bool(text) and text.isprintable()

@@ -11,12 +11,12 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Endpoint, Engine
 from coppice.kube.client import KubeReader
 from coppice.reconcile.adopted import Adoption, read_adoption
-from coppice.reconcile.datastore import admin_secret_name, server_pod_name
 from coppice.reconcile.draft import Fact, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.grants import OWN_NAMESPACE, Request, Terms, find_terms
 from coppice.reconcile.observed import is_deleting
 from coppice.reconcile.reads import Server, get_each
+from coppice.reconcile.storenames import admin_secret_name, server_pod_name
 
 
 @dataclass(frozen=True, slots=True)

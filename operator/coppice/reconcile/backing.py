@@ -15,6 +15,7 @@ from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
 from coppice.reconcile.adopted import Adoption
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
+from coppice.reconcile.mirror.copies import copy_of
 from coppice.reconcile.observed import annotation, claim_state
 
 
@@ -57,6 +58,9 @@ def present_backing(
     state, database = claim_state(claim), next(iter(store.status.databases), "")
     if store.spec.managed is not None:
         return Backing(store.spec.managed.version, database, str(state.capacity), state.storage_class)
+    if store.spec.mirror is not None:
+        copy = copy_of(claim)
+        return None if copy is None else Backing(copy.wish.version, database, str(state.capacity), state.storage_class)
     source = store.status.source
     # Without a server that uses the claim nobody knows that it still is the database's.
     if adoption is None or adoption.pod is None or source is None or source.offered_version is None:
@@ -77,8 +81,8 @@ def present_backing(
 
 def storage_for(store: DataStore, classes: ClusterClasses, backing: Backing) -> StorageChoice | NoStorage:
     """Return the classes for the snapshots and copies of a volume."""
-    adopted, managed = store.spec.adopted, store.spec.managed
+    adopted, served = store.spec.adopted, store.spec.managed or store.spec.mirror
     asked = adopted.snapshot_class_name if adopted is not None else None
-    if managed is not None:
-        asked = managed.storage.snapshot_class_name
+    if served is not None:
+        asked = served.storage.snapshot_class_name
     return choose_storage(classes, storage=backing.storage_class, snapshot=asked)

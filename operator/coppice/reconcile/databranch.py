@@ -17,13 +17,13 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import ready_snapshots
-from coppice.reconcile.datastore import admin_secret_name
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.ledgers import describe, find_within
 from coppice.reconcile.observed import format_time, is_deleting, is_true
 from coppice.reconcile.reads import Answer, ask
+from coppice.reconcile.storenames import admin_secret_name
 
 SOURCE = "SourceReady"
 BRANCH = "BranchReady"

@@ -37,13 +37,13 @@ from coppice.reconcile.commit.handover import CAPTURED, Handover
 from coppice.reconcile.commit.line import is_commit, place_of
 from coppice.reconcile.commit.provenance import Provenance
 from coppice.reconcile.commit.seen import CommitSeen, capture_name, clone_key, observe_commit
-from coppice.reconcile.datastore import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.mask.chain import Masking
 from coppice.reconcile.mask.mark import MaskRecord
 from coppice.reconcile.mask.seen import MaskSeen, observe_mask, reporting_pod
+from coppice.reconcile.mirror.copies import read_store_claim
 from coppice.reconcile.observed import (
     annotation,
     claim_state,
@@ -57,6 +57,7 @@ from coppice.reconcile.observed import (
 from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_name, run_preparation, scratch_name
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes
+from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
 
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
@@ -202,7 +203,7 @@ class DataSnapshotReconciler:
             commit = await _observe_handover(reader, manifest, raw, prepared)
         elif isinstance(store, DataStore) and store.spec.adopted is None:
             settles = raw is None and engine is not None and engine.capture_action is not None
-            source = await reader.get("PersistentVolumeClaim", claim_name(store_name), key.namespace)
+            source = await read_store_claim(reader, store.metadata.namespace, store_name, store)
             server = await reader.get("Pod", server_pod_name(store_name), key.namespace) if settles else None
         elif isinstance(store, DataStore) and store.spec.adopted is not None and _is_captured_next(raw, prepared):
             adoption = await read_adoption(reader, store.metadata.namespace, store_name, store.spec.adopted)
@@ -553,26 +554,14 @@ class _SnapshotPlan:
         return choice
 
     def _raw_is_captured(self, draft: Draft) -> Fact:
-        raw = self.observation.raw
-        if raw is None or is_deleting(raw):
-            # A copy of the raw snapshot that was would be dated like the one that will be.
-            copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
-            for entry in copies:
-                draft.drop(entry)
-            if copies:
-                return waits(CAPTURED, "Capturing", f"begins again: {raw_name(self.name)} was deleted", retry_after=2)
+        raw, again = self.observation.raw, self._captured_anew(draft)
+        if again is not None:
+            return again
         if raw is None:
             return self._handover.run(draft) if self._is_commit else self._capture(draft)
-        problem = draft.make_once({}, raw, CAPTURED)
+        problem = draft.make_once({}, raw, CAPTURED) or self._capture_lost()
         if problem is not None:
             return problem
-        if self._is_commit and (self._backing is None or self._provenance is None):
-            draft.drop(raw)
-            message = f"begins again: what stands on VolumeSnapshot {raw_name(self.name)} was changed"
-            return waits(CAPTURED, "Capturing", message, retry_after=2)
-        lost = self._capture_lost()
-        if lost is not None:
-            return lost
         if annotation(raw, labels.STORE_UID) != self._store.metadata.uid:
             return stalls(
                 CAPTURED,
@@ -585,10 +574,30 @@ class _SnapshotPlan:
         captured = self._captured_at or format_time(self.observation.now)
         return holds(CAPTURED, "Captured", f"captured at {captured}")
 
+    def _captured_anew(self, draft: Draft) -> Fact | None:
+        """Return that what has been captured is not what it should be, if so, and drop it."""
+        raw = self.observation.raw
+        if raw is not None and self._is_of_replaced_copy(raw):
+            draft.drop(raw)
+            return waits(CAPTURED, "Capturing", "begins again: the mirror has another copy now", retry_after=2)
+        if raw is None or is_deleting(raw):
+            # A copy of the raw snapshot that was would be dated like the one that will be.
+            copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
+            for entry in copies:
+                draft.drop(entry)
+            message = f"begins again: {raw_name(self.name)} was deleted"
+            return waits(CAPTURED, "Capturing", message, retry_after=2) if copies else None
+        if not is_owned(raw, draft.owner.uid) or not self._is_commit:
+            return None
+        if self._backing is not None and self._provenance is not None:
+            return None
+        draft.drop(raw)
+        message = f"begins again: what stands on VolumeSnapshot {raw_name(self.name)} was changed"
+        return waits(CAPTURED, "Capturing", message, retry_after=2)
+
     def _capture(self, draft: Draft) -> Fact:
         """Have the store's volume captured."""
-        adopted = self._store.spec.adopted
-        source = claim_name(self._store.metadata.name) if adopted is None else adopted.claim_name
+        source = self._source_name
         desired = build_volume_snapshot(
             raw_name(self.name),
             draft.owner,
@@ -624,6 +633,28 @@ class _SnapshotPlan:
             "copied: delete this DataSnapshot, and commit the clone anew if it is still there"
         )
         return stalls(CAPTURED, "CaptureLost", message)
+
+    @property
+    def _source_name(self) -> str:
+        """Return the name of the claim to capture; of a mirror whose copy is gone, the one that was captured."""
+        adopted, claim, raw = self._store.spec.adopted, self.observation.source_claim, self.observation.raw
+        if adopted is not None:
+            return adopted.claim_name
+        if self._store.spec.mirror is None:
+            return claim_name(self._store.metadata.name)
+        named = None if raw is None else raw["spec"]["source"].get("persistentVolumeClaimName")
+        return str(claim["metadata"]["name"] if claim is not None else named)
+
+    def _is_of_replaced_copy(self, raw: Manifest) -> bool:
+        """Return whether the claim that a raw snapshot names may be gone before anything of it was captured."""
+        if (
+            self._is_commit
+            or self._store.spec.mirror is None
+            or is_deleting(raw)
+            or volume_snapshot_state(raw).content is not None
+        ):
+            return False
+        return bool(raw["spec"]["source"].get("persistentVolumeClaimName") != self._source_name)
 
     def _settle_source(self, draft: Draft) -> None:
         """Have the store's server make ready for the capture that follows in the same plan."""

@@ -19,6 +19,7 @@ from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.load import LoadSeen
+from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.observed import is_true
 from coppice.reconcile.preparation import mask_unsupported
 from coppice.reconcile.provisioning import Complaint
@@ -43,6 +44,7 @@ class StoreObservation:
     """A DataStore and everything around it.
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
+    ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served.
     """
 
     manifest: Manifest
@@ -53,6 +55,7 @@ class StoreObservation:
     snapshots: tuple[Manifest, ...]
     named_snapshots: frozenset[str]
     adoption: Adoption | None = None
+    mirror: MirrorSeen | None = None
     claim: Manifest | None = None
     complaint: Complaint | None = None
     server: Server = field(default_factory=Server)
@@ -82,11 +85,21 @@ class StorePlan(ABC):
             if not fact.holds:
                 break
         next_snapshot = self._plan_snapshots(draft)
-        requeue = min(HEALTH_PERIOD, next_snapshot) if next_snapshot is not None else HEALTH_PERIOD
-        plan = draft.finish(TYPES, self.status(), requeue_after=requeue)
+        requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
+        plan = draft.finish(self.types, self.status(), requeue_after=requeue)
         for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come()):
             plan = beside(plan, aside, self.observation.manifest)
         return plan
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Return the conditions of the chain."""
+        return TYPES
+
+    @property
+    def look_again(self) -> float:
+        """Return the seconds until the next look at a store of which nothing is heard."""
+        return HEALTH_PERIOD
 
     @abstractmethod
     def steps(self) -> Sequence[Callable[[Draft], Fact]]:

@@ -24,7 +24,7 @@ from coppice.kube.errors import (
     TransientError,
     WiringConflictError,
 )
-from coppice.runtime.metrics import CloneMetrics
+from coppice.runtime.metrics import CloneMetrics, MirrorMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,6 +126,7 @@ class Controller:
         self._dependencies = dependencies
         self._metrics = metrics
         self._clones = CloneMetrics(metrics)
+        self._mirrors = MirrorMetrics(metrics)
         self._clock = clock
         self._bugs: dict[Key, tuple[int | None, str]] = {}
         self._failed: set[Key] = set()
@@ -185,16 +186,18 @@ class Controller:
 
     async def _execute(self, key: Key, plan: Plan, observation: Observation) -> None:
         manifest = observation.manifest
-        if key.kind != CloneMetrics.KIND:
-            await self._executor.execute(plan, manifest, observation.now)
-            return
-        self._clones.seen(key, manifest)
+        if key.kind == CloneMetrics.KIND:
+            self._clones.seen(key, manifest)
         status = await self._executor.execute(plan, manifest, observation.now)
-        self._clones.changed(key, manifest.get("status") or {}, status)
+        if key.kind == CloneMetrics.KIND:
+            self._clones.changed(key, manifest.get("status") or {}, status)
+        elif key.kind == MirrorMetrics.KIND:
+            self._mirrors.changed(key, status)
 
     def _forget(self, key: Key) -> None:
         self._dependencies.forget(key)
         self._clones.gone(key)
+        self._mirrors.gone(key)
 
     def _counted(self, key: Key, outcome: str, result: Outcome) -> Outcome:
         self._metrics.reconciles.labels(key.kind, outcome).inc()

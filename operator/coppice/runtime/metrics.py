@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -52,6 +53,12 @@ class Metrics:
             "coppice_last_resync_timestamp_seconds", "When all objects were last listed, as Unix time."
         )
         self.clones = self._gauge("coppice_clones", "DataClones by state: Ready, or the reason why not.", "state")
+        self.mirror_refreshed = self._gauge(
+            "coppice_mirror_refreshed_timestamp_seconds",
+            "What a mirror's source held at this time is in the copy that is served, as Unix time.",
+            "namespace",
+            "store",
+        )
         self.orphans = self._gauge(
             "coppice_orphans", "Objects made for an owner that is gone, as of the last resync.", "kind"
         )
@@ -130,6 +137,32 @@ class CloneMetrics:
             if name is not None:
                 self._tally[name] += change
                 self._metrics.clones.labels(name).set(self._tally[name])
+
+
+class MirrorMetrics:
+    """Follows how old the data of each mirror are."""
+
+    KIND = "DataStore"
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._known: set[Key] = set()
+
+    def changed(self, key: Key, status: Mapping[str, Any]) -> None:
+        """Tell what a store's status says; nothing of one that is no mirror, or has no copy."""
+        text = (status.get("mirror") or {}).get("refreshedAt")
+        if text is None:
+            self.gone(key)
+            return
+        self._known.add(key)
+        moment = datetime.fromisoformat(text).timestamp()
+        self._metrics.mirror_refreshed.labels(key.namespace, key.name).set(moment)
+
+    def gone(self, key: Key) -> None:
+        """Forget a store."""
+        if key in self._known:
+            self._known.discard(key)
+            self._metrics.mirror_refreshed.remove(key.namespace, key.name)
 
 
 def _state(status: Mapping[str, Any]) -> str:

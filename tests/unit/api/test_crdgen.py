@@ -153,6 +153,7 @@ def test_visible_defaults_are_these():
     assert found == {
         "datastores.spec.deletionPolicy": "Retain",
         "datastores.spec.managed.commitPolicy": "Explicit",
+        "datastores.spec.mirror.method": "LogicalDump",
         "datagrants.spec.data": "Masked",
         "databranches.spec.deletionPolicy": "Retain",
         "dataclones.spec.refresh": "Never",

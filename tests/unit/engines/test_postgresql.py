@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -10,11 +12,15 @@ from tests.unit.engines.shellcheck import complaints, scripts_of
 
 from coppice.engines.base import (
     PATHS,
+    SOURCE_PATH,
     CloneServer,
     Endpoint,
     EngineError,
     Ledger,
     LoginRefusedError,
+    MirrorFailure,
+    MirrorInputs,
+    MirrorWorkloads,
     Preparation,
     StoreServer,
     UnguardedError,
@@ -49,8 +55,14 @@ def _preparation() -> Workload:
     return ENGINE.preparation(Preparation(marker="uid", database="shop"))
 
 
+def _mirror(*, jobs: int = 2, expects_rows: bool = False) -> MirrorWorkloads:
+    return ENGINE.mirror(MirrorInputs(marker="uid", jobs=jobs, expects_rows=expects_rows))
+
+
 SCRIPTS = scripts_of(
     {
+        "dump": _mirror().dump,
+        "restore": _mirror().restore,
         "store": _store(),
         "clone": _clone(),
         "preparation": _preparation(),
@@ -65,7 +77,7 @@ def test_scripts_are_plain_sh(name: str) -> None:
 
 
 def test_every_workload_names_its_paths_for_whoever_runs_it_elsewhere() -> None:
-    for workload in (_store(), _clone(), _preparation()):
+    for workload in (_store(), _clone(), _preparation(), _mirror().dump, _mirror().restore):
         assert workload.environment.items() >= PATHS.items()
         assert workload.environment["COPPICE_PORT"] == "5432"
 
@@ -94,6 +106,30 @@ def test_there_is_a_load_script_only_where_there_is_a_load() -> None:
     assert _store(has_load=True).load_script
     assert _store(has_load=False).load_script is None
     assert _clone().load_script is None
+
+
+def test_a_mirrors_programs_have_no_passwords_and_only_one_knows_where_the_source_is() -> None:
+    mirror = _mirror(expects_rows=True)
+    assert mirror.dump.secret_environment == mirror.restore.secret_environment == {}
+    assert mirror.dump.environment["COPPICE_SOURCE"] == SOURCE_PATH
+    assert "COPPICE_SOURCE" not in mirror.restore.environment
+    assert mirror.dump.environment["COPPICE_EXPECTS_ROWS"] == "yes"
+    assert _mirror().dump.environment["COPPICE_EXPECTS_ROWS"] == ""
+
+
+def test_a_mirrors_server_is_told_which_volume_to_expect() -> None:
+    inputs = StoreServer(
+        database=None, fallback_database="shop", commit_policy="Explicit", has_load=False, marker="uid"
+    )
+    assert ENGINE.store_server(inputs).environment["COPPICE_MARKER"] == "uid"
+    assert "COPPICE_MARKER" not in _store().environment
+
+
+def test_every_word_in_which_a_refresh_fails_is_one_of_the_contract() -> None:
+    said = {
+        word for script in SCRIPTS.values() for word in re.findall(r"(?:give_up|fail_with) ([A-Z][a-z]\w+)", script)
+    }
+    assert said == set(get_args(MirrorFailure))
 
 
 def test_a_report_is_read_whole() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import yaml
 from tests.unit.manifests.podsecurity import restricted_violations
 
 from coppice.core import labels
-from coppice.engines.base import CloneServer, Preparation, StoreServer, Version, Workload
+from coppice.engines.base import CloneServer, Finding, Preparation, StoreServer, Version, Workload
 from coppice.engines.dolt import DoltEngine
 from coppice.manifests.job import UserJob, build_user_job
 from coppice.manifests.meta import Owner
-from coppice.manifests.network import build_closed_policy, build_policy, build_service
+from coppice.manifests.network import build_closed_policy, build_outbound_policy, build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret, read_secret
 from coppice.manifests.storage import (
@@ -32,6 +33,7 @@ from coppice.manifests.storage import (
     build_volume_snapshot,
 )
 from coppice.reconcile.backing import Backing
+from coppice.reconcile.mirror.copies import Held, Wish, mark_text
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
@@ -57,6 +59,17 @@ BINDING = {
     "database": "chinook",
     "uri": "mysql://app:an-app-password@db.shop-pr-42.svc:3306/chinook",
 }
+
+
+WISH = Wish(version="15", source="0123456789abcdef", login="0123abcd", requested="2026-03-02T09:30:00Z", attempt=1)
+HELD = Held(
+    refreshed_at=datetime(2026, 3, 2, 9, 31, tzinfo=UTC),
+    source_version="14.9",
+    tables=12,
+    filled=11,
+    findings=(Finding("LocaleReplaced", "texts are ordered by their bytes"),),
+    admin="44444444-0000-4000-8000-000000000004",
+)
 
 
 def server(**changes: Any) -> ServerPod:
@@ -121,6 +134,22 @@ def scratch_server() -> ServerPod:
     )
 
 
+def dump() -> ServerPod:
+    read = Workload(script="dump\n", environment={"COPPICE_SOURCE": "/coppice/source"})
+    return server(
+        name="shop-dump",
+        owner=STORE,
+        role="dump",
+        claim="shop-mirror-00002",
+        secret=None,
+        source="prod-read",
+        workload=read,
+        node_selector={},
+        labels={},
+        grace_seconds=30,
+    )
+
+
 def users_job() -> dict[str, Any]:
     """Return a suspended Job as the API server stores it."""
     own = "44444444-0000-4000-8000-000000000004"
@@ -165,6 +194,8 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "pod-prepare": lambda: build_pod(preparation()),
     "pod-prepare-adopted": lambda: build_pod(replace(preparation(), user_id=26)),
     "pod-scratch": lambda: build_pod(scratch_server()),
+    "pod-dump": lambda: build_pod(dump()),
+    "pod-restore": lambda: build_pod(replace(dump(), name="shop-restore", role="restore", source=None)),
     "claim-store": lambda: build_claim(
         Claim(
             name="shop-data",
@@ -184,6 +215,17 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
             storage_class="fast",
             from_snapshot="shop-00001",
             labels={labels.COPY: "1"},
+        )
+    ),
+    "claim-mirror": lambda: build_claim(
+        Claim(
+            name="shop-mirror-00002",
+            owner=STORE,
+            size="20Gi",
+            storage_class="fast",
+            labels={labels.STORE: "shop", labels.COPY: "2"},
+            annotations={labels.ENGINE: "postgresql", labels.MIRRORED: mark_text(WISH, HELD)},
+            owned=False,
         )
     ),
     "volumesnapshot-raw": lambda: build_volume_snapshot(
@@ -253,6 +295,7 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         operator_namespace="coppice-system",
         clients={labels.OWNER_UID: SNAPSHOT.uid, labels.ROLE: "mask"},
     ),
+    "networkpolicy-dump": lambda: build_outbound_policy("shop-dump", STORE, role="dump", port=5432),
     "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),
 }
 
@@ -342,6 +385,14 @@ def test_a_preparation_runs_once_and_needs_no_password():
     spec = PODS["pod-prepare"]["spec"]
     assert spec["restartPolicy"] == "Never"
     assert not [entry for entry in spec["containers"][0]["env"] if "valueFrom" in entry]
+
+
+def test_the_login_of_a_mirror_is_mounted_for_the_program_that_reads_and_not_for_the_one_that_restores():
+    assert "prod-read" in str(PODS["pod-dump"])
+    assert "prod-read" not in str(PODS["pod-restore"])
+    [container] = PODS["pod-dump"]["spec"]["containers"]
+    [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "source"]
+    assert mount["readOnly"] is True
 
 
 def test_passwords_stand_in_secrets_only_and_come_back_as_they_were():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coppice.core.key import Key
-from coppice.runtime.metrics import CloneMetrics, Metrics
+from coppice.runtime.metrics import CloneMetrics, Metrics, MirrorMetrics
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 KEY = Key("DataClone", "app", "db")
@@ -79,3 +79,16 @@ def test_what_is_ready_or_gone_takes_no_memory_for_its_steps(clones):
     clones.seen(Key("DataClone", "app", "other"), manifest())
     clones.gone(Key("DataClone", "app", "other"))
     assert clones._marks == {}
+
+
+def test_the_age_of_a_mirror_is_told_while_it_has_a_copy(metrics):
+    mirrors, key = MirrorMetrics(metrics), Key("DataStore", "data", "shop")
+    mirrors.changed(key, {})
+    assert "mirror_refreshed_timestamp_seconds{" not in metrics.exposition().decode()
+    mirrors.changed(key, {"mirror": {"refreshedAt": "2026-03-02T09:00:00Z"}})
+    assert metrics.registry.get_sample_value(
+        "coppice_mirror_refreshed_timestamp_seconds", {"namespace": "data", "store": "shop"}
+    ) == pytest.approx(1772442000)
+    mirrors.gone(key)
+    mirrors.gone(key)
+    assert "mirror_refreshed_timestamp_seconds{" not in metrics.exposition().decode()

@@ -60,6 +60,7 @@ from coppice.api.v1alpha1.datastore import (
     LastSnapshot,
     Load,
     Managed,
+    Mirror,
     Snapshots,
     Storage,
 )
@@ -133,6 +134,7 @@ __all__ = [
     "Managed",
     "MaxClones",
     "Metadata",
+    "Mirror",
     "ObservedStatus",
     "OnRevision",
     "Power",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -32,6 +33,7 @@ from coppice.api.v1alpha1.common import (
     keys_rule,
     name_rules,
 )
+from coppice.api.v1alpha1.datasnapshot import Finding
 
 DIRECTORY_PATTERN = r"^[.]?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[.]?[A-Za-z0-9_][A-Za-z0-9_.-]*)*$"
 """A path inside of a volume: relative, and never up."""
@@ -78,12 +80,18 @@ class Load(SpecModel):
     )
 
 
+EngineVersion = Annotated[
+    str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+){0,3}(-[0-9A-Za-z.]+)?$")
+]
+CronSchedule = Annotated[str, StringConstraints(max_length=100, pattern=CRON_PATTERN)]
+
+
 class Managed(SpecModel):
     """A server the operator runs."""
 
-    version: Annotated[
-        str, StringConstraints(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+){0,3}(-[0-9A-Za-z.]+)?$")
-    ] = Field(description='Version of the engine, for example "1.83". The administrator says which ones there are.')
+    version: EngineVersion = Field(
+        description='Version of the engine, for example "1.83". The administrator says which ones there are.'
+    )
     database: DatabaseName | None = Field(
         default=None,
         description="Database that is created at first boot and that applications get. "
@@ -137,6 +145,54 @@ class Adopted(SpecModel):
     )
 
 
+class MirrorFrom(SpecModel):
+    """Where a mirror's data come from."""
+
+    secret_name: ObjectName = Field(
+        description="Secret of this namespace with host, username, password and database of the source, named as "
+        "servicebinding.io does; port, sslmode and ca.crt as needed. It bears the annotation coppice.dev/store with "
+        "the name of this DataStore: whoever may write the Secret agrees that it is used here."
+    )
+
+
+class MirrorMethod(StrEnum):
+    """How the data of a mirror are brought."""
+
+    LOGICAL_DUMP = "LogicalDump"
+
+
+class Mirror(SpecModel):
+    """A copy, on a server that the operator runs, of a database that is out of reach of snapshots."""
+
+    from_: MirrorFrom = Field(description="Where the data come from.")
+    method: Annotated[MirrorMethod, ShowDefault] = Field(
+        default=MirrorMethod.LOGICAL_DUMP,
+        description="How they are brought. LogicalDump: a dump of one moment over the network, restored into a new "
+        "volume.",
+    )
+    schedule: CronSchedule | None = Field(
+        default=None,
+        description='When to refresh the copy: five cron fields in UTC, for example "0 * * * *". Left out: once, and '
+        "whenever the annotation coppice.dev/refresh-requested-at asks for it.",
+    )
+    version: EngineVersion = Field(
+        description="Version of the engine that holds the copy: the source's, or a newer one. Another one is that of "
+        "the next refresh, which is made at once."
+    )
+    storage: Storage = Field(
+        description="The volume of each copy: it holds the data and, until they are restored, their compressed dump. "
+        "While a refresh is on its way there are two such volumes."
+    )
+    resources: ComputeResources | None = Field(
+        default=None, description="What the server gets of a node, and what fills the copy."
+    )
+    jobs: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=2,
+        description="Tables that are read and restored at the same time. The source sees one connection for each of "
+        "them, and one more. 2 if left out.",
+    )
+
+
 class Keep(SpecModel):
     """How many snapshots stay; one may count for several lines."""
 
@@ -154,7 +210,7 @@ class Keep(SpecModel):
 class Snapshots(SpecModel):
     """When snapshots are made and how long they stay."""
 
-    schedule: Annotated[str, StringConstraints(max_length=100, pattern=CRON_PATTERN)] | None = Field(
+    schedule: CronSchedule | None = Field(
         default=None,
         description='When to make a snapshot: five cron fields in UTC, for example "*/30 * * * *". '
         "Left out: only when a clone needs one.",
@@ -201,10 +257,11 @@ class Clones(SpecModel):
 class DataStoreSpec(SpecModel):
     """What the owners of a database want."""
 
-    exactly_one_of: ClassVar[tuple[str, ...]] = ("managed", "adopted")
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("managed", "adopted", "mirror")
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "has(self.managed) == has(oldSelf.managed) && has(self.adopted) == has(oldSelf.adopted)",
+            "has(self.managed) == has(oldSelf.managed) && has(self.adopted) == has(oldSelf.adopted) "
+            "&& has(self.mirror) == has(oldSelf.mirror)",
             "who runs the server is immutable: create another DataStore",
             reason="FieldValueForbidden",
         ),
@@ -230,6 +287,11 @@ class DataStoreSpec(SpecModel):
     adopted: Adopted | None = Field(
         default=None,
         description="A server that somebody else runs in this namespace: never written to, restarted or relabelled.",
+    )
+    mirror: Mirror | None = Field(
+        default=None,
+        description="A copy of a database outside (a managed cloud service, another cluster), refreshed as a whole: "
+        "read there, and never written to.",
     )
     snapshots: Snapshots = Field(
         default_factory=Snapshots, description="When snapshots are made and how long they stay."
@@ -271,6 +333,33 @@ class SourceStatus(StatusModel):
     )
 
 
+class RefreshStatus(StatusModel):
+    """A refresh of a mirror that is on its way."""
+
+    phase: Text = Field(description="What it is at: Waiting, Connecting, Dumping, Restoring or Checking.")
+    since: Time = Field(description="When it began.")
+    done: Count | None = Field(default=None, description="Tables that this phase has done.")
+    total: Count | None = Field(default=None, description="Tables that there are.")
+
+
+class MirrorStatus(StatusModel):
+    """How old the data of a mirror are, and what comes next."""
+
+    refreshed_at: Time | None = Field(
+        default=None, description="What was committed at the source before this moment is in the copy that is served."
+    )
+    source_version: Text | None = Field(default=None, description="Version of the source's server at that moment.")
+    tables: Count | None = Field(default=None, description="Tables whose rows were restored.")
+    findings: Annotated[tuple[Finding, ...], Field(max_length=20)] = Field(
+        default=(), description="What is not in the copy as in the source."
+    )
+    next_refresh_at: Time | None = Field(default=None, description="When the next refresh begins, if time brings one.")
+    refresh: RefreshStatus | None = Field(default=None, description="The refresh that is on its way.")
+    refresh_requested_at: Text | None = Field(
+        default=None, description="The request by annotation that the copy was made for or after."
+    )
+
+
 class DataStoreStatus(ObservedStatus):
     """What the operator has seen of the database."""
 
@@ -288,6 +377,7 @@ class DataStoreStatus(ObservedStatus):
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
+    mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
 
 
@@ -305,6 +395,7 @@ class DataStore(Resource):
             Column("Branches", ".status.branchCount", "Number of branches.", type="integer"),
             Column("Snapshot", ".status.lastSnapshot.time", "Age of the newest snapshot.", type="date"),
             Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
+            Column("Mirrored", ".status.mirror.refreshedAt", "Age of a mirror's data.", type="date", priority=1),
             Column("Source", ".status.source.pod", "Pod of an adopted database's server.", priority=1),
             Column("Capacity", ".status.capacity", "Size of the volume.", priority=1),
             AGE,

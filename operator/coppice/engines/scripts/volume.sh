@@ -39,7 +39,7 @@ begin() {
 }
 
 publish() {
-  printf 'store\n' >"$stage/marker"
+  printf '%s\n' "${COPPICE_MARKER:-store}" >"$stage/marker"
   sync -f "$stage"
   mv "$stage" "$root"
   sync -f "$volume"

@@ -38,10 +38,10 @@ from coppice.reconcile.clone.queue import Admissions, has_caps
 from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_news, refresh_asked_at, target_of
 from coppice.reconcile.copies import Copy, find_copies, is_bound, is_proven
 from coppice.reconcile.databranch import reference_of
-from coppice.reconcile.datastore import claim_name
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.jobs import template_digest
 from coppice.reconcile.migrations import MigrationSeen, Schema, Told
+from coppice.reconcile.mirror.copies import read_store_claim
 from coppice.reconcile.observed import (
     claim_state,
     created_at,
@@ -241,7 +241,8 @@ class _Reading:
         known = choice.snapshot.status.storage_class_name if isinstance(choice, Chosen) else None
         if known is not None:
             return known
-        claim = await self.reader.get("PersistentVolumeClaim", claim_name(source.name), source.namespace)
+        store = source.store if isinstance(source.store, DataStore) else None
+        claim = await read_store_claim(self.reader, source.namespace, source.name, store)
         return claim_state(claim).storage_class if claim is not None else None
 
     async def _mask(self, source: Source) -> str | None:

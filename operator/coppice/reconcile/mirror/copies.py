@@ -1,0 +1,169 @@
+"""The copies of a mirror: its claims by number, each with what it holds written on it. Pure but for one read.
+
+A refresh makes the claim with the next number; creating it is the compare-and-set. That the copy on it is complete is
+one write, and the switch: from then on the newest complete one is what the store holds, whatever else fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from coppice.api.v1alpha1 import DataStore
+from coppice.core import labels
+from coppice.core.names import child, digest, sequence_name
+from coppice.core.plan import Manifest
+from coppice.engines.base import Finding
+from coppice.kube.client import KubeReader
+from coppice.manifests.secret import SourceLogin
+from coppice.reconcile.observed import annotation, claim_state, format_time, is_deleting, label, parse_time, read_mark
+from coppice.reconcile.storenames import admin_secret_name, claim_name
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a complete copy holds. ``admin`` is the UID of the Secret with the only password that its server knows."""
+
+    refreshed_at: datetime
+    source_version: str
+    tables: int
+    filled: int
+    findings: tuple[Finding, ...]
+    admin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a copy is made for: the version that holds it, where the data come from, and the request that stood then.
+
+    ``login`` is the state of the Secret with the login. ``attempt`` counts the tries since the last one that succeeded.
+    """
+
+    version: str
+    source: str
+    login: str
+    requested: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorCopy:
+    """One copy that exists; ``held`` is None until it is complete."""
+
+    number: int
+    claim: Manifest
+    wish: Wish
+    held: Held | None
+
+    @property
+    def uid(self) -> str:
+        """Return the UID of the claim: the marker on its volume."""
+        return str(self.claim["metadata"]["uid"])
+
+    def serves(self, admin: Manifest | None) -> bool:
+        """Return whether it can be served: complete, there to stay, and with a password that somebody has."""
+        if self.held is None or is_deleting(self.claim) or claim_state(self.claim).lost:
+            return False
+        return admin is not None and self.held.admin == admin["metadata"]["uid"]
+
+
+def source_digest(login: SourceLogin) -> str:
+    """Return what tells one source from another; nothing of the login is in it."""
+    return digest(login.host, str(login.port), login.database, length=16)
+
+
+def login_state(secret: Manifest) -> str:
+    """Return what tells one state of the user's Secret from another; nothing of its content is in it."""
+    metadata = secret["metadata"]
+    return digest(str(metadata["uid"]), str(metadata["resourceVersion"]))
+
+
+def copy_name(store: str, number: int) -> str:
+    """Return the name of a copy's claim."""
+    return sequence_name(child(store, "mirror"), number)
+
+
+def mark_text(wish: Wish, held: Held | None) -> str:
+    """Return the annotation's value."""
+    data: dict[str, Any] = asdict(wish)
+    if held is not None:
+        findings = [asdict(finding) for finding in held.findings]
+        data["held"] = {**asdict(held), "refreshed_at": format_time(held.refreshed_at), "findings": findings}
+    return json.dumps(data, separators=(",", ":"))
+
+
+def find_mirror_copies(claims: Iterable[Manifest]) -> tuple[MirrorCopy, ...]:
+    """Return the copies among a store's claims, the newest last; a claim without a copy's marks is none."""
+    copies = []
+    for claim in claims:
+        number, wish = label(claim, labels.COPY), _wish(read_mark(claim, labels.MIRRORED))
+        if number is not None and number.isdigit() and wish is not None:
+            copies.append(MirrorCopy(int(number), claim, wish, _held(read_mark(claim, labels.MIRRORED))))
+    return tuple(sorted(copies, key=lambda copy: copy.number))
+
+
+def _wish(data: Mapping[str, Any]) -> Wish | None:
+    try:
+        version, source, login, requested = (str(data[key]) for key in ("version", "source", "login", "requested"))
+        return Wish(version, source, login, requested, int(data["attempt"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _held(data: Mapping[str, Any]) -> Held | None:
+    try:
+        held = data["held"]
+        moment = parse_time(held["refreshed_at"])
+        if moment is None:
+            return None
+        return Held(
+            refreshed_at=moment,
+            source_version=str(held["source_version"]),
+            tables=int(held["tables"]),
+            filled=int(held["filled"]),
+            findings=tuple(Finding(str(entry["reason"]), str(entry["message"])) for entry in held["findings"]),
+            admin=str(held["admin"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def served_copy(copies: Sequence[MirrorCopy], admin: Manifest | None) -> MirrorCopy | None:
+    """Return the copy that the store holds: the newest complete one that can be served."""
+    return next((copy for copy in reversed(copies) if copy.serves(admin)), None)
+
+
+def current_copy(copies: Sequence[MirrorCopy], served: MirrorCopy | None) -> MirrorCopy | None:
+    """Return the copy that a refresh is filling, or has failed to fill: the newest one that is newer than the served
+    one.
+    """
+    newer = [copy for copy in copies if copy.held is None and (served is None or copy.number > served.number)]
+    return newer[-1] if newer else None
+
+
+async def read_mirror_copies(reader: KubeReader, namespace: str, store: str) -> tuple[MirrorCopy, ...]:
+    """Read a store's copies, those of an earlier store of its name as well."""
+    selector = {labels.OWNER_KIND: DataStore.__name__, labels.OWNER_NAME: store, labels.STORE: store}
+    return find_mirror_copies(await reader.list("PersistentVolumeClaim", namespace, selector))
+
+
+async def read_store_claim(reader: KubeReader, namespace: str, name: str, store: DataStore | None) -> Manifest | None:
+    """Read the claim that a store's server has, or is about to have."""
+    if store is None or store.spec.mirror is None:
+        return await reader.get("PersistentVolumeClaim", claim_name(name), namespace)
+    admin = await reader.get("Secret", admin_secret_name(name), namespace)
+    served = served_copy(await read_mirror_copies(reader, namespace, name), admin)
+    return None if served is None else served.claim
+
+
+def copy_of(claim: Manifest) -> MirrorCopy | None:
+    """Return the copy on a claim, if it is one of a mirror's."""
+    return next(iter(find_mirror_copies([claim])), None)
+
+
+def is_of_engine(copy: MirrorCopy, engine: str) -> bool:
+    """Return whether an engine wrote what is on a copy."""
+    return annotation(copy.claim, labels.ENGINE) == engine
