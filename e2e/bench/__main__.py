@@ -1,6 +1,7 @@
 """The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
 
-Without a command, all of them: clones of 10 MB and of 1 GB in turns, many at once, and the operator alone.
+Without a command, all of them: clones of several sizes in turns, many at once, a database at work, and the operator
+alone.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
-from e2e.bench import scale
+from e2e.bench import scale, source
 from e2e.bench.api import BenchError
-from e2e.bench.figures import Machine, write_raw
-from e2e.bench.lab import MEGABYTES, describe, open_lab, say
+from e2e.bench.figures import Machine, say, write_raw
+from e2e.bench.lab import describe, open_lab
+from e2e.bench.subjects import ENGINES, MEGABYTES, subject
 from e2e.harness import shell
 from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import SettingsError, from_environment
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 EVERYTHING = (
     ("clone", "--size", "10MB", "1GB"),
+    ("clone", "--engine", "postgresql", "--size", "1GB", "5GB"),
     ("many",),
+    ("source",),
     ("operator",),
 )
 
@@ -51,17 +55,24 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("clone", help="one clone at a time, beside the same by hand")
     one.add_argument("--runs", type=int, default=15)
     one.add_argument("--size", nargs="+", choices=MEGABYTES, default=["10MB"], help="several take turns")
-    one.add_argument("--restores", type=int, default=3, help="in how many runs the data are also dumped and restored")
+    one.add_argument("--engine", choices=ENGINES, default="dolt")
+    one.add_argument("--restores", type=int, default=3, help="in how many runs all data are also copied")
     one.add_argument("--keep", action="store_true")
-    one.add_argument("--only", nargs="+", default=list(clones.VARIANTS), choices=clones.VARIANTS)
+    one.add_argument("--only", nargs="+", choices=clones.VARIANTS)
     one.set_defaults(command=_clone)
     many = commands.add_parser("many", help="many clones at once, beside the same by hand; what each takes")
     many.add_argument("--count", type=int, default=20)
     many.add_argument("--runs", type=int, default=3)
+    many.add_argument("--engine", choices=ENGINES, default="dolt")
     many.add_argument("--size", choices=MEGABYTES, default="10MB")
     many.add_argument("--keep", action="store_true")
     many.add_argument("--only", nargs="+", default=list(batches.VARIANTS), choices=batches.VARIANTS)
     many.set_defaults(command=_many)
+    work = commands.add_parser("source", help="what a PostgreSQL at work feels of snapshots")
+    work.add_argument("--runs", type=int, default=15)
+    work.add_argument("--size", choices=MEGABYTES, default="1GB")
+    work.add_argument("--keep", action="store_true")
+    work.set_defaults(command=_source)
     alone = commands.add_parser("operator", help="the operator alone, with thousands of clones")
     alone.add_argument("--clones", type=int, default=3000)
     alone.set_defaults(command=_operator)
@@ -82,8 +93,8 @@ async def _clone(options: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         labs = {
             size: clones.Clones(
-                await stack.enter_async_context(open_lab(cluster, size, keep=options.keep)),
-                options.only,
+                await stack.enter_async_context(open_lab(cluster, subject(options.engine, size), keep=options.keep)),
+                options.only or clones.variants_of(options.engine),
                 options.restores,
             )
             for size in dict.fromkeys(options.size)
@@ -92,7 +103,7 @@ async def _clone(options: argparse.Namespace) -> None:
         conditions = {size: f"{await describe(run.lab)}; {machine.describe()}" for size, run in labs.items()}
     laps = {size: run.laps for size, run in labs.items()}
     for size, found in laps.items():
-        raw = write_raw(settings, f"clone-{size}", {"conditions": conditions[size], "laps": found})
+        raw = write_raw(settings, f"clone-{options.engine}-{size}", {"conditions": conditions[size], "laps": found})
         print(f"{clones.report(found)}\n{conditions[size]}\nraw results: {raw}\n")
     if len(laps) > 1:
         print(clones.compare_sizes(laps))
@@ -102,12 +113,24 @@ async def _many(options: argparse.Namespace) -> None:
     settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
-    async with open_lab(cluster, options.size, keep=options.keep) as lab:
+    async with open_lab(cluster, subject(options.engine, options.size), keep=options.keep) as lab:
         made = await batches.Many(lab, options.count).run(options.runs, variants=options.only)
         conditions = f"{await describe(lab)}; {machine.describe()}"
     results = {variant: [asdict(batch) for batch in found] for variant, found in made.items()}
     raw = write_raw(settings, "many", {"conditions": conditions, "batches": results})
     print(f"{batches.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _source(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine = Machine.start()
+    async with open_lab(cluster, subject("postgresql", options.size), keep=options.keep) as lab:
+        windows = await source.measure(lab, options.runs)
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    results = {kind: [asdict(window) for window in found] for kind, found in windows.items()}
+    raw = write_raw(settings, "source", {"conditions": conditions, "windows": results})
+    print(f"{source.report(windows)}\n{conditions}\nraw results: {raw}")
 
 
 async def _operator(options: argparse.Namespace) -> None:

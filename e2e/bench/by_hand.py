@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core.plan import Ref
 from e2e.bench.api import both, bound, named, ready, restorable
-from e2e.bench.lab import QUESTION, decoded
+from e2e.bench.lab import decoded
 from e2e.bench.prober import EVERY_SECONDS, Login
+from e2e.bench.subjects import STORE
 
 if TYPE_CHECKING:
     from e2e.bench.api import Manifest
     from e2e.bench.lab import Lab, Prepared
 
-PORT: Final = 3306
 Laps = dict[str, float]
 SNAPSHOT_API: Final = "snapshot.storage.k8s.io/v1"
-DATABASE: Final = "store"
+DATABASE: Final = STORE
+"""What a managed store calls its database if nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class Plan:
             "data": {"admin-password": value, "app-password": value},
         }
 
-    def service(self) -> Manifest:
-        spec = {"selector": {"bench": self.name}, "ports": [{"port": PORT, "targetPort": PORT}]}
+    def service(self, port: int) -> Manifest:
+        spec = {"selector": {"bench": self.name}, "ports": [{"port": port, "targetPort": port}]}
         return {"apiVersion": "v1", "kind": "Service", "metadata": self.metadata(), "spec": spec}
 
     def pod(self, *, command: list[str] | None = None, **more: Any) -> Manifest:
@@ -136,11 +137,12 @@ async def make(lab: Lab, plan: Plan, *, every: float = EVERY_SECONDS) -> Laps:
         return {"claim bound": claimed.at, "pod ready": served.at}
 
     async def network() -> dict[str, float]:
-        service, _ = await asyncio.gather(api.create(plan.service()), api.create(secret))
+        subject = lab.subject
+        service, _ = await asyncio.gather(api.create(plan.service(subject.port)), api.create(secret))
         host = service["spec"]["clusterIP"]
-        greeted = await lab.prober.greeting(host, PORT, every=every)
-        login = Login(host, "root", decoded(secret)["admin-password"], DATABASE)
-        return {"greeting": greeted, "query": await lab.prober.query(login, QUESTION, every=every)}
+        greeted = await lab.prober.greeting(host, subject.port, every=every)
+        login = Login(host, subject.admin, decoded(secret)["admin-password"], DATABASE, subject.port)
+        return {"greeting": greeted, "query": await lab.prober.query(login, subject.question, every=every)}
 
     storage_laps, network_laps = await asyncio.gather(storage(), network())
     return {step: at - started for step, at in (storage_laps | network_laps).items()}

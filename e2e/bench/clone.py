@@ -13,10 +13,10 @@ from coppice.core import labels
 from e2e.bench import by_hand
 from e2e.bench.api import Seen, both, bound, labelled, named, ready, restorable, running, succeeded
 from e2e.bench.by_hand import Laps, Plan
-from e2e.bench.figures import pair, table
-from e2e.bench.lab import QUESTION, Lab, Prepared, decoded, say, settle
+from e2e.bench.figures import pair, say, table
+from e2e.bench.lab import Lab, Prepared, decoded, settle
 from e2e.bench.prober import EVERY_SECONDS, Login
-from e2e.bench.restore import dump_and_restore
+from e2e.bench.restore import copy_in_the_server, dump_and_restore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,16 @@ BY_HAND_ACROSS = "by hand, other namespace"
 FROM_NOTHING = "Coppice, from nothing"
 EMPTY = "bare Pod, empty claim"
 RESTORE = "dump and restore"
-VARIANTS = (FROM_NOTHING, COPPICE, BY_HAND, COPPICE_ACROSS, BY_HAND_ACROSS, EMPTY, RESTORE)
+TEMPLATE = "CREATE DATABASE ... TEMPLATE"
+"""PostgreSQL's own copy: a database beside the original, in the same server."""
+VARIANTS = (FROM_NOTHING, COPPICE, BY_HAND, COPPICE_ACROSS, BY_HAND_ACROSS, EMPTY, RESTORE, TEMPLATE)
+WHOLE = frozenset({RESTORE, TEMPLATE})
+"""What copies all data."""
+
+
+def variants_of(engine: str) -> tuple[str, ...]:
+    """Return what can be compared with an engine's clones."""
+    return VARIANTS if engine == "postgresql" else tuple(entry for entry in VARIANTS if entry != TEMPLATE)
 
 
 async def make(lab: Lab, namespace: str, name: str, *, every: float = EVERY_SECONDS) -> tuple[Manifest, Laps]:
@@ -67,11 +76,11 @@ async def make(lab: Lab, namespace: str, name: str, *, every: float = EVERY_SECO
     async def network() -> dict[str, float]:
         service = await api.until("Service", named(namespace, name), f"{name} has a Service")
         host = service.manifest["spec"]["clusterIP"]
-        greeted = await lab.prober.greeting(host, every=every)
+        greeted = await lab.prober.greeting(host, lab.subject.port, every=every)
         secret = await api.until("Secret", named(namespace, f"{name}-binding"), f"{name} has a binding")
         told = decoded(secret.manifest)
-        login = Login(host, told["username"], told["password"], told["database"])
-        answered = await lab.prober.query(login, QUESTION, every=every)
+        login = Login(host, told["username"], told["password"], told["database"], int(told["port"]))
+        answered = await lab.prober.query(login, lab.subject.question, every=every)
         return {"service made": service.at, "greeting": greeted, "binding": secret.at, "query": answered}
 
     async def end() -> dict[str, float]:
@@ -125,7 +134,7 @@ def _has_started(seen: Seen) -> bool:
 
 @dataclass(slots=True)
 class Clones:
-    """All laps in one lab, by variant; ``restores``: in how many turns the data are also dumped and restored."""
+    """All laps in one lab, by variant; ``restores``: in how many turns all data are also copied."""
 
     lab: Lab
     variants: Sequence[str]
@@ -149,7 +158,7 @@ class Clones:
         turn = [variant for variant in self.variants if variant != FROM_NOTHING]
         self.order.shuffle(turn)
         for variant in turn:
-            if variant == RESTORE and number >= self.restores:
+            if variant in WHOLE and number >= self.restores:
                 continue
             await settle(1 + random.random())
             self.lab.api.forget()
@@ -170,6 +179,9 @@ class Clones:
             clone, laps = await make(lab, plan.namespace, plan.name)
             self._add(variant, laps)
             await lab.remove_clone(clone)
+            return
+        if variant == TEMPLATE:
+            self._add(variant, await copy_in_the_server(lab, plan.name))
             return
         work = {EMPTY: by_hand.make_empty, RESTORE: dump_and_restore}.get(variant, by_hand.make)
         self._add(variant, await work(lab, plan))
@@ -200,7 +212,7 @@ def compare_sizes(laps: Mapping[str, Mapping[str, list[Laps]]]) -> str:
     """Return how the first answers of several sizes compare, each with the first of them."""
     (first, base), *others = laps.items()
     rows = [["first answer, median / p95", first, *(f"{size}, ratio" for size, _ in others)]]
-    for variant in (entry for entry in (COPPICE, BY_HAND, RESTORE) if entry in base):
+    for variant in (entry for entry in (FROM_NOTHING, COPPICE, BY_HAND, RESTORE, TEMPLATE) if entry in base):
         ours = [lap["query"] for lap in base[variant]]
         theirs = [[lap["query"] for lap in found[variant]] for _, found in others]
         ratios = [f"{pair(answers)}, {median(answers) / median(ours):.2f}" for answers in theirs]

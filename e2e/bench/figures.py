@@ -1,5 +1,5 @@
 """Medians, tables, and the state of the machine they were taken on. Pure, but for reading /proc and writing the raw
-results outside of the repository.
+results outside of the repository, and telling how far a run is.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from e2e.harness.settings import Settings
+
+
+def say(line: str) -> None:
+    """Tell how far a run is, on standard error: the tables alone are on standard output."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def p95(values: Sequence[float]) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import sys
 from base64 import b64decode
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +14,7 @@ from coppice.core.plan import Ref
 from e2e.bench import prober as prober_module
 from e2e.bench.api import Api, BenchError, both, connect, named, ready
 from e2e.bench.prober import Login, Prober
+from e2e.bench.subjects import STORE
 from e2e.suite.kube import Kube
 from e2e.suite.manifests import data_clone, data_grant, data_store
 
@@ -22,14 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from e2e.bench.api import Manifest
+    from e2e.bench.subjects import Subject
     from e2e.harness.cluster import Cluster
 
-STORE: Final = "store"
-MEGABYTES: Final = {"10MB": 10, "1GB": 1024}
-QUESTION: Final = "SELECT COUNT(*) FROM item WHERE id < 100"
-"""What is asked of a new server: some rows of the data, and no more of them for more data."""
-
-_ROWS_OF_MEGABYTE: Final = 1000
 _WATCHED: Final = (
     "Pod",
     "PersistentVolumeClaim",
@@ -57,11 +52,16 @@ class Prepared:
 class Lab:
     """A store and those who take clones of it: ``owners`` is the store's namespace, ``preview`` another one."""
 
+    subject: Subject
     cluster: Cluster
     api: Api
     prober: Prober
     owners: str
     preview: str
+
+    async def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """Run kubectl and return what it prints, while the watches go on."""
+        return await asyncio.to_thread(self.cluster.run_kubectl, *words, stdin=stdin)
 
     async def store_login(self) -> Login:
         """Return how to use the store as its administrator."""
@@ -72,7 +72,7 @@ class Lab:
         password = decoded(secret)["admin-password"]
         status = await self.api.client.get("DataStore", STORE, self.owners)
         database = (status or {})["status"]["databases"][0]
-        return Login(service["spec"]["clusterIP"], "root", password, database)
+        return Login(service["spec"]["clusterIP"], self.subject.admin, password, database, self.subject.port)
 
     async def clone(self, namespace: str, name: str) -> Manifest:
         """Apply a clone of the store's main branch."""
@@ -132,9 +132,9 @@ def decoded(secret: Any) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def open_lab(cluster: Cluster, size: str, *, keep: bool) -> AsyncIterator[Lab]:
+async def open_lab(cluster: Cluster, subject: Subject, *, keep: bool) -> AsyncIterator[Lab]:
     """Set up a lab, or take up the one that an earlier run kept; ``keep`` leaves it for the next run."""
-    owners, preview = f"bench-{size.lower()}", f"bench-{size.lower()}-preview"
+    owners, preview = subject.name, f"{subject.name}-preview"
     kube = Kube(cluster)
     for name in (owners, preview):
         kube.make_namespace(name)
@@ -143,56 +143,31 @@ async def open_lab(cluster: Cluster, size: str, *, keep: bool) -> AsyncIterator[
             await api.watch(owners, _WATCHED)
             await api.watch(preview, _WATCHED)
             async with prober_module.run(cluster, api, owners, kube.operator_image()) as prober:
-                lab = Lab(cluster, api, prober, owners, preview)
-                await _fill(lab, kube, MEGABYTES[size])
+                lab = Lab(subject, cluster, api, prober, owners, preview)
+                await _fill(lab, kube)
                 yield lab
     finally:
         if not keep:
             kube.run("delete", "namespace", owners, preview, "--wait", "--timeout=300s")
 
 
-async def _fill(lab: Lab, kube: Kube, megabytes: int) -> None:
-    """Have a store with data that do not compress, in rows of a kilobyte, as one Dolt commit."""
-    size, memory = ("2Gi", "1Gi") if megabytes < 1000 else ("8Gi", "3Gi")
-    server = {"storage": {"size": size}, "resources": {"memory": memory, "cpu": "100m"}}
+async def _fill(lab: Lab, kube: Kube) -> None:
+    """Have a store with the data that the lab is about."""
     kube.apply(
-        data_store(STORE, lab.owners, managed=server),
+        data_store(STORE, lab.owners, engine=lab.subject.engine, managed=lab.subject.managed),
         data_grant("previews", lab.owners, store=STORE, to=[lab.preview]),
     )
     await lab.api.until("DataStore", both(named(lab.owners, STORE), ready), "the store is Ready")
     login = await lab.store_login()
     # Ready is the Pod's word; kube-proxy may hear of it later.
     await lab.prober.query(login, "SELECT 1")
-    with suppress(BenchError):
-        await lab.prober.execute(login, [QUESTION])
-        return
-    say(f"filling the store with {megabytes} MB")
-    await lab.prober.execute(
-        login, ["DROP TABLE IF EXISTS filling", "CREATE TABLE filling (id INT PRIMARY KEY, payload VARCHAR(1100))"]
-    )
-    for first in range(0, megabytes * _ROWS_OF_MEGABYTE, 10 * _ROWS_OF_MEGABYTE):
-        rows = min(10 * _ROWS_OF_MEGABYTE, megabytes * _ROWS_OF_MEGABYTE - first)
-        await lab.prober.execute(login, _rows(first, rows))
-    await lab.prober.execute(login, ["RENAME TABLE filling TO item", "CALL dolt_commit('-Am', 'items')"])
-
-
-def _rows(first: int, rows: int) -> list[str]:
-    """Return the statements for some rows; base64 of 740 random bytes is 1000 characters."""
-    numbers = f"WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM n WHERE id < {rows})"
-    insert = f"INSERT INTO filling {numbers} SELECT id + {first}, TO_BASE64(RANDOM_BYTES(740)) FROM n"  # two numbers
-    return ["SET cte_max_recursion_depth = 100000", insert]
+    await lab.subject.fill(lab, login)
 
 
 async def describe(lab: Lab) -> str:
     """Return what the figures were taken on."""
     version = (await lab.api.raw("/version"))["gitVersion"]
-    return f"store of {lab.owners.removeprefix('bench-').upper()}, {lab.cluster.profile} profile, Kubernetes {version}"
-
-
-def say(line: str) -> None:
-    """Tell how far a run is, on standard error: the tables alone are on standard output."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    return f"{lab.subject.engine} store of {lab.subject.size}, {lab.cluster.profile} profile, Kubernetes {version}"
 
 
 async def settle(seconds: float = 1.0) -> None:

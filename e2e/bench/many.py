@@ -12,8 +12,8 @@ from e2e.bench import by_hand, clone
 from e2e.bench.api import BenchError
 from e2e.bench.by_hand import Laps, Plan
 from e2e.bench.clone import BY_HAND, BY_HAND_ACROSS, COPPICE, COPPICE_ACROSS
-from e2e.bench.figures import pair, table
-from e2e.bench.lab import say, settle
+from e2e.bench.figures import pair, say, table
+from e2e.bench.lab import settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

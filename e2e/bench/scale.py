@@ -27,8 +27,7 @@ from coppice.core import labels
 from coppice.engines.base import BranchState, Content
 from coppice.reconcile.datasnapshot import Capture
 from e2e.bench.api import Api, BenchError, both, connect, named, ready
-from e2e.bench.figures import table
-from e2e.bench.lab import say
+from e2e.bench.figures import say, table
 from e2e.bench.stub import Stub
 from e2e.harness import toolchain
 from e2e.suite.manifests import data_clone, data_grant, data_snapshot, data_store

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coppice.kube.errors import KubeError, TransientError
 from e2e.bench.api import DELETED
-from e2e.bench.lab import say
+from e2e.bench.figures import say
 
 if TYPE_CHECKING:
     from e2e.bench.api import Api, Manifest, Seen

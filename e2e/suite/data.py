@@ -100,10 +100,16 @@ class Store:
         """Return the passwords of the administrator and of apps, by key."""
         return self.kube.binding(self.namespace, f"{self.name}-admin")
 
+    @property
+    def server(self) -> Manifest:
+        """Return the server's Pod."""
+        found = self.kube.get("pod", f"{self.name}-server", self.namespace)
+        assert found is not None, f"the server of {self.name} is not there"
+        return found
+
     def sql(self, statements: str) -> list[Row]:
         """Run statements as the server's administrator."""
-        server = self.kube.get("pod", f"{self.name}-server", self.namespace)
-        assert server is not None, f"the server of {self.name} is not there"
+        server = self.server
         login = administrator(server, self.passwords["admin-password"], self.status["databases"][0])
         return sql(self.kube, server, statements, login)
 

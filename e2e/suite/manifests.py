@@ -64,6 +64,19 @@ def program(name: str) -> str:
     return (PROGRAMS / f"{name}.py").read_text(encoding="utf-8")
 
 
+def client_pod(name: str, namespace: str, server: Manifest, script: str, *, secret: str) -> Manifest:
+    """Return a Pod that runs a script, once, with the programs of a server's image and the values of a binding."""
+    container = {
+        "name": name,
+        "image": server["spec"]["containers"][0]["image"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", f"PATH=$PATH:$(echo /usr/lib/postgresql/*/bin)\n{script}"],
+        "envFrom": [{"secretRef": {"name": secret}}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return _once(name, namespace, container, user=999)
+
+
 def python_pod(
     name: str, namespace: str, *, image: str, runs: str, env: dict[str, str] | None = None, **spec: Any
 ) -> Manifest:
@@ -76,10 +89,15 @@ def python_pod(
         "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
+    return _once(name, namespace, container, user=65532, **spec)
+
+
+def _once(name: str, namespace: str, container: Manifest, *, user: int, **spec: Any) -> Manifest:
+    """Return a Pod that runs a container once, as the strictest namespaces admit it."""
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 0,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsNonRoot": True, "runAsUser": user, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         **spec,
     }

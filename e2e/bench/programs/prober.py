@@ -14,17 +14,23 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiomysql
+import psycopg
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 ATTEMPT_SECONDS = 2.0
+POSTGRESQL = 5432
+SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
+"""What a PostgreSQL server answers with one byte; others speak first."""
 
 
 async def greeting(asked: dict[str, Any]) -> None:
     """Connect and read the server's first packet."""
     reader, writer = await asyncio.open_connection(asked["host"], asked["port"])
     try:
+        if asked["port"] == POSTGRESQL:
+            writer.write(SSL_REQUEST)
         if not await reader.read(1):
             raise ConnectionResetError
     finally:
@@ -32,7 +38,22 @@ async def greeting(asked: dict[str, Any]) -> None:
 
 
 async def query(asked: dict[str, Any]) -> None:
-    """Log in and run statements."""
+    """Log in and run statements, in the protocol that the port stands for."""
+    await (query_postgresql if asked["port"] == POSTGRESQL else query_mysql)(asked)
+
+
+async def query_postgresql(asked: dict[str, Any]) -> None:
+    where = {"host": asked["host"], "port": asked["port"], "user": asked["user"], "password": asked["password"]}
+    async with await psycopg.AsyncConnection.connect(
+        **where, dbname=asked.get("database"), sslmode="disable", autocommit=True
+    ) as connection:
+        for statement in asked["statements"]:
+            cursor = await connection.execute(statement)
+            if cursor.description:
+                await cursor.fetchall()
+
+
+async def query_mysql(asked: dict[str, Any]) -> None:
     connection = await aiomysql.connect(
         host=asked["host"],
         port=asked["port"],
@@ -57,7 +78,7 @@ async def soonest(attempt: Callable[[], Awaitable[None]], every: float) -> float
 
     async def run() -> None:
         nonlocal moment
-        with suppress(OSError, EOFError, TimeoutError, aiomysql.MySQLError):
+        with suppress(OSError, EOFError, TimeoutError, aiomysql.MySQLError, psycopg.Error):
             await asyncio.wait_for(attempt(), ATTEMPT_SECONDS)
             moment = moment or time.time()
             came.set()
