@@ -87,8 +87,8 @@ async def _window(lab: Lab, snapshot: str | None = None) -> Window:
         raise BenchError(f"the snapshot took {taken:.0f} s, longer than the window")
     told = json.loads(await working)
     await lab.remove_snapshots()
-    milliseconds = (told[name] / 1000 for name in ("p50", "p99", "worst"))
-    return Window(told["count"] / WINDOW_SECONDS, *milliseconds, snapshot_seconds=taken)
+    p50, p99, worst = (told[name] / 1000 for name in ("p50", "p99", "worst"))
+    return Window(told["count"] / WINDOW_SECONDS, p50, p99, worst, snapshot_seconds=taken)
 
 
 async def _make_snapshot(lab: Lab, name: str) -> float:

@@ -6,6 +6,7 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,14 +125,18 @@ def test_twenty_copies_of_a_working_database_are_whole_and_hold_what_was_acknowl
         # The first of each wave: all of a wave are copies of one snapshot.
         check = client_pod(f"check-{name}", teller, bank.server, CHECKED, secret=f"{name}-binding")
         kube.apply(check)
-        phase = eventually(lambda name=name: ended(kube, teller, f"check-{name}"), f"the check of {name} has ended")
+        phase = end_of(kube, teller, f"check-{name}")
         assert phase == "Succeeded", kube.run("logs", "-n", teller, f"check-{name}")
 
 
-def ended(kube: Kube, namespace: str, name: str) -> str:
-    """Return how a Pod has ended, or nothing while it has not."""
-    phase = str((kube.get("pod", name, namespace) or {})["status"].get("phase"))
-    return phase if phase in {"Succeeded", "Failed"} else ""
+def end_of(kube: Kube, namespace: str, name: str) -> str:
+    """Wait until a Pod has ended; return how."""
+
+    def ended() -> str:
+        phase = str((kube.get("pod", name, namespace) or {})["status"].get("phase"))
+        return phase if phase in {"Succeeded", "Failed"} else ""
+
+    return eventually(ended, f"Pod {name} has ended")
 
 
 @pytest.mark.parametrize("victim", ["server", "process", "operator"])
@@ -146,10 +151,9 @@ def test_whatever_is_killed_while_copies_start_they_come_up_right(
     names = [f"db-{number}" for number in range(DEATHS)]
     for name in names:
         clone = Clone(kube, teller, name).apply(bank, source={"snapshot": snapshot})
-        uid = clone.uid
-        eventually(lambda uid=uid: kube.owned_by(uid), "something is made for the clone")
+        eventually(partial(kube.owned_by, clone.uid), "something is made for the clone")
         hold(seconds=chance.uniform(0, 2))
-        kill(kube, teller, uid, victim)
+        kill(kube, teller, clone.uid, victim)
     kube.ready(teller, *(f"dclone/{name}" for name in names))
     assert ask_clones(kube, teller, BALANCES) == dict.fromkeys(("first", *names), expected)
 
