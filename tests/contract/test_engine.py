@@ -639,6 +639,10 @@ LEDGERS = {
     ),
     "empty": ("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)",),
     "of another shape": ("CREATE TABLE alembic_version (version INT PRIMARY KEY)",),
+    "longer than any": (
+        "CREATE TABLE alembic_version (version_num TEXT)",
+        "INSERT INTO alembic_version VALUES (REPEAT('x', 60000)), (REPEAT('y', 60000)), (REPEAT('z', 60000))",
+    ),
     "of another tool": ("CREATE TABLE schema_migrations (version VARCHAR(255) PRIMARY KEY)",),
 }
 REPORTED = {

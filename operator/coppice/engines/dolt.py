@@ -313,7 +313,7 @@ class DoltEngine:
             return found.read(rows)
 
     async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
-        """Return nothing: a statement that defines something waits for nobody, and nobody for it."""
+        """Return nothing: Dolt locks no tables, and who changes one is in no reader's way."""
         del at, database
         return ()
 

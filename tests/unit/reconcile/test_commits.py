@@ -516,6 +516,21 @@ async def test_a_clone_that_is_made_after_the_commit_was_asked_for_is_not_meant(
     shop.expect_stalled("DataSnapshot", "feature-1", "CloneReplaced")
 
 
+async def test_a_copy_that_was_brought_back_since_is_not_what_was_meant(next_door):
+    next_door.edit("DataGrant", "previews", verbs=["Clone"])
+    next_door.annotate("DataClone", "db", "app", reset="now")
+    await next_door.settle()
+    next_door.world.tick(60)
+    await commit(next_door, "feature-1", namespace="app")
+    next_door.world.tick(5)
+    next_door.annotate("DataClone", "db", "app", undo="now")
+    await next_door.settle()
+    assert next_door.rows(namespace="app") == {"alice", "mine"}
+    next_door.edit("DataGrant", "previews", verbs=["Clone", "Branch"])
+    await next_door.settle()
+    next_door.expect_stalled("DataSnapshot", "feature-1", "CloneReplaced")
+
+
 async def test_a_copy_that_is_being_replaced_is_not_committed(shop):
     shop.world.broken_images.add("example.com/fake:1.0")
     shop.annotate("DataClone", "db", reset="now")

@@ -52,11 +52,13 @@ offline "$databases" -r csv <"$HOME/list.sql" >"$HOME/list" 2>"$HOME/output" ||
 offline "$databases" -r json <"$HOME/states.sql" >"$HOME/states" 2>"$HOME/output" ||
   fail "a database of the copy does not read" "$(tail -n 1 "$HOME/output" | cut -c 1-300)"
 
-# A table that has a migration tool's name may be anything: what cannot be read is not told.
+# A table that has a migration tool's name may be anything: what cannot be read is not told, nor what is longer than any ledger.
 ledger=$(sed -n '/^"\/\* ledger/{s/^"\(.*\)"$/\1/p;q;}' "$HOME/list" | sed 's/""/"/g')
 if [ -n "$ledger" ]; then
   printf 'USE %s; %s\n' "$(quote "$COPPICE_DATABASE")" "$ledger" >"$HOME/ledger.sql"
-  ! offline "$databases" -r json <"$HOME/ledger.sql" >"$HOME/ledger" 2>/dev/null || cat "$HOME/ledger" >>"$HOME/states"
+  if offline "$databases" -r json <"$HOME/ledger.sql" >"$HOME/ledger" 2>/dev/null && [ "$(wc -c <"$HOME/ledger")" -le 65536 ]; then
+    cat "$HOME/ledger" >>"$HOME/states"
+  fi
 fi
 
 rm -rf "$databases/.dolt" "$databases/.doltcfg"

@@ -120,8 +120,9 @@ if [ -n "$table" ]; then
   probe=" $table $(PGOPTIONS=$COPPICE_PROBE_OPTIONS run_sql "$COPPICE_DATABASE" "\\set table $table
 $COPPICE_PROBE_SQL \\gexec")"
 fi
-# A table that has a migration tool's name may be anything: what cannot be read is not told. Where nothing is said, psql has said no more.
+# A table that has a migration tool's name may be anything: what cannot be read is not told, nor what is longer than any ledger.
 ledger=$(printf '%s \\gexec\n' "$COPPICE_LEDGER_SQL" | as_admin "$COPPICE_DATABASE" -f - 2>/dev/null | tr '\n' ' ')
+[ "${#ledger}" -le 65536 ] || ledger=
 run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $head$probe")"
 run_sql template1 CHECKPOINT
 report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" \
