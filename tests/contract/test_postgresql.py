@@ -54,6 +54,54 @@ def stage() -> Iterator[Stage]:
         runner.close()
 
 
+_TAKING_OVER = """
+CREATE FUNCTION {name}({arguments}) RETURNS {result} LANGUAGE plpgsql AS $body$ BEGIN
+  BEGIN CREATE ROLE planted SUPERUSER LOGIN PASSWORD 'planted'; EXCEPTION WHEN others THEN NULL; END;
+  RETURN {value};
+END $body$"""
+"""A function of the application's that makes a superuser, if one runs it."""
+
+
+def _taking_over(name: str, arguments: str, *, result: str = "text", value: str) -> str:
+    return _TAKING_OVER.format(name=name, arguments=arguments, result=result, value=value)
+
+
+PLANTED = (
+    *(
+        _taking_over("public.format", f"text, {kind}", value="pg_catalog.format($1, $2)")
+        for kind in ("name", "regclass", "oid")
+    ),
+    *(
+        _taking_over("public.format", f"text, {kinds}", value="pg_catalog.format($1, $2, $3)")
+        for kinds in ("name, text", "regclass, text", "name, name")
+    ),
+    _taking_over("public.plus", "text, name", value="pg_catalog.concat($1, $2)"),
+    "CREATE OPERATOR public.|| (FUNCTION = public.plus, LEFTARG = text, RIGHTARG = name)",
+    "CREATE VIEW public.pg_tables AS SELECT * FROM pg_catalog.pg_tables WHERE public.format('%s', schemaname) <> ''",
+    "CREATE VIEW public.pg_locks AS SELECT * FROM pg_catalog.pg_locks WHERE public.format('%s', 'a'::name) <> ''",
+    "ALTER DATABASE shop SET search_path = public, pg_catalog",
+    # The largest table, whose rows are the proof of a copy.
+    "CREATE TABLE public.big AS SELECT n, repeat('x', 1000) AS text FROM generate_series(1, 5000) n",
+    _taking_over("public.big_as_text", "public.big", value="'one'"),
+    "CREATE CAST (public.big AS text) WITH FUNCTION public.big_as_text(public.big)",
+    "ANALYZE public.big",
+    # A migration tool's table, of a type that they have made.
+    "CREATE TYPE public.version AS ENUM ('1', '2')",
+    _taking_over("public.version_as_json", "public.version", result="json", value="to_json('1'::text)"),
+    "CREATE CAST (public.version AS json) WITH FUNCTION public.version_as_json(public.version)",
+    "CREATE TABLE public.flyway_schema_history (installed_rank int, version public.version, type text, success bool)",
+    "INSERT INTO public.flyway_schema_history VALUES (1, '1', 'SQL', true)",
+)
+ARMED = """
+CREATE FUNCTION public.armed() RETURNS event_trigger LANGUAGE plpgsql AS $body$ BEGIN
+  BEGIN CREATE ROLE planted SUPERUSER LOGIN PASSWORD 'planted'; EXCEPTION WHEN others THEN NULL; END;
+END $body$;
+CREATE TABLE public.superusers ();
+CREATE EVENT TRIGGER armed ON ddl_command_end EXECUTE FUNCTION public.armed()"""
+WHO_MAY_ALL = "SELECT rolname FROM pg_roles WHERE rolsuper ORDER BY rolname"
+BORN = [("coppice_admin",), ("coppice_bootstrap",)]
+
+
 @asynccontextmanager
 async def source(stage: Stage, *statements: str) -> AsyncIterator[tuple[Path, Server]]:
     """A store that somebody works with."""
@@ -188,6 +236,75 @@ class TestPreparation:
             assert await pg(app, "SHOW default_text_search_config", "shop") == [("pg_catalog.german",)]
             assert await pg(stage.admin(clone), "SHOW archive_mode", "shop") == [("off",)]
             assert await pg(stage.admin(clone), "SHOW shared_preload_libraries", "shop") == [("pg_stat_statements",)]
+
+            [(buffers,)] = await pg(stage.admin(clone), "SHOW shared_buffers", "shop")
+            assert buffers.endswith("MB"), "memory is as the Pod has it, not as the source had"
+
+    async def test_settings_of_databases_and_roles_are_in_nobodys_way(self, stage: Stage) -> None:
+        settings = (
+            "ALTER DATABASE shop SET default_transaction_read_only = on",
+            "ALTER DATABASE shop SET statement_timeout = 1",
+            "ALTER DATABASE shop SET lock_timeout = 1",
+            "ALTER DATABASE shop SET role = nobody",
+            "ALTER DATABASE shop SET search_path = nowhere",
+            "ALTER DATABASE shop CONNECTION LIMIT 0",
+            "ALTER ROLE app VALID UNTIL '2001-01-01' CONNECTION LIMIT 0",
+        )
+        async with source(stage, "CREATE ROLE nobody") as (volume, server):
+            for statement in settings:
+                await pg(stage.admin(server), statement, "postgres")
+            copy, _ = await stage.prepared(volume, server)
+        outcome = await stage.runner.run(stage.preparation(rewrite=True), copy)
+        assert outcome.code == 0, outcome.errors
+        content = stage.engine.report(outcome.last_line)
+        async with cloned(stage, copy, content) as clone:
+            await stage.engine.schema(stage.admin(clone), "shop")
+            [(limit,)] = await pg(
+                stage.admin(clone), "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'app'", "postgres"
+            )
+            assert limit == -1
+
+    async def test_nothing_that_applications_have_made_runs_as_the_administrator(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            app = await stage.ensure_app(server)
+            for statement in PLANTED:
+                await pg(app, statement, "shop")
+            await pg(stage.admin(server), ARMED, "shop")
+            await pg(stage.admin(server), "ALTER EVENT TRIGGER armed DISABLE", "shop")
+            await stage.ensure_app(server)
+            assert await stage.engine.ledger(stage.admin(server), "shop") is not None
+            await stage.engine.inspect(stage.admin(server), database="shop")
+            await stage.engine.tables(stage.admin(server), "shop")
+            await stage.engine.locks(stage.admin(server), "shop")
+            await stage.engine.schema(stage.admin(server), "shop")
+            assert list(await pg(stage.admin(server), WHO_MAY_ALL, "postgres")) == BORN
+            # Whoever has a clone's Secret of the engine is its administrator, and a clone can be committed.
+            await pg(stage.admin(server), "ALTER EVENT TRIGGER armed ENABLE ALWAYS", "shop")
+            copy, content = await stage.prepared(volume, server)
+        async with cloned(stage, copy, content) as clone:
+            assert list(await pg(stage.admin(clone), WHO_MAY_ALL, "postgres")) == BORN
+            with pytest.raises(LoginRefusedError):
+                await stage.engine.inspect(clone.endpoint("planted", "planted"), database="shop")
+
+    async def test_a_disposable_clone_whose_node_went_down_is_not_committed(self, stage: Stage) -> None:
+        async with source(stage) as (volume, server):
+            copy, content = await stage.prepared(volume, server)
+        serve, secret = stage.clone(version_of(content)), stage.secret()
+        async with stage.runner.serving(serve, copy, secret) as clone:
+            crashed = stage.runner.copy(copy, clone)
+            await clone.stop()
+        for volume in (copy, crashed):
+            (volume / "postgresql" / "boot").write_text("another")
+            async with stage.runner.serving(serve, volume, secret):
+                pass
+        assert (await self._committed(stage, copy)).code == 0
+        refused = await self._committed(stage, crashed)
+        assert refused.code != 0
+        assert "ran without fsync when its node went down" in refused.reason
+
+    async def _committed(self, stage: Stage, volume: Path) -> Outcome:
+        inputs = Preparation(marker="another", database="shop", origin=MARKER)
+        return await stage.runner.run(stage.engine.preparation(inputs), volume)
 
     async def test_unlogged_tables_are_named_for_they_are_empty(self, stage: Stage) -> None:
         statements = ("CREATE UNLOGGED TABLE cache (n int)", "INSERT INTO cache VALUES (1)", "CHECKPOINT")

@@ -84,6 +84,8 @@ class Volume:
     """The bytes on a claim; an empty one has no database."""
 
     database: str = ""
+    server: str = ""
+    """What the server calls itself whose data these are, where the engine knows."""
     marker: str = ""
     default_branch: str = MAIN
     branches: dict[str, Branch] = field(default_factory=dict)
@@ -162,8 +164,9 @@ class Volume:
         return found
 
     def states(self) -> tuple[BranchState, ...]:
+        server = f"{self.server}-" if self.server else ""
         return tuple(
-            BranchState(self.database, name, branch.head, branch.working_root)
+            BranchState(self.database, name, branch.head, f"{server}{branch.working_root}")
             for name, branch in sorted(self.branches.items())
         )
 

@@ -96,6 +96,14 @@ class BranchState:
     working_root: str
 
 
+def server_of(working_root: str) -> str | None:
+    """Return what the server calls itself that a working root is of: an engine that is not versioned writes that before
+    it, with a dash. None for the hash of an engine whose versions name the data by themselves.
+    """
+    server, dash, _ = working_root.partition("-")
+    return server if dash else None
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that whoever gets the data should know, for example tables that are empty in every copy.

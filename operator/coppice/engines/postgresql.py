@@ -68,6 +68,15 @@ PASSIVE_LIBRARIES: Final = (
 _CLONE: Final = "coppice-clone"
 """The ``cluster_name`` of a clone: no role and no database can have one of its own."""
 
+_OWN_NAMES: Final = "-c search_path=pg_catalog,pg_temp"
+"""No function or operator that somebody has made in the database stands in for the server's own (CVE-2018-1058)."""
+_OWN_SESSION: Final = (
+    f"{_OWN_NAMES} -c role=none -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0"
+    " -c idle_in_transaction_session_timeout=0"
+)
+"""What holds whatever the database or a role sets for its sessions: settings of a connection are stronger."""
+_LOOKING: Final = f"{_OWN_NAMES} -c default_transaction_read_only=on"
+"""On somebody else's server nothing is written, whatever the login may."""
 _UNTRACKED: Final = "-c track_activities=off"
 _PROBE_OPTIONS: Final = (
     f"{_UNTRACKED} -c synchronize_seqscans=off -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC"
@@ -296,8 +305,7 @@ class PostgreSQLEngine:
 
     async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
         """Return the definitions of relations, functions, types, schemas and extensions, each by its hash."""
-        options = f"{self._options(at)} -c search_path=pg_catalog"
-        async with libpq.session(at, database, options=options) as session:
+        async with libpq.session(at, database, options=self._options(at)) as session:
             return {str(name): str(found) for name, found in await session.ask(statements("postgresql/schema"))}
 
     async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
@@ -341,11 +349,15 @@ class PostgreSQLEngine:
 
     def _options(self, at: Endpoint) -> str:
         """Return the settings of a session; only an administrator may be untracked."""
-        return _PROBE_OPTIONS if at.username == self.admin_user else ""
+        if at.guarded:
+            return _LOOKING
+        return f"{_OWN_SESSION} {_PROBE_OPTIONS}" if at.username == self.admin_user else _OWN_SESSION
 
     async def _databases(self, at: Endpoint) -> list[str]:
         async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
-            rows = await session.ask("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname")
+            rows = await session.ask(
+                "SELECT datname FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY 1"
+            )
         return [str(name) for (name,) in rows]
 
     async def _only_database(self, at: Endpoint) -> str:
@@ -362,7 +374,7 @@ class PostgreSQLEngine:
             role, verifier = identifier(app.username), session.verifier(app.username, app.password)
             if not await session.ask("SELECT 1 FROM pg_roles WHERE rolname = %s", [app.username]):
                 await session.ask(f"CREATE ROLE {role}")
-            await session.ask(f"ALTER ROLE {role} LOGIN PASSWORD {literal(verifier)}")
+            await session.ask(f"ALTER ROLE {role} {_OWNS_DATA_ONLY} {_MAY_LOG_IN} PASSWORD {literal(verifier)}")
             owning = statements("postgresql/own").replace(":'app'", literal(app.username))
             for (statement,) in await session.ask(owning):
                 await session.ask(statement)
@@ -376,9 +388,14 @@ class PostgreSQLEngine:
             role, verifier = identifier(app.username), session.verifier(app.username, app.password)
             if not await session.ask("SELECT 1 FROM pg_roles WHERE rolname = %s", [app.username]):
                 await session.ask(f"CREATE ROLE {role}")
-            await session.ask(f"ALTER ROLE {role} SUPERUSER LOGIN PASSWORD {literal(verifier)}")
+            await session.ask(f"ALTER ROLE {role} SUPERUSER {_MAY_LOG_IN} PASSWORD {literal(verifier)}")
         async with libpq.session(app, database):
             pass
+
+
+_MAY_LOG_IN: Final = "LOGIN VALID UNTIL 'infinity' CONNECTION LIMIT -1"
+"""Whatever the source had for a role of this name."""
+_OWNS_DATA_ONLY: Final = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION"
 
 
 def _program(*parts: str) -> str:
@@ -433,6 +450,9 @@ def _find_and_read_ledger() -> str:
     return (
         f"SELECT format(query, tablename) FROM (VALUES {known}) AS known(place, needed, beside, query)"  # noqa: S608 - constants
         " JOIN pg_tables ON schemaname = 'public' AND lower(tablename) = needed"
+        # What turns a type of somebody's own into JSON may be a function of theirs.
+        " AND NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid"
+        " WHERE c.relname = tablename AND relnamespace = 'public'::regnamespace AND attnum > 0 AND atttypid >= 16384)"
         " WHERE beside = '' OR EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public' AND lower(tablename) = beside)"
         " ORDER BY place, tablename LIMIT 1"
     )

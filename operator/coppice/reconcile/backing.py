@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from coppice.api.v1alpha1 import DataStore
 from coppice.core import labels
 from coppice.core.plan import Manifest
-from coppice.engines.base import Engine
+from coppice.engines.base import Engine, server_of
 from coppice.reconcile.adopted import Adoption
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.mirror.copies import copy_of
@@ -24,7 +24,8 @@ class Backing:
     """A volume: which of the versions that are offered reads it, what it is like, and whose its files are.
 
     ``adopted``: it is laid out by somebody else's server, with the data in ``directory`` if that is known, and its
-    files belong to ``user_id``; a managed store's are the engine's own.
+    files belong to ``user_id``; a managed store's are the engine's own. ``server`` is what that server calls itself,
+    where an engine knows: the data must be its.
     """
 
     version: str
@@ -34,6 +35,7 @@ class Backing:
     adopted: bool = False
     user_id: int | None = None
     directory: str | None = None
+    server: str | None = None
 
     @property
     def text(self) -> str:
@@ -76,6 +78,7 @@ def present_backing(
         adopted=True,
         user_id=adoption.user_id(engine),
         directory=adoption.wanted.directory,
+        server=next((server_of(state.working_root or "") for state in store.status.branches), None),
     )
 
 

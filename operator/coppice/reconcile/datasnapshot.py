@@ -21,7 +21,7 @@ from coppice.core.key import Key
 from coppice.core.names import child, digest
 from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
 from coppice.core.quantities import larger
-from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation
+from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation, server_of
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import is_owned
@@ -798,10 +798,24 @@ class _SnapshotPlan:
     def _report(self, pod: str) -> Content | Fact:
         """Return what the preparation that counts has found."""
         try:
-            return self._engine.report(self.observation.report_line)
+            content = self._engine.report(self.observation.report_line)
         except EngineError as error:
             message = f"Pod {pod} gave no report ({error}): delete this DataSnapshot to try again"
             return stalls(PREPARED, "PreparationFailed", message)
+        return self._of_another_server(content) or content
+
+    def _of_another_server(self, content: Content) -> Fact | None:
+        """Return that an adopted store's claim holds the data of another server than the one that was asked, if so."""
+        adopted, asked = self._store.spec.adopted, self._volume.server
+        found = {server_of(state.working_root) for state in content.branches}
+        if adopted is None or asked is None or found <= {asked}:
+            return None
+        message = (
+            f"the data on claim {adopted.claim_name} are of another server than the one behind Service "
+            f"{adopted.service}: correct spec.adopted.claimName or spec.adopted.directory of DataStore "
+            f"{self._store.metadata.name}, then delete this DataSnapshot"
+        )
+        return stalls(PREPARED, "OtherServer", message)
 
 
 def _branch_status(capture: Capture, state: BranchState) -> dict[str, Any]:

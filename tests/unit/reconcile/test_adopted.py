@@ -350,6 +350,21 @@ async def test_a_wrong_directory_fails_the_snapshot_and_not_the_store(source):
     source.expect_ready("DataStore", "shop")
 
 
+async def test_the_data_of_another_server_than_the_one_that_answers_make_no_snapshot(source):
+    data = source.world.volume("data", CLAIM)
+    data.server = "1f"
+    await with_snapshot(source)
+    source.expect_ready("DataSnapshot", "first")
+    other = data.copy()
+    other.server = "2e"
+    source.world.volumes[source.get("PersistentVolumeClaim", CLAIM)["metadata"]["uid"]] = other
+    source.snapshot("second")
+    await source.settle()
+    message = source.expect_stalled("DataSnapshot", "second", "OtherServer")
+    assert f"the data on claim {CLAIM} are of another server than the one behind Service {SERVICE}" in message
+    assert source.names("VolumeSnapshot") == ["first", "second-raw"]
+
+
 async def test_its_server_makes_ready_before_it_is_captured_and_with_its_own_login(source):
     engine = source.world.engine
     engine.capture_action = "flush"

@@ -30,6 +30,13 @@ known() (
 exec 9<"$volume"
 flock -n 9 || fail "another server has the volume"
 
+# expect_major: the image's programs read the data, as those of the same major version do and no others.
+expect_major() {
+  major=$(cat "$data/PG_VERSION")
+  running=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+  [ "$major" = "$running" ] || fail "the data are of PostgreSQL $major, and this image is $running: only one of the same major version reads them"
+}
+
 # words FILE: what a server or client says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
 words() {
   sed -n 's/^.*\(ERROR\|FATAL\|PANIC\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
@@ -43,7 +50,7 @@ single() (
   rm -f "$where/postmaster.pid"
   known postgres --single -D "$where" -c "config_file=$HOME/empty.conf" -c "hba_file=$HOME/empty.conf" -c "ident_file=$HOME/empty.conf" \
     -c log_min_messages=error -c log_min_error_statement=panic -c log_error_verbosity=terse -c password_encryption=scram-sha-256 \
-    -c max_prepared_transactions=200 "$@" "$database" >"$HOME/output" 2>"$HOME/errors" || return 1
+    -c search_path=pg_catalog -c max_prepared_transactions=200 "$@" "$database" >"$HOME/output" 2>"$HOME/errors" || return 1
   ! grep -q 'ERROR:\|FATAL:\|PANIC:' "$HOME/errors"
 )
 : >"$HOME/empty.conf"
@@ -85,8 +92,20 @@ stop_private() {
   wait "$server" || fail "the server does not stop: $(words "$HOME/server.log")"
 }
 
+# What holds in a session of the administrator, whatever the database or a role sets for its own: no function or operator that somebody has made
+# in the database stands in for the server's (CVE-2018-1058), nothing is cut off, and everything may be written.
+own_session='-c search_path=pg_catalog,pg_temp -c role=none -c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0
+  -c idle_in_transaction_session_timeout=0 -c row_security=off'
+
 # as_admin DATABASE ARGUMENT...: psql on the private server.
 as_admin() (
+  PGOPTIONS="$own_session ${PGOPTIONS-}"
+  export PGOPTIONS
+  as_loader "$@"
+)
+
+# as_loader DATABASE ARGUMENT...: the same in a session as the database has it, for what its owners have written.
+as_loader() (
   database=$1
   shift
   psql -X -q -A -t -w -h "$HOME" -p 5432 -U coppice_admin -v ON_ERROR_STOP=1 -v admin=coppice_admin -v app=app -d "$database" "$@"
@@ -97,7 +116,7 @@ run_sql() {
   printf '%s\n' "$2" | as_admin "$1" -f - 2>"$HOME/errors" || fail "a statement fails in the database $1" "$(words "$HOME/errors")"
 }
 
-# databases: the names of all databases but the templates, one a line.
+# databases: the names of all databases but those that a new server has as templates, one a line.
 databases() {
-  run_sql template1 "SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY datname"
+  run_sql template1 "SELECT datname FROM pg_database WHERE datname NOT IN ('template0', 'template1') ORDER BY datname"
 }

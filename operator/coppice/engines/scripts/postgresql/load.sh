@@ -15,7 +15,7 @@ for file in "$COPPICE_LOAD"/*; do
   loaded=yes
   $reader "$file" >/dev/null 2>&1 || fail "cannot read ${file##*/}"
   # The output is not shown: it may hold rows.
-  $reader "$file" | as_admin "$current" -f - >/dev/null 2>"$HOME/errors" ||
+  $reader "$file" | as_loader "$current" -f - >/dev/null 2>"$HOME/errors" ||
     fail "${file##*/} does not load" "$(sed -n 's/^psql:<stdin>:\([0-9]*\): */line \1: /p' "$HOME/errors" | head -n 1 | cut -c 1-300)"
 done
 [ -n "${loaded-}" ] || fail "the load holds no *.sql or *.sql.gz file"

@@ -9,6 +9,9 @@ if [ -n "$COPPICE_ORIGIN" ]; then
   *) fail "the volume is not of the clone that is committed: it is a copy of another snapshot ($marker, not $COPPICE_ORIGIN)" ;;
   esac
 fi
+if [ -n "$COPPICE_ORIGIN" ] && [ -e "$root/torn" ]; then
+  fail "the clone ran without fsync when its node went down, and may have lost what it had acknowledged: make another, with durability: Durable"
+fi
 strange_files "$volume" postgresql lost+found | while read -r entry; do
   rm -rf "$entry"
 done
@@ -17,13 +20,40 @@ strange_files "$root" data marker | while read -r entry; do
 done
 chmod 0700 "$data"
 
-major=$(cat "$data/PG_VERSION")
-running=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
-[ "$major" = "$running" ] || fail "the data are of PostgreSQL $major, and this image is $running"
+expect_major
 [ ! -L "$data/pg_wal" ] || fail "the write-ahead log is not on the volume: pg_wal is a link to $(readlink "$data/pg_wal")"
 for entry in "$data"/pg_tblspc/*; do
   [ ! -L "$entry" ] || fail "a tablespace is not in the data directory: $(readlink "$entry")"
 done
+
+# note_files: write down for each database which files its tables have, by the number of its directory; those that are shared are "global".
+note_files() {
+  { echo template1; databases; } | while read -r name; do
+    oid=$(run_sql "$name" "SELECT oid FROM pg_database WHERE datname = current_database()")
+    run_sql "$name" "SELECT pg_relation_filenode(oid) FROM pg_class WHERE pg_relation_filenode(oid) IS NOT NULL AND reltablespace <> 1664" \
+      >"$HOME/files.$oid"
+  done
+  run_sql template1 "SELECT pg_relation_filenode(oid) FROM pg_class WHERE reltablespace = 1664" >"$HOME/files.global"
+  run_sql template1 "SELECT oid FROM pg_database WHERE datname = 'template0'" >"$HOME/untouched"
+}
+
+# remove_orphans: a server that was cut off in the middle of a CREATE TABLE AS or a rewrite leaves files with rows that no catalog names, and that
+# nothing removes: only what was written down stays.
+remove_orphans() {
+  for directory in "$data"/base/* "$data/global"; do
+    oid=${directory##*/}
+    [ "$oid" != "$(cat "$HOME/untouched")" ] || continue
+    if [ ! -f "$HOME/files.$oid" ]; then
+      rm -rf "$directory"
+      continue
+    fi
+    strange_files "$directory" PG_VERSION pg_filenode.map pg_control | sed 's,.*/,,' | awk '
+      NR == FNR { known[$0]; next }
+      { number = $0; sub(/[._].*/, "", number); if (!(number in known)) print }' "$HOME/files.$oid" - | while read -r orphan; do
+      rm -f "$directory/$orphan"
+    done
+  done
+}
 
 # is_installed LIBRARY: the image has it; a server that is to load one that is not there does not start.
 is_installed() {
@@ -123,6 +153,11 @@ fi
 # A table that has a migration tool's name may be anything: what cannot be read is not told, nor what is longer than any ledger.
 ledger=$(printf '%s \\gexec\n' "$COPPICE_LEDGER_SQL" | as_admin "$COPPICE_DATABASE" -f - 2>/dev/null | tr '\n' ' ')
 [ "${#ledger}" -le 65536 ] || ledger=
+# Once more, after all that touches what others have made: an event trigger may have made a role meanwhile. Neither that nor anything else of
+# theirs is in the way of these statements.
+run_sql template1 "$COPPICE_ROLES_SQL"
+able=$(run_sql template1 "SELECT rolname FROM pg_roles WHERE rolname <> 'coppice_admin' AND (rolcanlogin OR rolsuper AND oid <> 10)")
+[ -z "$able" ] || fail "roles of the source can still log in" "$able"
 run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $head$probe")"
 run_sql template1 CHECKPOINT
 report=$(printf '%s\n' "$COPPICE_REPORT_SQL" | as_admin "$COPPICE_DATABASE" -v "head=$head" -v "findings=[$(paste -sd , "$HOME/findings")]" \
@@ -137,8 +172,10 @@ if [ -n "$COPPICE_REWRITE" ]; then
   run_sql template1 "SELECT pg_switch_wal()" >/dev/null
   run_sql template1 CHECKPOINT
   [ ! -e "$data/pg_wal/$current" ] || fail "the write-ahead log of before the mask is still there: $current"
+  note_files
 fi
 stop_private
+[ -z "$COPPICE_REWRITE" ] || remove_orphans
 
 rm -rf "$data/pg_stat" "$data/postmaster.opts"
 mkdir "$data/pg_stat"

@@ -62,7 +62,7 @@ for setting in session_preload_libraries local_preload_libraries; do
   run_sql template1 "ALTER DATABASE $(name_of "$database") RESET $setting"
 done
 
-export PGOPTIONS='-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off'
+export PGOPTIONS="$own_session"
 watched Restoring "$tables" restore "$database" --jobs="$COPPICE_JOBS" --exit-on-error --verbose || fail_with RestoreFailed "$log"
 
 tell Checking

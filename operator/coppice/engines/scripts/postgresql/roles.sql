@@ -1,6 +1,7 @@
 -- All of the server: nobody can log in but the administrator, and nobody has more than the data.
 SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname) FROM pg_database WHERE NOT datallowconn AND datname <> 'template0' \gexec
 SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datconnlimit = -2 \gexec
+SELECT format('ALTER DATABASE %I CONNECTION LIMIT -1', datname) FROM pg_database WHERE datconnlimit >= 0 \gexec
 SELECT 'CREATE DATABASE postgres' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'postgres') \gexec
 -- A server's first role is a superuser for good: it may bear any name, that of the application's login too.
 SELECT format('ALTER ROLE %I RENAME TO coppice_bootstrap', rolname) FROM pg_roles WHERE oid = 10 AND rolname = :'app' \gexec

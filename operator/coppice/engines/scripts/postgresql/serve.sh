@@ -9,6 +9,17 @@ arm() {
   sync "$root/armed"
 }
 
+# note_reboot: a server without fsync outlives its process and its Pod, but not its node. One that was not stopped before another boot of a node may
+# have lost what it had acknowledged, in any of its files; it says so to whoever would keep what it holds (prepare.sh).
+note_reboot() {
+  case $COPPICE_SETTINGS in *fsync=off*) ;; *) return 0 ;; esac
+  boot=$(cat /proc/sys/kernel/random/boot_id)
+  if [ -f "$root/armed" ] && [ "$boot" != "$(cat "$root/boot" 2>/dev/null)" ]; then
+    pg_controldata -D "$data" | grep -q '^Database cluster state: *shut down' || : >"$root/torn"
+  fi
+  printf '%s\n' "$boot" >"$root/boot"
+}
+
 # buffers: a quarter of the memory that the container may have, whatever the source had; in kB.
 buffers() {
   limit=

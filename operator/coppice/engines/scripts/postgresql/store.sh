@@ -10,4 +10,6 @@ elif [ ! -f "$root/marker" ]; then
   create "${COPPICE_DATABASE:-$COPPICE_FALLBACK_DATABASE}"
   finish
 fi
+# A store's image can be changed: by an edit of its version, or by an administrator.
+expect_major
 serve
