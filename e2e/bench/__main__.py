@@ -33,6 +33,7 @@ EVERYTHING = (
     ("clone", "--size", "10MB", "1GB"),
     ("clone", "--engine", "postgresql", "--size", "1GB", "5GB"),
     ("many",),
+    ("many", "--engine", "postgresql"),
     ("source",),
     ("operator",),
 )

@@ -28,11 +28,11 @@ FROM customer
 def written(kube: Kube) -> Iterator[list[Manifest]]:
     """The example's Job and store in a namespace of their own, with the cluster's image and the sample data."""
     owners = kube.new_namespace("masking")
-    kube.run("create", "configmap", "sql", "-n", owners, f"--from-file={EXAMPLES / 'postgresql' / 'chinook.sql'}")
+    kube.run(
+        "create", "configmap", "chinook-sql", "-n", owners, f"--from-file={EXAMPLES / 'postgresql' / 'chinook.sql'}"
+    )
     job, store, _ = example("masking/mask.yaml", owners, store=STORE, owners=owners)
-    # The load makes a database of the example's name, which its own store must not stand in.
-    store["metadata"]["name"] = STORE
-    store["spec"]["managed"] = {**POSTGRESQL, "load": {"configMap": {"name": "sql"}}}
+    store["spec"]["managed"] |= POSTGRESQL
     del store["spec"]["snapshots"]
     kube.apply(store)
     kube.ready(owners, f"dstore/{STORE}")

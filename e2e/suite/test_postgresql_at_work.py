@@ -148,26 +148,30 @@ def test_whatever_is_killed_while_copies_start_they_come_up_right(
     snapshot = Clone(kube, teller, "first").status["snapshot"]["name"]
     expected = ask_clones(kube, teller, BALANCES)["first"]
     chance = random.Random(victim)
-    names = [f"db-{number}" for number in range(DEATHS)]
+    names, hits = [f"db-{number}" for number in range(DEATHS)], 0
     for name in names:
         clone = Clone(kube, teller, name).apply(bank, source={"snapshot": snapshot})
         eventually(partial(kube.owned_by, clone.uid), "something is made for the clone")
         hold(seconds=chance.uniform(0, 2))
-        kill(kube, teller, clone.uid, victim)
+        hits += kill(kube, teller, clone.uid, victim)
+    assert hits > 0, "nothing was there to be killed"
     kube.ready(teller, *(f"dclone/{name}" for name in names))
     assert ask_clones(kube, teller, BALANCES) == dict.fromkeys(("first", *names), expected)
 
 
-def kill(kube: Kube, namespace: str, uid: str, victim: str) -> None:
-    """Kill the Pod of a clone, its server's process, or the operator, if it is there by now."""
+def kill(kube: Kube, namespace: str, uid: str, victim: str) -> int:
+    """Kill the Pod of a clone, its server's process, or the operator, if it is there by now; return how many were."""
     if victim == "operator":
-        kube.run("delete", "pods", *OPERATOR_PODS, "--now", "--wait=false")
-        return
+        return len(kube.run("delete", "pods", *OPERATOR_PODS, "--now", "--wait=false").splitlines())
+    hits = 0
     for pod in kube.items("pods", "-n", namespace, "-l", f"coppice.dev/owner-uid={uid}"):
         name = pod["metadata"]["name"]
         if victim == "server":
             kube.run("delete", "-n", namespace, "pod", name, "--grace-period=0", "--force", "--ignore-not-found")
+            hits += 1
         elif pod["status"]["phase"] == "Running":
             # The container may end, or not have begun, between the look and the word.
             with suppress(CommandError):
                 kube.run("exec", "-n", namespace, name, "--", "sh", "-c", "kill -QUIT 1")
+                hits += 1
+    return hits

@@ -23,6 +23,8 @@ MAX_LOCKS: Final = 20
 """How many tables are told: those that were locked for longest."""
 MAX_FOLLOWED: Final = 100
 """How many are remembered meanwhile: those that are locked now, and of the others the longest."""
+_ENDLESS: Final = 1e11
+"""More seconds than any lock is held, or have gone by since 1970."""
 _LEAST_GROWTH: Final = 0.1
 """How much longer a lock has to be than what is written down: one that lasts for hours is not written every second."""
 
@@ -40,6 +42,11 @@ class Held:
     holder: str = ""
     waits: bool = False
     since: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time: what is read back has been where others can write, and JSON has NaN."""
+        if not all(0 <= value < _ENDLESS for value in (self.held, self.waited, self.since)):
+            raise ValueError(f"no time: {self.held}, {self.waited}, {self.since}")
 
     @property
     def longest(self) -> float:

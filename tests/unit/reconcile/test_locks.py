@@ -99,7 +99,15 @@ def test_what_is_written_on_a_claim_is_read_again():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "no", '{"job": "a", "at": 0, "tables": [["t"]]}', '{"job": "a", "at": "x", "tables": []}']
+    "text",
+    [
+        *("", "{}", "[]", "no"),
+        *('{"job": "a", "at": 0, "tables": [["t"]]}', '{"job": "a", "at": "x", "tables": []}'),
+        *(
+            f'{{"job": "a", "at": 0, "tables": [["t", {held}, 0, "", false, 0]]}}'
+            for held in ("NaN", "Infinity", "1e300", "-1")
+        ),
+    ],
 )
 def test_what_others_have_written_there_is_nothing(text):
     assert read_locks({"metadata": {"annotations": {labels.LOCKS: text}}}) is None

@@ -98,11 +98,9 @@ own_session='-c search_path=pg_catalog,pg_temp -c role=none -c default_transacti
   -c idle_in_transaction_session_timeout=0 -c row_security=off'
 
 # as_admin DATABASE ARGUMENT...: psql on the private server.
-as_admin() (
-  PGOPTIONS="$own_session ${PGOPTIONS-}"
-  export PGOPTIONS
-  as_loader "$@"
-)
+as_admin() {
+  PGOPTIONS="$own_session ${PGOPTIONS-}" as_loader "$@"
+}
 
 # as_loader DATABASE ARGUMENT...: the same in a session as the database has it, for what its owners have written.
 as_loader() (

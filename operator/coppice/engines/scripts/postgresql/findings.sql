@@ -18,4 +18,14 @@ SELECT json_build_object('reason', reason, 'message', left(current_database() ||
   UNION ALL
   SELECT 'PreparedTransactionsRolledBack', count(*) || ' prepared transactions are rolled back in copies'
     FROM pg_prepared_xacts WHERE database = current_database() HAVING count(*) > 0
+  UNION ALL
+  SELECT 'CollationVersions', 'text was ordered by another version of the system''s rules, and indexes may miss rows (REINDEX mends them): '
+      || string_agg(DISTINCT format('%I (%s, here %s)', collname, collversion, pg_collation_actual_version(oid)), ', ')
+    FROM pg_collation WHERE collversion <> pg_collation_actual_version(oid)
+      AND oid IN (SELECT attcollation FROM pg_attribute WHERE attrelid >= 16384) HAVING count(*) > 0
 ) found;
+SELECT $$SELECT json_build_object('reason', 'CollationVersions', 'message', left(format(
+    '%s: text was ordered by another version of the system''s rules (%s, here %s), and indexes may miss rows (REINDEX mends them)',
+    datname, datcollversion, pg_database_collation_actual_version(oid)), 1000))
+  FROM pg_database WHERE datname = current_database() AND datcollversion <> pg_database_collation_actual_version(oid)$$
+WHERE current_setting('server_version_num')::int >= 150000 \gexec
