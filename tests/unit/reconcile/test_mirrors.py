@@ -621,6 +621,72 @@ async def test_a_store_of_the_same_name_and_another_source_does_not_stay_with_wh
     assert held(source) == {"album/9"}
 
 
+async def made_anew(source, host, **spec):
+    """Have a store of the same name whose source is another, that does not answer."""
+    await mirrored(source)
+    source.delete("DataStore", "shop")
+    await source.settle()
+    correct(source, host=host)
+    source.mirror(**spec)
+    source.grant()
+    source.clone("next", namespace="app")
+    await source.operator.live(minutes=30)
+
+
+async def test_what_an_earlier_store_held_of_another_source_is_kept_and_never_handed_out(source):
+    await made_anew(source, "down.example.com")
+    assert source.reason("DataStore", "shop") == "SourceUnreachable"
+    assert not source.is_ready("DataStore", "shop")
+    assert "refreshedAt" not in mirror_status(source)
+    assert source.names("DataSnapshot", "data") == source.names("PersistentVolumeClaim", "app") == []
+    assert source.names("Secret", "app") == []
+    assert "shop-server" not in source.names("Pod", "data")
+    assert "shop-mirror-00001" in claims(source)
+    source.source("album/9", host="down.example.com")
+    await source.operator.live(minutes=70)
+    source.expect_ready("DataStore", "shop")
+    assert source.rows("next", "app") == held(source) == {"album/9"}
+    assert len(claims(source)) == 1
+
+
+async def test_it_is_taken_over_once_the_secret_names_its_source_again(source):
+    await made_anew(source, "down.example.com")
+    source.world.silent = True
+    correct(source, host=HOST)
+    await source.operator.live(minutes=2)
+    source.expect_ready("DataStore", "shop")
+    assert source.rows("next", "app") == held(source) == {"album/1"}
+
+
+async def test_it_is_not_the_new_stores_to_delete_before_its_own_copy_is_there(source):
+    await made_anew(source, "down.example.com", deletionPolicy="Delete")
+    source.delete("DataStore", "shop")
+    await source.settle()
+    assert claims(source) == ["shop-mirror-00001"]
+
+
+async def test_without_the_secret_nobody_knows_whose_copy_it_is(source):
+    await mirrored(source)
+    source.delete("DataStore", "shop")
+    source.delete("Secret", "prod-read")
+    await source.settle()
+    source.mirror()
+    await source.operator.live(minutes=2)
+    assert source.reason("DataStore", "shop") == "CredentialsNotFound"
+    source.source_secret()
+    await source.operator.live(minutes=2)
+    source.expect_ready("DataStore", "shop")
+    assert elsewhere(source).reads == 1
+
+
+async def test_a_store_whose_secret_is_edited_keeps_its_copy_while_the_new_source_is_silent(source):
+    await mirrored(source)
+    correct(source, host="down.example.com")
+    await source.operator.live(minutes=30)
+    source.expect_ready("DataStore", "shop")
+    assert held(source) == {"album/1"}
+
+
 async def test_a_store_of_the_same_name_and_another_engine_touches_nothing(source):
     await mirrored(source)
     source.delete("DataStore", "shop")

@@ -252,7 +252,8 @@ class Refresh:
         if not isinstance(login, SourceLogin) or secret is None:
             raise TypeError("a refresh begins with a login")
         number = max((copy.number for copy in self.seen.copies), default=0) + 1
-        wish = Wish(self.wanted.version, source_digest(login), login_state(secret), self._token, attempt)
+        source, state = source_digest(login), login_state(secret)
+        wish = Wish(owner.uid, self.wanted.version, source, state, self._token, attempt)
         return build_claim(
             Claim(
                 name=copy_name(owner.name, number),

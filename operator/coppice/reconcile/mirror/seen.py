@@ -84,8 +84,8 @@ async def observe_mirror(
     """Read what there is of a mirror, but for its server."""
     namespace, name = store.metadata.namespace, store.metadata.name
     copies = await read_mirror_copies(reader, namespace, name)
-    served = served_copy(copies, admin)
-    current = current_copy(copies, served)
+    served = served_copy(copies, store.metadata.uid, admin)
+    current = current_copy(copies, store.metadata.uid, served)
     secret, *programs = await get_each(
         reader,
         namespace,
