@@ -482,20 +482,55 @@ async def test_a_program_that_cannot_start_is_named(source):
     assert (fresh(source)["reason"], "ImagePullBackOff" in fresh(source)["message"]) == ("RefreshStuck", True)
 
 
-async def test_a_report_that_is_lost_is_told_again(source):
+def rewrite_report(story, change, *, times=1000):
+    """Have what a restore tells be changed, some times; return the Pods whose report was."""
+    changed = set()
+
+    def listen(kind, manifest):
+        del kind
+        metadata, ended = manifest["metadata"], (manifest.get("status") or {}).get("phase") == "Succeeded"
+        if (manifest["kind"], metadata["name"], ended) != ("Pod", "shop-restore", True):
+            return
+        key = ("data", "shop-restore", "engine")
+        if metadata["uid"] not in changed and len(changed) < times and key in story.kube.logs:
+            changed.add(metadata["uid"])
+            story.kube.logs[key] = change(story.kube.logs[key])
+
+    story.kube.subscribe(listen)
+    return changed
+
+
+async def test_a_report_that_is_lost_is_told_again_after_a_pause_and_the_source_is_not_read_for_it(source):
+    lost = rewrite_report(source, lambda _: "", times=1)
     source.mirror()
-    lost = []
-
-    def forget(kind, manifest):
-        ended = (manifest.get("status") or {}).get("phase") == "Succeeded"
-        if (manifest["kind"], manifest["metadata"]["name"], ended) == ("Pod", "shop-restore", True) and not lost:
-            lost.append(source.kube.logs.pop(("data", "shop-restore", "engine")))
-
-    source.kube.subscribe(forget)
     await source.settle()
+    source.expect_stalled("DataStore", "shop", "RestoreFailed")
+    await source.operator.live(minutes=6)
     source.expect_ready("DataStore", "shop")
-    assert lost
+    assert len(lost) == 1
     assert elsewhere(source).reads == 1
+
+
+async def test_a_report_that_nobody_can_read_is_a_try_that_failed_and_the_pauses_grow(source):
+    await mirrored(source, mirror={"schedule": None})
+    told = rewrite_report(source, lambda text: text.replace('"version": "14.9"', '"version": "14.9 "x""'))
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.operator.live(minutes=1)
+    assert (fresh(source)["reason"], "no report" in fresh(source)["message"]) == ("RestoreFailed", True)
+    await source.operator.live(minutes=60)
+    assert "4 times by now" in fresh(source)["message"]
+    assert (len(told), elsewhere(source).reads) == (4, 2)
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.operator.live(minutes=1)
+    assert (len(told), elsewhere(source).reads) == (5, 3)
+    source.expect_ready("DataStore", "shop")
+
+
+async def test_a_report_may_be_longer_than_what_the_runtime_keeps_in_one_piece(source):
+    found = json.dumps([{"reason": "SettingsLeftOut", "message": f"{number} {'x' * 280}"} for number in range(100)])
+    rewrite_report(source, lambda text: text.replace('"findings": []', f'"findings": {found}'))
+    await mirrored(source)
+    assert len(mirror_status(source)["findings"]) == 20
 
 
 async def test_a_copy_whose_claim_was_deleted_is_made_again_and_no_empty_one_in_its_place(source):

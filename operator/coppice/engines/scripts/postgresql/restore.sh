@@ -7,7 +7,7 @@ report() {
     read -r tables
     read -r filled
   } <"$1"
-  printf '{"phase": "Done", "at": "%s", "version": "%s", "tables": %s, "filled": %s, "findings": [%s]}\n' "$at" "$version" "$tables" "$filled" \
+  printf '{"phase": "Done", "at": "%s", "version": "%s", "tables": %s, "filled": %s, "findings": [%s]}\n' "$at" "$(names "$version")" "$tables" "$filled" \
     "$(sed 1,5d "$1" | paste -sd , -)"
 }
 
