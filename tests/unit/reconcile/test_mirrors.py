@@ -624,6 +624,20 @@ async def test_with_the_store_go_its_programs_and_half_made_copies_and_the_compl
     assert orphans(source.world) == []
 
 
+async def test_half_made_copies_go_as_well_with_a_store_whose_specification_nobody_can_read(source):
+    await mirrored(source)
+    source.world.silent = True
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.settle()
+    assert claims(source) == ["shop-mirror-00001", "shop-mirror-00002"]
+    source.edit("DataStore", "shop", mirror={"version": None})
+    source.delete("DataStore", "shop")
+    await source.settle()
+    assert source.names("DataStore", "data") == []
+    assert claims(source) == ["shop-mirror-00001"]
+    assert orphans(source.world) == []
+
+
 async def test_with_delete_all_of_it_goes(source):
     await mirrored(source, deletionPolicy="Delete")
     source.snapshot("mine")
