@@ -129,7 +129,8 @@ def test_a_restore_reports_whatever_the_source_calls_its_version(tmp_path: Path)
     command = ["sh", "-c", "".join([*functions, 'report "$1"']), "sh", str(facts)]
     told = parse_told(subprocess.run(command, text=True, capture_output=True, check=True).stdout)
     assert isinstance(told, Restored)
-    assert (told.version, told.tables, told.filled, len(told.findings)) == ("15.4 (a  b  c)", 3, 2, 1)
+    assert (told.version, told.database, told.tables, told.filled) == ("15.4 (a  b  c)", "shop", 3, 2)
+    assert [found.reason for found in told.findings] == ["LocaleReplaced"]
 
 
 def test_a_mirrors_server_is_told_which_volume_to_expect() -> None:

@@ -72,6 +72,7 @@ WISH = Wish(
 HELD = Held(
     refreshed_at=datetime(2026, 3, 2, 9, 31, tzinfo=UTC),
     source_version="14.9",
+    database="shop",
     tables=12,
     filled=11,
     findings=(Finding("LocaleReplaced", "texts are ordered by their bytes"),),

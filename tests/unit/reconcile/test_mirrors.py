@@ -10,8 +10,10 @@ from typing import get_args
 import pytest
 from tests.fakes.audit import orphans
 
+from coppice.api.v1alpha1 import DataStore
 from coppice.core import labels
 from coppice.engines.base import Finding, MirrorFailure
+from coppice.reconcile.backing import present_backing
 from coppice.reconcile.mirror.refresh import FAILURES, rough_age
 from coppice.reconcile.mirror.told import GivenUp, Progress, Restored, parse_told
 
@@ -294,6 +296,19 @@ async def test_a_refresh_from_another_source_than_is_named_by_now_begins_anew(so
     await source.operator.live(minutes=1)
     assert held(source) == {"album/9"}
     assert claims(source) == ["shop-mirror-00003"]
+
+
+async def test_what_a_snapshot_says_of_its_volume_is_the_database_of_the_copy_and_not_the_one_before(source):
+    """Between the switch and the new server's first answer the status has the database of the copy before."""
+    await mirrored(source)
+    correct(source, database="till")
+    await source.operator.live(minutes=2)
+    assert source.status("DataStore", "shop")["databases"] == ["till"]
+    [name] = claims(source)
+    claim, manifest = source.get("PersistentVolumeClaim", name), source.get("DataStore", "shop")
+    manifest["status"]["databases"] = ["shop"]
+    backing = present_backing(DataStore.parse(manifest), source.world.engine, claim, None)
+    assert backing.database == "till"
 
 
 # -- what goes wrong --
@@ -779,14 +794,22 @@ async def test_a_claim_of_the_next_name_that_is_somebody_elses_is_left_alone(sou
                     "phase": "Done",
                     "at": "2026-03-02T09:00:00Z",
                     "version": "15.4",
+                    "database": "shop",
                     "tables": 3,
                     "filled": 2,
                     "findings": [{"reason": "LocaleReplaced", "message": "x"}],
                 }
             ),
-            Restored(datetime(2026, 3, 2, 9, tzinfo=UTC), "15.4", 3, 2, (Finding("LocaleReplaced", "x"),)),
+            Restored(datetime(2026, 3, 2, 9, tzinfo=UTC), "15.4", "shop", 3, 2, (Finding("LocaleReplaced", "x"),)),
         ),
-        ('{"phase": "Done", "at": "today", "version": "15.4", "tables": 3, "filled": 2, "findings": []}', None),
+        (
+            '{"phase": "Done", "at": "today", "version": "15.4", "database": "a", "tables": 3, "filled": 2, "findings": []}',
+            None,
+        ),
+        (
+            '{"phase": "Done", "at": "2026-03-02T09:00:00Z", "version": "15.4", "tables": 3, "filled": 2, "findings": []}',
+            None,
+        ),
         ('{"phase": "Done", "at": "2026-03-02T09:00:00Z"}', None),
         ('{"failed": "VolumeFull"}', None),
         ("coppice: the server does not start", None),

@@ -29,6 +29,7 @@ class Held:
 
     refreshed_at: datetime
     source_version: str
+    database: str
     tables: int
     filled: int
     findings: tuple[Finding, ...]
@@ -126,6 +127,7 @@ def _held(data: Mapping[str, Any]) -> Held | None:
         return Held(
             refreshed_at=moment,
             source_version=str(held["source_version"]),
+            database=str(held["database"]),
             tables=int(held["tables"]),
             filled=int(held["filled"]),
             findings=tuple(Finding(str(entry["reason"]), str(entry["message"])) for entry in held["findings"]),

@@ -447,7 +447,15 @@ def _ended_at(pod: Manifest) -> datetime:
 
 def _completed(copy: MirrorCopy, owner: Owner, restored: Restored, admin: str) -> dict[str, Any]:
     """Return the write that makes a copy the one that is served."""
-    held = Held(restored.at, restored.version, restored.tables, restored.filled, restored.findings, admin)
+    held = Held(
+        refreshed_at=restored.at,
+        source_version=restored.version,
+        database=restored.database,
+        tables=restored.tables,
+        filled=restored.filled,
+        findings=restored.findings,
+        admin=admin,
+    )
     return build_mark(copy, owner, held)
 
 
