@@ -129,8 +129,8 @@ class World:
         """Rows of an initial load, by namespace and the ConfigMap's name."""
         self.elsewhere: dict[str, Elsewhere] = {}
         """Databases outside of the cluster, by host."""
-        self.dumps: dict[tuple[str, str], tuple[str, str]] = {}
-        """When a dump was made and of which version, by namespace and marker: the facts that lie beside it."""
+        self.dumps: dict[tuple[str, str], tuple[str, str, str]] = {}
+        """When a dump was made, of which version and database, by namespace and marker: the facts that lie beside it."""
         self.dump_fails: str | None = None
         """In which word of the engine contract dumps end."""
         self.restore_fails: str | None = None
@@ -897,7 +897,8 @@ class World:
         if script["expects"] and not source.rows:
             return {"failed": "SourceEmpty", "detail": login["database"]}
         volume.dumped = source.rows
-        self.dumps[pod["metadata"]["namespace"], script["marker"]] = (timestamp(self.now), source.version)
+        facts = (timestamp(self.now), source.version, login["database"])
+        self.dumps[pod["metadata"]["namespace"], script["marker"]] = facts
         return {"phase": "Done"}
 
     def _run_restore(self, pod: Object, script: Object, volume: Volume) -> Object:
@@ -906,13 +907,13 @@ class World:
         if self.restore_fails is not None:
             volume.dumped = None
             return {"failed": self.restore_fails, "detail": ""}
+        at, version, database = self.dumps[pod["metadata"]["namespace"], script["marker"]]
         if volume.dumped is not None:
-            volume.initialise("shop", volume.dumped, self.now)
+            volume.initialise(database, volume.dumped, self.now)
             volume.marker, volume.dumped = script["marker"], None
-        at, version = self.dumps[pod["metadata"]["namespace"], script["marker"]]
         rows = volume.branches[volume.default_branch].rows
         counts = {"tables": 3, "filled": 1 if rows else 0}
-        return {"phase": "Done", "at": at, "version": version, **counts, "findings": []}
+        return {"phase": "Done", "at": at, "version": version, "database": database, **counts, "findings": []}
 
     def _is_laid_out(self, pod: Object, script: Object, volume: Volume) -> bool:
         """Return whether a preparation finds the data, and may read them."""

@@ -110,6 +110,24 @@ async def test_what_the_garbage_collector_left_goes_and_a_stores_data_stay(story
 
 
 @pytest.mark.looptime
+async def test_what_a_mirror_has_not_finished_goes_and_what_it_has_stays():
+    story = Story()
+    story.source("album/1")
+    story.source_secret()
+    story.mirror()
+    await story.settle()
+    story.world.silent = True
+    story.annotate("DataStore", "shop", refresh="now")
+    await story.settle()
+    assert story.names("PersistentVolumeClaim", "data") == ["shop-mirror-00001", "shop-mirror-00002"]
+    await resyncs(story)
+    assert len(story.names("PersistentVolumeClaim", "data")) == 2
+    forget(story, "DataStore", "shop")
+    await resyncs(story)
+    assert story.names("PersistentVolumeClaim", "data") == ["shop-mirror-00001"]
+
+
+@pytest.mark.looptime
 async def test_what_has_an_owner_is_left_alone(story):
     before = len(story.world.writes)
     await resyncs(story)

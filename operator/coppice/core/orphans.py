@@ -2,18 +2,20 @@
 
 Kubernetes' garbage collector removes what has an ownerReference, and a finalizer what cannot have one. Both can fail:
 the collector stands still while the discovery of any API fails, and a finalizer can be removed by force. A DataStore's
-claim, Secrets and DataSnapshots are in no danger here: they outlive it on purpose.
+claim, Secrets and DataSnapshots are in no danger here: they outlive it on purpose. What a mirror has not finished
+copying does not.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from coppice.core import labels
 from coppice.core.key import Key
-from coppice.core.names import handover_name
+from coppice.core.names import child, handover_name, sequence_of
 from coppice.core.plan import Manifest
 
 MADE_FOR: Final = {
@@ -37,8 +39,9 @@ MADE_FOR: Final = {
         "VolumeSnapshot",
         "VolumeSnapshotContent",
     ),
+    "DataStore": ("PersistentVolumeClaim",),
 }
-"""What is made for a disposable owner, in the order in which it goes: users before what they use."""
+"""What is made for an owner and does not outlive it, in the order in which it goes: users before what they use."""
 KINDS: Final = MADE_FOR["DataClone"]
 
 
@@ -68,8 +71,8 @@ class Orphan:
 
 
 def find_orphans(manifests: Iterable[Manifest], alive: Collection[str]) -> tuple[Orphan, ...]:
-    """Return those of some objects that were made for a disposable owner whose UID is not among ``alive``."""
-    made = (_made_for_disposable(manifest) for manifest in manifests)
+    """Return those of some objects that are not to outlive an owner whose UID is not among ``alive``."""
+    made = (_made_for_owner(manifest) for manifest in manifests)
     return tuple(found for found in made if found is not None and found.owner_uid not in alive)
 
 
@@ -78,7 +81,7 @@ def in_order(orphans: Iterable[Orphan]) -> list[Orphan]:
     return sorted(orphans, key=lambda orphan: KINDS.index(orphan.manifest["kind"]))
 
 
-def _made_for_disposable(manifest: Manifest) -> Orphan | None:
+def _made_for_owner(manifest: Manifest) -> Orphan | None:
     """Return an object with the owner it was made for, or None for what is none of ours or is to outlive its owner."""
     metadata = manifest["metadata"]
     found = metadata.get("labels") or {}
@@ -90,9 +93,25 @@ def _made_for_disposable(manifest: Manifest) -> Orphan | None:
         return None
     if not (name and namespace and uid):
         return None
-    if not _is_as_made(metadata, namespace, uid) and not _is_handed_over(metadata, namespace, uid):
-        return None
-    return Orphan(manifest, Key(kind, namespace, name), uid)
+    if kind == "DataStore":
+        ours = _is_unfinished(metadata, namespace, name)
+    else:
+        ours = _is_as_made(metadata, namespace, uid) or _is_handed_over(metadata, namespace, uid)
+    return None if not ours else Orphan(manifest, Key(kind, namespace, name), uid)
+
+
+def _is_unfinished(metadata: Manifest, store_namespace: str, store: str) -> bool:
+    """Return whether a claim is the copy of a mirror that never became complete, where the mirror has made it. Like a
+    complete one, which is retained, it has no ownerReference.
+    """
+    if metadata.get("namespace") != store_namespace or metadata.get("ownerReferences"):
+        return False
+    try:
+        mark = json.loads((metadata.get("annotations") or {}).get(labels.MIRRORED) or "")
+    except ValueError:
+        return False
+    half = isinstance(mark, dict) and "store" in mark and "held" not in mark
+    return half and sequence_of(metadata["name"], child(store, "mirror")) is not None
 
 
 def _is_as_made(metadata: Manifest, owner_namespace: str, owner_uid: str) -> bool:

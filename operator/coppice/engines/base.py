@@ -282,8 +282,8 @@ class MirrorWorkloads:
     has neither. Both can be begun again at any time. Each prints lines of JSON, the last of which tells how it is:
     ``{"phase", "done", "total"}`` (tables) on its way, ``{"phase": "Done"}`` at the end, that of ``restore`` with
     ``at`` (RFC 3339: what was committed at the source before is in the copy), ``version`` (the source's), ``tables``,
-    ``filled`` (those with rows) and ``findings`` (``reason`` and ``message``); or ``{"failed", "detail"}`` with one of
-    ``MirrorFailure`` and the names of things: no rows.
+    ``filled`` (those with rows), ``database`` and ``findings`` (``reason`` and ``message``); or ``{"failed",
+    "detail"}`` with one of ``MirrorFailure`` and the names of things: no rows.
     """
 
     dump: Workload

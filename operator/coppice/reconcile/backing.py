@@ -62,7 +62,9 @@ def present_backing(
         return Backing(store.spec.managed.version, database, str(state.capacity), state.storage_class)
     if store.spec.mirror is not None:
         copy = copy_of(claim)
-        return None if copy is None else Backing(copy.wish.version, database, str(state.capacity), state.storage_class)
+        if copy is None or copy.held is None:
+            return None
+        return Backing(copy.wish.version, copy.held.database, str(state.capacity), state.storage_class)
     source = store.status.source
     # Without a server that uses the claim nobody knows that it still is the database's.
     if adoption is None or adoption.pod is None or source is None or source.offered_version is None:

@@ -26,7 +26,6 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.manifests.meta import is_owned
 from coppice.manifests.network import build_closed_policy
-from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.storage import Claim, build_claim, build_volume_snapshot
 from coppice.reconcile import ledgers
 from coppice.reconcile.adopted import Adoption, read_adoption
@@ -56,16 +55,13 @@ from coppice.reconcile.observed import (
 )
 from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_name, run_preparation, scratch_name
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
-from coppice.reconcile.reads import get_each, read_classes
+from coppice.reconcile.reads import get_each, read_classes, read_last_line
 from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
 
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
 """How many branches a DataSnapshot's status names at most."""
 MAX_FINDINGS = 20
-REPORT_LINES = 64
-"""How many lines of a log have the report in them: the runtime keeps a long one in pieces of 16 KiB, and kubelet counts
-those (k8s.io/cri-client, ``findTailLineStartIndex``)."""
 
 
 def raw_name(snapshot: str) -> str:
@@ -295,10 +291,7 @@ async def _report_line(reader: KubeReader, pod: Manifest | None) -> str:
     """Return the last line a finished preparation printed: its report (hashes, never rows)."""
     if pod is None or not pod_state(pod).succeeded:
         return ""
-    metadata = pod["metadata"]
-    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
-    # Not splitlines(): what JSON leaves as it is in a name, such as U+2028, is a line's end to that.
-    return text.rstrip("\n").rpartition("\n")[2].strip()
+    return await read_last_line(reader, pod)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ Delete`` asks otherwise, and a DataStore of the same name takes them over again.
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -28,6 +28,7 @@ from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
 from coppice.reconcile.load import observe_load
 from coppice.reconcile.managedstore import ManagedPlan
+from coppice.reconcile.mirror.copies import MirrorCopy, read_mirror_copies
 from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
 from coppice.reconcile.observed import is_deleting, label, pod_state
@@ -69,6 +70,8 @@ class DataStoreReconciler:
             snapshots=own,
             named_snapshots=frozenset() if line is None else await _named_snapshots(reader, line),
         )
+        if isinstance(store, InvalidResource) and is_deleting(manifest):
+            return replace(seen, copies=await read_mirror_copies(reader, manifest["metadata"]["namespace"], key.name))
         if isinstance(store, DataStore) and store.spec.adopted is not None:
             return await _with_adoption(reader, seen, store, store.spec.adopted)
         if isinstance(store, DataStore) and store.spec.mirror is not None:
@@ -140,7 +143,7 @@ class DataStoreReconciler:
         """Return what to do for the store now."""
         store = observation.store
         if isinstance(store, InvalidResource) and is_deleting(observation.manifest):
-            return Plan(remove_finalizer=True)
+            return Plan(delete=_doomed(observation, _unfinished(observation.copies)), remove_finalizer=True)
         if isinstance(store, InvalidResource):
             draft = Draft(observation.manifest, observation.now)
             draft.facts.append(stalls(ENGINE, "InvalidSpec", store.message))
@@ -210,12 +213,22 @@ def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
     if running:
         return condemned(observation.manifest, running, message="the server is being stopped; its data goes next")
     copies = () if mirror is None else mirror.copies
-    data = [copy.claim for copy in copies if copy.held is None or not retained]
+    data = _unfinished(copies) if retained else [copy.claim for copy in copies]
     if not retained:
         made = [entry for entry in (observation.claim, observation.server.secret) if entry is not None]
         data = [*observation.snapshots, *data, *(entry for entry in made if entry not in data)]
-    doomed = [entry for entry in data if label(entry, labels.OWNER_UID) == uid and not is_deleting(entry)]
-    return Plan(delete=tuple(Ref.of(entry) for entry in doomed), remove_finalizer=True)
+    return Plan(delete=_doomed(observation, data), remove_finalizer=True)
+
+
+def _unfinished(copies: Iterable[MirrorCopy]) -> list[Manifest]:
+    """Return the claims of copies that are not complete: whatever the policy is, they are no data."""
+    return [copy.claim for copy in copies if copy.held is None]
+
+
+def _doomed(observation: StoreObservation, entries: Iterable[Manifest]) -> tuple[Ref, ...]:
+    """Return what is the store's own and not on its way out yet."""
+    uid = observation.manifest["metadata"]["uid"]
+    return tuple(Ref.of(entry) for entry in entries if label(entry, labels.OWNER_UID) == uid and not is_deleting(entry))
 
 
 def _with_finalizer(plan: Plan, store: DataStore) -> Plan:

@@ -15,10 +15,11 @@ from coppice.api.v1alpha1.datastore import Storage
 from coppice.core import labels
 from coppice.engines.base import MirrorInputs, StoreServer
 from coppice.manifests.network import build_policy
+from coppice.manifests.secret import SourceLogin
 from coppice.reconcile.classes import NoStorage
-from coppice.reconcile.draft import Draft, Fact, holds, stalls
+from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.managedstore import ServedPlan
-from coppice.reconcile.mirror.copies import MirrorCopy, is_of_engine
+from coppice.reconcile.mirror.copies import MirrorCopy, inherited_copy, is_of_engine, source_digest
 from coppice.reconcile.mirror.refresh import LOOK_SECONDS, MIRRORED, Refresh, build_mark, rough_age
 from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.mirror.told import DONE, Progress
@@ -100,7 +101,7 @@ class MirrorPlan(ServedPlan):
         return self.engine_is_supported(draft)
 
     def _copies_are_ours(self, draft: Draft) -> Fact:
-        """Take over the copies of an earlier store of this name."""
+        """Take over the copy of an earlier store of this name and source; one of another source is never served."""
         foreign = [copy for copy in self._seen.copies if not is_of_engine(copy, self.store.spec.engine)]
         if foreign:
             claim = foreign[0].claim["metadata"]["name"]
@@ -114,9 +115,25 @@ class MirrorPlan(ServedPlan):
         if problem is not None:
             return problem
         for copy in self._seen.copies:
-            if label(copy.claim, labels.OWNER_UID) != draft.owner.uid:
-                draft.apply.append(build_mark(copy, draft.owner, copy.held))
-        return draft.facts[-1]
+            if copy.held is None and not self._is_labelled(copy):
+                draft.apply.append(build_mark(copy, draft.owner, None))
+        inherited = self._inherited
+        if inherited is None:
+            return draft.facts[-1]
+        # Nothing else knows whose it is but the mark: until that has been read again nobody serves it.
+        ours = replace(inherited, wish=replace(inherited.wish, store=draft.owner.uid))
+        draft.apply.append(build_mark(ours, draft.owner, ours.held))
+        return waits(MIRRORED, "Refreshing", "the copy of an earlier store of this name and source is taken over")
+
+    @property
+    def _inherited(self) -> MirrorCopy | None:
+        login = self._seen.login(self.engine.port)
+        if self._seen.served is not None or not isinstance(login, SourceLogin):
+            return None
+        return inherited_copy(self._seen.copies, source_digest(login), self.observation.server.secret)
+
+    def _is_labelled(self, copy: MirrorCopy) -> bool:
+        return label(copy.claim, labels.OWNER_UID) == self.store.metadata.uid
 
     def _refresh(self) -> Refresh:
         choice, image = self.storage(), self.environment.image(self.store.spec.engine, self.asked_version)
@@ -220,9 +237,13 @@ class MirrorPlan(ServedPlan):
         return holds(SERVER, "Answering", "the server of the copy answers, and nobody but the operator is let in")
 
     def _older_copies_go(self, draft: Draft) -> Fact:
-        """Remove what the copy that is served has replaced: not before its server has answered from it."""
+        """Remove what the copy that is served has replaced: not before its server has answered from it. Until then
+        one that an earlier store retained is not even this store's to delete.
+        """
         for copy in self._seen.copies:
-            if copy.number < self._served.number:
+            if copy.number < self._served.number and not self._is_labelled(copy):
+                draft.apply.append(build_mark(copy, draft.owner, copy.held))
+            elif copy.number < self._served.number:
                 draft.drop(copy.claim)
         return self.answering
 

@@ -10,9 +10,14 @@ from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import NotFoundError
+from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
 from coppice.reconcile.observed import is_deleting, pod_state
+
+REPORT_LINES = 64
+"""How many lines of a log have the report in them: the runtime keeps a long one in pieces of 16 KiB, and kubelet counts
+those (k8s.io/cri-client, ``findTailLineStartIndex``)."""
 
 
 async def read_classes(reader: KubeReader) -> ClusterClasses:
@@ -23,6 +28,13 @@ async def read_classes(reader: KubeReader) -> ClusterClasses:
     except NotFoundError:
         return ClusterClasses(tuple(storage), None)
     return ClusterClasses(tuple(storage), snapshot)
+
+
+async def read_last_line(reader: KubeReader, pod: Manifest) -> str:
+    """Return the last line that a program has printed, however long it is."""
+    metadata = pod["metadata"]
+    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
+    return next(reversed(text.splitlines()), "").strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.load import LoadSeen
+from coppice.reconcile.mirror.copies import MirrorCopy
 from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.observed import is_true
 from coppice.reconcile.preparation import mask_unsupported
@@ -44,7 +45,8 @@ class StoreObservation:
     """A DataStore and everything around it.
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
-    ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served.
+    ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
+    goes with a specification that nobody can read.
     """
 
     manifest: Manifest
@@ -56,6 +58,7 @@ class StoreObservation:
     named_snapshots: frozenset[str]
     adoption: Adoption | None = None
     mirror: MirrorSeen | None = None
+    copies: tuple[MirrorCopy, ...] = ()
     claim: Manifest | None = None
     complaint: Complaint | None = None
     server: Server = field(default_factory=Server)

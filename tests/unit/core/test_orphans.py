@@ -76,6 +76,37 @@ def test_what_a_store_leaves_is_none(kind):
     assert find_orphans([made(kind, STORE)], alive=set()) == ()
 
 
+def mirrored(mark='{"store": "uid-gone"}', **metadata):
+    found = made("PersistentVolumeClaim", STORE, name="shop-mirror-00002", annotations={labels.MIRRORED: mark})
+    del found["metadata"]["ownerReferences"]
+    found["metadata"].update(metadata)
+    return found
+
+
+def test_a_copy_that_a_mirror_has_not_finished_is_one():
+    [found] = find_orphans([mirrored()], alive={"uid-other"})
+    assert (found.owner, found.is_removable) == (Key("DataStore", "app", "shop"), True)
+    assert find_orphans([mirrored()], alive={"uid-gone"}) == ()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(mirrored('{"store": "uid-gone", "held": {}}'), id="complete"),
+        pytest.param(mirrored('{"store": "uid-gone", "held": null}'), id="somebody changed the mark"),
+        pytest.param(mirrored("nonsense"), id="nonsense"),
+        pytest.param(mirrored("[]"), id="no mark"),
+        pytest.param(mirrored("{}"), id="an empty mark"),
+        pytest.param(mirrored(annotations=None), id="without a mark"),
+        pytest.param(mirrored(name="shop-data"), id="of another name"),
+        pytest.param(mirrored(namespace="elsewhere"), id="in another namespace"),
+        pytest.param(mirrored(ownerReferences=[{"uid": "uid-else"}]), id="needed by somebody else"),
+    ],
+)
+def test_any_other_claim_of_a_store_is_none(found):
+    assert find_orphans([found], alive=set()) == ()
+
+
 @pytest.mark.parametrize(
     "found",
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import get_args
 from urllib.parse import unquote, urlsplit
 
@@ -30,6 +32,7 @@ from coppice.engines.base import (
 )
 from coppice.engines.libpq import StatementError, literal, not_connected
 from coppice.engines.postgresql import PostgreSQLEngine
+from coppice.reconcile.mirror.told import Restored, parse_told
 
 ENGINE = PostgreSQLEngine()
 REPORT = {
@@ -115,6 +118,19 @@ def test_a_mirrors_programs_have_no_passwords_and_only_one_knows_where_the_sourc
     assert "COPPICE_SOURCE" not in mirror.restore.environment
     assert mirror.dump.environment["COPPICE_EXPECTS_ROWS"] == "yes"
     assert _mirror().dump.environment["COPPICE_EXPECTS_ROWS"] == ""
+
+
+def test_a_restore_reports_whatever_the_source_calls_its_version(tmp_path: Path) -> None:
+    facts = tmp_path / "mirror"
+    facts.write_text(
+        'shop\n2026-03-02T09:00:00Z\n15.4 (a "b" \\c)\n3\n2\n{"reason": "LocaleReplaced", "message": "x"}\n'
+    )
+    functions = re.findall(r"^(?:names|report)\(\) \{\n.*?^\}\n", _mirror().restore.script, re.MULTILINE | re.DOTALL)
+    command = ["sh", "-c", "".join([*functions, 'report "$1"']), "sh", str(facts)]
+    told = parse_told(subprocess.run(command, text=True, capture_output=True, check=True).stdout)
+    assert isinstance(told, Restored)
+    assert (told.version, told.database, told.tables, told.filled) == ("15.4 (a  b  c)", "shop", 3, 2)
+    assert [found.reason for found in told.findings] == ["LocaleReplaced"]
 
 
 def test_a_mirrors_server_is_told_which_volume_to_expect() -> None:

@@ -61,10 +61,18 @@ BINDING = {
 }
 
 
-WISH = Wish(version="15", source="0123456789abcdef", login="0123abcd", requested="2026-03-02T09:30:00Z", attempt=1)
+WISH = Wish(
+    store="uid-shop",
+    version="15",
+    source="0123456789abcdef",
+    login="0123abcd",
+    requested="2026-03-02T09:30:00Z",
+    attempt=1,
+)
 HELD = Held(
     refreshed_at=datetime(2026, 3, 2, 9, 31, tzinfo=UTC),
     source_version="14.9",
+    database="shop",
     tables=12,
     filled=11,
     findings=(Finding("LocaleReplaced", "texts are ordered by their bytes"),),

@@ -10,8 +10,10 @@ from typing import get_args
 import pytest
 from tests.fakes.audit import orphans
 
+from coppice.api.v1alpha1 import DataStore
 from coppice.core import labels
 from coppice.engines.base import Finding, MirrorFailure
+from coppice.reconcile.backing import present_backing
 from coppice.reconcile.mirror.refresh import FAILURES, rough_age
 from coppice.reconcile.mirror.told import GivenUp, Progress, Restored, parse_told
 
@@ -296,6 +298,19 @@ async def test_a_refresh_from_another_source_than_is_named_by_now_begins_anew(so
     assert claims(source) == ["shop-mirror-00003"]
 
 
+async def test_what_a_snapshot_says_of_its_volume_is_the_database_of_the_copy_and_not_the_one_before(source):
+    """Between the switch and the new server's first answer the status has the database of the copy before."""
+    await mirrored(source)
+    correct(source, database="till")
+    await source.operator.live(minutes=2)
+    assert source.status("DataStore", "shop")["databases"] == ["till"]
+    [name] = claims(source)
+    claim, manifest = source.get("PersistentVolumeClaim", name), source.get("DataStore", "shop")
+    manifest["status"]["databases"] = ["shop"]
+    backing = present_backing(DataStore.parse(manifest), source.world.engine, claim, None)
+    assert backing.database == "till"
+
+
 # -- what goes wrong --
 
 
@@ -482,20 +497,55 @@ async def test_a_program_that_cannot_start_is_named(source):
     assert (fresh(source)["reason"], "ImagePullBackOff" in fresh(source)["message"]) == ("RefreshStuck", True)
 
 
-async def test_a_report_that_is_lost_is_told_again(source):
+def rewrite_report(story, change, *, times=1000):
+    """Have what a restore tells be changed, some times; return the Pods whose report was."""
+    changed = set()
+
+    def listen(kind, manifest):
+        del kind
+        metadata, ended = manifest["metadata"], (manifest.get("status") or {}).get("phase") == "Succeeded"
+        if (manifest["kind"], metadata["name"], ended) != ("Pod", "shop-restore", True):
+            return
+        key = ("data", "shop-restore", "engine")
+        if metadata["uid"] not in changed and len(changed) < times and key in story.kube.logs:
+            changed.add(metadata["uid"])
+            story.kube.logs[key] = change(story.kube.logs[key])
+
+    story.kube.subscribe(listen)
+    return changed
+
+
+async def test_a_report_that_is_lost_is_told_again_after_a_pause_and_the_source_is_not_read_for_it(source):
+    lost = rewrite_report(source, lambda _: "", times=1)
     source.mirror()
-    lost = []
-
-    def forget(kind, manifest):
-        ended = (manifest.get("status") or {}).get("phase") == "Succeeded"
-        if (manifest["kind"], manifest["metadata"]["name"], ended) == ("Pod", "shop-restore", True) and not lost:
-            lost.append(source.kube.logs.pop(("data", "shop-restore", "engine")))
-
-    source.kube.subscribe(forget)
     await source.settle()
+    source.expect_stalled("DataStore", "shop", "RestoreFailed")
+    await source.operator.live(minutes=6)
     source.expect_ready("DataStore", "shop")
-    assert lost
+    assert len(lost) == 1
     assert elsewhere(source).reads == 1
+
+
+async def test_a_report_that_nobody_can_read_is_a_try_that_failed_and_the_pauses_grow(source):
+    await mirrored(source, mirror={"schedule": None})
+    told = rewrite_report(source, lambda text: text.replace('"version": "14.9"', '"version": "14.9 "x""'))
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.operator.live(minutes=1)
+    assert (fresh(source)["reason"], "no report" in fresh(source)["message"]) == ("RestoreFailed", True)
+    await source.operator.live(minutes=60)
+    assert "4 times by now" in fresh(source)["message"]
+    assert (len(told), elsewhere(source).reads) == (4, 2)
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.operator.live(minutes=1)
+    assert (len(told), elsewhere(source).reads) == (5, 3)
+    source.expect_ready("DataStore", "shop")
+
+
+async def test_a_report_may_be_longer_than_what_the_runtime_keeps_in_one_piece(source):
+    found = json.dumps([{"reason": "SettingsLeftOut", "message": f"{number} {'x' * 280}"} for number in range(100)])
+    rewrite_report(source, lambda text: text.replace('"findings": []', f'"findings": {found}'))
+    await mirrored(source)
+    assert len(mirror_status(source)["findings"]) == 20
 
 
 async def test_a_copy_whose_claim_was_deleted_is_made_again_and_no_empty_one_in_its_place(source):
@@ -589,6 +639,20 @@ async def test_with_the_store_go_its_programs_and_half_made_copies_and_the_compl
     assert orphans(source.world) == []
 
 
+async def test_half_made_copies_go_as_well_with_a_store_whose_specification_nobody_can_read(source):
+    await mirrored(source)
+    source.world.silent = True
+    source.annotate("DataStore", "shop", refresh="now")
+    await source.settle()
+    assert claims(source) == ["shop-mirror-00001", "shop-mirror-00002"]
+    source.edit("DataStore", "shop", mirror={"version": None})
+    source.delete("DataStore", "shop")
+    await source.settle()
+    assert source.names("DataStore", "data") == []
+    assert claims(source) == ["shop-mirror-00001"]
+    assert orphans(source.world) == []
+
+
 async def test_with_delete_all_of_it_goes(source):
     await mirrored(source, deletionPolicy="Delete")
     source.snapshot("mine")
@@ -619,6 +683,72 @@ async def test_a_store_of_the_same_name_and_another_source_does_not_stay_with_wh
     correct(source, host="other.example.com")
     await mirrored(source)
     assert held(source) == {"album/9"}
+
+
+async def made_anew(source, host, **spec):
+    """Have a store of the same name whose source is another, that does not answer."""
+    await mirrored(source)
+    source.delete("DataStore", "shop")
+    await source.settle()
+    correct(source, host=host)
+    source.mirror(**spec)
+    source.grant()
+    source.clone("next", namespace="app")
+    await source.operator.live(minutes=30)
+
+
+async def test_what_an_earlier_store_held_of_another_source_is_kept_and_never_handed_out(source):
+    await made_anew(source, "down.example.com")
+    assert source.reason("DataStore", "shop") == "SourceUnreachable"
+    assert not source.is_ready("DataStore", "shop")
+    assert "refreshedAt" not in mirror_status(source)
+    assert source.names("DataSnapshot", "data") == source.names("PersistentVolumeClaim", "app") == []
+    assert source.names("Secret", "app") == []
+    assert "shop-server" not in source.names("Pod", "data")
+    assert "shop-mirror-00001" in claims(source)
+    source.source("album/9", host="down.example.com")
+    await source.operator.live(minutes=70)
+    source.expect_ready("DataStore", "shop")
+    assert source.rows("next", "app") == held(source) == {"album/9"}
+    assert len(claims(source)) == 1
+
+
+async def test_it_is_taken_over_once_the_secret_names_its_source_again(source):
+    await made_anew(source, "down.example.com")
+    source.world.silent = True
+    correct(source, host=HOST)
+    await source.operator.live(minutes=2)
+    source.expect_ready("DataStore", "shop")
+    assert source.rows("next", "app") == held(source) == {"album/1"}
+
+
+async def test_it_is_not_the_new_stores_to_delete_before_its_own_copy_is_there(source):
+    await made_anew(source, "down.example.com", deletionPolicy="Delete")
+    source.delete("DataStore", "shop")
+    await source.settle()
+    assert claims(source) == ["shop-mirror-00001"]
+
+
+async def test_without_the_secret_nobody_knows_whose_copy_it_is(source):
+    await mirrored(source)
+    source.delete("DataStore", "shop")
+    source.delete("Secret", "prod-read")
+    await source.settle()
+    source.mirror()
+    await source.operator.live(minutes=2)
+    assert source.reason("DataStore", "shop") == "CredentialsNotFound"
+    source.source_secret()
+    await source.operator.live(minutes=2)
+    source.expect_ready("DataStore", "shop")
+    assert elsewhere(source).reads == 1
+
+
+async def test_a_store_whose_secret_is_edited_keeps_its_copy_while_the_new_source_is_silent(source):
+    await mirrored(source)
+    correct(source, host="down.example.com")
+    await source.operator.live(minutes=30)
+    source.expect_ready("DataStore", "shop")
+    assert held(source) == {"album/1"}
 
 
 async def test_a_store_of_the_same_name_and_another_engine_touches_nothing(source):
@@ -664,14 +794,22 @@ async def test_a_claim_of_the_next_name_that_is_somebody_elses_is_left_alone(sou
                     "phase": "Done",
                     "at": "2026-03-02T09:00:00Z",
                     "version": "15.4",
+                    "database": "shop",
                     "tables": 3,
                     "filled": 2,
                     "findings": [{"reason": "LocaleReplaced", "message": "x"}],
                 }
             ),
-            Restored(datetime(2026, 3, 2, 9, tzinfo=UTC), "15.4", 3, 2, (Finding("LocaleReplaced", "x"),)),
+            Restored(datetime(2026, 3, 2, 9, tzinfo=UTC), "15.4", "shop", 3, 2, (Finding("LocaleReplaced", "x"),)),
         ),
-        ('{"phase": "Done", "at": "today", "version": "15.4", "tables": 3, "filled": 2, "findings": []}', None),
+        (
+            '{"phase": "Done", "at": "today", "version": "15.4", "database": "a", "tables": 3, "filled": 2, "findings": []}',
+            None,
+        ),
+        (
+            '{"phase": "Done", "at": "2026-03-02T09:00:00Z", "version": "15.4", "tables": 3, "filled": 2, "findings": []}',
+            None,
+        ),
         ('{"phase": "Done", "at": "2026-03-02T09:00:00Z"}', None),
         ('{"failed": "VolumeFull"}', None),
         ("coppice: the server does not start", None),

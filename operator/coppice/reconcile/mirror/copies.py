@@ -29,6 +29,7 @@ class Held:
 
     refreshed_at: datetime
     source_version: str
+    database: str
     tables: int
     filled: int
     findings: tuple[Finding, ...]
@@ -39,9 +40,12 @@ class Held:
 class Wish:
     """What a copy is made for: the version that holds it, where the data come from, and the request that stood then.
 
-    ``login`` is the state of the Secret with the login. ``attempt`` counts the tries since the last one that succeeded.
+    ``store`` is the UID of the store that serves it: one that is made anew under the same name, for another source, has
+    its own grants. ``login`` is the state of the Secret with the login. ``attempt`` counts the tries since the last one
+    that succeeded.
     """
 
+    store: str
     version: str
     source: str
     login: str
@@ -63,8 +67,8 @@ class MirrorCopy:
         """Return the UID of the claim: the marker on its volume."""
         return str(self.claim["metadata"]["uid"])
 
-    def serves(self, admin: Manifest | None) -> bool:
-        """Return whether it can be served: complete, there to stay, and with a password that somebody has."""
+    def can_be_served(self, admin: Manifest | None) -> bool:
+        """Return whether it is complete, there to stay, and has a password that somebody has."""
         if self.held is None or is_deleting(self.claim) or claim_state(self.claim).lost:
             return False
         return admin is not None and self.held.admin == admin["metadata"]["uid"]
@@ -107,8 +111,9 @@ def find_mirror_copies(claims: Iterable[Manifest]) -> tuple[MirrorCopy, ...]:
 
 def _wish(data: Mapping[str, Any]) -> Wish | None:
     try:
-        version, source, login, requested = (str(data[key]) for key in ("version", "source", "login", "requested"))
-        return Wish(version, source, login, requested, int(data["attempt"]))
+        keys = ("store", "version", "source", "login", "requested")
+        store, version, source, login, requested = (str(data[key]) for key in keys)
+        return Wish(store, version, source, login, requested, int(data["attempt"]))
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -122,6 +127,7 @@ def _held(data: Mapping[str, Any]) -> Held | None:
         return Held(
             refreshed_at=moment,
             source_version=str(held["source_version"]),
+            database=str(held["database"]),
             tables=int(held["tables"]),
             filled=int(held["filled"]),
             findings=tuple(Finding(str(entry["reason"]), str(entry["message"])) for entry in held["findings"]),
@@ -131,17 +137,23 @@ def _held(data: Mapping[str, Any]) -> Held | None:
         return None
 
 
-def served_copy(copies: Sequence[MirrorCopy], admin: Manifest | None) -> MirrorCopy | None:
-    """Return the copy that the store holds: the newest complete one that can be served."""
-    return next((copy for copy in reversed(copies) if copy.serves(admin)), None)
+def served_copy(copies: Sequence[MirrorCopy], store: str, admin: Manifest | None) -> MirrorCopy | None:
+    """Return the copy that the store of this UID holds: the newest complete one of its own that can be served."""
+    own = (copy for copy in reversed(copies) if copy.wish.store == store)
+    return next((copy for copy in own if copy.can_be_served(admin)), None)
 
 
-def current_copy(copies: Sequence[MirrorCopy], served: MirrorCopy | None) -> MirrorCopy | None:
-    """Return the copy that a refresh is filling, or has failed to fill: the newest one that is newer than the served
-    one.
+def inherited_copy(copies: Sequence[MirrorCopy], source: str, admin: Manifest | None) -> MirrorCopy | None:
+    """Return the newest one that can be served of a source, whichever store of this name it was made for."""
+    return next((copy for copy in reversed(copies) if copy.wish.source == source and copy.can_be_served(admin)), None)
+
+
+def current_copy(copies: Sequence[MirrorCopy], store: str, served: MirrorCopy | None) -> MirrorCopy | None:
+    """Return the copy that a refresh of the store of this UID is filling, or has failed to fill: the newest one that is
+    newer than the served one.
     """
-    newer = [copy for copy in copies if copy.held is None and (served is None or copy.number > served.number)]
-    return newer[-1] if newer else None
+    own = [copy for copy in copies if copy.held is None and copy.wish.store == store]
+    return next((copy for copy in reversed(own) if served is None or copy.number > served.number), None)
 
 
 async def read_mirror_copies(reader: KubeReader, namespace: str, store: str) -> tuple[MirrorCopy, ...]:
@@ -155,7 +167,7 @@ async def read_store_claim(reader: KubeReader, namespace: str, name: str, store:
     if store is None or store.spec.mirror is None:
         return await reader.get("PersistentVolumeClaim", claim_name(name), namespace)
     admin = await reader.get("Secret", admin_secret_name(name), namespace)
-    served = served_copy(await read_mirror_copies(reader, namespace, name), admin)
+    served = served_copy(await read_mirror_copies(reader, namespace, name), store.metadata.uid, admin)
     return None if served is None else served.claim
 
 

@@ -8,7 +8,7 @@ doubles; until then its programs' Pods are kept for their logs, while they thems
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -164,9 +164,11 @@ class Refresh:
             return self._anew(draft, current, attempt=1)
         if failed is None:
             return self._fill(draft, current)
-        if draft.now >= self._next_try(current, failed):
-            return self._anew(draft, current, attempt=current.wish.attempt + 1)
-        return self._report(current, failed)
+        if draft.now < self._next_try(current, failed):
+            return self._report(current, failed)
+        if self.seen.restore.succeeded_on(current) and not self._is_asked(current):
+            return self._tell_again(draft, current)
+        return self._anew(draft, current, attempt=current.wish.attempt + 1)
 
     def due_at(self, now: datetime) -> datetime | None:
         """Return when the next refresh begins: now where it is wanted, None if time brings none."""
@@ -200,10 +202,14 @@ class Refresh:
         moved = isinstance(login, SourceLogin) and source_digest(login) != current.wish.source
         return moved or current.wish.version != self.wanted.version
 
-    def _next_try(self, current: MirrorCopy, failed: _Failed) -> datetime:
+    def _is_asked(self, current: MirrorCopy) -> bool:
+        """Return whether somebody has put the Secret right, or asks for a refresh, since a copy was begun."""
         secret = self.seen.secret
         corrected = secret is not None and login_state(secret) != current.wish.login
-        if corrected or self._token not in {"", current.wish.requested}:
+        return corrected or self._token not in {"", current.wish.requested}
+
+    def _next_try(self, current: MirrorCopy, failed: _Failed) -> datetime:
+        if self._is_asked(current):
             return failed.at
         pause: timedelta = FIRST_PAUSE * int(2 ** min(current.wish.attempt - 1, 10))
         return failed.at + min(pause, LONGEST_PAUSE)
@@ -229,6 +235,16 @@ class Refresh:
         self._end(draft, current)
         return self._under_way("the refresh begins anew")
 
+    def _tell_again(self, draft: Draft, current: MirrorCopy) -> Fact:
+        """Have a program tell again what it has restored: the source need not be read for that.
+
+        The mark comes before the Pod goes: however often it tells nothing, the pauses grow.
+        """
+        again = replace(current, wish=replace(current.wish, attempt=current.wish.attempt + 1))
+        draft.apply.append(build_mark(again, draft.owner, None))
+        draft.drop(self.seen.restore.pod)
+        return self._under_way(f"Pod {program_name(self.seen.store, RESTORE)} is to tell again what it has restored")
+
     def _end(self, draft: Draft, current: MirrorCopy) -> None:
         """Remove a copy that is not complete, and its programs: even a Pod that has ended holds its claim."""
         draft.drop(self.seen.restore.pod)
@@ -252,7 +268,8 @@ class Refresh:
         if not isinstance(login, SourceLogin) or secret is None:
             raise TypeError("a refresh begins with a login")
         number = max((copy.number for copy in self.seen.copies), default=0) + 1
-        wish = Wish(self.wanted.version, source_digest(login), login_state(secret), self._token, attempt)
+        source, state = source_digest(login), login_state(secret)
+        wish = Wish(owner.uid, self.wanted.version, source, state, self._token, attempt)
         return build_claim(
             Claim(
                 name=copy_name(owner.name, number),
@@ -294,11 +311,7 @@ class Refresh:
         fact = self._run(draft, desired, policy, program, current)
         if not fact.holds:
             return fact
-        if not isinstance(program.told, Restored):
-            # Its log is lost; it tells the same again.
-            draft.drop(program.pod)
-            return self._under_way(f"Pod {desired['metadata']['name']} is to tell again what it has restored")
-        if self.admin is None:
+        if not isinstance(program.told, Restored) or self.admin is None:
             return self._under_way("the copy waits for the Secret of its server")
         draft.apply.append(_completed(current, draft.owner, program.told, str(self.admin["metadata"]["uid"])))
         return self._under_way("the copy is complete")
@@ -399,9 +412,11 @@ class Refresh:
             if pod is None or not program.runs_on(current):
                 continue
             state = pod_state(pod)
+            told, name = program.told, str(pod["metadata"]["name"])
+            if program is self.seen.restore and state.succeeded and not isinstance(told, Restored):
+                return _Failed(_OF_THE_RESTORE, "the last line of its log is no report", name, _ended_at(pod))
             if not state.failed or state.disrupted:
                 continue
-            told, name = program.told, str(pod["metadata"]["name"])
             if isinstance(told, GivenUp):
                 return _Failed(FAILURES.get(told.failure, fallback), told.detail, name, _ended_at(pod))
             code = exit_code([pod])
@@ -432,7 +447,15 @@ def _ended_at(pod: Manifest) -> datetime:
 
 def _completed(copy: MirrorCopy, owner: Owner, restored: Restored, admin: str) -> dict[str, Any]:
     """Return the write that makes a copy the one that is served."""
-    held = Held(restored.at, restored.version, restored.tables, restored.filled, restored.findings, admin)
+    held = Held(
+        refreshed_at=restored.at,
+        source_version=restored.version,
+        database=restored.database,
+        tables=restored.tables,
+        filled=restored.filled,
+        findings=restored.findings,
+        admin=admin,
+    )
     return build_mark(copy, owner, held)
 
 

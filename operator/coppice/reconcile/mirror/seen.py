@@ -14,13 +14,12 @@ from coppice.core import labels
 from coppice.core.names import child
 from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
-from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.secret import SourceLogin, is_meant_for, read_source
 from coppice.reconcile.mirror.copies import MirrorCopy, current_copy, read_mirror_copies, served_copy
 from coppice.reconcile.mirror.told import Told, parse_told
 from coppice.reconcile.observed import annotation, pod_state
 from coppice.reconcile.provisioning import Complaint, read_complaint
-from coppice.reconcile.reads import get_each
+from coppice.reconcile.reads import get_each, read_last_line
 
 DUMP = "dump"
 RESTORE = "restore"
@@ -84,8 +83,8 @@ async def observe_mirror(
     """Read what there is of a mirror, but for its server."""
     namespace, name = store.metadata.namespace, store.metadata.name
     copies = await read_mirror_copies(reader, namespace, name)
-    served = served_copy(copies, admin)
-    current = current_copy(copies, served)
+    served = served_copy(copies, store.metadata.uid, admin)
+    current = current_copy(copies, store.metadata.uid, served)
     secret, *programs = await get_each(
         reader,
         namespace,
@@ -114,5 +113,4 @@ async def _last_told(reader: KubeReader, pod: Manifest | None) -> Told | None:
     state = pod_state(pod)
     if not (state.running or state.succeeded or state.failed):
         return None
-    metadata = pod["metadata"]
-    return parse_told((await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, 1)).strip())
+    return parse_told(await read_last_line(reader, pod))

@@ -30,6 +30,7 @@ class Restored:
 
     at: datetime
     version: str
+    database: str
     tables: int
     filled: int
     findings: tuple[Finding, ...]
@@ -66,7 +67,8 @@ def _restored(data: dict[str, Any]) -> Restored | None:
     if at is None:
         return None
     findings = tuple(Finding(str(entry["reason"]), quoted(str(entry["message"]))) for entry in data["findings"])
-    return Restored(at, str(data["version"]), int(data["tables"]), int(data["filled"]), findings[:MAX_FINDINGS])
+    version, database = str(data["version"]), str(data["database"])
+    return Restored(at, version, database, int(data["tables"]), int(data["filled"]), findings[:MAX_FINDINGS])
 
 
 def _count(data: dict[str, Any], key: str) -> int | None:

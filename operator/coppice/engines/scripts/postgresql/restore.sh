@@ -1,14 +1,14 @@
 # Makes a server's volume of a dump that lies on it. What the dump defines is run here, by a server that nobody else can reach.
 report() {
   {
-    read -r _
+    read -r database
     read -r at
     read -r version
     read -r tables
     read -r filled
   } <"$1"
-  printf '{"phase": "Done", "at": "%s", "version": "%s", "tables": %s, "filled": %s, "findings": [%s]}\n' "$at" "$version" "$tables" "$filled" \
-    "$(sed 1,5d "$1" | paste -sd , -)"
+  printf '{"phase": "Done", "at": "%s", "version": "%s", "database": "%s", "tables": %s, "filled": %s, "findings": [%s]}\n' \
+    "$at" "$(names "$version")" "$database" "$tables" "$filled" "$(sed 1,5d "$1" | paste -sd , -)"
 }
 
 if has_marker "$root"; then
