@@ -94,6 +94,14 @@ async def until(story: Story, kind: str, name: str, namespace: str) -> None:
     raise AssertionError(f"there never was a {kind} {namespace}/{name}")
 
 
+async def snapshots_go_on(story: Story, count: int, *, since: int = 0) -> None:
+    """Have the store make snapshots, each of other rows, and drop those that are no longer kept."""
+    for number in range(since, since + count):
+        story.commit(f"row-{number}")
+        story.clone(f"more-{number}")
+        await story.operator.live(minutes=15)
+
+
 def nothing_left(story: Story) -> None:
     """Expect nothing but what stays: no object of a commit, no bytes that no object stands for."""
     assert story.names("VolumeSnapshot", "app") == []
@@ -223,10 +231,7 @@ async def test_commits_are_kept_and_so_is_what_a_durable_clone_came_from(shop):
     first = parent_of(shop)
     shop.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
     await commit(shop, "feature-1")
-    for number in range(4):
-        shop.commit(f"row-{number}")
-        shop.clone(f"more-{number}")
-        await shop.operator.live(minutes=15)
+    await snapshots_go_on(shop, 4)
     names = shop.names("DataSnapshot", "data")
     assert "feature-1" in names
     assert first in names
@@ -236,6 +241,41 @@ async def test_commits_are_kept_and_so_is_what_a_durable_clone_came_from(shop):
     await shop.operator.live(minutes=15)
     assert "feature-1" in shop.names("DataSnapshot", "data")
     assert first not in shop.names("DataSnapshot", "data")
+
+
+async def test_the_parent_of_a_commit_that_waits_is_kept_until_it_is_made(empty):
+    empty.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
+    empty.clone()
+    await empty.settle()
+    work(empty, "mine")
+    empty.world.tick(60)
+    first = parent_of(empty)
+    await commit(empty, "feature-1")
+    empty.expect_stalled("DataSnapshot", "feature-1", "CloneNotDurable")
+    await snapshots_go_on(empty, 4)
+    empty.edit("DataClone", "db", power="Off")
+    await empty.settle()
+    empty.expect_ready("DataSnapshot", "feature-1")
+    await snapshots_go_on(empty, 1, since=4)
+    assert first not in empty.names("DataSnapshot")
+
+
+async def test_what_the_next_copy_of_a_durable_clone_comes_from_is_kept_before_it_serves(shop):
+    shop.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
+    shop.commit("bob")
+    failing = shop.copy(2)
+    shop.world.crashing = lambda pod: pod["metadata"]["name"] == failing
+    shop.annotate("DataClone", "db", reset="now")
+    await shop.settle()
+    first = parent_of(shop)
+    await snapshots_go_on(shop, 4)
+    assert parent_of(shop) == first
+    shop.world.crashing = lambda pod: False
+    await shop.operator.live(minutes=10)
+    assert parent_of(shop) != first
+    shop.world.tick(60)
+    await commit(shop, "feature-1")
+    shop.expect_ready("DataSnapshot", "feature-1")
 
 
 # -- what makes it safe --
