@@ -102,6 +102,23 @@ async def snapshots_go_on(story: Story, count: int, *, since: int = 0) -> None:
         await story.operator.live(minutes=15)
 
 
+def hold(story: Story, kind: str, name: str, namespace: str | None = None) -> None:
+    """Put a finalizer of somebody's on an object."""
+    story.kube.change(
+        kind, namespace, name, lambda found: found["metadata"].setdefault("finalizers", []).append("example.com/hold")
+    )
+
+
+def release(story: Story, kind: str, name: str, namespace: str | None = None) -> None:
+    """Take it away, and let the object go."""
+    story.kube.change(kind, namespace, name, lambda found: found["metadata"]["finalizers"].remove("example.com/hold"))
+
+
+def plans(story: Story, kind: str = "DataSnapshot") -> int:
+    """Return how many plans have been made for objects of a kind."""
+    return len([key for key, _ in story.operator.log.plans if key.kind == kind])
+
+
 def nothing_left(story: Story) -> None:
     """Expect nothing but what stays: no object of a commit, no bytes that no object stands for."""
     assert story.names("VolumeSnapshot", "app") == []
@@ -348,7 +365,7 @@ async def test_a_fast_clone_that_is_turned_on_while_it_is_captured_makes_no_comm
     empty.commit_clone("feature-1", parent_of(empty, namespace="app"), namespace="app")
     await until(empty, "VolumeSnapshot", capture(empty), "app")
     empty.edit("DataClone", "db", "app", power="On")
-    await empty.settle()
+    await empty.operator.live(minutes=1)
     empty.expect_stalled("DataSnapshot", "feature-1", "CloneNotDurable")
     nothing_left(empty)
     empty.edit("DataClone", "db", "app", power="Off")
@@ -408,7 +425,7 @@ async def test_what_a_clone_s_namespace_writes_on_a_capture_is_not_believed(next
         found["metadata"]["annotations"][labels.SOURCE] = forged
 
     next_door.kube.change("VolumeSnapshot", "app", capture(next_door), forge)
-    await next_door.settle()
+    await next_door.operator.live(minutes=1)
     next_door.expect_ready("DataSnapshot", "feature-1")
     assert next_door.status("DataSnapshot", "feature-1")["data"] == "Raw"
 
@@ -612,3 +629,86 @@ async def test_whatever_goes_on_the_way_makes_no_wrong_commit_and_leaves_nothing
         next_door.delete("DataSnapshot", "feature-1")
         await next_door.settle()
     nothing_left(next_door)
+
+
+async def test_a_capture_that_its_namespace_holds_does_not_hold_the_commit(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    hold(next_door, "VolumeSnapshot", name, "app")
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    release(next_door, "VolumeSnapshot", name, "app")
+    await next_door.settle()
+    nothing_left(next_door)
+
+
+async def test_a_capture_that_was_made_another_s_does_not_hold_the_commit(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    next_door.kube.change("VolumeSnapshot", "app", name, lambda found: found["metadata"].pop("labels"))
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    assert name in next_door.names("VolumeSnapshot", "app")
+
+
+async def test_an_alias_that_nobody_ends_is_named_and_not_asked_for_all_the_time(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    alias = handover_name(next_door.get("DataSnapshot", "feature-1")["metadata"]["uid"], "")
+    await until(next_door, "VolumeSnapshotContent", alias, None)
+    hold(next_door, "VolumeSnapshotContent", alias)
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    found = next_door.condition("DataSnapshot", "feature-1")
+    assert found["reason"] == "Deleting"
+    assert f"VolumeSnapshotContent {alias}" in found["message"]
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 40
+    release(next_door, "VolumeSnapshotContent", alias)
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    nothing_left(next_door)
+
+
+async def test_a_capture_that_goes_and_is_held_is_named(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    hold(next_door, "VolumeSnapshot", name, "app")
+    next_door.delete("VolumeSnapshot", name, "app")
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert f"app/{name}" in next_door.expect_stalled("DataSnapshot", "feature-1", "CaptureHeld")
+    assert plans(next_door) - before < 60
+    release(next_door, "VolumeSnapshot", name, "app")
+    await next_door.settle()
+    next_door.expect_ready("DataSnapshot", "feature-1")
+
+
+async def test_a_capture_whose_pin_is_spoiled_each_time_is_not_made_anew_all_the_time(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    made = []
+
+    def spoil(event, found):
+        ours = found["kind"] == "VolumeSnapshot" and found["metadata"].get("namespace") == "app"
+        if event == "ADDED" and ours:
+            made.append(found["metadata"]["name"])
+
+    next_door.kube.subscribe(spoil)
+    for _ in range(600):
+        for name in next_door.names("VolumeSnapshot", "app"):
+            next_door.kube.change(
+                "VolumeSnapshot", "app", name, lambda found: found["metadata"].update(annotations={labels.SOURCE: "{}"})
+            )
+        await next_door.operator.run_due()
+        next_door.world.turn()
+        next_door.world.tick(1)
+    assert "app/" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneChanged"
+    assert 1 < len(made) < 25
+    await next_door.operator.live(minutes=5)
+    next_door.expect_ready("DataSnapshot", "feature-1")

@@ -16,6 +16,7 @@ from coppice.core import labels
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.core.quantities import larger
 from coppice.engines.base import Engine
+from coppice.manifests.meta import is_owned
 from coppice.manifests.storage import build_alias_content, build_alias_snapshot, build_volume_snapshot
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
@@ -23,7 +24,7 @@ from coppice.reconcile.classes import ClusterClasses, NoStorage
 from coppice.reconcile.clone.names import ENGINE, engine_secret_name
 from coppice.reconcile.commit.line import Place, commits_on, place_of
 from coppice.reconcile.commit.provenance import Pin, Provenance, inherited_mask
-from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key
+from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key, full_name
 from coppice.reconcile.copies import Copy, serving_copy
 from coppice.reconcile.draft import Draft, Fact, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -34,10 +35,11 @@ from coppice.reconcile.observed import (
     format_time,
     is_deleting,
     is_true,
+    parse_time,
     pod_state,
     volume_snapshot_state,
 )
-from coppice.reconcile.provisioning import waits_for_capture
+from coppice.reconcile.provisioning import PATIENCE, waits_for_capture
 
 CAPTURED: Final = "Captured"
 LOOK_SECONDS: Final = 30.0
@@ -285,14 +287,13 @@ class Handover:
 
     def _take_over(self, draft: Draft, parent: DataSnapshot, capture: Manifest) -> Fact:
         """Make the capture the raw snapshot, if it is what it was to be."""
-        problem = draft.make_once({}, capture, CAPTURED)
+        problem = self._held(draft, capture) or draft.make_once({}, capture, CAPTURED)
         if problem is not None:
             return problem
         pin = Pin.of(capture)
         copy = self._pinned(pin)
         if pin is None or copy is None:
-            message = f"begins again: {self._clone_words} is not as it was when its capture began"
-            return self._give_up(draft, waits(CAPTURED, "Capturing", message, retry_after=2))
+            return self._begin_again(draft, capture)
         unrelated = self._unrelated(copy, parent)
         if unrelated is not None:
             return self._give_up(draft, unrelated)
@@ -301,13 +302,35 @@ class Handover:
             return waits_for_capture(CAPTURED, "Capturing", capture, draft.now)
         if self.seen.alias is not None and self._is_outdated(self.seen.alias, handle):
             self._drop_alias(draft)
-            return waits(CAPTURED, "Capturing", "what was handed over before is on its way out", retry_after=2)
+            message = f"waits for VolumeSnapshotContent {alias_name(self.manifest)} to go, which was handed over before"
+            return waits(CAPTURED, "Capturing", message, retry_after=LOOK_SECONDS)
         namespace, name = clone_key(self.manifest)
         captured = format_time(state.captured_at or draft.now)
         provenance = Provenance(
             f"{namespace}/{name}", pin.clone_uid, parent.metadata.uid, captured, inherited_mask(parent)
         )
         return self._hand_over(draft, handle, provenance, self._backing(copy, parent))
+
+    def _held(self, draft: Draft, capture: Manifest) -> Fact | None:
+        """Return that a capture is on its way out, if so; whoever may in its namespace can hold it there."""
+        since = parse_time(capture["metadata"].get("deletionTimestamp"))
+        if since is None or not is_owned(capture, draft.owner.uid):
+            return None
+        message = f"VolumeSnapshot {full_name(capture)} is being deleted, and is made anew once it is gone"
+        if draft.now - since < PATIENCE:
+            return waits(CAPTURED, "Capturing", message, retry_after=LOOK_SECONDS)
+        return stalls(CAPTURED, "CaptureHeld", f"{message}: see what its finalizers wait for")
+
+    def _begin_again(self, draft: Draft, capture: Manifest) -> Fact:
+        """Remove a capture that is not what it was to be; not as fast as somebody can spoil the next one."""
+        message = (
+            f"{self._clone_words} or VolumeSnapshot {full_name(capture)} is not as it was when the capture began, and "
+            "it begins again within half a minute: leave both as they are until this DataSnapshot is Ready"
+        )
+        rest = LOOK_SECONDS - (draft.now - created_at(capture)).total_seconds()
+        if rest > 0:
+            return waits(CAPTURED, "CloneChanged", message, retry_after=rest)
+        return self._give_up(draft, waits(CAPTURED, "CloneChanged", message, retry_after=2))
 
     def _pinned(self, pin: Pin | None) -> Copy | None:
         """Return the copy that was captured, if it is there and nobody can have written to it since unnoticed.

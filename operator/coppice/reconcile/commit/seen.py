@@ -11,6 +11,7 @@ from coppice.core.names import handover_name
 from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
+from coppice.manifests.meta import is_owned
 from coppice.reconcile.access import read_terms
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.copies import Copy, find_copies
@@ -40,16 +41,25 @@ class CommitSeen:
     pods: tuple[Manifest, ...] = ()
     attachments: tuple[Manifest, ...] = ()
 
-    @property
-    def left(self) -> tuple[Manifest, ...]:
-        """Return what Kubernetes does not collect with the DataSnapshot."""
-        return tuple(entry for entry in (self.alias, self.capture) if entry is not None)
+    def left(self, uid: str) -> list[Manifest]:
+        """Return what the DataSnapshot with this UID has to see off, because Kubernetes does not collect it.
+
+        A capture that was asked to go is the clone's namespace's to hold: whoever does shall not hold the commit.
+        """
+        own = [entry for entry in (self.alias, self.capture) if entry is not None and is_owned(entry, uid)]
+        return [entry for entry in own if entry is self.alias or not is_deleting(entry)]
 
 
 def clone_key(snapshot: Manifest) -> tuple[str, str]:
     """Return namespace and name of the clone that a DataSnapshot commits."""
     reference = snapshot["spec"]["from"]["clone"]
     return str(reference.get("namespace") or snapshot["metadata"]["namespace"]), str(reference["name"])
+
+
+def full_name(manifest: Manifest) -> str:
+    """Return the name of what a commit has elsewhere, with its namespace if it has one."""
+    metadata = manifest["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else str(metadata["name"])
 
 
 def capture_name(snapshot: Manifest) -> str:
