@@ -15,6 +15,8 @@ from tests.fakes.story import Story, begun
 
 from coppice.core import labels
 from coppice.core.names import handover_name
+from coppice.engines.base import UnreachableError
+from coppice.reconcile.clone.names import engine_secret_name
 
 DURABLE = {"durability": "Durable"}
 
@@ -304,6 +306,35 @@ async def test_a_running_server_makes_ready_right_before_the_capture(shop):
     shop.world.engine.before_call = lambda action: seen.append((action, shop.names("VolumeSnapshot")))
     await commit(shop, "feature-1")
     assert [entry for entry in seen if entry[0] == "flush"] == [("flush", before)]
+
+
+async def test_a_server_that_does_not_answer_is_waited_for_and_the_clone_named(next_door):
+    server = next_door.world.login("app", "db-binding")
+    server.fault = UnreachableError("connection refused")
+    await commit(next_door, "feature-1", namespace="app")
+    await next_door.operator.live(minutes=5)
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
+    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.names("VolumeSnapshot", "app") == []
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 60
+    server.fault = None
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+
+
+async def test_a_server_whose_credentials_are_gone_is_waited_for_and_the_clone_named(next_door):
+    clone = next_door.get("DataClone", "db", "app")["metadata"]
+    next_door.delete("Secret", engine_secret_name("db", clone["uid"]), "app")
+    await commit(next_door, "feature-1", namespace="app")
+    await next_door.operator.live(minutes=5)
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
+    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.names("VolumeSnapshot", "app") == []
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 60
 
 
 async def test_a_clone_that_is_off_is_committed_without_a_server(empty):

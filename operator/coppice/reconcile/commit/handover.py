@@ -168,7 +168,9 @@ class Handover:
         namespace, claim = clone.metadata.namespace, copy.claim["metadata"]
         runs = clone.spec.durability is Durability.DURABLE
         pin = Pin(clone.metadata.uid, claim["name"], claim["uid"], None if runs else clone.metadata.generation)
-        self._settle(draft, clone, copy)
+        unsettled = self._settle(draft, clone, copy)
+        if unsettled is not None:
+            return unsettled
         draft.create.append(
             build_volume_snapshot(
                 capture_name(self.manifest),
@@ -260,16 +262,25 @@ class Handover:
         sources = (entry["spec"]["source"].get("persistentVolumeName") for entry in self.seen.attachments)
         return volume is not None and volume in sources
 
-    def _settle(self, draft: Draft, clone: DataClone, copy: Copy) -> None:
-        """Have a server that runs make ready for the capture that follows in the same plan."""
+    def _settle(self, draft: Draft, clone: DataClone, copy: Copy) -> Fact | None:
+        """Have a server that runs make ready for the capture that follows in the same plan.
+
+        A call that finds nobody is repeated before anything is reported: only a clone that says that its server answers
+        is called.
+        """
         if self.engine.capture_action is None or copy.pod is None or is_deleting(copy.pod):
-            return
+            return None
         state, metadata = pod_state(copy.pod), clone.metadata
         if state.ip is None or not state.running:
-            return
+            return None
+        manifest = self.seen.manifest or {}
+        if not (is_true(manifest, ENGINE) and clone.status.observed_generation == metadata.generation):
+            message = f"waits for the server of {self._clone_words} to answer; see its conditions"
+            return waits(CAPTURED, "CloneNotAnswering", message, retry_after=LOOK_SECONDS)
         secret = engine_secret_name(metadata.name, metadata.uid)
         target = ServerRef(state.ip, self.engine.port, metadata.namespace, secret)
         draft.calls.append(EngineCall(self.store.spec.engine, target, self.engine.capture_action, {}))
+        return None
 
     def _backing(self, copy: Copy, parent: DataSnapshot) -> Backing:
         """Return what is to be known of the volume: by what it was made from, which its namespace cannot change."""
