@@ -7,6 +7,7 @@ acknowledged, or that says of its rows what is not so, is a violation (``tests.f
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tests.fakes.audit import orphans
@@ -114,6 +115,19 @@ def hold(story: Story, kind: str, name: str, namespace: str | None = None) -> No
 def release(story: Story, kind: str, name: str, namespace: str | None = None) -> None:
     """Take it away, and let the object go."""
     story.kube.change(kind, namespace, name, lambda found: found["metadata"]["finalizers"].remove("example.com/hold"))
+
+
+def aliases(story: Story) -> list[frozenset[str]]:
+    """Return the rows of all that is aliased in another namespace from now on."""
+    handed: list[frozenset[str]] = []
+
+    def note(event: str, found: Any) -> None:
+        handle = found["spec"]["source"].get("snapshotHandle") if found["kind"] == "VolumeSnapshotContent" else None
+        if event == "ADDED" and handle is not None:
+            handed.append(story.world.snapshots[handle].branches["main"].rows)
+
+    story.kube.subscribe(note)
+    return handed
 
 
 def plans(story: Story, kind: str = "DataSnapshot") -> int:
@@ -470,6 +484,37 @@ async def test_what_stands_on_the_raw_snapshot_is_worked_out_again_when_it_was_c
     await next_door.settle()
     next_door.expect_ready("DataSnapshot", "feature-1")
     nothing_left(next_door)
+
+
+async def test_a_capture_of_another_claim_is_not_handed_over(next_door):
+    next_door.clone("other", namespace="app", **DURABLE)
+    await next_door.settle()
+    work(next_door, "theirs", clone="other", namespace="app")
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    await until(next_door, "VolumeSnapshot", capture(next_door), "app")
+    made = next_door.get("VolumeSnapshot", capture(next_door), "app")
+    source = {"persistentVolumeClaimName": next_door.copy(1, "other", "app")}
+    next_door.kube.remove("VolumeSnapshot", "app", capture(next_door))
+    told = {key: made["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    next_door.kube.add({**made, "metadata": told, "spec": {**made["spec"], "source": source}, "status": {}})
+    handed = aliases(next_door)
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+    assert handed == [{"alice", "mine"}]
+
+
+async def test_a_content_that_is_not_the_capture_s_own_is_not_handed_over(next_door):
+    next_door.commit("bob")
+    next_door.snapshot("secret")
+    await next_door.settle()
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    await until(next_door, "VolumeSnapshot", capture(next_door), "app")
+    forged = next_door.get("VolumeSnapshot", "secret")["status"]
+    next_door.kube.change("VolumeSnapshot", "app", capture(next_door), lambda found: found.update(status=forged))
+    handed = aliases(next_door)
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+    assert handed == [{"alice", "mine"}]
 
 
 async def test_a_volume_of_something_else_is_found_out_by_its_marker(next_door):

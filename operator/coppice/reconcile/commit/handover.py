@@ -33,6 +33,7 @@ from coppice.reconcile.observed import (
     condition,
     created_at,
     format_time,
+    is_content_of,
     is_deleting,
     is_true,
     parse_time,
@@ -303,7 +304,7 @@ class Handover:
             return problem
         pin = Pin.of(capture)
         copy = self._pinned(pin)
-        if pin is None or copy is None:
+        if pin is None or copy is None or not self._is_of(pin, capture):
             return self._begin_again(draft, capture)
         unrelated = self._unrelated(copy, parent)
         if unrelated is not None:
@@ -356,6 +357,12 @@ class Handover:
             return None
         uids = (pin.claim, pin.claim_uid)
         return next((copy for copy in self.seen.copies if _identity(copy) == uids), None)
+
+    def _is_of(self, pin: Pin, capture: Manifest) -> bool:
+        """Return whether a capture is one of the claim that was pinned, and its content is its own."""
+        source, content = capture["spec"]["source"], self.seen.content
+        own = content is None or is_content_of(content, capture)
+        return own and source.get("persistentVolumeClaimName") == pin.claim
 
     def _give_up(self, draft: Draft, fact: Fact) -> Fact:
         """Remove what was captured and is not to be handed over."""
