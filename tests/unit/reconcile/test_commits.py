@@ -569,6 +569,16 @@ async def test_a_number_that_was_used_is_not_used_again_behind_the_branch(shop):
     shop.expect_ready("DataSnapshot", "feature-2")
 
 
+async def test_a_branch_of_another_store_of_the_namespace_is_another_branch(shop):
+    shop.store("hr")
+    commit_of_theirs = {"branch": "feature", "parent": "feature-8"}
+    reference = {"store": {"name": "hr"}, "from": {"clone": {"name": "nothing"}}, "commit": commit_of_theirs}
+    shop.add("DataSnapshot", "feature-9", reference, "data")
+    await shop.settle()
+    await commit(shop, "feature-1")
+    shop.expect_ready("DataSnapshot", "feature-1")
+
+
 async def test_another_parent_of_the_same_name_is_another_one(shop):
     await commit(shop, "feature-1")
     shop.clone("two", source={"branch": "feature"}, **DURABLE)

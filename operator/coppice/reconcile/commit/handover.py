@@ -124,7 +124,7 @@ class Handover:
     def _parent(self, place: Place) -> DataSnapshot | Fact:
         name = str(self.manifest["spec"]["commit"]["parent"])
         found = next((entry for entry in self.seen.snapshots if entry["metadata"]["name"] == name), None)
-        if found is None or is_deleting(found) or found["spec"]["store"]["name"] != self._store:
+        if found is None or is_deleting(found):
             message = (
                 f"there is no DataSnapshot {name} of DataStore {self._store} any more: delete this one, and commit a "
                 "clone of a DataSnapshot that is there"

@@ -26,7 +26,7 @@ class CommitSeen:
 
     ``capture`` is the VolumeSnapshot in the clone's namespace, ``content`` what it is bound to, ``alias`` the content
     that brings it into the store's. ``terms``: whether the clone's namespace may commit. ``snapshots``: all of the
-    store's namespace. ``attachments``: of volumes to nodes.
+    store. ``attachments``: of volumes to nodes.
     """
 
     capture: Manifest | None = None
@@ -92,7 +92,8 @@ async def _read_line(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -
         reader.list("DataSnapshot", where),
         read_terms(reader, store, where=where, namespace=clone_key(snapshot)[0], verb=Verb.BRANCH),
     )
-    return replace(seen, snapshots=tuple(snapshots), terms=terms)
+    own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == store)
+    return replace(seen, snapshots=own, terms=terms)
 
 
 async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
