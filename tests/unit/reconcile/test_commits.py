@@ -246,6 +246,25 @@ async def test_an_unknown_branch_is_named_with_those_there_are(shop):
     assert "spec.commit" in message
 
 
+async def test_a_branch_that_may_not_be_had_is_not_named(shop):
+    await commit(shop, "feature-1")
+    shop.edit("DataGrant", "previews", data="Masked")
+    shop.clone("other", namespace="app", source={"branch": "faeture"})
+    await shop.settle()
+    assert "there are: main." in shop.expect_stalled("DataClone", "other", "UnknownVersion", "app")
+
+
+async def test_a_branch_of_an_earlier_store_of_the_name_is_neither_named_nor_waited_for(shop):
+    await commit(shop, "feature-1")
+    shop.delete("DataStore", "shop")
+    await shop.settle()
+    shop.store()
+    await shop.settle()
+    shop.clone("other", source={"branch": "feature"})
+    await shop.settle()
+    assert "there are: main." in shop.expect_stalled("DataClone", "other", "UnknownVersion")
+
+
 async def test_a_branch_whose_first_commit_is_on_its_way_is_waited_for(empty):
     empty.clone(power="Auto")
     await empty.settle()
