@@ -388,7 +388,8 @@ class World:
         what = key_of(snapshot)
         status = snapshot.get("status") or {}
         if deleting(snapshot):
-            if snapshot["metadata"].get("finalizers") and not self._is_being_restored(snapshot):
+            protected = SNAPSHOT_FINALIZER in snapshot["metadata"].get("finalizers", [])
+            if protected and not self._is_being_restored(snapshot):
                 yield Action(f"end {what}", lambda: self._end_snapshot(snapshot))
         elif SNAPSHOT_FINALIZER not in snapshot["metadata"].get("finalizers", []):
             yield Action(f"protect {what}", self._finalize(snapshot, SNAPSHOT_FINALIZER))
@@ -462,7 +463,7 @@ class World:
             alias = "snapshotHandle" in content["spec"]["source"]
             told = not (self.strands and alias) or BEING_DELETED in content["metadata"].get("annotations", {})
             if (
-                content["metadata"].get("finalizers")
+                CONTENT_FINALIZER in content["metadata"].get("finalizers", [])
                 and not self._is_referenced(content)
                 and (told or not self.strands)
             ):

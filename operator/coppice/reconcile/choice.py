@@ -107,12 +107,16 @@ def newest_commit(snapshots: Sequence[Manifest], branch: str, store_uid: str, *,
     """Return the newest commit on a branch that may be had and can be cloned, or None."""
     for entry in commits_on(snapshots, branch):
         snapshot = _parse_ready(entry)
-        if snapshot is None or snapshot.status.store_uid != store_uid or not (raw or snapshot.status.data == "Masked"):
+        if snapshot is None or not _may_be_had(snapshot, store_uid, raw=raw):
             continue
         version = _recorded(snapshot, snapshot.status.default_branch or "")
         if version is not None:
             return Chosen(snapshot, version)
     return None
+
+
+def _may_be_had(snapshot: DataSnapshot, store_uid: str, *, raw: bool) -> bool:
+    return snapshot.status.store_uid == store_uid and (raw or snapshot.status.data == "Masked")
 
 
 def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
@@ -152,16 +156,24 @@ def _on_line(wanted: Wanted, known: Sequence[Manifest], branch: str) -> Choice:
         return found
     if newest_commit(known, branch, wanted.store_uid, raw=True) is not None:
         return _masked_only()
-    line = commits_on(known, branch)
-    if line:
-        return Wait("SnapshotPending", f"waits for DataSnapshot {line[0]['metadata']['name']}; see its conditions")
-    there = ", ".join([LIVE_BRANCH, *branches_of(known)])
+    pending = next((entry for entry in commits_on(known, branch) if not is_true(entry, "Ready")), None)
+    if pending is not None:
+        return Wait("SnapshotPending", f"waits for DataSnapshot {pending['metadata']['name']}; see its conditions")
+    there = ", ".join([LIVE_BRANCH, *branches_of(entry for entry in known if _is_told(wanted, entry))])
     return Wait(
         "UnknownVersion",
         f"there is no branch {branch}; there are: {there}. Commit a clone to it (see `kubectl explain "
         "datasnapshot.spec.commit`), or make this DataClone anew with the right name",
         stalled=True,
     )
+
+
+def _is_told(wanted: Wanted, manifest: Manifest) -> bool:
+    """Return whether a commit is there for whoever asks; of one that is still to be made nobody knows what it holds."""
+    snapshot = _parse_ready(manifest)
+    if snapshot is None:
+        return wanted.raw and not is_true(manifest, "Ready")
+    return _may_be_had(snapshot, wanted.store_uid, raw=wanted.raw)
 
 
 def _parse_ready(manifest: Manifest) -> DataSnapshot | None:
@@ -332,7 +344,8 @@ def _none_at_migration(
     if isinstance(live, EngineError):
         return _no_answer(live)
     order = " Alembic writes down no order: ask for the version that a snapshot is at." if _is_alembic(usable) else ""
-    now = "" if live is None else f"; the database is at {place(live)} now"
+    # What the database says of itself is no masked data.
+    now = "" if live is None or not wanted.raw else f"; the database is at {place(live)} now"
     message = (
         f"no DataSnapshot of this store is known to be at or before migration {migration}: {describe(usable)}{now}."
         f"{order} Make this DataClone anew with a version that one is at, or with from.snapshot"

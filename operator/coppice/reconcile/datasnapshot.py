@@ -32,11 +32,11 @@ from coppice.reconcile.adopted import Adoption, read_adoption
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, present_backing, recorded_backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice
-from coppice.reconcile.commit.handover import CAPTURED, Handover
+from coppice.reconcile.commit.handover import CAPTURED, LOOK_SECONDS, Handover
 from coppice.reconcile.commit.line import is_commit, place_of
 from coppice.reconcile.commit.provenance import Provenance
-from coppice.reconcile.commit.seen import CommitSeen, capture_name, clone_key, observe_commit
-from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
+from coppice.reconcile.commit.seen import CommitSeen, capture_name, clone_key, full_name, observe_commit
+from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.mask.chain import Masking
@@ -261,19 +261,22 @@ def _plan_deletion(observation: SnapshotObservation) -> Plan:
     """Kubernetes collects what is in the snapshot's namespace; what a commit has elsewhere goes first, and whatever is
     being made of that.
     """
-    left = observation.commit.left
+    manifest = observation.manifest
+    uid = str(manifest["metadata"]["uid"])
+    left = observation.commit.left(uid)
     if not left:
-        return Plan(remove_finalizer=is_commit(observation.manifest))
+        return Plan(remove_finalizer=is_commit(manifest))
     users = [observation.pod, observation.policy, observation.scratch, observation.raw]
-    uid = str(observation.manifest["metadata"]["uid"])
     doomed = [entry for entry in (*users, *left) if entry is not None and is_owned(entry, uid)]
     aliases = [] if observation.commit.alias is None else [observation.commit.alias]
     raws = [] if observation.raw is None else [observation.raw]
-    return Plan(
-        apply=tuple(stranded_aliases(aliases, raws)),
-        delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)),
-        requeue_after=2,
+    words = ", ".join(f"{entry['kind']} {full_name(entry)}" for entry in left)
+    message = (
+        f"waits for {words} to go; if that takes long, see its finalizers, and whether the snapshot-controller and the "
+        "csi-snapshotter of its driver run"
     )
+    plan = condemned(manifest, [Ref.of(entry) for entry in doomed if not is_deleting(entry)], message=message)
+    return replace(plan, apply=tuple(stranded_aliases(aliases, raws)), requeue_after=LOOK_SECONDS)
 
 
 def _database_in(raw: Manifest | None) -> str | None:
@@ -307,7 +310,7 @@ class _SnapshotPlan:
         if not self._is_commit:
             return plan
         present = labels.FINALIZER in (self.observation.manifest["metadata"].get("finalizers") or ())
-        wanted = not draft.facts[-1].holds or bool(self.observation.commit.left)
+        wanted = not draft.facts[-1].holds or bool(self.observation.commit.left(draft.owner.uid))
         return replace(plan, add_finalizer=wanted and not present, remove_finalizer=present and not wanted)
 
     def _plan(self, draft: Draft) -> Plan:
@@ -377,7 +380,8 @@ class _SnapshotPlan:
             raise TypeError("a capture stands on a VolumeSnapshot")
         state = volume_snapshot_state(prepared)
         if state.ready:
-            for leftover in (*self._on_the_way, scratch, self.observation.raw, *self.observation.commit.left):
+            left = self.observation.commit.left(draft.owner.uid)
+            for leftover in (*self._on_the_way, scratch, self.observation.raw, *left):
                 draft.drop(leftover)
             draft.apply.extend(self._stranded)
             held = "the store" if capture.provenance is None else f"DataClone {capture.provenance.clone}"

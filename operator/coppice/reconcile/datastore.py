@@ -8,7 +8,7 @@ Delete`` asks otherwise, and a DataStore of the same name takes them over again.
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,7 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.adopted import read_adoption
 from coppice.reconcile.adoptedstore import AdoptedPlan
+from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
@@ -31,7 +32,7 @@ from coppice.reconcile.managedstore import ManagedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, read_mirror_copies
 from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
-from coppice.reconcile.observed import is_deleting, label, pod_state
+from coppice.reconcile.observed import annotation, is_deleting, is_true, label, pod_state
 from coppice.reconcile.provisioning import read_complaint
 from coppice.reconcile.reads import Server, ask, get_each, read_classes
 from coppice.reconcile.schedule import SnapshotLine, superseded
@@ -173,7 +174,9 @@ async def _with_adoption(
 
 
 async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[str]:
-    """Return the snapshots that clones need: read only where one is about to go, for there may be many clones."""
+    """Return the snapshots that clones and commits need: clones are read only where one is about to go, for there may
+    be many.
+    """
     if not superseded(line):
         return frozenset()
     metadata = line.store.metadata
@@ -183,16 +186,29 @@ async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[
         if entry["spec"]["from"]["store"]["name"] == metadata.name
         and (entry["spec"]["from"]["store"].get("namespace") or entry["metadata"]["namespace"]) == metadata.namespace
     ]
-    return frozenset(name for entry in clones for name in _needed_snapshots(entry))
+    asked_for = {str(entry["spec"]["from"]["snapshot"]) for entry in clones if "snapshot" in entry["spec"]["from"]}
+    durable = [entry for entry in clones if entry["spec"].get("durability") == Durability.DURABLE]
+    return frozenset((*asked_for, *await _origins(reader, durable), *_awaited_parents(line.snapshots)))
 
 
-def _needed_snapshots(clone: Manifest) -> Iterator[str]:
-    """Return the snapshot that a clone asks for by name, and the one that it may be committed as a child of."""
-    if "snapshot" in clone["spec"]["from"]:
-        yield str(clone["spec"]["from"]["snapshot"])
-    present = (clone.get("status") or {}).get("snapshot")
-    if clone["spec"].get("durability") == Durability.DURABLE and present is not None:
-        yield str(present["name"])
+async def _origins(reader: KubeReader, clones: Sequence[Manifest]) -> set[str]:
+    """Return the snapshots that Durable clones may be committed as children of: those of copies that are on their way
+    as well, for a migration may take long.
+    """
+    if not clones:
+        return set()
+    uids = {str(entry["metadata"]["uid"]) for entry in clones}
+    told = {str(entry["status"]["snapshot"]["name"]) for entry in clones if (entry.get("status") or {}).get("snapshot")}
+    claims = await reader.list("PersistentVolumeClaim", None, {labels.OWNER_KIND: "DataClone"})
+    made_from = (annotation(claim, labels.SNAPSHOT) for claim in claims if label(claim, labels.OWNER_UID) in uids)
+    return told | {name for name in made_from if name is not None}
+
+
+def _awaited_parents(snapshots: Sequence[Manifest]) -> Iterator[str]:
+    """Return the parents of the commits that are still to be made: without them they never can be."""
+    for entry in snapshots:
+        if is_commit(entry) and not is_deleting(entry) and not is_true(entry, "Ready"):
+            yield str(entry["spec"]["commit"]["parent"])
 
 
 def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:

@@ -127,6 +127,14 @@ def volume_snapshot_state(manifest: Manifest) -> VolumeSnapshotState:
     )
 
 
+def is_content_of(content: Manifest, snapshot: Manifest) -> bool:
+    """Return whether a VolumeSnapshotContent is a VolumeSnapshot's own, by what the content says: whoever may write the
+    status of the VolumeSnapshot can name any there.
+    """
+    bound, metadata = content["spec"]["volumeSnapshotRef"], snapshot["metadata"]
+    return all(bound.get(key) == metadata[key] for key in ("namespace", "name", "uid"))
+
+
 @dataclass(frozen=True, slots=True)
 class PodState:
     """A Pod; ``coppice.reconcile.trouble`` says what is wrong with one.

@@ -34,7 +34,8 @@ async def read_last_line(reader: KubeReader, pod: Manifest) -> str:
     """Return the last line that a program has printed, however long it is."""
     metadata = pod["metadata"]
     text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
-    return next(reversed(text.splitlines()), "").strip()
+    # Not splitlines(): what JSON leaves as it is in a name, such as U+2028, is a line's end to that.
+    return text.rstrip("\n").rpartition("\n")[2].strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ GRACE = timedelta(minutes=10)
 class SnapshotLine:
     """A store and all its DataSnapshots.
 
-    ``ready``: the store is in a state to be snapshotted. ``named``: the snapshots that clones ask for by name.
+    ``ready``: the store is in a state to be snapshotted. ``named``: the snapshots that clones and commits need.
     """
 
     manifest: Manifest

@@ -7,6 +7,7 @@ acknowledged, or that says of its rows what is not so, is a violation (``tests.f
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tests.fakes.audit import orphans
@@ -15,6 +16,8 @@ from tests.fakes.story import Story, begun
 
 from coppice.core import labels
 from coppice.core.names import handover_name
+from coppice.engines.base import UnreachableError
+from coppice.reconcile.clone.names import engine_secret_name
 
 DURABLE = {"durability": "Durable"}
 
@@ -92,6 +95,44 @@ async def until(story: Story, kind: str, name: str, namespace: str) -> None:
             story.world.turn()
             story.world.tick(1)
     raise AssertionError(f"there never was a {kind} {namespace}/{name}")
+
+
+async def snapshots_go_on(story: Story, count: int, *, since: int = 0) -> None:
+    """Have the store make snapshots, each of other rows, and drop those that are no longer kept."""
+    for number in range(since, since + count):
+        story.commit(f"row-{number}")
+        story.clone(f"more-{number}")
+        await story.operator.live(minutes=15)
+
+
+def hold(story: Story, kind: str, name: str, namespace: str | None = None) -> None:
+    """Put a finalizer of somebody's on an object."""
+    story.kube.change(
+        kind, namespace, name, lambda found: found["metadata"].setdefault("finalizers", []).append("example.com/hold")
+    )
+
+
+def release(story: Story, kind: str, name: str, namespace: str | None = None) -> None:
+    """Take it away, and let the object go."""
+    story.kube.change(kind, namespace, name, lambda found: found["metadata"]["finalizers"].remove("example.com/hold"))
+
+
+def aliases(story: Story) -> list[frozenset[str]]:
+    """Return the rows of all that is aliased in another namespace from now on."""
+    handed: list[frozenset[str]] = []
+
+    def note(event: str, found: Any) -> None:
+        handle = found["spec"]["source"].get("snapshotHandle") if found["kind"] == "VolumeSnapshotContent" else None
+        if event == "ADDED" and handle is not None:
+            handed.append(story.world.snapshots[handle].branches["main"].rows)
+
+    story.kube.subscribe(note)
+    return handed
+
+
+def plans(story: Story, kind: str = "DataSnapshot") -> int:
+    """Return how many plans have been made for objects of a kind."""
+    return len([key for key, _ in story.operator.log.plans if key.kind == kind])
 
 
 def nothing_left(story: Story) -> None:
@@ -205,6 +246,25 @@ async def test_an_unknown_branch_is_named_with_those_there_are(shop):
     assert "spec.commit" in message
 
 
+async def test_a_branch_that_may_not_be_had_is_not_named(shop):
+    await commit(shop, "feature-1")
+    shop.edit("DataGrant", "previews", data="Masked")
+    shop.clone("other", namespace="app", source={"branch": "faeture"})
+    await shop.settle()
+    assert "there are: main." in shop.expect_stalled("DataClone", "other", "UnknownVersion", "app")
+
+
+async def test_a_branch_of_an_earlier_store_of_the_name_is_neither_named_nor_waited_for(shop):
+    await commit(shop, "feature-1")
+    shop.delete("DataStore", "shop")
+    await shop.settle()
+    shop.store()
+    await shop.settle()
+    shop.clone("other", source={"branch": "feature"})
+    await shop.settle()
+    assert "there are: main." in shop.expect_stalled("DataClone", "other", "UnknownVersion")
+
+
 async def test_a_branch_whose_first_commit_is_on_its_way_is_waited_for(empty):
     empty.clone(power="Auto")
     await empty.settle()
@@ -223,10 +283,7 @@ async def test_commits_are_kept_and_so_is_what_a_durable_clone_came_from(shop):
     first = parent_of(shop)
     shop.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
     await commit(shop, "feature-1")
-    for number in range(4):
-        shop.commit(f"row-{number}")
-        shop.clone(f"more-{number}")
-        await shop.operator.live(minutes=15)
+    await snapshots_go_on(shop, 4)
     names = shop.names("DataSnapshot", "data")
     assert "feature-1" in names
     assert first in names
@@ -238,6 +295,41 @@ async def test_commits_are_kept_and_so_is_what_a_durable_clone_came_from(shop):
     assert first not in shop.names("DataSnapshot", "data")
 
 
+async def test_the_parent_of_a_commit_that_waits_is_kept_until_it_is_made(empty):
+    empty.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
+    empty.clone()
+    await empty.settle()
+    work(empty, "mine")
+    empty.world.tick(60)
+    first = parent_of(empty)
+    await commit(empty, "feature-1")
+    empty.expect_stalled("DataSnapshot", "feature-1", "CloneNotDurable")
+    await snapshots_go_on(empty, 4)
+    empty.edit("DataClone", "db", power="Off")
+    await empty.settle()
+    empty.expect_ready("DataSnapshot", "feature-1")
+    await snapshots_go_on(empty, 1, since=4)
+    assert first not in empty.names("DataSnapshot")
+
+
+async def test_what_the_next_copy_of_a_durable_clone_comes_from_is_kept_before_it_serves(shop):
+    shop.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
+    shop.commit("bob")
+    failing = shop.copy(2)
+    shop.world.crashing = lambda pod: pod["metadata"]["name"] == failing
+    shop.annotate("DataClone", "db", reset="now")
+    await shop.settle()
+    first = parent_of(shop)
+    await snapshots_go_on(shop, 4)
+    assert parent_of(shop) == first
+    shop.world.crashing = lambda pod: False
+    await shop.operator.live(minutes=10)
+    assert parent_of(shop) != first
+    shop.world.tick(60)
+    await commit(shop, "feature-1")
+    shop.expect_ready("DataSnapshot", "feature-1")
+
+
 # -- what makes it safe --
 
 
@@ -247,6 +339,35 @@ async def test_a_running_server_makes_ready_right_before_the_capture(shop):
     shop.world.engine.before_call = lambda action: seen.append((action, shop.names("VolumeSnapshot")))
     await commit(shop, "feature-1")
     assert [entry for entry in seen if entry[0] == "flush"] == [("flush", before)]
+
+
+async def test_a_server_that_does_not_answer_is_waited_for_and_the_clone_named(next_door):
+    server = next_door.world.login("app", "db-binding")
+    server.fault = UnreachableError("connection refused")
+    await commit(next_door, "feature-1", namespace="app")
+    await next_door.operator.live(minutes=5)
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
+    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.names("VolumeSnapshot", "app") == []
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 60
+    server.fault = None
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+
+
+async def test_a_server_whose_credentials_are_gone_is_waited_for_and_the_clone_named(next_door):
+    clone = next_door.get("DataClone", "db", "app")["metadata"]
+    next_door.delete("Secret", engine_secret_name("db", clone["uid"]), "app")
+    await commit(next_door, "feature-1", namespace="app")
+    await next_door.operator.live(minutes=5)
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
+    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.names("VolumeSnapshot", "app") == []
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 60
 
 
 async def test_a_clone_that_is_off_is_committed_without_a_server(empty):
@@ -308,7 +429,7 @@ async def test_a_fast_clone_that_is_turned_on_while_it_is_captured_makes_no_comm
     empty.commit_clone("feature-1", parent_of(empty, namespace="app"), namespace="app")
     await until(empty, "VolumeSnapshot", capture(empty), "app")
     empty.edit("DataClone", "db", "app", power="On")
-    await empty.settle()
+    await empty.operator.live(minutes=1)
     empty.expect_stalled("DataSnapshot", "feature-1", "CloneNotDurable")
     nothing_left(empty)
     empty.edit("DataClone", "db", "app", power="Off")
@@ -368,7 +489,7 @@ async def test_what_a_clone_s_namespace_writes_on_a_capture_is_not_believed(next
         found["metadata"]["annotations"][labels.SOURCE] = forged
 
     next_door.kube.change("VolumeSnapshot", "app", capture(next_door), forge)
-    await next_door.settle()
+    await next_door.operator.live(minutes=1)
     next_door.expect_ready("DataSnapshot", "feature-1")
     assert next_door.status("DataSnapshot", "feature-1")["data"] == "Raw"
 
@@ -382,6 +503,37 @@ async def test_what_stands_on_the_raw_snapshot_is_worked_out_again_when_it_was_c
     await next_door.settle()
     next_door.expect_ready("DataSnapshot", "feature-1")
     nothing_left(next_door)
+
+
+async def test_a_capture_of_another_claim_is_not_handed_over(next_door):
+    next_door.clone("other", namespace="app", **DURABLE)
+    await next_door.settle()
+    work(next_door, "theirs", clone="other", namespace="app")
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    await until(next_door, "VolumeSnapshot", capture(next_door), "app")
+    made = next_door.get("VolumeSnapshot", capture(next_door), "app")
+    source = {"persistentVolumeClaimName": next_door.copy(1, "other", "app")}
+    next_door.kube.remove("VolumeSnapshot", "app", capture(next_door))
+    told = {key: made["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    next_door.kube.add({**made, "metadata": told, "spec": {**made["spec"], "source": source}, "status": {}})
+    handed = aliases(next_door)
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+    assert handed == [{"alice", "mine"}]
+
+
+async def test_a_content_that_is_not_the_capture_s_own_is_not_handed_over(next_door):
+    next_door.commit("bob")
+    next_door.snapshot("secret")
+    await next_door.settle()
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    await until(next_door, "VolumeSnapshot", capture(next_door), "app")
+    forged = next_door.get("VolumeSnapshot", "secret")["status"]
+    next_door.kube.change("VolumeSnapshot", "app", capture(next_door), lambda found: found.update(status=forged))
+    handed = aliases(next_door)
+    await next_door.operator.live(minutes=2)
+    next_door.expect_ready("DataSnapshot", "feature-1")
+    assert handed == [{"alice", "mine"}]
 
 
 async def test_a_volume_of_something_else_is_found_out_by_its_marker(next_door):
@@ -434,6 +586,16 @@ async def test_a_number_that_was_used_is_not_used_again_behind_the_branch(shop):
     message = shop.expect_stalled("DataSnapshot", "feature-1", "BranchMovedOn")
     assert "feature-3" in message
     shop.expect_ready("DataSnapshot", "feature-2")
+
+
+async def test_a_branch_of_another_store_of_the_namespace_is_another_branch(shop):
+    shop.store("hr")
+    commit_of_theirs = {"branch": "feature", "parent": "feature-8"}
+    reference = {"store": {"name": "hr"}, "from": {"clone": {"name": "nothing"}}, "commit": commit_of_theirs}
+    shop.add("DataSnapshot", "feature-9", reference, "data")
+    await shop.settle()
+    await commit(shop, "feature-1")
+    shop.expect_ready("DataSnapshot", "feature-1")
 
 
 async def test_another_parent_of_the_same_name_is_another_one(shop):
@@ -572,3 +734,86 @@ async def test_whatever_goes_on_the_way_makes_no_wrong_commit_and_leaves_nothing
         next_door.delete("DataSnapshot", "feature-1")
         await next_door.settle()
     nothing_left(next_door)
+
+
+async def test_a_capture_that_its_namespace_holds_does_not_hold_the_commit(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    hold(next_door, "VolumeSnapshot", name, "app")
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    release(next_door, "VolumeSnapshot", name, "app")
+    await next_door.settle()
+    nothing_left(next_door)
+
+
+async def test_a_capture_that_was_made_another_s_does_not_hold_the_commit(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    next_door.kube.change("VolumeSnapshot", "app", name, lambda found: found["metadata"].pop("labels"))
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    assert name in next_door.names("VolumeSnapshot", "app")
+
+
+async def test_an_alias_that_nobody_ends_is_named_and_not_asked_for_all_the_time(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    alias = handover_name(next_door.get("DataSnapshot", "feature-1")["metadata"]["uid"], "")
+    await until(next_door, "VolumeSnapshotContent", alias, None)
+    hold(next_door, "VolumeSnapshotContent", alias)
+    next_door.delete("DataSnapshot", "feature-1")
+    await next_door.settle()
+    found = next_door.condition("DataSnapshot", "feature-1")
+    assert found["reason"] == "Deleting"
+    assert f"VolumeSnapshotContent {alias}" in found["message"]
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert plans(next_door) - before < 40
+    release(next_door, "VolumeSnapshotContent", alias)
+    await next_door.settle()
+    assert "feature-1" not in next_door.names("DataSnapshot")
+    nothing_left(next_door)
+
+
+async def test_a_capture_that_goes_and_is_held_is_named(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    name = capture(next_door)
+    await until(next_door, "VolumeSnapshot", name, "app")
+    hold(next_door, "VolumeSnapshot", name, "app")
+    next_door.delete("VolumeSnapshot", name, "app")
+    before = plans(next_door)
+    await next_door.operator.live(minutes=10)
+    assert f"app/{name}" in next_door.expect_stalled("DataSnapshot", "feature-1", "CaptureHeld")
+    assert plans(next_door) - before < 60
+    release(next_door, "VolumeSnapshot", name, "app")
+    await next_door.settle()
+    next_door.expect_ready("DataSnapshot", "feature-1")
+
+
+async def test_a_capture_whose_pin_is_spoiled_each_time_is_not_made_anew_all_the_time(next_door):
+    next_door.commit_clone("feature-1", parent_of(next_door, namespace="app"), namespace="app")
+    made = []
+
+    def spoil(event, found):
+        ours = found["kind"] == "VolumeSnapshot" and found["metadata"].get("namespace") == "app"
+        if event == "ADDED" and ours:
+            made.append(found["metadata"]["name"])
+
+    next_door.kube.subscribe(spoil)
+    for _ in range(600):
+        for name in next_door.names("VolumeSnapshot", "app"):
+            next_door.kube.change(
+                "VolumeSnapshot", "app", name, lambda found: found["metadata"].update(annotations={labels.SOURCE: "{}"})
+            )
+        await next_door.operator.run_due()
+        next_door.world.turn()
+        next_door.world.tick(1)
+    assert "app/" in next_door.condition("DataSnapshot", "feature-1")["message"]
+    assert next_door.reason("DataSnapshot", "feature-1") == "CloneChanged"
+    assert 1 < len(made) < 25
+    await next_door.operator.live(minutes=5)
+    next_door.expect_ready("DataSnapshot", "feature-1")

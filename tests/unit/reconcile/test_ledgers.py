@@ -174,6 +174,12 @@ async def test_a_masked_snapshot_keeps_what_is_written_down(story):
     story.expect_ready("DataClone", "db", "app")
     assert story.status("DataClone", "db", "app")["snapshot"]["name"] == "mine"
     assert "customer/alice" not in story.rows(namespace="app")
+    story.commit("flyway 8")
+    story.clone("early", namespace="app", source={"migration": "6"})
+    await story.settle()
+    message = story.expect_stalled("DataClone", "early", "NoSnapshotFits", "app")
+    assert "mine is at flyway 7" in message
+    assert "flyway 8" not in message
 
 
 # -- how it is kept --

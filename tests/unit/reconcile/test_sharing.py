@@ -576,3 +576,21 @@ async def test_an_alias_whose_snapshot_went_unseen_is_let_go(story):
     assert [found for found in story.names("VolumeSnapshotContent") if found.startswith("coppice-")] == []
     assert story.names("DataClone", "app") == []
     assert len(story.world.snapshots) == 1
+
+
+async def test_a_content_that_is_not_the_snapshot_s_own_is_not_aliased(shop):
+    shop.grant()
+    for name in ("asked", "secret"):
+        shop.snapshot(name)
+        await shop.settle()
+    shown = shop.get("VolumeSnapshot", "asked")["status"]
+    forged = shop.get("VolumeSnapshot", "secret")["status"]
+    shop.kube.change("VolumeSnapshot", "data", "asked", lambda found: found.update(status=forged))
+    shop.clone(namespace="app", source={"snapshot": "asked"})
+    await shop.operator.live(minutes=2)
+    assert aliases(shop) == []
+    assert shop.reason("DataClone", "db", "app") == "SnapshotNotReady"
+    assert shop.names("PersistentVolumeClaim", "app") == []
+    shop.kube.change("VolumeSnapshot", "data", "asked", lambda found: found.update(status=shown))
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")

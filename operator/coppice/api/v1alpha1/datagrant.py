@@ -122,8 +122,9 @@ class DataGrantSpec(SpecModel):
     )
     to: GrantTo = Field(description="The namespaces that are given something.")
     verbs: Annotated[tuple[Verb, ...], Field(min_length=1, max_length=2), SET] = Field(
-        description="What they may do: Clone (run copies of their own), Branch (create branches in the store; have "
-        "their clones committed by its owners, where the engine keeps no branches)."
+        description="What they may do: Clone (run copies of their own), Branch (create branches in the store; where "
+        "the engine keeps no branches: its owners may commit clones of these namespaces, and so take what is in them, "
+        "without asking there once more)."
     )
     data: Annotated[DataKind, ShowDefault] = Field(
         default=DataKind.MASKED,

@@ -95,7 +95,9 @@ class DataSnapshotSpec(SpecModel):
 
     store: LocalStoreRef = Field(description="The DataStore in this namespace.")
     from_: SnapshotFrom | None = Field(
-        default=None, description="A clone of the store to capture instead of the store itself; with commit."
+        default=None,
+        description="A clone of the store to capture instead of the store itself; with commit. One of another "
+        "namespace needs a DataGrant with the verb Branch, and nobody there is asked once more.",
     )
     commit: SnapshotCommit | None = Field(
         default=None,

@@ -45,6 +45,7 @@ from coppice.reconcile.mirror.copies import read_store_claim
 from coppice.reconcile.observed import (
     claim_state,
     created_at,
+    is_content_of,
     is_deleting,
     is_true,
     label,
@@ -413,6 +414,6 @@ async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Sourc
     reference = volume_snapshot_state(snapshot).content if snapshot is not None else None
     content = await reader.get("VolumeSnapshotContent", reference) if reference is not None else None
     handle = ((content or {}).get("status") or {}).get("snapshotHandle")
-    if content is None or handle is None:
+    if snapshot is None or content is None or handle is None or not is_content_of(content, snapshot):
         return None
     return Handle(content["spec"]["driver"], handle, content["spec"].get("volumeSnapshotClassName"))

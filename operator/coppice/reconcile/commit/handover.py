@@ -16,6 +16,7 @@ from coppice.core import labels
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.core.quantities import larger
 from coppice.engines.base import Engine
+from coppice.manifests.meta import is_owned
 from coppice.manifests.storage import build_alias_content, build_alias_snapshot, build_volume_snapshot
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
@@ -23,7 +24,7 @@ from coppice.reconcile.classes import ClusterClasses, NoStorage
 from coppice.reconcile.clone.names import ENGINE, engine_secret_name
 from coppice.reconcile.commit.line import Place, commits_on, place_of
 from coppice.reconcile.commit.provenance import Pin, Provenance, inherited_mask
-from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key
+from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key, full_name
 from coppice.reconcile.copies import Copy, serving_copy
 from coppice.reconcile.draft import Draft, Fact, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -32,12 +33,14 @@ from coppice.reconcile.observed import (
     condition,
     created_at,
     format_time,
+    is_content_of,
     is_deleting,
     is_true,
+    parse_time,
     pod_state,
     volume_snapshot_state,
 )
-from coppice.reconcile.provisioning import waits_for_capture
+from coppice.reconcile.provisioning import PATIENCE, waits_for_capture
 
 CAPTURED: Final = "Captured"
 LOOK_SECONDS: Final = 30.0
@@ -121,7 +124,7 @@ class Handover:
     def _parent(self, place: Place) -> DataSnapshot | Fact:
         name = str(self.manifest["spec"]["commit"]["parent"])
         found = next((entry for entry in self.seen.snapshots if entry["metadata"]["name"] == name), None)
-        if found is None or is_deleting(found) or found["spec"]["store"]["name"] != self._store:
+        if found is None or is_deleting(found):
             message = (
                 f"there is no DataSnapshot {name} of DataStore {self._store} any more: delete this one, and commit a "
                 "clone of a DataSnapshot that is there"
@@ -166,7 +169,9 @@ class Handover:
         namespace, claim = clone.metadata.namespace, copy.claim["metadata"]
         runs = clone.spec.durability is Durability.DURABLE
         pin = Pin(clone.metadata.uid, claim["name"], claim["uid"], None if runs else clone.metadata.generation)
-        self._settle(draft, clone, copy)
+        unsettled = self._settle(draft, clone, copy)
+        if unsettled is not None:
+            return unsettled
         draft.create.append(
             build_volume_snapshot(
                 capture_name(self.manifest),
@@ -258,16 +263,25 @@ class Handover:
         sources = (entry["spec"]["source"].get("persistentVolumeName") for entry in self.seen.attachments)
         return volume is not None and volume in sources
 
-    def _settle(self, draft: Draft, clone: DataClone, copy: Copy) -> None:
-        """Have a server that runs make ready for the capture that follows in the same plan."""
+    def _settle(self, draft: Draft, clone: DataClone, copy: Copy) -> Fact | None:
+        """Have a server that runs make ready for the capture that follows in the same plan.
+
+        A call that finds nobody is repeated before anything is reported: only a clone that says that its server answers
+        is called.
+        """
         if self.engine.capture_action is None or copy.pod is None or is_deleting(copy.pod):
-            return
+            return None
         state, metadata = pod_state(copy.pod), clone.metadata
         if state.ip is None or not state.running:
-            return
+            return None
+        manifest = self.seen.manifest or {}
+        if not (is_true(manifest, ENGINE) and clone.status.observed_generation == metadata.generation):
+            message = f"waits for the server of {self._clone_words} to answer; see its conditions"
+            return waits(CAPTURED, "CloneNotAnswering", message, retry_after=LOOK_SECONDS)
         secret = engine_secret_name(metadata.name, metadata.uid)
         target = ServerRef(state.ip, self.engine.port, metadata.namespace, secret)
         draft.calls.append(EngineCall(self.store.spec.engine, target, self.engine.capture_action, {}))
+        return None
 
     def _backing(self, copy: Copy, parent: DataSnapshot) -> Backing:
         """Return what is to be known of the volume: by what it was made from, which its namespace cannot change."""
@@ -285,14 +299,13 @@ class Handover:
 
     def _take_over(self, draft: Draft, parent: DataSnapshot, capture: Manifest) -> Fact:
         """Make the capture the raw snapshot, if it is what it was to be."""
-        problem = draft.make_once({}, capture, CAPTURED)
+        problem = self._held(draft, capture) or draft.make_once({}, capture, CAPTURED)
         if problem is not None:
             return problem
         pin = Pin.of(capture)
         copy = self._pinned(pin)
-        if pin is None or copy is None:
-            message = f"begins again: {self._clone_words} is not as it was when its capture began"
-            return self._give_up(draft, waits(CAPTURED, "Capturing", message, retry_after=2))
+        if pin is None or copy is None or not self._is_of(pin, capture):
+            return self._begin_again(draft, capture)
         unrelated = self._unrelated(copy, parent)
         if unrelated is not None:
             return self._give_up(draft, unrelated)
@@ -301,13 +314,35 @@ class Handover:
             return waits_for_capture(CAPTURED, "Capturing", capture, draft.now)
         if self.seen.alias is not None and self._is_outdated(self.seen.alias, handle):
             self._drop_alias(draft)
-            return waits(CAPTURED, "Capturing", "what was handed over before is on its way out", retry_after=2)
+            message = f"waits for VolumeSnapshotContent {alias_name(self.manifest)} to go, which was handed over before"
+            return waits(CAPTURED, "Capturing", message, retry_after=LOOK_SECONDS)
         namespace, name = clone_key(self.manifest)
         captured = format_time(state.captured_at or draft.now)
         provenance = Provenance(
             f"{namespace}/{name}", pin.clone_uid, parent.metadata.uid, captured, inherited_mask(parent)
         )
         return self._hand_over(draft, handle, provenance, self._backing(copy, parent))
+
+    def _held(self, draft: Draft, capture: Manifest) -> Fact | None:
+        """Return that a capture is on its way out, if so; whoever may in its namespace can hold it there."""
+        since = parse_time(capture["metadata"].get("deletionTimestamp"))
+        if since is None or not is_owned(capture, draft.owner.uid):
+            return None
+        message = f"VolumeSnapshot {full_name(capture)} is being deleted, and is made anew once it is gone"
+        if draft.now - since < PATIENCE:
+            return waits(CAPTURED, "Capturing", message, retry_after=LOOK_SECONDS)
+        return stalls(CAPTURED, "CaptureHeld", f"{message}: see what its finalizers wait for")
+
+    def _begin_again(self, draft: Draft, capture: Manifest) -> Fact:
+        """Remove a capture that is not what it was to be; not as fast as somebody can spoil the next one."""
+        message = (
+            f"{self._clone_words} or VolumeSnapshot {full_name(capture)} is not as it was when the capture began, and "
+            "it begins again within half a minute: leave both as they are until this DataSnapshot is Ready"
+        )
+        rest = LOOK_SECONDS - (draft.now - created_at(capture)).total_seconds()
+        if rest > 0:
+            return waits(CAPTURED, "CloneChanged", message, retry_after=rest)
+        return self._give_up(draft, waits(CAPTURED, "CloneChanged", message, retry_after=2))
 
     def _pinned(self, pin: Pin | None) -> Copy | None:
         """Return the copy that was captured, if it is there and nobody can have written to it since unnoticed.
@@ -322,6 +357,12 @@ class Handover:
             return None
         uids = (pin.claim, pin.claim_uid)
         return next((copy for copy in self.seen.copies if _identity(copy) == uids), None)
+
+    def _is_of(self, pin: Pin, capture: Manifest) -> bool:
+        """Return whether a capture is one of the claim that was pinned, and its content is its own."""
+        source, content = capture["spec"]["source"], self.seen.content
+        own = content is None or is_content_of(content, capture)
+        return own and source.get("persistentVolumeClaimName") == pin.claim
 
     def _give_up(self, draft: Draft, fact: Fact) -> Fact:
         """Remove what was captured and is not to be handed over."""

@@ -11,6 +11,7 @@ from coppice.core.names import handover_name
 from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
+from coppice.manifests.meta import is_owned
 from coppice.reconcile.access import read_terms
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.copies import Copy, find_copies
@@ -25,7 +26,7 @@ class CommitSeen:
 
     ``capture`` is the VolumeSnapshot in the clone's namespace, ``content`` what it is bound to, ``alias`` the content
     that brings it into the store's. ``terms``: whether the clone's namespace may commit. ``snapshots``: all of the
-    store's namespace. ``attachments``: of volumes to nodes.
+    store. ``attachments``: of volumes to nodes.
     """
 
     capture: Manifest | None = None
@@ -40,16 +41,25 @@ class CommitSeen:
     pods: tuple[Manifest, ...] = ()
     attachments: tuple[Manifest, ...] = ()
 
-    @property
-    def left(self) -> tuple[Manifest, ...]:
-        """Return what Kubernetes does not collect with the DataSnapshot."""
-        return tuple(entry for entry in (self.alias, self.capture) if entry is not None)
+    def left(self, uid: str) -> list[Manifest]:
+        """Return what the DataSnapshot with this UID has to see off, because Kubernetes does not collect it.
+
+        A capture that was asked to go is the clone's namespace's to hold: whoever does shall not hold the commit.
+        """
+        own = [entry for entry in (self.alias, self.capture) if entry is not None and is_owned(entry, uid)]
+        return [entry for entry in own if entry is self.alias or not is_deleting(entry)]
 
 
 def clone_key(snapshot: Manifest) -> tuple[str, str]:
     """Return namespace and name of the clone that a DataSnapshot commits."""
     reference = snapshot["spec"]["from"]["clone"]
     return str(reference.get("namespace") or snapshot["metadata"]["namespace"]), str(reference["name"])
+
+
+def full_name(manifest: Manifest) -> str:
+    """Return the name of what a commit has elsewhere, with its namespace if it has one."""
+    metadata = manifest["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}" if "namespace" in metadata else str(metadata["name"])
 
 
 def capture_name(snapshot: Manifest) -> str:
@@ -82,7 +92,8 @@ async def _read_line(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -
         reader.list("DataSnapshot", where),
         read_terms(reader, store, where=where, namespace=clone_key(snapshot)[0], verb=Verb.BRANCH),
     )
-    return replace(seen, snapshots=tuple(snapshots), terms=terms)
+    own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == store)
+    return replace(seen, snapshots=own, terms=terms)
 
 
 async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
