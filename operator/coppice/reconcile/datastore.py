@@ -195,12 +195,12 @@ async def _origins(reader: KubeReader, clones: Sequence[Manifest]) -> set[str]:
     """Return the snapshots that Durable clones may be committed as children of: those of copies that are on their way
     as well, for a migration may take long.
     """
-    if not clones:
-        return set()
-    uids = {str(entry["metadata"]["uid"]) for entry in clones}
+    lists = (
+        reader.list("PersistentVolumeClaim", found["namespace"], {labels.OWNER_UID: str(found["uid"])})
+        for found in (entry["metadata"] for entry in clones)
+    )
+    made_from = {annotation(claim, labels.SNAPSHOT) for claims in await gather(*lists) for claim in claims}
     told = {str(entry["status"]["snapshot"]["name"]) for entry in clones if (entry.get("status") or {}).get("snapshot")}
-    claims = await reader.list("PersistentVolumeClaim", None, {labels.OWNER_KIND: "DataClone"})
-    made_from = (annotation(claim, labels.SNAPSHOT) for claim in claims if label(claim, labels.OWNER_UID) in uids)
     return told | {name for name in made_from if name is not None}
 
 
