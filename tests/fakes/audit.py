@@ -19,6 +19,7 @@ _VOLATILE = (
     (re.compile(r"uid-\d+"), "UID"),
     (re.compile(r"password-(admin|app)-password-\d+"), r"PASSWORD-\1"),
     (re.compile(r"10\.0\.\d+\.\d+"), "ADDRESS"),
+    (re.compile(r"\blogin\W+[0-9a-f]{16}\b"), "LOGIN"),
 )
 _VOLATILE_ANNOTATIONS = {labels.INPUTS}
 """Digests over a UID."""

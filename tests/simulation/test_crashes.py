@@ -226,6 +226,19 @@ async def with_mirrored_clone(story: Story) -> None:
     story.world.elsewhere["db.example.com"].rows = frozenset({"album/1", "album/2"})
 
 
+async def with_retained_copy(story: Story) -> None:
+    await with_mirror(story)
+    story.delete("DataStore", "shop")
+    await story.settle()
+
+
+def mirror_another_source(story: Story) -> None:
+    story.source("album/9", host="other.example.com")
+    story.delete("Secret", "prod-read")
+    story.source_secret(host="other.example.com")
+    story.mirror()
+
+
 async def with_failed_refresh(story: Story) -> None:
     await with_mirror(story)
     story.world.dump_fails = "DumpFailed"
@@ -468,6 +481,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "lose the clone of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_clone),
     "lose the namespace of a commit that is not copied": (with_commit_that_is_not_copied, lose_the_namespace),
     "mirror a database": (with_elsewhere, lambda story: story.mirror(mirror={"schedule": "0 * * * *"})),
+    "mirror a database again": (with_retained_copy, lambda story: story.mirror(mirror={"schedule": "0 * * * *"})),
+    "mirror another database under the same name": (with_retained_copy, mirror_another_source),
     "refresh a mirror by its schedule": (with_mirrored_clone, pass_the_hour),
     "refresh a mirror on request": (
         with_mirrored_clone,

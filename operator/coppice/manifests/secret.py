@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import binascii
+import hmac
+import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
@@ -135,6 +137,17 @@ def read_source(manifest: Manifest, default_port: int) -> SourceLogin | str:
     if wrong is not None:
         return wrong
     return SourceLogin(values["host"], int(values.get("port", default_port)), values["database"])
+
+
+def login_state(manifest: Manifest, key: Manifest) -> str:
+    """Return what tells one login in a user's Secret from another, whatever else is done to that.
+
+    It can be shown to everybody: without ``key``, the Secret with a server's random password, nobody can try a guess.
+    """
+    data = manifest.get("data") or {}
+    said = json.dumps([manifest["metadata"]["uid"], [data.get(name) for name in _SOURCE_KEYS]])
+    secret = json.dumps(key.get("data") or {}, sort_keys=True)
+    return hmac.digest(secret.encode(), said.encode(), "sha256").hex()[:16]
 
 
 def _is_line(text: str) -> bool:

@@ -53,11 +53,10 @@ class Metrics:
             "coppice_last_resync_timestamp_seconds", "When all objects were last listed, as Unix time."
         )
         self.clones = self._gauge("coppice_clones", "DataClones by state: Ready, or the reason why not.", "state")
-        self.mirror_refreshed = self._gauge(
-            "coppice_mirror_refreshed_timestamp_seconds",
-            "What a mirror's source held at this time is in the copy that is served, as Unix time.",
-            "namespace",
-            "store",
+        self.mirrors = self._gauge("coppice_mirrors", "Mirrors by state: Fresh, or the reason why not.", "state")
+        self.mirror_oldest = self._gauge(
+            "coppice_mirror_oldest_timestamp_seconds",
+            "Of when the data of the mirror are that has the oldest, as Unix time; 0 if no mirror has any.",
         )
         self.orphans = self._gauge(
             "coppice_orphans", "Objects made for an owner that is gone, as of the last resync.", "kind"
@@ -140,35 +139,50 @@ class CloneMetrics:
 
 
 class MirrorMetrics:
-    """Follows how old the data of each mirror are."""
+    """Follows how mirrors fare and how old their data are, without a name: whoever reads metrics has no login."""
 
     KIND = "DataStore"
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._known: set[Key] = set()
+        self._states: dict[Key, str] = {}
+        self._moments: dict[Key, float] = {}
+        self._tally: Tally[str] = Tally()
 
     def changed(self, key: Key, status: Mapping[str, Any]) -> None:
-        """Tell what a store's status says; nothing of one that is no mirror, or has no copy."""
-        text = (status.get("mirror") or {}).get("refreshedAt")
-        if text is None:
+        """Tell what a store's status says; nothing of one that is no mirror."""
+        mirror = status.get("mirror")
+        if mirror is None:
             self.gone(key)
             return
-        self._known.add(key)
-        moment = datetime.fromisoformat(text).timestamp()
-        self._metrics.mirror_refreshed.labels(key.namespace, key.name).set(moment)
+        text = mirror.get("refreshedAt")
+        # Without a copy there is nothing that could be fresh, and the store itself says why.
+        state = _state(status) if text is None else _state(status, "MirrorFresh", "Fresh")
+        self._tell(key, state, None if text is None else datetime.fromisoformat(text).timestamp())
 
     def gone(self, key: Key) -> None:
         """Forget a store."""
-        if key in self._known:
-            self._known.discard(key)
-            self._metrics.mirror_refreshed.remove(key.namespace, key.name)
+        if key in self._states:
+            self._tell(key, None, None)
+
+    def _tell(self, key: Key, state: str | None, moment: float | None) -> None:
+        before = self._states.pop(key, None)
+        self._moments.pop(key, None)
+        if state is not None:
+            self._states[key] = state
+        if moment is not None:
+            self._moments[key] = moment
+        for name, change in ((before, -1), (state, 1)):
+            if name is not None:
+                self._tally[name] += change
+                self._metrics.mirrors.labels(name).set(self._tally[name])
+        self._metrics.mirror_oldest.set(min(self._moments.values(), default=0))
 
 
-def _state(status: Mapping[str, Any]) -> str:
+def _state(status: Mapping[str, Any], kind: str = "Ready", well: str = "Ready") -> str:
     for condition in status.get("conditions", ()):
-        if condition["type"] == "Ready":
-            return "Ready" if condition["status"] == "True" else str(condition["reason"])
+        if condition["type"] == kind:
+            return well if condition["status"] == "True" else str(condition["reason"])
     return "Unknown"
 
 

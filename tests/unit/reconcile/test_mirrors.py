@@ -13,6 +13,7 @@ from tests.fakes.audit import orphans
 from coppice.api.v1alpha1 import DataStore
 from coppice.core import labels
 from coppice.engines.base import Finding, MirrorFailure
+from coppice.manifests.secret import login_state
 from coppice.reconcile.backing import present_backing
 from coppice.reconcile.mirror.refresh import FAILURES, rough_age
 from coppice.reconcile.mirror.told import GivenUp, Progress, Restored, parse_told
@@ -410,6 +411,36 @@ async def test_whoever_puts_it_right_need_not_wait(source, act):
         source.annotate("DataStore", "shop", refresh="now")
     await source.operator.live(minutes=1)
     assert fresh(source)["reason"] == "Refreshed"
+
+
+async def test_whoever_touches_the_secret_and_leaves_its_login_alone_changes_nothing_of_a_pause(source):
+    await failing(source)
+    before = elsewhere(source).reads
+    for number in range(4):
+
+        def touch(secret, number=number):
+            secret["metadata"]["annotations"]["synced-at"] = str(number)
+            secret["data"]["other"] = b64encode(str(number).encode()).decode()
+
+        source.kube.change("Secret", "data", "prod-read", touch)
+        await source.operator.live(minutes=1)
+    assert elsewhere(source).reads == before
+
+
+def test_the_state_of_a_login_is_another_with_another_login_and_to_nobody_without_the_key_a_guess():
+    def secret(uid="u", **data):
+        return {"metadata": {"uid": uid}, "data": {"password": "eA==", **data}}
+
+    key, other = {"data": {"admin-password": "eQ=="}}, {"data": {"admin-password": "eg=="}}
+    state = login_state(secret(), key)
+    assert login_state(secret(more="x"), key) == state
+    states = [
+        state,
+        login_state(secret(password="eQ=="), key),
+        login_state(secret("v"), key),
+        login_state(secret(), other),
+    ]
+    assert len({*states, login_state(secret(username="eA=="), key)}) == 5
 
 
 async def test_a_source_without_rows_is_taken_for_the_wrong_one_where_the_copy_has_some(source):

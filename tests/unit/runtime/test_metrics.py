@@ -81,14 +81,39 @@ def test_what_is_ready_or_gone_takes_no_memory_for_its_steps(clones):
     assert clones._marks == {}
 
 
-def test_the_age_of_a_mirror_is_told_while_it_has_a_copy(metrics):
-    mirrors, key = MirrorMetrics(metrics), Key("DataStore", "data", "shop")
-    mirrors.changed(key, {})
-    assert "mirror_refreshed_timestamp_seconds{" not in metrics.exposition().decode()
-    mirrors.changed(key, {"mirror": {"refreshedAt": "2026-03-02T09:00:00Z"}})
-    assert metrics.registry.get_sample_value(
-        "coppice_mirror_refreshed_timestamp_seconds", {"namespace": "data", "store": "shop"}
-    ) == pytest.approx(1772442000)
-    mirrors.gone(key)
-    mirrors.gone(key)
-    assert "mirror_refreshed_timestamp_seconds{" not in metrics.exposition().decode()
+def mirrored(refreshed=None, **conditions):
+    mirror = {} if refreshed is None else {"refreshedAt": refreshed}
+    return {**status(**conditions), "mirror": {"refresh": None, **mirror}}
+
+
+def test_the_oldest_data_of_all_mirrors_are_told_and_how_many_fare_how(metrics):
+    mirrors, shop, till = MirrorMetrics(metrics), Key("DataStore", "data", "shop"), Key("DataStore", "data", "till")
+
+    def told():
+        states = {
+            sample.labels["state"]: sample.value
+            for metric in metrics.registry.collect()
+            for sample in metric.samples
+            if metric.name == "coppice_mirrors" and sample.value
+        }
+        return metrics.registry.get_sample_value("coppice_mirror_oldest_timestamp_seconds"), states
+
+    mirrors.changed(Key("DataStore", "data", "managed"), status(Ready="True"))
+    assert told() == (0, {})
+    mirrors.changed(shop, mirrored(Ready="False"))
+    assert told() == (0, {"R": 1})
+    mirrors.changed(shop, mirrored("2026-03-02T09:00:00Z", Ready="True", MirrorFresh="True"))
+    mirrors.changed(till, mirrored("2026-03-02T08:00:00Z", Ready="True", MirrorFresh="False"))
+    assert told() == (1772442000 - 3600, {"Fresh": 1, "R": 1})
+    mirrors.changed(till, mirrored("2026-03-02T10:00:00Z", Ready="True", MirrorFresh="True"))
+    assert told() == (1772442000, {"Fresh": 2})
+    mirrors.gone(shop)
+    mirrors.gone(shop)
+    assert told() == (1772442000 + 3600, {"Fresh": 1})
+    mirrors.changed(till, status(Ready="True"))
+    assert told() == (0, {})
+
+
+def test_nothing_that_is_told_of_mirrors_has_a_name_in_it(metrics):
+    MirrorMetrics(metrics).changed(Key("DataStore", "its-namespace", "its-name"), mirrored("2026-03-02T09:00:00Z"))
+    assert "its-" not in metrics.exposition().decode()

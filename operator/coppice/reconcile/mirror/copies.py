@@ -41,7 +41,7 @@ class Wish:
     """What a copy is made for: the version that holds it, where the data come from, and the request that stood then.
 
     ``store`` is the UID of the store that serves it: one that is made anew under the same name, for another source, has
-    its own grants. ``login`` is the state of the Secret with the login. ``attempt`` counts the tries since the last one
+    its own grants. ``login`` is the state of the login. ``attempt`` counts the tries since the last one
     that succeeded.
     """
 
@@ -77,12 +77,6 @@ class MirrorCopy:
 def source_digest(login: SourceLogin) -> str:
     """Return what tells one source from another; nothing of the login is in it."""
     return digest(login.host, str(login.port), login.database, length=16)
-
-
-def login_state(secret: Manifest) -> str:
-    """Return what tells one state of the user's Secret from another; nothing of its content is in it."""
-    metadata = secret["metadata"]
-    return digest(str(metadata["uid"]), str(metadata["resourceVersion"]))
 
 
 def copy_name(store: str, number: int) -> str:

@@ -20,11 +20,11 @@ from coppice.engines.base import Engine, MirrorInputs, MirrorWorkloads, Workload
 from coppice.manifests.meta import Owner, build_identity
 from coppice.manifests.network import build_closed_policy, build_outbound_policy
 from coppice.manifests.pod import Resources, Role, ServerPod, build_pod
-from coppice.manifests.secret import SourceLogin
+from coppice.manifests.secret import SourceLogin, login_state
 from coppice.manifests.storage import Claim, build_claim
 from coppice.reconcile.classes import StorageChoice
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.mirror.copies import Held, MirrorCopy, Wish, copy_name, login_state, mark_text, source_digest
+from coppice.reconcile.mirror.copies import Held, MirrorCopy, Wish, copy_name, mark_text, source_digest
 from coppice.reconcile.mirror.seen import DUMP, RESTORE, MirrorSeen, Program, program_name
 from coppice.reconcile.mirror.told import GivenUp, Restored
 from coppice.reconcile.observed import (
@@ -204,8 +204,8 @@ class Refresh:
 
     def _is_asked(self, current: MirrorCopy) -> bool:
         """Return whether somebody has put the Secret right, or asks for a refresh, since a copy was begun."""
-        secret = self.seen.secret
-        corrected = secret is not None and login_state(secret) != current.wish.login
+        secret, admin = self.seen.secret, self.admin
+        corrected = secret is not None and admin is not None and login_state(secret, admin) != current.wish.login
         return corrected or self._token not in {"", current.wish.requested}
 
     def _next_try(self, current: MirrorCopy, failed: _Failed) -> datetime:
@@ -220,7 +220,7 @@ class Refresh:
         due = self.due_at(draft.now)
         if due is None or due > draft.now:
             return self._at_rest(due)
-        problem = self._secret_problem()
+        problem = self._obstacle()
         if problem is not None:
             return problem
         draft.create.append(self._next_claim(draft.owner, attempt=1))
@@ -228,7 +228,7 @@ class Refresh:
 
     def _anew(self, draft: Draft, current: MirrorCopy, *, attempt: int) -> Fact:
         """Begin with the next number. It comes before the old one goes: it knows which try it is."""
-        problem = self._secret_problem()
+        problem = self._obstacle()
         if problem is not None:
             return problem
         draft.create.append(self._next_claim(draft.owner, attempt))
@@ -264,11 +264,11 @@ class Refresh:
                 draft.drop(copy.claim)
 
     def _next_claim(self, owner: Owner, attempt: int) -> dict[str, Any]:
-        login, secret = self._login, self.seen.secret
-        if not isinstance(login, SourceLogin) or secret is None:
-            raise TypeError("a refresh begins with a login")
+        login, secret, admin = self._login, self.seen.secret, self.admin
+        if not isinstance(login, SourceLogin) or secret is None or admin is None:
+            raise TypeError("a refresh begins with a login, and with the Secret of its server")
         number = max((copy.number for copy in self.seen.copies), default=0) + 1
-        source, state = source_digest(login), login_state(secret)
+        source, state = source_digest(login), login_state(secret, admin)
         wish = Wish(owner.uid, self.wanted.version, source, state, self._token, attempt)
         return build_claim(
             Claim(
@@ -383,6 +383,13 @@ class Refresh:
         message = f"the source as of {format_time(served.held.refreshed_at)}; it is refreshed {then}"
         return holds(MIRRORED, "Refreshed", message)
 
+    def _obstacle(self) -> Fact | None:
+        """Return why no copy can be begun now."""
+        problem = self._secret_problem()
+        if problem is None and self.admin is None:
+            return self._under_way("the Secret of the server is being made")
+        return problem
+
     def _secret_problem(self) -> Fact | None:
         """Return why there is no login to the source that may be used."""
         login, name, store = self._login, self.wanted.from_.secret_name, self.seen.store
@@ -431,7 +438,7 @@ class Refresh:
         message = (
             f"{failure.words}{detail}{times}: {failure.advice}. Its log: kubectl logs -n "
             f"{self.store.metadata.namespace} {failed.pod}. It is tried again at "
-            f"{format_time(self._next_try(current, failed))}, and at once when the Secret is changed"
+            f"{format_time(self._next_try(current, failed))}, and at once when the login in the Secret is changed"
         )
         state = waits if failure.passes and attempt < PATIENCE else stalls
         return state(MIRRORED, failure.reason, message, retry_after=LOOK_SECONDS)
