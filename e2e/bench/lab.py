@@ -77,7 +77,8 @@ class Lab:
     async def clone(self, namespace: str, name: str) -> Manifest:
         """Apply a clone of the store's main branch."""
         owners = self.owners if namespace != self.owners else None
-        return await self.api.create(data_clone(name, namespace, store=STORE, owners=owners))
+        source = self.subject.source
+        return await self.api.create(data_clone(name, namespace, store=STORE, owners=owners, source=source))
 
     async def prepared(self) -> Prepared:
         """Make a clone and return what it was made of and as; by it the next ones have a prepared snapshot."""

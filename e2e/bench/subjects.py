@@ -55,6 +55,11 @@ class Subject:
         memory = "1Gi" if self.engine == "postgresql" or not large else "3Gi"
         return {**version, "storage": {"size": room}, "resources": {"memory": memory, "cpu": "100m"}}
 
+    @property
+    def source(self) -> Manifest:
+        """Return what a clone asks for: what there is a prepared snapshot of, though a log's end moves by itself."""
+        return {"branch": "main", **({"maxAge": "1h"} if self.engine == "postgresql" else {})}
+
     async def fill(self, lab: Lab, login: Login) -> None:
         """Have the data in the store, once."""
         with suppress(BenchError):
