@@ -100,7 +100,13 @@ def _has_versions(item: pytest.Item) -> bool:
 
 @pytest.fixture(params=sorted(engines()))
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    name: str = request.param
+    with open_stage(request.param) as stage:
+        yield stage
+
+
+@contextmanager
+def open_stage(name: str) -> Iterator[Stage]:
+    """Set up an engine by its name; where its programs are not installed the test is skipped, or fails."""
     kit = kits()[name]
     path = kit.path()
     if path is None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fakes.required import lacks
 
 from coppice.engines.base import (
     Endpoint,
@@ -23,11 +22,10 @@ from coppice.engines.base import (
     UnknownVersionError,
     Workload,
 )
-from coppice.engines.postgresql import PostgreSQLEngine
 
-from .conftest import MARKER, Stage, open_directory, version_of
-from .kit import PostgreSQLKit, pg
-from .runner import PATIENCE, Runner
+from .conftest import MARKER, Stage, open_stage, version_of
+from .kit import pg
+from .runner import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -44,14 +42,8 @@ COMMIT = "c0de0000-0000-4000-8000-000000000001"
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    kit = PostgreSQLKit()
-    path = kit.path()
-    if path is None:
-        lacks("the programs of the engine postgresql are not installed")
-    with open_directory() as directory:
-        runner = Runner(directory, path, kit.user)
-        yield Stage(PostgreSQLEngine(), kit, runner)
-        runner.close()
+    with open_stage("postgresql") as stage:
+        yield stage
 
 
 _TAKING_OVER = """

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.fakes.required import lacks
 
 from coppice.engines.base import CloneServer, LoginRefusedError
-from coppice.engines.postgresql import PostgreSQLEngine
 
-from .conftest import MARKER, Stage, open_directory, version_of
-from .kit import PostgreSQLKit, pg
-from .runner import Runner
+from .conftest import MARKER, Stage, open_stage, version_of
+from .kit import pg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,14 +46,8 @@ MASK = (
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    kit = PostgreSQLKit()
-    path = kit.path()
-    if path is None:
-        lacks("the programs of the engine postgresql are not installed")
-    with open_directory() as directory:
-        runner = Runner(directory, path, kit.user)
-        yield Stage(PostgreSQLEngine(), kit, runner)
-        runner.close()
+    with open_stage("postgresql") as stage:
+        yield stage
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fakes.certificates import Authority
-from tests.fakes.required import lacks
 
 from coppice.engines.base import MirrorInputs, StoreServer, Workload
-from coppice.engines.postgresql import PostgreSQLEngine
 
-from .conftest import MARKER, Stage, open_directory, version_of
-from .kit import PostgreSQLKit, pg
-from .runner import Runner, kill, until
+from .conftest import MARKER, Stage, open_stage, version_of
+from .kit import pg
+from .runner import kill, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -118,14 +116,8 @@ def authority() -> Authority:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    kit = PostgreSQLKit()
-    path = kit.path()
-    if path is None:
-        lacks("the programs of the engine postgresql are not installed")
-    with open_directory() as directory:
-        runner = Runner(directory, path, kit.user)
-        yield Stage(PostgreSQLEngine(), kit, runner)
-        runner.close()
+    with open_stage("postgresql") as stage:
+        yield stage
 
 
 @asynccontextmanager
