@@ -34,7 +34,7 @@ from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
 from coppice.reconcile.observed import annotation, is_deleting, is_true, label, pod_state
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, get_each, read_classes
+from coppice.reconcile.reads import Server, ask, get_each, read_classes, read_snapshots
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
@@ -59,8 +59,7 @@ class DataStoreReconciler:
             return None
         store = DataStore.parse(manifest)
         engine = None if isinstance(store, InvalidResource) else self.environment.engines.get(store.spec.engine)
-        classes, snapshots = await gather(read_classes(reader), reader.list("DataSnapshot", key.namespace))
-        own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == key.name)
+        classes, own = await gather(read_classes(reader), read_snapshots(reader, key.namespace, key.name))
         line = None if isinstance(store, InvalidResource) else SnapshotLine(manifest, store, own, now, ready=False)
         seen = StoreObservation(
             manifest=manifest,

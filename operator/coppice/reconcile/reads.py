@@ -30,6 +30,12 @@ async def read_classes(reader: KubeReader) -> ClusterClasses:
     return ClusterClasses(tuple(storage), snapshot)
 
 
+async def read_snapshots(reader: KubeReader, namespace: str | None, store: str) -> tuple[Manifest, ...]:
+    """Read the DataSnapshots of a store, and of whatever had its name before."""
+    found = await reader.list("DataSnapshot", namespace)
+    return tuple(entry for entry in found if entry["spec"]["store"]["name"] == store)
+
+
 async def read_last_line(reader: KubeReader, pod: Manifest) -> str:
     """Return the last line that a program has printed, however long it is."""
     metadata = pod["metadata"]

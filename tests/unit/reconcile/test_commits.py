@@ -341,17 +341,22 @@ async def test_a_running_server_makes_ready_right_before_the_capture(shop):
     assert [entry for entry in seen if entry[0] == "flush"] == [("flush", before)]
 
 
+async def commit_that_waits(story):
+    """Commit the clone next door: its server is waited for and it is named, nothing is captured, and nothing is hot."""
+    await commit(story, "feature-1", namespace="app")
+    await story.operator.live(minutes=5)
+    assert story.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
+    assert "app/db" in story.condition("DataSnapshot", "feature-1")["message"]
+    assert story.names("VolumeSnapshot", "app") == []
+    before = plans(story)
+    await story.operator.live(minutes=10)
+    assert plans(story) - before < 60
+
+
 async def test_a_server_that_does_not_answer_is_waited_for_and_the_clone_named(next_door):
     server = next_door.world.login("app", "db-binding")
     server.fault = UnreachableError("connection refused")
-    await commit(next_door, "feature-1", namespace="app")
-    await next_door.operator.live(minutes=5)
-    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
-    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
-    assert next_door.names("VolumeSnapshot", "app") == []
-    before = plans(next_door)
-    await next_door.operator.live(minutes=10)
-    assert plans(next_door) - before < 60
+    await commit_that_waits(next_door)
     server.fault = None
     await next_door.operator.live(minutes=2)
     next_door.expect_ready("DataSnapshot", "feature-1")
@@ -360,14 +365,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_and_the_clone_named(n
 async def test_a_server_whose_credentials_are_gone_is_waited_for_and_the_clone_named(next_door):
     clone = next_door.get("DataClone", "db", "app")["metadata"]
     next_door.delete("Secret", engine_secret_name("db", clone["uid"]), "app")
-    await commit(next_door, "feature-1", namespace="app")
-    await next_door.operator.live(minutes=5)
-    assert next_door.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
-    assert "app/db" in next_door.condition("DataSnapshot", "feature-1")["message"]
-    assert next_door.names("VolumeSnapshot", "app") == []
-    before = plans(next_door)
-    await next_door.operator.live(minutes=10)
-    assert plans(next_door) - before < 60
+    await commit_that_waits(next_door)
 
 
 async def test_a_clone_that_is_off_is_committed_without_a_server(empty):

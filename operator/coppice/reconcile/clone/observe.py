@@ -53,7 +53,7 @@ from coppice.reconcile.observed import (
     volume_snapshot_state,
 )
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, get_each
+from coppice.reconcile.reads import Server, ask, get_each, read_snapshots
 
 HOLDING_LIMIT = 3
 """How many of the newest snapshots are asked whether they hold a commit; with none, a new one is made."""
@@ -200,15 +200,10 @@ class _Reading:
             source = await reach(self.reader, source)
             seen = replace(seen, source=source, live=await _resolve(source, self.clone))
             return replace(seen, ledger=await _live_ledger(source, self.clone))
-        own = await self._snapshots(source)
+        own = await read_snapshots(self.reader, source.namespace, source.name)
         raw = source.terms is not None and source.terms.raw
         found = newest_commit(own, line, str((source.manifest or {})["metadata"]["uid"]), raw=raw)
         return replace(seen, live=None if found is None else found.version)
-
-    async def _snapshots(self, source: Source) -> tuple[Manifest, ...]:
-        """Read the DataSnapshots of the store."""
-        found = await self.reader.list("DataSnapshot", source.namespace)
-        return tuple(entry for entry in found if entry["spec"]["store"]["name"] == source.name)
 
     def _is_settled(self, seen: CloneObservation) -> bool:
         copy = target_of(seen, self.clone).copy
@@ -216,7 +211,7 @@ class _Reading:
 
     async def _way_to_a_volume(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Read what the wanted copy's volume is made from."""
-        own = await self._snapshots(source)
+        own = await read_snapshots(self.reader, source.namespace, source.name)
         seen = replace(seen, snapshots=own)
         copy = target_of(seen, self.clone).copy
         if copy is not None:

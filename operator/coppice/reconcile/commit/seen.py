@@ -17,6 +17,7 @@ from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.copies import Copy, find_copies
 from coppice.reconcile.grants import Terms
 from coppice.reconcile.observed import is_deleting, label, volume_snapshot_state
+from coppice.reconcile.reads import read_snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,10 @@ async def _read_line(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -
     """Read the branch, and whether the clone's namespace may add to it."""
     where, store = snapshot["metadata"]["namespace"], snapshot["spec"]["store"]["name"]
     snapshots, terms = await gather(
-        reader.list("DataSnapshot", where),
+        read_snapshots(reader, where, store),
         read_terms(reader, store, where=where, namespace=clone_key(snapshot)[0], verb=Verb.BRANCH),
     )
-    own = tuple(entry for entry in snapshots if entry["spec"]["store"]["name"] == store)
-    return replace(seen, snapshots=own, terms=terms)
+    return replace(seen, snapshots=snapshots, terms=terms)
 
 
 async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
