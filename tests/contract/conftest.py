@@ -24,6 +24,7 @@ from coppice.engines.base import (
 )
 from coppice.engines.registry import engines
 
+from . import ipc
 from .kit import Kit, kits
 from .runner import Runner, Server
 
@@ -96,6 +97,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _has_versions(item: pytest.Item) -> bool:
     return engines()[item.callspec.params["stage"]].versioned  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_memory() -> None:
+    ipc.of_its_own()
 
 
 @pytest.fixture(params=sorted(engines()))
