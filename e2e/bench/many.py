@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from e2e.bench.figures import pair, say, table
 from e2e.bench.lab import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from e2e.bench.api import Manifest
     from e2e.bench.lab import Lab, Prepared
@@ -31,11 +32,11 @@ _STATS_PAUSE_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Clones made at once: the laps of each from the first request on, and what each takes."""
+    """Clones made at once: the laps of each from the first request on; what each takes, of a first batch only."""
 
     laps: list[Laps]
-    own_bytes: list[int]
-    memory_bytes: list[int]
+    own_bytes: list[int] = field(default_factory=list)
+    memory_bytes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +54,46 @@ class Many:
             for variant in variants:
                 await settle(3.0)
                 self.lab.api.forget()
-                batch = await self._batch(variant, prepared)
+                batch = await self._batch(variant, prepared, weigh=number == 0)
                 batches.setdefault(variant, []).append(batch)
                 slowest = max(lap["query"] for lap in batch.laps)
                 say(f"run {number + 1} of {runs}, {variant}: all answer after {slowest:.1f} s")
         return batches
 
-    async def _batch(self, variant: str, prepared: Prepared) -> Batch:
+    async def _batch(self, variant: str, prepared: Prepared, *, weigh: bool) -> Batch:
         lab = self.lab
         namespace = lab.preview if variant in {COPPICE_ACROSS, BY_HAND_ACROSS} else lab.owners
         names = [f"many-{number:02}" for number in range(self.count)]
         if variant in {COPPICE, COPPICE_ACROSS}:
-            return await self._coppice(namespace, names)
-        return await self._by_hand([Plan(name, namespace, prepared, lab.cluster.storage_class) for name in names])
-
-    async def _coppice(self, namespace: str, names: list[str]) -> Batch:
-        lab = self.lab
-        made = await asyncio.gather(*(clone.make(lab, namespace, name, every=EVERY_SECONDS) for name in names))
-        batch = await self._measured(
-            [laps for _, laps in made], lambda pod: pod["namespace"] == namespace and pod["name"].startswith("many-")
-        )
-        await asyncio.gather(*(lab.remove_clone(one) for one, _ in made))
+            make, remove = self._coppice(namespace, names), lab.remove_clone
+        else:
+            plans = [Plan(name, namespace, prepared, lab.cluster.storage_class) for name in names]
+            make, remove = self._by_hand(plans), partial(by_hand.remove, lab)
+        made = await make
+        batch = Batch([laps for _, laps in made])
+        if weigh:
+            await self._weigh(batch, namespace)
+        await asyncio.gather(*(remove(one) for one, _ in made))
         return batch
 
-    async def _by_hand(self, plans: list[Plan]) -> Batch:
-        lab, namespace = self.lab, plans[0].namespace
-        laps = await asyncio.gather(*(by_hand.make(lab, plan, every=EVERY_SECONDS) for plan in plans))
-        batch = await self._measured(
-            laps, lambda pod: pod["namespace"] == namespace and pod["name"].startswith("many-")
-        )
-        await asyncio.gather(*(by_hand.remove(lab, plan) for plan in plans))
-        return batch
+    async def _coppice(self, namespace: str, names: list[str]) -> list[tuple[Any, Laps]]:
+        return await asyncio.gather(*(clone.make(self.lab, namespace, name, every=EVERY_SECONDS) for name in names))
 
-    async def _measured(self, laps: list[Laps], mine: Callable[[Manifest], bool]) -> Batch:
+    async def _by_hand(self, plans: list[Plan]) -> list[tuple[Any, Laps]]:
+        laps = await asyncio.gather(*(by_hand.make(self.lab, plan, every=EVERY_SECONDS) for plan in plans))
+        return list(zip(plans, laps, strict=True))
+
+    async def _weigh(self, batch: Batch, namespace: str) -> None:
         """Add what each Pod takes, by kubelet's statistics: of a volume it asks the driver once a minute."""
         deadline = time.monotonic() + _STATS_PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            pods = [pod for pod in await self._statistics() if mine(pod["podRef"])]
+            pods = [pod for pod in await self._statistics() if _is_one(pod["podRef"], namespace)]
             own = [_own_bytes(pod) for pod in pods]
             memory = [pod.get("memory", {}).get("workingSetBytes") for pod in pods]
-            if len(pods) == len(laps) and None not in own and None not in memory:
-                return Batch(laps, [int(value or 0) for value in own], [int(value or 0) for value in memory])
+            if len(pods) == len(batch.laps) and None not in own and None not in memory:
+                batch.own_bytes.extend(int(value or 0) for value in own)
+                batch.memory_bytes.extend(int(value or 0) for value in memory)
+                return
             await asyncio.sleep(_STATS_PAUSE_SECONDS)
         raise BenchError("kubelet has no statistics of the clones")
 
@@ -104,6 +104,10 @@ class Many:
             summary = await self.lab.api.raw(f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary")
             found += summary["pods"]
         return found
+
+
+def _is_one(pod: Manifest, namespace: str) -> bool:
+    return bool(pod["namespace"] == namespace) and str(pod["name"]).startswith("many-")
 
 
 def _own_bytes(pod: Manifest) -> Any:
