@@ -38,6 +38,14 @@ async def masked(shop, *tables, **spec):
     await shop.settle()
 
 
+async def test_the_server_of_a_mask_waits_for_the_end_of_the_preparation(shop):
+    shop.world.unseen = lambda pod: True
+    await masked(shop, "customer", "order")
+    assert shop.reason("DataSnapshot", "mine") == "Preparing"
+    shop.world.unseen = lambda pod: False
+    await end_well(shop)
+
+
 def jobs(shop):
     return [name for name in shop.names("Job") if name.endswith("-masking")]
 
