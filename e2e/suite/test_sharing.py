@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
@@ -87,6 +88,41 @@ def test_a_clone_runs_where_the_store_says(kube: Kube, store: Store, tenant: str
     placed = Clone(kube, tenant, "placed").apply(store).ready()
     assert placed.pod["spec"]["nodeSelector"] == selector
     placed.delete()
+
+
+def test_an_alias_that_lost_its_snapshot_before_anybody_protected_that_goes_with_its_clone(
+    kube: Kube, store: Store, tenant: str
+) -> None:
+    """What is left where a clone is deleted while its volume is asked for: nobody tells the storage's sidecar."""
+    doomed = Clone(kube, tenant, "doomed").apply(store).ready()
+    contents = kube.items("volumesnapshotcontents")
+    prepared = next(entry for entry in contents if entry["spec"]["volumeSnapshotRef"]["namespace"] == store.namespace)
+    alias = f"coppice-{doomed.uid}"
+    kube.apply(
+        {
+            **{key: prepared[key] for key in ("apiVersion", "kind")},
+            "metadata": {
+                "name": alias,
+                "labels": {
+                    "app.kubernetes.io/managed-by": "coppice",
+                    "coppice.dev/owner-kind": "DataClone",
+                    "coppice.dev/owner-name": doomed.name,
+                    "coppice.dev/owner-namespace": tenant,
+                    "coppice.dev/owner-uid": doomed.uid,
+                },
+                "finalizers": ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"],
+            },
+            "spec": {
+                "deletionPolicy": "Retain",
+                "driver": prepared["spec"]["driver"],
+                "source": {"snapshotHandle": prepared["status"]["snapshotHandle"]},
+                "volumeSnapshotClassName": prepared["spec"]["volumeSnapshotClassName"],
+                "volumeSnapshotRef": {"name": "gone", "namespace": tenant, "uid": str(UUID(int=0))},
+            },
+        }
+    )
+    doomed.delete()
+    assert kube.get("volumesnapshotcontent", alias) is None
 
 
 def test_a_clone_outlives_its_store_and_serves_on(kube: Kube, store: Store, tenant: str, clone: Clone) -> None:

@@ -11,8 +11,9 @@ from coppice.manifests.meta import Owner, build_annotations, build_metadata
 
 SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
 SNAPSHOT_API = f"{SNAPSHOT_GROUP}/v1"
-BEING_DELETED = f"{SNAPSHOT_GROUP}/volumesnapshot-being-deleted"
-"""The snapshot-controller's annotation of a content whose VolumeSnapshot is being deleted."""
+BEING_DELETED = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted"
+"""The snapshot-controller's annotation of a content whose VolumeSnapshot is being deleted
+(external-snapshotter v8.7.0, ``AnnVolumeSnapshotBeingDeleted``; it is not in the API's group)."""
 
 
 @dataclass(frozen=True, slots=True)
