@@ -46,6 +46,15 @@ async def test_the_server_of_a_mask_waits_for_the_end_of_the_preparation(shop):
     await end_well(shop)
 
 
+async def test_the_job_is_let_in_once_the_name_that_it_connects_to_leads_to_the_server(shop):
+    shop.world.untold = lambda service: service.startswith("mask-")
+    await masked(shop, "customer", "order")
+    assert shop.reason("DataSnapshot", "mine") == "Masking"
+    assert on_the_way(shop, SECRET) is None
+    shop.world.untold = lambda service: False
+    await end_well(shop)
+
+
 def jobs(shop):
     return [name for name in shop.names("Job") if name.endswith("-masking")]
 
