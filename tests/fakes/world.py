@@ -116,8 +116,6 @@ class World:
         """Which Pods' programs fail."""
         self.hanging: Callable[[Object], bool] = lambda pod: False
         """Which Pods' masks come to no end."""
-        self.unseen: Callable[[Object], bool] = lambda pod: False
-        """Of which Pods' programs kubelet does not see that they have ended."""
         self.load_fails = False
         """Initial loads end in failure."""
         self.snapshot_error: str | None = None
@@ -728,15 +726,11 @@ class World:
             elif status.get("containerStatuses") != problem:
                 waiting = self._edit(pod, lambda draft: draft["status"].update(containerStatuses=problem))
                 yield Action(f"cannot start {what}", waiting)
-        elif pod["metadata"]["labels"][labels.ROLE] in {"prepare", MASK_ROLE}:
-            yield from self._end_of_program(pod)
+        elif pod["metadata"]["labels"].get(labels.ROLE) == MASK_ROLE:
+            if not self.hanging(pod):
+                yield Action(f"finish {what}", lambda: self._end_mask(pod))
         elif (server := self.engine.servers.get(status.get("podIP", ""))) is not None and not server.listening:
             yield Action(f"listen {what}", lambda: self._listen(pod, server))
-
-    def _end_of_program(self, pod: Object) -> Iterator[Action]:
-        masks = pod["metadata"]["labels"][labels.ROLE] == MASK_ROLE
-        if not (self.hanging(pod) if masks else self.unseen(pod)):
-            yield Action(f"finish {key_of(pod)}", lambda: self._end_mask(pod) if masks else self._end_program(pod, 0))
 
     def _unschedulable(self, pod: Object) -> str | None:
         """Return why the scheduler cannot place a Pod; the empty string while it waits for its own volume."""
@@ -866,8 +860,8 @@ class World:
         }
         metadata = pod["metadata"]
         self.kube.logs[metadata["namespace"], metadata["name"], "engine"] = f"preparing\n{json.dumps(report)}\n"
-        running = [{"name": "engine", "state": {"running": {}}}]
-        self._edit(pod, lambda draft: draft["status"].update(phase="Running", containerStatuses=running))()
+        ended = [{"name": "engine", "state": {"terminated": {"exitCode": 0}}}]
+        self._edit(pod, lambda draft: draft["status"].update(phase="Succeeded", containerStatuses=ended))()
 
     def _refresh(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
         """A program that fills a mirror's copy runs, and tells how it went in the last line of its log."""

@@ -47,8 +47,6 @@ _TRANSIENT: Final = frozenset({408, 429})
 _NEW_NAMESPACE: Final = "error looking up service account"
 """Of a Pod's 403, in the words of the ServiceAccount admission plug-in: a namespace gets its account some time after it
 is made, on a busy cluster seconds later."""
-_NO_LOG_YET: Final = ("waiting to start", "does not have a host assigned")
-"""What a question for the log of a Pod that has not started is refused with (pkg/registry/core/pod/strategy.go)."""
 _GONE: Final = 410
 """On a list: the page token has expired (etcd compaction); the list is started over."""
 
@@ -125,7 +123,7 @@ class AioKubeClient:
         except NotFoundError:
             return ""
         except InvalidError as error:
-            if any(words in str(error) for words in _NO_LOG_YET):
+            if "waiting to start" in str(error):
                 return ""
             raise
 

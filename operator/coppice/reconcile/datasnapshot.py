@@ -291,8 +291,8 @@ def _is_captured_next(raw: Manifest | None, prepared: Manifest | None) -> bool:
 
 
 async def _report_line(reader: KubeReader, pod: Manifest | None) -> str:
-    """Return the last line a preparation has printed: in the end its report (hashes, never rows)."""
-    if pod is None or pod_state(pod).failed:
+    """Return the last line a finished preparation printed: its report (hashes, never rows)."""
+    if pod is None or not pod_state(pod).succeeded:
         return ""
     return await read_last_line(reader, pod)
 
@@ -711,17 +711,7 @@ class _SnapshotPlan:
             origin=None if provenance is None else provenance.parent_uid,
         )
         desired = self._masking.copy.preparation(prepare_pod_name(self.name), draft.owner, inputs)
-        # A mask's server is next to have the volume, and has to have it alone.
-        masked = self._store.spec.mask is not None and not self._is_commit
-        return run_preparation(draft, desired, self.observation.pod, reported=None if masked else self._has_reported)
-
-    @property
-    def _has_reported(self) -> bool:
-        try:
-            self._engine.report(self.observation.report_line)
-        except EngineError:
-            return False
-        return True
+        return run_preparation(draft, desired, self.observation.pod)
 
     @property
     def _engine(self) -> Engine:

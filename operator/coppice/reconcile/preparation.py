@@ -5,7 +5,6 @@ does it with a copy that a mask has run on. Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import DataStore
@@ -17,7 +16,7 @@ from coppice.manifests.meta import Owner
 from coppice.manifests.pod import ServerPod, build_pod
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.environment import Environment
-from coppice.reconcile.observed import annotation, created_at, pod_state
+from coppice.reconcile.observed import annotation, pod_state
 from coppice.reconcile.trouble import find_trouble, reason_of_failure
 
 PREPARED: Final = "Prepared"
@@ -67,15 +66,8 @@ class ScratchCopy:
         )
 
 
-def run_preparation(
-    draft: Draft, desired: Manifest, observed: Manifest | None, *, reported: bool | None = None
-) -> Fact:
-    """Plan a preparation's Pod, and return whether it has ended well.
-
-    ``reported``: whether it has printed its report, which is the last thing it does, and after which nothing on the
-    volume changes. Kubelet says only at its next look, once a second, that a container has ended. None: that it has
-    ended is waited for, as something else is to use the volume next.
-    """
+def run_preparation(draft: Draft, desired: Manifest, observed: Manifest | None) -> Fact:
+    """Plan a preparation's Pod, and return whether it has ended well."""
     problem = draft.make_once(desired, observed, PREPARED)
     if problem is not None:
         return problem
@@ -98,20 +90,14 @@ def run_preparation(
             "this DataSnapshot to try again",
             retry_after=None,
         )
-    if state.succeeded or reported:
+    if state.succeeded:
         return holds(PREPARED, "Cleaned", "the scratch copy has been prepared")
     trouble = find_trouble(observed)
     if trouble is None:
-        again = 30.0 if reported is None else _next_look(draft.now - created_at(observed))
-        return waits(PREPARED, "Preparing", f"Pod {name} prepares the scratch copy", retry_after=again)
+        return waits(PREPARED, "Preparing", f"Pod {name} prepares the scratch copy", retry_after=30)
     if trouble.is_hopeless(draft.now):
         return stalls(PREPARED, "PreparationStuck", trouble.words(name), retry_after=60)
     return waits(PREPARED, "Preparing", trouble.words(name), retry_after=30)
-
-
-def _next_look(age: timedelta) -> float:
-    """Return in how many seconds a log is looked at again: a tenth of the time that it has taken so far."""
-    return min(max(age.total_seconds() / 10, 0.1), 30.0)
 
 
 def mask_unsupported(kind: str, store: DataStore) -> Fact:

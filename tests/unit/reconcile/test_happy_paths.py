@@ -62,29 +62,6 @@ async def test_a_clone_is_looked_at_live_before_data_leave_their_namespace_and_b
     assert len(live) == 2, "what can be made again is not worth a look at everything"
 
 
-async def test_a_copy_is_captured_once_its_preparation_has_reported_though_kubelet_has_not_seen_its_end(story):
-    story.world.unseen = lambda pod: True
-    story.store()
-    story.snapshot("mine")
-    await story.settle()
-    story.expect_ready("DataSnapshot", "mine")
-    assert story.names("Pod") == ["shop-server"]
-
-
-async def test_half_a_report_is_none(story):
-    story.world.unseen = lambda pod: True
-    story.store()
-    story.snapshot("mine")
-    await story.operator.until(lambda: story.kube.logs)
-    [(pod, whole)] = story.kube.logs.items()
-    story.kube.logs[pod] = whole[: len(whole) // 2]
-    await story.operator.live(minutes=1)
-    assert story.reason("DataSnapshot", "mine") == "Preparing"
-    story.kube.logs[pod] = whole
-    await story.settle()
-    story.expect_ready("DataSnapshot", "mine")
-
-
 async def test_twenty_clones_share_one_snapshot(story):
     story.store()
     await story.settle()

@@ -38,14 +38,6 @@ async def masked(shop, *tables, **spec):
     await shop.settle()
 
 
-async def test_the_server_of_a_mask_waits_for_the_end_of_the_preparation(shop):
-    shop.world.unseen = lambda pod: True
-    await masked(shop, "customer", "order")
-    assert shop.reason("DataSnapshot", "mine") == "Preparing"
-    shop.world.unseen = lambda pod: False
-    await end_well(shop)
-
-
 async def test_the_job_is_let_in_once_the_name_that_it_connects_to_leads_to_the_server(shop):
     shop.world.untold = lambda service: service.startswith("mask-")
     await masked(shop, "customer", "order")
