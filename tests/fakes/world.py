@@ -103,9 +103,6 @@ class World:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
         self.kube = SharedKube(clock=self._clock)
         self.engine = FakeEngine()
-        self.engine.named = self._named
-        self.untold: Callable[[str], bool] = lambda service: False
-        """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}
         """The storage backend's volumes, by the UID of their claim."""
         self.snapshots: dict[str, Volume] = {}
@@ -997,12 +994,6 @@ class World:
 
     # -- people and apps --
 
-    def _named(self, host: str) -> Server | None:
-        if not host.endswith(".svc"):
-            return None
-        service, where, _ = host.split(".")
-        return None if self.untold(service) else self.server_behind(where, service)
-
     def server_behind(self, namespace: str, service: str) -> Server | None:
         """Return the server that a connection to a Service reaches."""
         found = self.kube.peek("Service", namespace, service)
@@ -1033,7 +1024,8 @@ class World:
 
     def _connect(self, values: Mapping[str, str]) -> Server | None:
         """Return the server that answers an app with this binding, if one does and takes its login."""
-        server = self._named(values["host"])
+        service, where, _ = values["host"].split(".")
+        server = self.server_behind(where, service)
         if server is None or server.volume.users.get(values["username"]) != values["password"]:
             return None
         return server if server.volume.database == values["database"] else None

@@ -182,18 +182,8 @@ class _Reading:
             return replace(seen, migration=replace(seen.migration, locks=locks))
         if not asks_for_schema(seen, self.clone, copy):
             return seen
-        way = self._way_of_the_job(seen, endpoint)
-        schema = await _schema(engine, way, copy.origin.version.database)
+        schema = await _schema(engine, endpoint, copy.origin.version.database)
         return replace(seen, migration=replace(seen.migration, schema=schema))
-
-    def _way_of_the_job(self, seen: CloneObservation, endpoint: Endpoint) -> Endpoint:
-        """Return where a Job that is to begin will connect: until its Service's name is known and leads there, it would
-        fail for that.
-        """
-        service = seen.migration.service
-        if service is None:
-            return endpoint
-        return replace(endpoint, host=f"{service['metadata']['name']}.{self.clone.metadata.namespace}.svc")
 
     async def origin(self, seen: CloneObservation, source: Source) -> CloneObservation:
         """Ask the store, only where a new copy may be due."""

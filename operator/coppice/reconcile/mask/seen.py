@@ -144,10 +144,6 @@ async def _ask_server(seen: MaskSeen, copy: _Copy) -> MaskSeen:
     content = seen.answer.content if seen.answer is not None else None
     if job is None or endpoint is None or content is None:
         return seen
-    if seen.service is not None:
-        # As the Job will connect: it would fail where the Service's name is not known yet, or leads nowhere.
-        metadata = seen.service["metadata"]
-        endpoint = replace(endpoint, host=f"{metadata['name']}.{metadata['namespace']}.svc")
     try:
         return replace(seen, tables=await _tables(copy.engine, endpoint, content))
     except EngineError as error:
