@@ -11,7 +11,7 @@ import click
 from coppice import __version__
 
 _COMMANDS = {
-    "run": ("coppice.runtime.main", "run", "Run the operator."),
+    "operator": ("coppice.runtime.main", "operator", "Run the operator."),
     "csi": ("coppice.csi.main", "csi", "Run the CSI driver coppice-local on this node."),
     "crds": ("coppice.cli.show", "crds", "Print the CustomResourceDefinitions."),
     "rbac": ("coppice.cli.show", "rbac", "Print the rules the operator needs."),

@@ -1,4 +1,4 @@
-"""``coppice run``: puts the parts together and runs the operator."""
+"""``coppice operator``: puts the parts together and runs the operator."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@click.command("run")
-def run() -> None:
+@click.command("operator")
+def operator() -> None:
     """Run the operator until it is told to stop. Settings are environment variables, see the installation guide."""
     try:
         settings = read_settings()

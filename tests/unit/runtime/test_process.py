@@ -1,4 +1,4 @@
-"""`coppice run` as a process: it becomes ready, logs JSON, and ends when told."""
+"""`coppice operator` as a process: it becomes ready, logs JSON, and ends when told."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def process(cluster, tmp_path):
         "COPPICE_METRICS_PORT": str(free_port()),
         "COPPICE_PROBES_PORT": str(port),
     }
-    command = [sys.executable, "-m", "coppice", "run"]
+    command = [sys.executable, "-m", "coppice", "operator"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
     process.port = port
     yield process
@@ -105,7 +105,7 @@ async def test_a_lost_lease_ends_it_at_once_with_an_error(cluster, process):
 
 async def test_without_credentials_it_says_so(tmp_path):
     environment = {"PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(tmp_path / "none")}
-    command = [sys.executable, "-m", "coppice", "run"]
+    command = [sys.executable, "-m", "coppice", "operator"]
     process = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
     _, output = await process.communicate()
     assert process.returncode == 1

@@ -61,7 +61,7 @@ def test_a_value_that_cannot_be_used_is_named(variable, value):
 
 def test_the_command_names_a_bad_setting_and_does_not_start(monkeypatch):
     monkeypatch.setenv("COPPICE_WORKERS", "none")
-    result = CliRunner().invoke(main, ["run"])
+    result = CliRunner().invoke(main, ["operator"])
     assert result.exit_code == 1
     assert "COPPICE_WORKERS='none' is not a number from 1" in result.output
 
