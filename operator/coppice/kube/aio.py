@@ -24,6 +24,7 @@ from coppice.kube.errors import (
     NotFoundError,
     TransientError,
 )
+from coppice.kube.portforward import HEARTBEAT_SECONDS, SUBPROTOCOL, WebSocketStream
 from coppice.kube.resources import RESOURCES, Resource
 
 if TYPE_CHECKING:
@@ -52,15 +53,25 @@ _GONE: Final = 410
 
 
 class AioKubeClient:
-    """Requests to one API server over one connection pool; ``aclose`` ends it."""
+    """Requests to one API server over one connection pool; ``aclose`` ends it.
 
-    def __init__(self, configuration: Configuration, *, request_seconds: float = REQUEST_SECONDS) -> None:
+    ``manager`` is whose writes they are: the operator's, if nobody else is named.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+        manager: str = FIELD_MANAGER,
+    ) -> None:
         configuration.retries = None  # the work queue repeats, with its own backoff
         # Like kopf's own requests, ours ignore HTTPS_PROXY and ~/.netrc (a kubeconfig's proxy-url counts): with them,
         # aiohttp asks a thread twice per request.
         configuration.client_session_kwargs = {"trust_env": False}
         self._api = ApiClient(configuration)
-        self._api.user_agent = "coppice"
+        self._api.user_agent = manager
+        self._manager = manager
         self._timeout = aiohttp.ClientTimeout(total=request_seconds)
 
     async def aclose(self) -> None:
@@ -131,7 +142,7 @@ class AioKubeClient:
         """Create an object; AlreadyExistsError when the name is taken."""
         resource, metadata = RESOURCES[manifest["kind"]], manifest["metadata"]
         path = _path(resource, metadata.get("namespace"))
-        return await self._json("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
+        return await self._json("POST", path, {"fieldManager": self._manager}, manifest)
 
     async def apply(
         self, manifest: Manifest, *, manager: str = FIELD_MANAGER, force: bool = True, subresource: str | None = None
@@ -167,6 +178,33 @@ class AioKubeClient:
             await self._send("DELETE", _path(resource, ref.namespace, ref.name), {}, body)
         except (NotFoundError, ConflictError):
             return
+
+    async def dial(self, namespace: str, pod: str, port: int) -> WebSocketStream:
+        """Open a connection to a port of a Pod; it ends with this client at the latest."""
+        path = f"{_path(RESOURCES['Pod'], namespace, pod)}/portforward"
+        _, url, headers, _, _ = await self._api.param_serialize(
+            "GET", path, query_params=[("ports", str(port))], header_params={}, auth_settings=["BearerToken"]
+        )
+        rest = self._api.rest_client
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()  # noqa: SLF001 - as the library's own WebSocket client does
+        try:
+            socket = await rest.pool_manager.ws_connect(
+                url,
+                headers=headers,
+                protocols=(SUBPROTOCOL,),
+                heartbeat=HEARTBEAT_SECONDS,
+                max_msg_size=0,
+                proxy=rest.proxy,
+                proxy_headers=rest.proxy_headers,
+                server_hostname=self._api.configuration.tls_server_name,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            # The answer's body, which says more, is not to be had.
+            raise _error(f"GET {path}", error.status, b"", error.headers or {}) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TransientError(f"GET {path}: {error}") from error
+        return WebSocketStream(socket)
 
     async def _json(
         self,

@@ -17,9 +17,10 @@ import kopf
 from coppice.core import labels
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.lease import Lease, LeaseTerms
-from coppice.kube.login import connection_info, load_configuration
+from coppice.kube.login import load_configuration
 from coppice.kube.resources import RESOURCES
 from coppice.runtime.leader import Operator
+from coppice.runtime.login import connection_info
 from coppice.runtime.web import serve_metrics, serve_probes
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from tests.fakes.http_api import HttpApi
 from coppice.core import labels
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, NotFoundError, TransientError
-from coppice.kube.login import LoginError, connection_info, load_configuration
+from coppice.kube.login import LoginError, load_configuration, load_login
+from coppice.runtime.login import connection_info
 
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "app"}}
 
@@ -154,3 +155,25 @@ async def test_a_pods_token_is_read_anew(api, tmp_path, monkeypatch):
     token.write_text("new")
     loader.token_expires_at = datetime.min  # noqa: DTZ901 - the library's is naive
     assert (await connection_info(configuration)).token == "new"
+
+
+async def test_a_context_says_which_cluster_and_which_namespace(tmp_path):
+    path = tmp_path / "config"
+    path.write_text(
+        """
+        apiVersion: v1
+        kind: Config
+        current-context: one
+        contexts:
+        - {name: one, context: {cluster: one, user: u}}
+        - {name: two, context: {cluster: two, user: u, namespace: shop}}
+        clusters: [{name: one, cluster: {server: "http://one"}}, {name: two, cluster: {server: "http://two"}}]
+        users: [{name: u, user: {token: sesame}}]
+        """
+    )
+    environ = {"KUBECONFIG": str(path)}
+    first, second = await load_login(environ), await load_login(environ, context="two")
+    assert (first.configuration.host, first.namespace) == ("http://one", "default")
+    assert (second.configuration.host, second.namespace) == ("http://two", "shop")
+    with pytest.raises(LoginError, match="three"):
+        await load_login(environ, context="three")
