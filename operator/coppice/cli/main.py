@@ -1,21 +1,37 @@
 """The `coppice` command. Each subcommand's module is imported when it is called: the CSI driver needs no kopf, the
-operator no gRPC.
+operator no gRPC, and neither of them what people's commands draw with.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
 from coppice import __version__
+from coppice.cli.everywhere import everywhere
 
-_COMMANDS = {
+_PEOPLE = {
+    "clone": ("coppice.cli.make", "clone", "Make a clone of a store."),
+    "run": ("coppice.cli.run", "run", "Run a command on a clone that is made for it."),
+    "connect": ("coppice.cli.connect", "connect", "Open the engine's shell, or a tunnel, to a clone."),
+    "status": ("coppice.cli.look", "status", "Show how things are, and what to do now."),
+    "tree": ("coppice.cli.look", "tree", "Show stores with their branches, snapshots and clones."),
+    "branch": ("coppice.cli.make", "branch", "Make a branch in a store."),
+    "snapshot": ("coppice.cli.make", "snapshot", "Make a snapshot of a store, or commit a clone."),
+    "reset": ("coppice.cli.ask", "reset", "Replace the data of a clone by a new copy."),
+    "extend": ("coppice.cli.ask", "extend", "Let the lease of a clone begin anew."),
+    "wake": ("coppice.cli.ask", "wake", "Start the server of a clone that sleeps."),
+    "delete": ("coppice.cli.ask", "delete", "Delete a clone."),
+}
+_PARTS = {
     "operator": ("coppice.runtime.main", "operator", "Run the operator."),
     "csi": ("coppice.csi.main", "csi", "Run the CSI driver coppice-local on this node."),
     "crds": ("coppice.cli.show", "crds", "Print the CustomResourceDefinitions."),
     "rbac": ("coppice.cli.show", "rbac", "Print the rules the operator needs."),
 }
+_COMMANDS = _PEOPLE | _PARTS
 
 
 class LazyGroup(click.Group):
@@ -38,11 +54,22 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+        for heading, commands in (("Commands", _PEOPLE), ("Parts of an installation", _PARTS)):
+            with formatter.section(heading):
+                formatter.write_dl([(name, text) for name, (_, _, text) in commands.items()])
 
 
 @click.group(cls=LazyGroup)
 @click.version_option(__version__)
-def main() -> None:
+@everywhere
+@click.pass_context
+def main(ctx: click.Context, **given: Any) -> None:
     """Give every pull request, test run and experiment its own production-like database."""
+    # The same options may stand after the name of a command, where they count more.
+    named = {name: value for name, value in given.items() if value is not None}
+    ctx.default_map = dict.fromkeys(_PEOPLE, named)
+
+
+def plugin() -> None:
+    """Be ``kubectl coppice``: kubectl runs a program of this name (kubectl-coppice) as a command of its own."""
+    main(prog_name="kubectl coppice")

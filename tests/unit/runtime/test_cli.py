@@ -36,7 +36,7 @@ def test_the_version_is_printed():
     assert __version__ in CliRunner().invoke(main, ["--version"]).output
 
 
-@pytest.mark.parametrize("module", ["kopf", "kubernetes", "grpc", "aiohttp"])
+@pytest.mark.parametrize("module", ["kopf", "kubernetes", "grpc", "aiohttp", "pydantic", "rich"])
 def test_help_needs_no_library_of_a_command(module):
     code = f"import sys; from coppice.cli.main import main; main(['--help'], standalone_mode=False); assert {module!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env={"PYTHONPATH": "operator"})
@@ -51,3 +51,11 @@ def test_python_m_coppice_is_the_same_command():
         env={"PYTHONPATH": "operator"},
     )
     assert found.stdout.startswith("coppice, version")
+
+
+def test_it_is_a_command_of_kubectl_too():
+    code = "import sys; sys.argv[1:] = ['--help']; from coppice.cli.main import plugin; plugin()"
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={"PYTHONPATH": "operator"}
+    )
+    assert found.stdout.startswith("Usage: kubectl coppice [OPTIONS] COMMAND")
