@@ -109,8 +109,12 @@ class Person:
 
     def run(self, *words: str, typed: str | None = None) -> Result:
         """Run the command; ``typed`` is what they answer."""
-        around = Surroundings(self._connect, lambda: self.story.world.now, self._pause)
-        return CliRunner().invoke(main, words, obj=around, input=typed)
+        return CliRunner().invoke(main, words, obj=self.around, input=typed)
+
+    @property
+    def around(self) -> Surroundings:
+        """Return the world around the command."""
+        return Surroundings(self._connect, lambda: self.story.world.now, self._pause)
 
     def expect(self, *words: str, **how: Any) -> str:
         """Run the command, which has to succeed; return what it writes as its result."""

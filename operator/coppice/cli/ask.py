@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from coppice.cli import options
+from coppice.cli.completion import names_of
 from coppice.cli.read import the
 from coppice.cli.session import MANAGER, Session, command, plain
 from coppice.cli.waiting import Request, until_gone, until_settled
@@ -51,7 +52,7 @@ async def _ask(session: Session, name: str, annotation: str, patience: timedelta
 
 
 @command("reset")
-@click.argument("clone")
+@click.argument("clone", shell_complete=names_of("DataClone"))
 @options.waiting
 async def reset(session: Session, clone: str, wait: bool, patience: timedelta) -> None:  # noqa: FBT001
     """Replace the data of a CLONE by a new copy of its source, under the same names. Changes in it go."""
@@ -62,7 +63,7 @@ async def reset(session: Session, clone: str, wait: bool, patience: timedelta) -
 
 
 @command("extend")
-@click.argument("clone")
+@click.argument("clone", shell_complete=names_of("DataClone"))
 @options.waiting
 async def extend(session: Session, clone: str, wait: bool, patience: timedelta) -> None:  # noqa: FBT001
     """Let the lease of a CLONE begin anew. One that has expired comes back, with a new copy."""
@@ -72,7 +73,7 @@ async def extend(session: Session, clone: str, wait: bool, patience: timedelta) 
 
 
 @command("wake")
-@click.argument("clone")
+@click.argument("clone", shell_complete=names_of("DataClone"))
 @options.waiting
 async def wake(session: Session, clone: str, wait: bool, patience: timedelta) -> None:  # noqa: FBT001
     """Start the server of a CLONE that sleeps."""
@@ -82,7 +83,7 @@ async def wake(session: Session, clone: str, wait: bool, patience: timedelta) ->
 
 
 @command("delete")
-@click.argument("clone")
+@click.argument("clone", shell_complete=names_of("DataClone"))
 @click.option("--yes", "-y", "sure", is_flag=True, help="Do not ask.")
 @options.waiting
 async def delete(

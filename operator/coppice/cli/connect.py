@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from coppice.cli.child import Interruptions
+from coppice.cli.completion import names_of
 from coppice.cli.environment import around, variables, without_password
 from coppice.cli.read import the
 from coppice.cli.session import Session, command
@@ -24,7 +25,7 @@ _SHELLS: Final[Mapping[str, Sequence[str]]] = {"postgresql": ("psql",), "mysql":
 
 
 @command("connect")
-@click.argument("clone")
+@click.argument("clone", shell_complete=names_of("DataClone"))
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of this machine; a free one if left out.")
 @click.option("--print", "shows", is_flag=True, help="Print the variables, password included, and hold the tunnel.")
 async def connect(session: Session, clone: str, port: int | None, shows: bool) -> int:  # noqa: FBT001

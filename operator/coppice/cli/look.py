@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from coppice.cli.completion import names_of
 from coppice.cli.forest import Node, Seen, grow
 from coppice.cli.problems import Failure
 from coppice.cli.session import Session, command, plain
@@ -29,7 +30,7 @@ _SIGNS: Final = {"True": ("✓", "green"), "False": ("✗", "red"), "Unknown": (
 
 
 @command("status")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names_of(*KINDS))
 async def status(session: Session, name: str | None) -> None:
     """Show how everything in a namespace is; or of one object every condition, and what to do now."""
     found = [entry for entries in await _all(session, session.namespace) for entry in entries]
