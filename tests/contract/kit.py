@@ -266,6 +266,7 @@ class PostgreSQLKit:
             "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 password=hunter2'",
             "ALTER SYSTEM SET session_preload_libraries = 'auto_explain'",
             "ALTER DATABASE shop SET session_preload_libraries = 'auto_explain'",
+            "ALTER ROLE ALL SET session_preload_libraries = 'auto_explain'",
         ):
             await pg(at, statement, self.database)
 
