@@ -160,7 +160,7 @@ class PostgreSQLEngine:
 
         Of a masked one it also writes every table anew, and leaves no write-ahead log of before.
         """
-        parts = ("roles", "findings", "strip", "own", "rewrite", "probed", "probe", "report")
+        parts = ("roles", "findings", "strip", "own", "rewrite", "probed", "probe", "admin", "report")
         return Workload(
             script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
             environment={
@@ -198,7 +198,11 @@ class PostgreSQLEngine:
             ),
             restore=Workload(
                 script=_program("init", "serve", "mirror", "restore"),
-                environment={**environment, "COPPICE_OWN_SQL": statements("postgresql/own")},
+                environment={
+                    **environment,
+                    "COPPICE_OWN_SQL": statements("postgresql/own"),
+                    "COPPICE_ADMIN_SQL": statements("postgresql/admin"),
+                },
             ),
         )
 
