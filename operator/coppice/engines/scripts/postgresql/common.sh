@@ -42,9 +42,9 @@ expect_major() {
   [ "$major" = "$running" ] || fail "the data are of PostgreSQL $major, and this image is $running: only one of the same major version reads them"
 }
 
-# words FILE: what a server or client says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
+# words FILE: what a server or program says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
 words() {
-  sed -n 's/^.*\(ERROR\|FATAL\|PANIC\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
+  sed -n 's/^.*\(ERROR\|FATAL\|PANIC\|error\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
 }
 
 # single DATA_DIR DATABASE ARGUMENT...: run statements from standard input, one a line, with no server and no listener. It ends well whatever the

@@ -52,7 +52,7 @@ pg_restore --create --no-owner --no-privileges --no-tablespaces --use-list="$kep
   fail_with RestoreFailed "$log"
 run_sql template1 "DROP DATABASE IF EXISTS $(name_of "$database")"
 if ! attempt "$(grep '^CREATE DATABASE ' "$kept/database")"; then
-  found LocaleReplaced "the image lacks the locale of the source, and texts are ordered by their bytes; $(first_error "$log")"
+  found LocaleReplaced "the image lacks the locale of the source, and texts are ordered by their bytes; $(words "$log")"
   run_sql template1 "CREATE DATABASE $(name_of "$database") TEMPLATE template0"
 fi
 sed -n 's/^ALTER DATABASE .* SET \("*[A-Za-z0-9_.]*"*\) .*/\1 &/p' "$kept/database" | while read -r setting statement; do
