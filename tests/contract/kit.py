@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import aiomysql
 import psycopg
 import pymysql.err
+import pytest
 
 from coppice.engines.base import Endpoint
 
@@ -213,6 +214,18 @@ class DoltKit:
         return f"{self.database}/{branch}" if branch else self.database
 
 
+NOTING = """
+CREATE TABLE public.event (kind text, who name);
+CREATE FUNCTION public.note() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$ BEGIN
+  INSERT INTO public.event VALUES (tg_event, session_user);
+END $body$;
+CREATE EVENT TRIGGER note_login ON login EXECUTE FUNCTION public.note();
+CREATE EVENT TRIGGER note_change ON ddl_command_end EXECUTE FUNCTION public.note();
+ALTER EVENT TRIGGER note_login ENABLE ALWAYS;
+ALTER EVENT TRIGGER note_change ENABLE ALWAYS"""
+"""Event triggers that write down in whose sessions they run."""
+
+
 class PostgreSQLKit:
     database = "shop"
     rows = 3
@@ -266,6 +279,7 @@ class PostgreSQLKit:
             "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 password=hunter2'",
             "ALTER SYSTEM SET session_preload_libraries = 'auto_explain'",
             "ALTER DATABASE shop SET session_preload_libraries = 'auto_explain'",
+            "ALTER ROLE ALL SET session_preload_libraries = 'auto_explain'",
         ):
             await pg(at, statement, self.database)
 
@@ -370,6 +384,12 @@ async def pg(at: Endpoint, statement: str, database: str) -> Sequence[tuple[Any,
     async with connection:
         cursor = await connection.execute(statement)  # type: ignore[call-overload]
         return await cursor.fetchall() if cursor.description else ()
+
+
+async def needs_login_triggers(at: Endpoint) -> None:
+    """Skip the test where the server is older than event triggers on login."""
+    if await pg(at, "SELECT current_setting('server_version_num')::int >= 170000", "postgres") != [(True,)]:
+        pytest.skip("event triggers on login are of PostgreSQL 17")
 
 
 async def sql(at: Endpoint, statement: str, *, database: str | None = None) -> Sequence[tuple[Any, ...]]:

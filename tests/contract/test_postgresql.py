@@ -24,7 +24,7 @@ from coppice.engines.base import (
 )
 
 from .conftest import MARKER, Stage, open_stage, version_of
-from .kit import pg
+from .kit import NOTING, needs_login_triggers, pg
 from .runner import PATIENCE
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ CREATE FUNCTION public.armed() RETURNS event_trigger LANGUAGE plpgsql AS $body$ 
 END $body$;
 CREATE TABLE public.superusers ();
 CREATE EVENT TRIGGER armed ON ddl_command_end EXECUTE FUNCTION public.armed()"""
+CLOSED = """
+CREATE FUNCTION public.close() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$closed$$; END';
+CREATE EVENT TRIGGER close ON login EXECUTE FUNCTION public.close();
+ALTER EVENT TRIGGER close ENABLE ALWAYS"""
+"""A trigger that lets nobody in."""
 WHO_MAY_ALL = "SELECT rolname FROM pg_roles WHERE rolsuper ORDER BY rolname"
 BORN = [("coppice_admin",), ("coppice_bootstrap",)]
 
@@ -277,6 +282,29 @@ class TestPreparation:
             assert list(await pg(stage.admin(clone), WHO_MAY_ALL, "postgres")) == BORN
             with pytest.raises(LoginRefusedError):
                 await stage.engine.inspect(clone.endpoint("planted", "planted"), database="shop")
+
+    async def test_event_triggers_run_in_the_applications_sessions_and_in_none_of_the_administrator(
+        self, stage: Stage
+    ) -> None:
+        async with source(stage) as (volume, server):
+            admin = stage.admin(server)
+            await needs_login_triggers(admin)
+            await pg(admin, "ALTER DATABASE shop SET event_triggers = on", "postgres")
+            await pg(admin, "ALTER ROLE coppice_admin IN DATABASE shop SET event_triggers = on", "postgres")
+            await pg(admin, CLOSED, "template1")
+            await pg(admin, NOTING, "shop")
+            copy, content = await stage.prepared(volume, server)
+        outcome = await stage.runner.run(stage.preparation(rewrite=True), copy)
+        assert outcome.code == 0, outcome.errors
+        content = stage.engine.report(outcome.last_line)
+        async with cloned(stage, copy, content) as clone:
+            admin = stage.admin(clone)
+            await pg(stage.app(clone), "CREATE TABLE mine (n int)", "shop")
+            await stage.engine.schema(admin, "shop")
+            await pg(admin, "CREATE TABLE ours (n int)", "shop")
+            noted = await pg(admin, "SELECT DISTINCT kind, who FROM public.event ORDER BY kind", "shop")
+            assert list(noted) == [("ddl_command_end", "app"), ("login", "app")]
+            await pg(admin, "SELECT 1", "template1")
 
     async def test_a_disposable_clone_whose_node_went_down_is_not_committed(self, stage: Stage) -> None:
         async with source(stage) as (volume, server):

@@ -13,7 +13,7 @@ from tests.fakes.certificates import Authority
 from coppice.engines.base import MirrorInputs, StoreServer, Workload
 
 from .conftest import MARKER, Stage, open_stage, version_of
-from .kit import pg
+from .kit import NOTING, needs_login_triggers, pg
 from .runner import kill, until
 
 if TYPE_CHECKING:
@@ -197,6 +197,27 @@ async def test_clones_of_the_copy_are_clones_as_of_any_store(stage: Stage, autho
         assert await stage.engine.inspect(stage.admin(clone), database="shop") == content
         app = await stage.ensure_app(clone)
         await pg(app, "ALTER TABLE product ADD COLUMN mine int", "shop")
+
+
+async def test_event_triggers_of_the_source_run_in_none_of_the_administrators_sessions(
+    stage: Stage, authority: Authority
+) -> None:
+    async with running(stage, authority, tls=False) as elsewhere:
+        elsewhere.says(sslmode="disable")
+        await needs_login_triggers(elsewhere.root)
+        # What writes at a login lets nobody in who only reads.
+        await elsewhere.does(
+            "ALTER ROLE reader SET event_triggers = off", "ALTER DATABASE shop SET event_triggers = on"
+        )
+        await elsewhere.does(NOTING, "TRUNCATE public.event")
+        volume, _ = await elsewhere.mirrored()
+    async with served(stage, volume) as server:
+        app = await stage.ensure_app(server)
+        admin = stage.admin(server)
+        await stage.engine.inspect(admin)
+        await pg(app, "CREATE TABLE mine (n int)", "shop")
+        noted = await pg(admin, "SELECT DISTINCT kind, who FROM public.event ORDER BY kind", "shop")
+        assert list(noted) == [("ddl_command_end", "app"), ("login", "app")]
 
 
 async def test_an_idle_copy_stays_where_it_is(stage: Stage, authority: Authority) -> None:

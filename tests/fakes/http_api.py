@@ -23,6 +23,18 @@ TABLE = RESOURCES | {"CustomResourceDefinition": CRDS}
 ALL_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
+def kubeconfig(url: str, token: str = "sesame") -> str:
+    """Return a kubeconfig for clients that want a file."""
+    return f"""
+        apiVersion: v1
+        kind: Config
+        current-context: c
+        contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
+        clusters: [{{name: c, cluster: {{server: "{url}"}}}}]
+        users: [{{name: u, user: {{token: {token}}}}}]
+        """
+
+
 @dataclass
 class Fault:
     """An answer to give instead of the right one, for the next ``times`` requests that match."""

@@ -231,6 +231,10 @@ class Story:
         assert (found["status"], found["reason"], stalled["status"]) == ("False", reason, "True"), found
         return str(found["message"])
 
+    def plans(self, kind: str) -> int:
+        """Return how many plans have been made for objects of a kind."""
+        return len([key for key, _ in self.operator.log.plans if key.kind == kind])
+
     def events(self, kind: str, name: str) -> list[str]:
         return [event.reason for key, event in self.operator.log.events if (key.kind, key.name) == (kind, name)]
 

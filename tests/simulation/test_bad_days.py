@@ -5,7 +5,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from tests.fakes.http_api import HttpApi
+from tests.fakes.http_api import HttpApi, kubeconfig
 from tests.fakes.kube import FakeKube
 from tests.unit.runtime.builders import CloneReconciler, clone, converged
 from tests.unit.runtime.process import Ended, running
@@ -22,18 +22,8 @@ EXPECTED = (["coppice.dev/cleanup"], [("Ready", "True", "Made")], {"password": "
 async def api(tmp_path, monkeypatch):
     api = HttpApi(FakeKube())
     async with api.serve() as url:
-        kubeconfig = tmp_path / "config"
-        kubeconfig.write_text(
-            f"""
-            apiVersion: v1
-            kind: Config
-            current-context: c
-            contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
-            clusters: [{{name: c, cluster: {{server: "{url}"}}}}]
-            users: [{{name: u, user: {{token: sesame}}}}]
-            """
-        )
-        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        (tmp_path / "config").write_text(kubeconfig(url))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         monkeypatch.setitem(AioKubeClient.__init__.__kwdefaults__, "request_seconds", 1.0)
         yield api
 

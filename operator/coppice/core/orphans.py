@@ -18,31 +18,19 @@ from coppice.core.key import Key
 from coppice.core.names import child, handover_name, sequence_of
 from coppice.core.plan import Manifest
 
-MADE_FOR: Final = {
-    "DataClone": (
-        "Job",
-        "Pod",
-        "Service",
-        "NetworkPolicy",
-        "Secret",
-        "PersistentVolumeClaim",
-        "VolumeSnapshot",
-        "VolumeSnapshotContent",
-    ),
-    "DataSnapshot": (
-        "Job",
-        "Pod",
-        "Service",
-        "NetworkPolicy",
-        "Secret",
-        "PersistentVolumeClaim",
-        "VolumeSnapshot",
-        "VolumeSnapshotContent",
-    ),
-    "DataStore": ("PersistentVolumeClaim",),
-}
-"""What is made for an owner and does not outlive it, in the order in which it goes: users before what they use."""
-KINDS: Final = MADE_FOR["DataClone"]
+KINDS: Final = (
+    "Job",
+    "Pod",
+    "Service",
+    "NetworkPolicy",
+    "Secret",
+    "PersistentVolumeClaim",
+    "VolumeSnapshot",
+    "VolumeSnapshotContent",
+)
+"""What is made for owners, in the order in which it goes: users before what they use."""
+MADE_FOR: Final = {"DataClone": KINDS, "DataSnapshot": KINDS, "DataStore": ("PersistentVolumeClaim",)}
+"""Which of it does not outlive its owner."""
 
 
 @dataclass(frozen=True, slots=True)

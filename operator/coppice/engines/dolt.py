@@ -26,7 +26,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import quote
 
 from coppice.engines import mysql
 from coppice.engines.base import (
@@ -48,7 +47,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
-from coppice.engines.credentials import completed
+from coppice.engines.credentials import binding_values, completed
 from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.mysql import Session, identifier, literal
 from coppice.engines.shell import script
@@ -168,18 +167,9 @@ class DoltEngine:
             raise EngineError("the preparation did not end with a report: see its log") from None
 
     def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return the binding Secret's keys (https://servicebinding.io/spec/core/1.1.0/#well-known-secret-entries)."""
-        login = f"{quote(self.app_user, safe='')}:{quote(password, safe='')}"
-        return {
-            "type": self.binding_type,
-            "provider": self.name,
-            "host": host,
-            "port": str(self.port),
-            "username": self.app_user,
-            "password": password,
-            "database": database,
-            "uri": f"mysql://{login}@{host}:{self.port}/{quote(database, safe='')}",
-        }
+        """Return what the application's login needs."""
+        app = Endpoint(host, self.port, self.app_user, password)
+        return binding_values(self.binding_type, self.name, app, database)
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
         """Return what the server holds: three round trips after the login, all in one transaction."""

@@ -19,7 +19,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
-from urllib.parse import quote
 
 from coppice.engines import libpq
 from coppice.engines.base import (
@@ -43,7 +42,7 @@ from coppice.engines.base import (
     Version,
     Workload,
 )
-from coppice.engines.credentials import completed
+from coppice.engines.credentials import binding_values, completed
 from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.libpq import Session, identifier, literal
 from coppice.engines.shell import script, statements
@@ -160,7 +159,7 @@ class PostgreSQLEngine:
 
         Of a masked one it also writes every table anew, and leaves no write-ahead log of before.
         """
-        parts = ("roles", "findings", "strip", "own", "rewrite", "probed", "probe", "report")
+        parts = ("roles", "findings", "strip", "own", "rewrite", "probed", "probe", "admin", "report")
         return Workload(
             script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
             environment={
@@ -198,7 +197,11 @@ class PostgreSQLEngine:
             ),
             restore=Workload(
                 script=_program("init", "serve", "mirror", "restore"),
-                environment={**environment, "COPPICE_OWN_SQL": statements("postgresql/own")},
+                environment={
+                    **environment,
+                    "COPPICE_OWN_SQL": statements("postgresql/own"),
+                    "COPPICE_ADMIN_SQL": statements("postgresql/admin"),
+                },
             ),
         )
 
@@ -217,18 +220,9 @@ class PostgreSQLEngine:
             raise EngineError("the preparation did not end with a report: see its log") from None
 
     def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return the binding Secret's keys (https://servicebinding.io/spec/core/1.1.0/#well-known-secret-entries)."""
-        login = f"{quote(self.app_user, safe='')}:{quote(password, safe='')}"
-        return {
-            "type": self.binding_type,
-            "provider": self.name,
-            "host": host,
-            "port": str(self.port),
-            "username": self.app_user,
-            "password": password,
-            "database": database,
-            "uri": f"postgresql://{login}@{host}:{self.port}/{quote(database, safe='')}",
-        }
+        """Return what the application's login needs."""
+        app = Endpoint(host, self.port, self.app_user, password)
+        return binding_values(self.binding_type, self.name, app, database)
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
         """Return what the server holds: one session in the default database, whose first rows it reads.

@@ -15,6 +15,7 @@ from coppice.core import labels
 from coppice.core.names import digest
 from coppice.core.plan import Manifest
 from coppice.manifests.job import copied_spec
+from coppice.reconcile.draft import Fact, waits
 from coppice.reconcile.observed import annotation, created_at, pod_state
 from coppice.reconcile.trouble import find_trouble
 
@@ -53,6 +54,18 @@ def still_running(pods: Iterable[Manifest]) -> str | None:
     """Return the name of a Pod that may still do something, if there is one."""
     ended = ((pod["metadata"]["name"], pod_state(pod)) for pod in pods)
     return next((str(name) for name, state in ended if not state.succeeded and not state.failed), None)
+
+
+def waits_for_pods(kind: str, pods: Iterable[Manifest], namespace: str, *, effect: str = "") -> Fact | None:
+    """Return that a Pod of a Job before this one may still do something, if there is one."""
+    pod = still_running(pods)
+    if pod is None:
+        return None
+    message = (
+        f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does not come, "
+        f"kubectl delete pod {pod} -n {namespace}{effect}"
+    )
+    return waits(kind, "Leftover", message, retry_after=LOOK_SECONDS)
 
 
 def lacks_pods(job: Manifest, pods: Collection[Manifest], now: datetime) -> bool:

@@ -26,8 +26,8 @@ from coppice.reconcile.jobs import (
     is_made_from,
     lacks_pods,
     pods_trouble,
-    still_running,
     template_inputs,
+    waits_for_pods,
 )
 from coppice.reconcile.observed import annotation, is_deleting, job_state, label
 from coppice.reconcile.reads import get_each
@@ -185,13 +185,9 @@ def _begin(draft: Draft, load: Load, seen: LoadSeen, kind: str) -> Fact:
     found = source_is_there(load, seen, kind)
     if not found.holds or seen.source is None:
         return found
-    pod = still_running(seen.pods)
-    if pod is not None:
-        message = (
-            f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does "
-            f"not come, kubectl delete pod {pod} -n {draft.owner.namespace}"
-        )
-        return waits(kind, "Leftover", message, retry_after=LOOK_SECONDS)
+    leftover = waits_for_pods(kind, seen.pods, draft.owner.namespace)
+    if leftover is not None:
+        return leftover
     name = loading_name(draft.owner.name)
     job = UserJob(
         name=name,

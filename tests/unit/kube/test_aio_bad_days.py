@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
-from tests.fakes.http_api import HttpApi
+from tests.fakes.http_api import HttpApi, kubeconfig
 
 from coppice.core import labels
 from coppice.kube.aio import AioKubeClient
@@ -119,16 +119,7 @@ async def test_a_list_whose_page_token_expired_is_started_over(api, client, monk
 
 async def test_a_kubeconfig_and_kopf_log_in_alike(api, tmp_path):
     path = tmp_path / "config"
-    path.write_text(
-        f"""
-        apiVersion: v1
-        kind: Config
-        current-context: c
-        contexts: [{{name: c, context: {{cluster: c, user: u}}}}]
-        clusters: [{{name: c, cluster: {{server: "{api.url}"}}}}]
-        users: [{{name: u, user: {{token: sesame}}}}]
-        """
-    )
+    path.write_text(kubeconfig(api.url, token="sesame"))
     api.token = "sesame"
     configuration = await load_configuration({"KUBECONFIG": str(path)})
     client = AioKubeClient(configuration)

@@ -130,11 +130,6 @@ def aliases(story: Story) -> list[frozenset[str]]:
     return handed
 
 
-def plans(story: Story, kind: str = "DataSnapshot") -> int:
-    """Return how many plans have been made for objects of a kind."""
-    return len([key for key, _ in story.operator.log.plans if key.kind == kind])
-
-
 def nothing_left(story: Story) -> None:
     """Expect nothing but what stays: no object of a commit, no bytes that no object stands for."""
     assert story.names("VolumeSnapshot", "app") == []
@@ -348,9 +343,9 @@ async def commit_that_waits(story):
     assert story.reason("DataSnapshot", "feature-1") == "CloneNotAnswering"
     assert "app/db" in story.condition("DataSnapshot", "feature-1")["message"]
     assert story.names("VolumeSnapshot", "app") == []
-    before = plans(story)
+    before = story.plans("DataSnapshot")
     await story.operator.live(minutes=10)
-    assert plans(story) - before < 60
+    assert story.plans("DataSnapshot") - before < 60
 
 
 async def test_a_server_that_does_not_answer_is_waited_for_and_the_clone_named(next_door):
@@ -768,9 +763,9 @@ async def test_an_alias_that_nobody_ends_is_named_and_not_asked_for_all_the_time
     found = next_door.condition("DataSnapshot", "feature-1")
     assert found["reason"] == "Deleting"
     assert f"VolumeSnapshotContent {alias}" in found["message"]
-    before = plans(next_door)
+    before = next_door.plans("DataSnapshot")
     await next_door.operator.live(minutes=10)
-    assert plans(next_door) - before < 40
+    assert next_door.plans("DataSnapshot") - before < 40
     release(next_door, "VolumeSnapshotContent", alias)
     await next_door.settle()
     assert "feature-1" not in next_door.names("DataSnapshot")
@@ -783,10 +778,10 @@ async def test_a_capture_that_goes_and_is_held_is_named(next_door):
     await until(next_door, "VolumeSnapshot", name, "app")
     hold(next_door, "VolumeSnapshot", name, "app")
     next_door.delete("VolumeSnapshot", name, "app")
-    before = plans(next_door)
+    before = next_door.plans("DataSnapshot")
     await next_door.operator.live(minutes=10)
     assert f"app/{name}" in next_door.expect_stalled("DataSnapshot", "feature-1", "CaptureHeld")
-    assert plans(next_door) - before < 60
+    assert next_door.plans("DataSnapshot") - before < 60
     release(next_door, "VolumeSnapshot", name, "app")
     await next_door.settle()
     next_door.expect_ready("DataSnapshot", "feature-1")

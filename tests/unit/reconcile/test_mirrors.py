@@ -315,22 +315,7 @@ async def test_what_a_snapshot_says_of_its_volume_is_the_database_of_the_copy_an
 # -- what goes wrong --
 
 
-@pytest.mark.parametrize(
-    "word",
-    [
-        "SourceUnreachable",
-        "SourceRefusesLogin",
-        "SourceNotGuarded",
-        "SourceTooNew",
-        "SourceEmpty",
-        "SourceLocked",
-        "ReadForbidden",
-        "ExtensionsMissing",
-        "VolumeFull",
-        "DumpFailed",
-        "RestoreFailed",
-    ],
-)
+@pytest.mark.parametrize("word", get_args(MirrorFailure))
 async def test_a_refresh_that_fails_keeps_the_last_good_copy_and_says_why_and_how_old_it_is(source, word):
     await failing(source, word)
     source.expect_ready("DataStore", "shop")

@@ -23,6 +23,16 @@ def aliases(story):
     return [name for name in story.names("VolumeSnapshotContent") if not name.startswith("snapcontent-")]
 
 
+async def clone_without_a_volume(shop):
+    """Make a clone next door while the storage is full: its alias is there, and its claim waits."""
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    shop.world.full = True
+    shop.clone(namespace="app")
+    await shop.settle()
+
+
 async def test_without_a_grant_there_is_no_clone_and_nobody_learns_what_stores_there_are(shop):
     shop.clone(namespace="app")
     shop.clone("guess", namespace="app", store="secret-project")
@@ -91,12 +101,7 @@ async def test_a_revoked_grant_stops_the_server_and_keeps_the_data_until_the_lea
 
 
 async def test_a_grant_revoked_on_the_way_leaves_nothing_of_the_data_there(shop):
-    shop.grant()
-    shop.snapshot("mine")
-    await shop.settle()
-    shop.world.full = True
-    shop.clone(namespace="app")
-    await shop.settle()
+    await clone_without_a_volume(shop)
     assert aliases(shop)
     shop.delete("DataGrant", "previews")
     shop.world.full = False
@@ -400,12 +405,7 @@ async def test_a_snapshot_class_that_deletes_does_not_reach_the_alias(shop):
 
 
 async def test_a_clone_that_is_deleted_on_the_way_leaves_no_alias(shop):
-    shop.grant()
-    shop.snapshot("mine")
-    await shop.settle()
-    shop.world.full = True
-    shop.clone(namespace="app")
-    await shop.settle()
+    await clone_without_a_volume(shop)
     assert aliases(shop)
     shop.delete("DataClone", "db", "app")
     await shop.settle()
@@ -415,12 +415,7 @@ async def test_a_clone_that_is_deleted_on_the_way_leaves_no_alias(shop):
 
 
 async def test_a_claim_deleted_by_hand_on_the_way_leaves_no_alias_in_the_end(shop):
-    shop.grant()
-    shop.snapshot("mine")
-    await shop.settle()
-    shop.world.full = True
-    shop.clone(namespace="app")
-    await shop.settle()
+    await clone_without_a_volume(shop)
     shop.delete("PersistentVolumeClaim", shop.copy(namespace="app"), "app")
     shop.world.full = False
     await shop.settle()
@@ -587,10 +582,44 @@ async def test_a_content_that_is_not_the_snapshot_s_own_is_not_aliased(shop):
     forged = shop.get("VolumeSnapshot", "secret")["status"]
     shop.kube.change("VolumeSnapshot", "data", "asked", lambda found: found.update(status=forged))
     shop.clone(namespace="app", source={"snapshot": "asked"})
-    await shop.operator.live(minutes=2)
+    await shop.settle()
+    said = shop.expect_stalled("DataClone", "db", "SnapshotMisbound", "app")
+    assert f"VolumeSnapshot data/asked says that it is bound to {forged['boundVolumeSnapshotContentName']}" in said
+    before = shop.plans("DataClone")
+    await shop.operator.live(minutes=20)
+    assert shop.plans("DataClone") - before < 30
     assert aliases(shop) == []
-    assert shop.reason("DataClone", "db", "app") == "SnapshotNotReady"
     assert shop.names("PersistentVolumeClaim", "app") == []
     shop.kube.change("VolumeSnapshot", "data", "asked", lambda found: found.update(status=shown))
     await shop.settle()
     shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_an_alias_that_was_deleted_by_hand_is_made_anew(shop):
+    await clone_without_a_volume(shop)
+    [name] = shop.names("VolumeSnapshot", "app")
+    shop.delete("VolumeSnapshot", name, "app")
+    shop.delete("PersistentVolumeClaim", shop.copy(namespace="app"), "app")
+    shop.world.full = False
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    assert aliases(shop) == []
+
+
+async def test_an_alias_that_does_not_become_ready_is_named_and_can_be_made_anew(shop):
+    shop.grant()
+    shop.snapshot("mine")
+    await shop.settle()
+    kept = dict(shop.world.snapshots)
+    shop.world.snapshots.clear()
+    shop.clone(namespace="app")
+    await shop.settle()
+    assert shop.reason("DataClone", "db", "app") == "SnapshotNotReady"
+    await shop.operator.live(minutes=3)
+    [name] = shop.names("VolumeSnapshot", "app")
+    assert f"VolumeSnapshot {name} " in shop.expect_stalled("DataClone", "db", "AliasNotReady", "app")
+    shop.world.snapshots.update(kept)
+    shop.delete("VolumeSnapshot", name, "app")
+    await shop.settle()
+    shop.expect_ready("DataClone", "db", "app")
+    assert aliases(shop) == []

@@ -17,11 +17,15 @@ def shop(opened):
     return opened
 
 
-async def test_a_clone_of_a_snapshot_needs_no_volume_of_the_store(story):
+async def with_snapshot(story):
     story.store()
     await story.settle()
     story.snapshot("then")
     await story.settle()
+
+
+async def clone_once_the_volume_is_lost(story):
+    """Clone the snapshot when its store was made anew and has not got the volume of before."""
     story.delete("DataStore", "shop")
     await story.settle()
     story.delete("PersistentVolumeClaim", "shop-data")
@@ -30,15 +34,17 @@ async def test_a_clone_of_a_snapshot_needs_no_volume_of_the_store(story):
     story.clone(source={"snapshot": "then"})
     await story.settle()
     assert story.reason("DataStore", "shop") == "ClaimLost"
+
+
+async def test_a_clone_of_a_snapshot_needs_no_volume_of_the_store(story):
+    await with_snapshot(story)
+    await clone_once_the_volume_is_lost(story)
     story.expect_ready("DataClone", "db")
 
 
 async def test_a_snapshot_that_does_not_say_its_class_waits_for_the_volume_of_the_store(story):
     """One that an older operator made."""
-    story.store()
-    await story.settle()
-    story.snapshot("then")
-    await story.settle()
+    await with_snapshot(story)
     content = story.get("VolumeSnapshot", "then")["metadata"]["annotations"]["coppice.dev/content"]
     older = {**json.loads(content), "storageClass": None}
     story.kube.change(
@@ -48,14 +54,7 @@ async def test_a_snapshot_that_does_not_say_its_class_waits_for_the_volume_of_th
         lambda found: found["metadata"]["annotations"].update({"coppice.dev/content": json.dumps(older)}),
     )
     await story.settle()
-    story.delete("DataStore", "shop")
-    await story.settle()
-    story.delete("PersistentVolumeClaim", "shop-data")
-    await story.settle()
-    story.store()
-    story.clone(source={"snapshot": "then"})
-    await story.settle()
-    assert story.reason("DataStore", "shop") == "ClaimLost"
+    await clone_once_the_volume_is_lost(story)
     assert story.reason("DataClone", "db") == "StoreNotReady"
     story.delete("Secret", "shop-admin")
     await story.operator.live(minutes=5)

@@ -161,7 +161,7 @@ class Condition(StatusModel):
     )
 
 
-Conditions = Annotated[tuple[Condition, ...], Field(max_length=16), *BY_TYPE]
+Conditions = Annotated[tuple[Condition, ...], Field(max_length=32), *BY_TYPE]
 
 
 class ObservedStatus(StatusModel):

@@ -33,6 +33,7 @@ from coppice.reconcile.jobs import (
     pods_trouble,
     still_running,
     template_inputs,
+    waits_for_pods,
 )
 from coppice.reconcile.locks import LOCK_SECONDS, Held, locks_of, look_again
 from coppice.reconcile.migrations import Attempt, Finished, Migrated, Schema, content_of, read_attempt, record
@@ -285,13 +286,9 @@ class _Run:
 
     def begin(self) -> Fact:
         """Make ready, then start the Job: once it runs, nothing of the copy can be proven any more."""
-        pod = still_running(self._pods)
-        if pod is not None:
-            message = (
-                f"Pod {pod} of an earlier Job may still write to the database, and its end is waited for; if it does "
-                f"not come, kubectl delete pod {pod} -n {self.at.namespace}{self.meanwhile}"
-            )
-            return waits(MIGRATED, "Leftover", message, retry_after=LOOK_SECONDS)
+        leftover = waits_for_pods(MIGRATED, self._pods, self.at.namespace, effect=self.meanwhile)
+        if leftover is not None:
+            return leftover
         copy, draft = self.work.copy, self.draft
         unready = self._make_ready() or draft.route(copy.pod, MIGRATED)
         if unready is not None:

@@ -28,6 +28,14 @@ class Handle:
 
 
 @dataclass(frozen=True, slots=True)
+class Misbound:
+    """A prepared VolumeSnapshot whose status names a content that is not its own: whoever may write it can name any."""
+
+    snapshot: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
@@ -51,7 +59,7 @@ class CloneObservation:
     live: Version | EngineError | None = None
     ledger: Ledger | EngineError | None = None
     choice: Choice | None = None
-    handle: Handle | None = None
+    handle: Handle | Misbound | None = None
     origin_gone: bool = False
     complaint: Complaint | None = None
     place: Place | None = None

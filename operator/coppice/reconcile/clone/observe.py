@@ -33,7 +33,7 @@ from coppice.reconcile.clone.migrate import (
     migration_name,
 )
 from coppice.reconcile.clone.names import SOURCE, engine_secret_name, secret_name, service_name
-from coppice.reconcile.clone.observation import CloneObservation, Handle, is_foreign
+from coppice.reconcile.clone.observation import CloneObservation, Handle, Misbound, is_foreign
 from coppice.reconcile.clone.queue import Admissions, has_caps
 from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_news, refresh_asked_at, target_of
 from coppice.reconcile.copies import Copy, find_copies, is_bound, is_proven
@@ -398,7 +398,7 @@ def _known_since(seen: CloneObservation, clone: DataClone) -> datetime:
     return resolved.since if resolved is not None and known else seen.now
 
 
-async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | None:
+async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Source) -> Handle | Misbound | None:
     """Return the backend's handle of the snapshot chosen, or of the one the unbound copy is being made from."""
     name = None
     if isinstance(seen.choice, Chosen) and seen.choice.snapshot.status.prepared is not None:
@@ -407,8 +407,14 @@ async def _read_handle(reader: KubeReader, seen: CloneObservation, source: Sourc
         name = seen.newest.origin.snapshot
     snapshot = await reader.get("VolumeSnapshot", name, source.namespace) if name is not None else None
     reference = volume_snapshot_state(snapshot).content if snapshot is not None else None
-    content = await reader.get("VolumeSnapshotContent", reference) if reference is not None else None
-    handle = ((content or {}).get("status") or {}).get("snapshotHandle")
-    if snapshot is None or content is None or handle is None or not is_content_of(content, snapshot):
+    if snapshot is None or reference is None:
         return None
-    return Handle(content["spec"]["driver"], handle, content["spec"].get("volumeSnapshotClassName"))
+    content = await reader.get("VolumeSnapshotContent", reference)
+    if content is None or not is_content_of(content, snapshot):
+        return Misbound(f"{source.namespace}/{name}", reference)
+    handle = (content.get("status") or {}).get("snapshotHandle")
+    return (
+        None
+        if handle is None
+        else Handle(content["spec"]["driver"], handle, content["spec"].get("volumeSnapshotClassName"))
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from coppice.api.v1alpha1 import DataKind
 from coppice.core import labels
 from coppice.core.plan import Manifest
@@ -10,14 +12,15 @@ from coppice.manifests.storage import Claim, build_alias_content, build_alias_sn
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.choice import Chosen
 from coppice.reconcile.clone.names import VOLUME, content_name
-from coppice.reconcile.clone.observation import Handle, is_foreign
+from coppice.reconcile.clone.observation import Handle, Misbound, is_foreign
 from coppice.reconcile.clone.server import surround_early
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import reset_request, undo_request
 from coppice.reconcile.copies import Copy, Origin, is_bound
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.observed import format_time, is_deleting, volume_snapshot_state
-from coppice.reconcile.provisioning import waits_for_volume
+from coppice.reconcile.observed import created_at, format_time, is_deleting, volume_snapshot_state
+from coppice.reconcile.provisioning import ASKED_EVERY, PATIENCE, waits_for_volume
+from coppice.reconcile.trouble import quoted
 
 
 def volume_is_bound(at: Situation, draft: Draft) -> Fact:
@@ -93,21 +96,57 @@ def _alias(at: Situation, draft: Draft) -> Fact | None:
     if not is_foreign(at.clone):
         return None
     handle = at.seen.handle
+    if isinstance(handle, Misbound):
+        return _misbound(handle)
     if handle is None:
         message = "waits for the storage driver's handle of the snapshot"
-        return waits(VOLUME, "SnapshotNotReady", message, retry_after=2)
+        return waits(VOLUME, "SnapshotNotReady", message, retry_after=ASKED_EVERY)
     name, content = at.copy_name(at.target.number), content_name(at.clone.metadata.uid, at.target.number)
     made, bound = _named(at.seen.alias_contents, content), _named(at.seen.alias_snapshots, name)
-    if made is not None and made["spec"]["source"]["snapshotHandle"] != handle.handle:
+    if made is not None and _is_outdated(made, bound, handle):
         _drop_aliases(at, draft)
-        return waits(VOLUME, "BeingDeleted", "another snapshot was chosen meanwhile", retry_after=2)
+        message = f"VolumeSnapshotContent {content} is of another snapshot or VolumeSnapshot and will be made anew"
+        return waits(VOLUME, "BeingDeleted", message, retry_after=2)
     problem = draft.make_once(_alias_content(draft, handle, content, name), made, VOLUME) or draft.make_once(
         build_alias_snapshot(name, draft.owner, content=content, snapshot_class=handle.snapshot_class), bound, VOLUME
     )
-    if problem is None and (bound is None or not volume_snapshot_state(bound).ready):
-        # csi-provisioner backs off, for seconds, from a claim whose snapshot is not ready yet.
+    return problem or _unready(name, bound, at.seen.now)
+
+
+def _misbound(found: Misbound) -> Fact:
+    message = (
+        f"VolumeSnapshot {found.snapshot} says that it is bound to {found.content}, and that VolumeSnapshotContent is "
+        "not its own: somebody has written its status. Have the owners of that namespace delete the DataSnapshot of "
+        "the same name; another one is made"
+    )
+    return stalls(VOLUME, "SnapshotMisbound", message)
+
+
+def _is_outdated(content: Manifest, alias: Manifest | None, handle: Handle) -> bool:
+    """Return whether a content cannot be bound to the alias that is there or is to be made: another snapshot was chosen
+    meanwhile, or it was bound to an alias that is gone.
+    """
+    spec = content["spec"]
+    fitting = {None, "", *(() if alias is None else (alias["metadata"]["uid"],))}
+    return spec["source"]["snapshotHandle"] != handle.handle or spec["volumeSnapshotRef"].get("uid") not in fitting
+
+
+def _unready(name: str, alias: Manifest | None, now: datetime) -> Fact | None:
+    """Return that an alias cannot be restored yet: csi-provisioner backs off, for seconds, from a claim of one."""
+    if alias is None:
         return waits(VOLUME, "SnapshotNotReady", f"waits for VolumeSnapshot {name}")
-    return problem
+    state = volume_snapshot_state(alias)
+    if state.ready:
+        return None
+    said = f" (it says: {quoted(state.error)})" if state.error else ""
+    if now - created_at(alias) < PATIENCE:
+        message = f"waits for VolumeSnapshot {name}{said}"
+        return waits(VOLUME, "SnapshotNotReady", message, retry_after=ASKED_EVERY)
+    message = (
+        f"VolumeSnapshot {name} was made minutes ago and is not ready{said}. Delete it, and the claim of that name if "
+        "there is one, to have both made anew; if that does not help, have the cluster's snapshot-controller seen to"
+    )
+    return stalls(VOLUME, "AliasNotReady", message)
 
 
 def _alias_content(draft: Draft, handle: Handle, content: str, alias: str) -> Manifest:

@@ -24,6 +24,7 @@ from coppice.reconcile.jobs import (
     still_running,
     template_digest,
     template_inputs,
+    waits_for_pods,
 )
 from coppice.reconcile.mask.mark import FAILED, SUCCEEDED, Mark, MaskRecord, table_token
 from coppice.reconcile.mask.seen import MaskSeen, by_name, job_name, mask_service_name, rewrite_name, server_name
@@ -285,13 +286,9 @@ class Masking:
             return waits(PREPARED, "Masking", f"Job {name} is made anew", retry_after=2)
         if job is not None:
             return self._let_in(draft, server, job)
-        leftover = still_running(self._mask_pods)
+        leftover = waits_for_pods(PREPARED, self._mask_pods, draft.owner.namespace)
         if leftover is not None:
-            message = (
-                f"Pod {leftover} of an earlier Job still runs, and its end is waited for; if it does not come, kubectl "
-                f"delete pod {leftover} -n {draft.owner.namespace}"
-            )
-            return waits(PREPARED, "Leftover", message, retry_after=LOOK_SECONDS)
+            return leftover
         desired = UserJob(
             name=name,
             owner=draft.owner,

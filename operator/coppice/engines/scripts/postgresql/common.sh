@@ -30,16 +30,21 @@ known() (
 exec 9<"$volume"
 flock -n 9 || fail "another server has the volume"
 
+# running_major: the major version of the image's programs.
+running_major() {
+  postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/'
+}
+
 # expect_major: the image's programs read the data, as those of the same major version do and no others.
 expect_major() {
   major=$(cat "$data/PG_VERSION")
-  running=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+  running=$(running_major)
   [ "$major" = "$running" ] || fail "the data are of PostgreSQL $major, and this image is $running: only one of the same major version reads them"
 }
 
-# words FILE: what a server or client says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
+# words FILE: what a server or program says went wrong; its first line only, for DETAIL and CONTEXT may hold rows.
 words() {
-  sed -n 's/^.*\(ERROR\|FATAL\|PANIC\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
+  sed -n 's/^.*\(ERROR\|FATAL\|PANIC\|error\): */\1: /p' "$1" | head -n 1 | cut -c 1-300
 }
 
 # single DATA_DIR DATABASE ARGUMENT...: run statements from standard input, one a line, with no server and no listener. It ends well whatever the
@@ -80,6 +85,8 @@ start_private() {
   server=$!
   # It does not outlive this script, however that ends.
   trap 'kill -INT "$server" 2>/dev/null && wait "$server"' EXIT
+  # Nor does an event trigger of somebody's who was a superuser run, on login above all. Older versions have neither those nor the setting.
+  [ "$(running_major)" -lt 17 ] || own_session="$own_session -c event_triggers=off"
   until as_admin template1 -c 'SELECT 1' >/dev/null 2>&1; do
     kill -0 "$server" 2>/dev/null || fail "the server does not start: $(words "$HOME/server.log")"
     sleep 0.05

@@ -26,14 +26,9 @@ give_up() {
   exit 1
 }
 
-# first_error FILE: what a program says went wrong; its first line only, for those that follow may hold rows.
-first_error() {
-  sed -n 's/^.*\(\(ERROR\|FATAL\|error\): *\)/\1/p' "$1" | head -n 1 | cut -c 1-300
-}
-
 # fail_with REASON FILE: give up for what a program has said.
 fail_with() {
-  said=$(first_error "$2")
+  said=$(words "$2")
   printf 'coppice: %s: %s\n' "$1" "$said" >&2
   if grep -q 'No space left on device\|Disk quota exceeded' "$2"; then
     give_up VolumeFull

@@ -156,6 +156,7 @@ ledger=$(printf '%s \\gexec\n' "$COPPICE_LEDGER_SQL" | as_admin "$COPPICE_DATABA
 # Once more, after all that touches what others have made: an event trigger may have made a role meanwhile. Neither that nor anything else of
 # theirs is in the way of these statements.
 run_sql template1 "$COPPICE_ROLES_SQL"
+run_sql template1 "$COPPICE_ADMIN_SQL"
 able=$(run_sql template1 "SELECT rolname FROM pg_roles WHERE rolname <> 'coppice_admin' AND (rolcanlogin OR rolsuper AND oid <> 10)")
 [ -z "$able" ] || fail "roles of the source can still log in" "$able"
 run_sql template1 "COMMENT ON ROLE coppice_admin IS $(quoted "$COPPICE_MARKER $head$probe")"

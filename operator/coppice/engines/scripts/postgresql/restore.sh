@@ -31,8 +31,8 @@ initialise full_page_writes=off max_wal_size=2GB "maintenance_work_mem=$(($(buff
 restore() {
   into=$1
   shift
-  pg_restore --host="$HOME" --port=5432 --username=coppice_admin --no-password --dbname="$into" --no-owner --no-privileges --no-tablespaces \
-    --no-publications --no-subscriptions --no-security-labels "$@" "$dump"
+  PGOPTIONS=$own_session pg_restore --host="$HOME" --port=5432 --username=coppice_admin --no-password --dbname="$into" --no-owner \
+    --no-privileges --no-tablespaces --no-publications --no-subscriptions --no-security-labels "$@" "$dump"
 }
 
 # found REASON TEXT
@@ -52,7 +52,7 @@ pg_restore --create --no-owner --no-privileges --no-tablespaces --use-list="$kep
   fail_with RestoreFailed "$log"
 run_sql template1 "DROP DATABASE IF EXISTS $(name_of "$database")"
 if ! attempt "$(grep '^CREATE DATABASE ' "$kept/database")"; then
-  found LocaleReplaced "the image lacks the locale of the source, and texts are ordered by their bytes; $(first_error "$log")"
+  found LocaleReplaced "the image lacks the locale of the source, and texts are ordered by their bytes; $(words "$log")"
   run_sql template1 "CREATE DATABASE $(name_of "$database") TEMPLATE template0"
 fi
 sed -n 's/^ALTER DATABASE .* SET \("*[A-Za-z0-9_.]*"*\) .*/\1 &/p' "$kept/database" | while read -r setting statement; do
@@ -62,7 +62,6 @@ for setting in session_preload_libraries local_preload_libraries; do
   run_sql template1 "ALTER DATABASE $(name_of "$database") RESET $setting"
 done
 
-export PGOPTIONS="$own_session"
 watched Restoring "$tables" restore "$database" --jobs="$COPPICE_JOBS" --exit-on-error --verbose || fail_with RestoreFailed "$log"
 
 tell Checking
@@ -72,8 +71,9 @@ there=$(run_sql "$database" "SELECT format('SELECT 1 WHERE EXISTS (SELECT FROM O
   WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema' \\gexec" | grep -c 1 || true)
 [ "$there" -ge "$filled" ] || give_up RestoreFailed "$filled tables have rows in the dump, and $there in the copy"
 # Once, for all copies: none of them has to look at every row again to know that it can be seen.
-vacuumdb --host="$HOME" --port=5432 --username=coppice_admin --no-password --jobs="$COPPICE_JOBS" --freeze --analyze --quiet "$database" \
-  >/dev/null 2>"$log" || fail_with RestoreFailed "$log"
+PGOPTIONS=$own_session vacuumdb --host="$HOME" --port=5432 --username=coppice_admin --no-password --jobs="$COPPICE_JOBS" --freeze --analyze --quiet \
+  "$database" >/dev/null 2>"$log" || fail_with RestoreFailed "$log"
+run_sql template1 "$COPPICE_ADMIN_SQL"
 run_sql template1 CHECKPOINT
 finish
 rm -rf "$kept"

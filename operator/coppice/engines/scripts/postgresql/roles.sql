@@ -17,6 +17,7 @@ SELECT DISTINCT format('REVOKE %I FROM %I CASCADE', granted.rolname, member.roln
 -- What a role or database sets for its sessions is part of the data, but for libraries to load.
 SELECT format('ALTER %s RESET %I', place, split_part(setting, '=', 1)) FROM (
   SELECT CASE
+      WHEN setrole = 0 AND setdatabase = 0 THEN 'ROLE ALL'
       WHEN setrole = 0 THEN format('DATABASE %I', datname)
       WHEN setdatabase = 0 THEN format('ROLE %I', rolname)
       ELSE format('ROLE %I IN DATABASE %I', rolname, datname)
