@@ -223,6 +223,8 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.servers: dict[str, Server] = {}
+        self.named: Callable[[str], Server | None] = lambda host: None
+        """Which server answers under the name of a Service."""
         self.refused: dict[str, EngineError] = {}
         """By action: what ``execute`` raises instead of doing it."""
         self.before_call: Callable[[str], None] = lambda action: None
@@ -329,7 +331,7 @@ class FakeEngine:
 
     def _enter(self, at: Endpoint) -> Server:
         self.asked += 1
-        server = self.servers.get(at.host)
+        server = self.servers.get(at.host) or self.named(at.host)
         if server is None or not server.listening:
             raise UnreachableError(f"nothing answers at {at.host}:{at.port}")
         self.logins.append(at)

@@ -103,6 +103,9 @@ class World:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
         self.kube = SharedKube(clock=self._clock)
         self.engine = FakeEngine()
+        self.engine.named = self._named
+        self.untold: Callable[[str], bool] = lambda service: False
+        """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}
         """The storage backend's volumes, by the UID of their claim."""
         self.snapshots: dict[str, Volume] = {}
@@ -963,7 +966,7 @@ class World:
 
     def _listen(self, pod: Object, server: Server) -> None:
         server.listening = True
-        ready = [{"type": "Ready", "status": "True"}]
+        ready = [{"type": "Ready", "status": "True", "lastTransitionTime": timestamp(self.now)}]
         self._edit(pod, lambda draft: draft["status"].update(conditions=ready))()
 
     def _stop(self, pod: Mapping[str, Any]) -> None:
@@ -993,6 +996,12 @@ class World:
         self._edit(pod, lambda draft: draft["status"].update(conditions=[], containerStatuses=[full]))()
 
     # -- people and apps --
+
+    def _named(self, host: str) -> Server | None:
+        if not host.endswith(".svc"):
+            return None
+        service, where, _ = host.split(".")
+        return None if self.untold(service) else self.server_behind(where, service)
 
     def server_behind(self, namespace: str, service: str) -> Server | None:
         """Return the server that a connection to a Service reaches."""
@@ -1024,8 +1033,7 @@ class World:
 
     def _connect(self, values: Mapping[str, str]) -> Server | None:
         """Return the server that answers an app with this binding, if one does and takes its login."""
-        service, where, _ = values["host"].split(".")
-        server = self.server_behind(where, service)
+        server = self._named(values["host"])
         if server is None or server.volume.users.get(values["username"]) != values["password"]:
             return None
         return server if server.volume.database == values["database"] else None

@@ -208,7 +208,7 @@ class DataSnapshotReconciler:
         # The raw snapshot goes last: with it, all of the mask's is gone.
         if not is_commit(manifest) and (raw is not None or scratch is not None):
             mask = await observe_mask(
-                reader, manifest, store=store, engine=engine, database=_database_in(raw), scratch=scratch
+                reader, manifest, store=store, engine=engine, database=_database_in(raw), scratch=scratch, now=now
             )
         return SnapshotObservation(
             manifest=manifest,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from asyncio import gather
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
@@ -13,11 +14,15 @@ from coppice.kube.errors import NotFoundError
 from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
-from coppice.reconcile.observed import is_deleting, pod_state
+from coppice.reconcile.observed import condition, is_deleting, parse_time, pod_state
 
 REPORT_LINES = 64
 """How many lines of a log have the report in them: the runtime keeps a long one in pieces of 16 KiB, and kubelet counts
 those (k8s.io/cri-client, ``findTailLineStartIndex``)."""
+
+ROUTED_AFTER = timedelta(seconds=15)
+"""For how long a Ready server's Service is asked whether it leads there: an operator outside of the cluster asks in
+vain."""
 
 
 async def read_classes(reader: KubeReader) -> ClusterClasses:
@@ -64,6 +69,17 @@ class Server:
     def credentials(self) -> Mapping[str, str]:
         """Return the values of the Secret; empty without one."""
         return read_secret(self.secret) if self.secret is not None else {}
+
+
+def by_service(at: Endpoint, service: Manifest | None, pod: Manifest | None, now: datetime) -> Endpoint:
+    """Return the way to a server that a Job has, which may try only once: a Pod is Ready a while before its Service's
+    name is known and leads there on every node, and whoever knocks until then is refused.
+    """
+    since = parse_time((condition(pod or {}, "Ready") or {}).get("lastTransitionTime"))
+    if service is None or since is None or now - since >= ROUTED_AFTER:
+        return at
+    metadata = service["metadata"]
+    return replace(at, host=f"{metadata['name']}.{metadata['namespace']}.svc")
 
 
 @dataclass(frozen=True, slots=True)

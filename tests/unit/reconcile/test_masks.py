@@ -38,6 +38,20 @@ async def masked(shop, *tables, **spec):
     await shop.settle()
 
 
+async def test_the_job_is_let_in_once_the_name_that_it_connects_to_leads_to_the_server(shop):
+    shop.world.untold = lambda service: service.startswith("mask-")
+    shop.mask_job("customer", "order")
+    shop.store(**MASK)
+    await shop.settle()
+    shop.commit("customer/alice", "customer/bob", "order/1")
+    shop.snapshot("mine")
+    await shop.operator.settle(patience=5)
+    assert shop.reason("DataSnapshot", "mine") == "Masking"
+    assert on_the_way(shop, SECRET) is None
+    shop.world.untold = lambda service: False
+    await end_well(shop)
+
+
 def jobs(shop):
     return [name for name in shop.names("Job") if name.endswith("-masking")]
 

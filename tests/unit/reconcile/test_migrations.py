@@ -77,6 +77,25 @@ def fail(shop, word="wrong"):
 # -- the usual way --
 
 
+async def test_a_job_begins_once_the_name_that_it_connects_to_leads_to_the_server(shop):
+    shop.world.untold = lambda service: service.endswith("-migrate")
+    shop.clone(**WANTED)
+    await shop.operator.settle(patience=5)
+    assert "nothing answers" in shop.condition("DataClone", "db", of="Migrated")["message"]
+    assert runs(shop) == 0
+    shop.world.untold = lambda service: False
+    await shop.settle()
+    shop.expect_ready("DataClone", "db")
+    assert runs(shop) == 1
+
+
+async def test_an_operator_that_services_lead_nowhere_for_lets_a_job_begin_all_the_same(shop):
+    shop.world.untold = lambda service: service.endswith("-migrate") and not runs(shop)
+    shop.clone(**WANTED)
+    await shop.operator.live(minutes=1)
+    shop.expect_ready("DataClone", "db")
+
+
 async def test_migrations_run_before_apps_are_told_and_status_says_what_they_did(ready):
     shop = ready
     assert shop.rows() >= {"alice", ALBUM, TITLE, "flyway 2"}

@@ -351,7 +351,7 @@ class _Run:
             return schema
         words = "it does not answer yet" if schema is None else str(schema)
         message = f"what is defined in the database could not be read, and is asked for again: {words}{self.meanwhile}"
-        return waits(MIGRATED, "EngineError", message, retry_after=5)
+        return waits(MIGRATED, "EngineError", message, retry_after=1)
 
     def _job(self, before: Schema) -> dict[str, Any]:
         template, copy = self._source, self.work.copy

@@ -53,7 +53,7 @@ from coppice.reconcile.observed import (
     volume_snapshot_state,
 )
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, get_each, read_snapshots
+from coppice.reconcile.reads import Server, ask, by_service, get_each, read_snapshots
 
 HOLDING_LIMIT = 3
 """How many of the newest snapshots are asked whether they hold a commit; with none, a new one is made."""
@@ -182,7 +182,9 @@ class _Reading:
             return replace(seen, migration=replace(seen.migration, locks=locks))
         if not asks_for_schema(seen, self.clone, copy):
             return seen
-        schema = await _schema(engine, endpoint, copy.origin.version.database)
+        # As the Job will connect: where it is not to be repeated, one refusal is its end.
+        way = by_service(endpoint, seen.migration.service, copy.pod, seen.now)
+        schema = await _schema(engine, way, copy.origin.version.database)
         return replace(seen, migration=replace(seen.migration, schema=schema))
 
     async def origin(self, seen: CloneObservation, source: Source) -> CloneObservation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncio import gather
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from coppice.api.v1alpha1 import DataStore, InvalidResource
@@ -17,7 +18,7 @@ from coppice.manifests.job import MASK_ROLE
 from coppice.reconcile.mask.mark import Mark
 from coppice.reconcile.observed import job_state, label
 from coppice.reconcile.preparation import scratch_name
-from coppice.reconcile.reads import Answer, Server, ask
+from coppice.reconcile.reads import Answer, Server, ask, by_service
 
 MAX_COMPARED: Final = 10_000
 """Of how many tables it is remembered what they were before."""
@@ -100,6 +101,7 @@ async def observe_mask(
     engine: Engine | None,
     database: str | None,
     scratch: Manifest | None,
+    now: datetime,
 ) -> MaskSeen:
     """Read what a snapshot on its way is masked with, and what was made for that; ``database`` is the applications'."""
     namespace, name = manifest["metadata"]["namespace"], str(manifest["metadata"]["name"])
@@ -120,7 +122,7 @@ async def observe_mask(
     if mask is None or engine is None or scratch is None:
         return seen
     seen = replace(seen, fresh_credentials=engine.credentials({}))
-    return await _ask_server(seen, _Copy(name, scratch, engine, database))
+    return await _ask_server(seen, _Copy(name, scratch, engine, database), now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class _Copy:
     database: str | None
 
 
-async def _ask_server(seen: MaskSeen, copy: _Copy) -> MaskSeen:
+async def _ask_server(seen: MaskSeen, copy: _Copy, now: datetime) -> MaskSeen:
     """Ask the server on the copy what it holds, before its rows are changed and when that is done."""
     job, mark = by_name(seen.jobs, job_name(copy.snapshot, copy.claim)), Mark.of(copy.claim)
     if mark is not None and (mark.outcome or job is None or not job_state(job).succeeded):
@@ -144,8 +146,10 @@ async def _ask_server(seen: MaskSeen, copy: _Copy) -> MaskSeen:
     content = seen.answer.content if seen.answer is not None else None
     if job is None or endpoint is None or content is None:
         return seen
+    # As the Job will connect: it would fail where its Service does not lead to the server yet.
+    way = by_service(endpoint, seen.service, by_name(seen.pods, name), now)
     try:
-        return replace(seen, tables=await _tables(copy.engine, endpoint, content))
+        return replace(seen, tables=await _tables(copy.engine, way, content))
     except EngineError as error:
         return replace(seen, answer=Answer(error=error))
 
