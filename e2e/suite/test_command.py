@@ -112,11 +112,13 @@ def test_who_is_killed_leaves_no_data_behind(kube: Kube, tenant: str, ann: Edito
     first = clone.status["renewedAt"]
     eventually(lambda: clone.status["renewedAt"] > first, "the lease is extended while the command runs")
     process.kill()
-    process.communicate()
+    process.wait()
     uid = clone.uid
     kube.until_reason("Expired", "dclone", name, tenant)
     eventually(lambda: not kube.owned_by(uid), "nothing is left of the data")
     ann.run("delete", name, "--yes")
+    # What it ran has outlived it, and has the other end.
+    process.communicate()
 
 
 def test_what_an_editor_may_not_is_named(ann: Editor, store: Store, tenant: str) -> None:

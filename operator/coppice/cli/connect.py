@@ -57,9 +57,10 @@ def shell_for(values: Mapping[str, str]) -> list[str] | None:
 async def _hold(session: Session, at: Reached, *, shows: bool) -> int:
     """Hold the tunnel until we are told to end."""
     told = variables(at.values, {}) if shows else {}
-    where = {"host": at.values["host"], "port": int(at.values["port"]), "uri": without_password(at.values)}
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in told.items()] or [where["uri"]]
-    session.show({**where, **({"environment": told} if shows else {})}, *map(str, lines))
+    uri = without_password(at.values)
+    where = {"host": at.values["host"], "port": int(at.values["port"]), "uri": uri}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in told.items()] or [uri]
+    session.show({**where, **({"environment": told} if shows else {})}, *lines)
     if not shows:
         session.say("the password is in the clone's Secret; --print shows it")
     session.say("the tunnel is open until you end this with Ctrl-C")

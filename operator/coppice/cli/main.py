@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__)
 @everywhere
 @click.pass_context
-def main(ctx: click.Context, **given: Any) -> None:
+def main(ctx: click.Context, /, **given: Any) -> None:
     """Give every pull request, test run and experiment its own production-like database."""
     # The same options may stand after the name of a command, where they count more.
     named = {name: value for name, value in given.items() if value is not None}

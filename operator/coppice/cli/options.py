@@ -15,19 +15,12 @@ PATIENCE: Final = "5m"
 Decorated = Callable[..., Any]
 
 
-class Length(click.ParamType):
-    """A length of time as the API has it: 90s, 1h30m, 3d."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the length."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def duration(text: str) -> timedelta:
+    """Return a length of time as the API has it: 90s, 1h30m, 3d."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def all_of(*options: Decorated) -> Callable[[Decorated], Decorated]:
@@ -46,7 +39,7 @@ waiting: Final = all_of(
     click.option(
         "--timeout",
         "patience",
-        type=Length(),
+        type=duration,
         default=PATIENCE,
         show_default=True,
         help="How long to wait; what is not ready then is left as it is.",

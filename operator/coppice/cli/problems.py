@@ -44,9 +44,13 @@ class Failure(click.ClickException):
 
 
 class InVain(Failure):
-    """It is still on its way, and nobody waits any more."""
+    """It is still on its way, and nobody waits any more: what is waited for, and what becomes of it."""
 
     exit_code = IN_VAIN
+
+    def __init__(self, what: str, then: str) -> None:
+        super().__init__(f"{what}. {then}")
+        self.what = what
 
 
 def explain(error: KubeError) -> str:

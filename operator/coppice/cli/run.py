@@ -20,7 +20,7 @@ from coppice.cli import options
 from coppice.cli.ask import request
 from coppice.cli.child import BY_SIGNAL, NO_DATA, NOT_FOUND, Interruptions, problem_with
 from coppice.cli.environment import around, read_templates, variables
-from coppice.cli.problems import Failure, explain
+from coppice.cli.problems import Failure, InVain, explain
 from coppice.cli.session import Session, command
 from coppice.cli.tunnel import reached
 from coppice.cli.waiting import until_settled
@@ -59,7 +59,7 @@ class Outcome:
 @options.source
 @click.option(
     "--lease",
-    type=options.Length(),
+    type=options.duration,
     default=LEASE,
     show_default=True,
     help="How long the clone outlives this process, should that be killed. It is extended while the command runs.",
@@ -77,7 +77,7 @@ class Outcome:
 @click.option(
     "--timeout",
     "patience",
-    type=options.Length(),
+    type=options.duration,
     default=options.PATIENCE,
     show_default=True,
     help="How long to wait for the clone; one that does not come in time is deleted.",
@@ -156,8 +156,12 @@ async def _work(
     except asyncio.CancelledError:
         if not outcome.ran:
             outcome.code = BY_SIGNAL + (interruptions.received or 0)
-    except (Failure, KubeError) as error:
-        session.say(explain(error) if isinstance(error, KubeError) else error.message)
+    except InVain as error:
+        session.say(error.what)
+    except Failure as error:
+        session.say(error.message)
+    except KubeError as error:
+        session.say(explain(error))
 
 
 @asynccontextmanager

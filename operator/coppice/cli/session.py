@@ -33,6 +33,8 @@ from coppice.kube.portforward import PortStream
 MANAGER: Final = "coppice-command"
 """Field manager of what people create by the command; requests have one each, see ``coppice.cli.ask``."""
 INTERRUPTED: Final = 130
+PARAMETERS: Final = "__click_params__"
+"""Where click's decorators note what they add."""
 _PIPE_WIDTH: Final = 200
 """Columns of a table that no terminal shows: nobody wants it cut at 80."""
 
@@ -139,10 +141,12 @@ def command(name: str, **attributes: Any) -> Callable[[Act], click.Command]:
                 context.exit(code)
 
         callback.__doc__ = act.__doc__
-        whole = everywhere(callback)
         # click lists parameters from the last one that was added: the command's own stand before those of all.
-        whole.__click_params__ += getattr(act, "__click_params__", [])  # type: ignore[attr-defined]
-        return click.command(name, **attributes)(whole)
+        whole = everywhere(callback)
+        parameters = [*getattr(whole, PARAMETERS), *getattr(act, PARAMETERS, ())]
+        setattr(whole, PARAMETERS, parameters)
+        finish: Callable[[Callable[..., Any]], click.Command] = click.command(name, **attributes)
+        return finish(whole)
 
     return decorate
 

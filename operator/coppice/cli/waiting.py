@@ -84,8 +84,8 @@ async def until_gone(session: Session, seen: Manifest, patience: timedelta) -> N
                 return
             if session.now() >= deadline:
                 raise InVain(
-                    f"{title(seen)} is not gone after {format_duration(patience)}: it goes by itself once what holds "
-                    "it is gone (docs/operations.md, an object that does not go)"
+                    f"{title(seen)} is not gone after {format_duration(patience)}",
+                    "It goes by itself once what holds it is gone (docs/operations.md, an object that does not go)",
                 )
             tell(f"waiting until {title(seen)} is gone")
             await session.pause(PAUSE_SECONDS)
@@ -107,8 +107,8 @@ async def _look(session: Session, seen: Manifest, tell: Tell) -> Manifest | None
 def _in_vain(manifest: Manifest, patience: timedelta) -> InVain:
     name, where = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     return InVain(
-        f"{title(manifest)} is not ready after {format_duration(patience)}, and is left as it is; it waits for "
-        f"{waited_for(manifest)}. Look again with: coppice status {name} -n {where}"
+        f"{title(manifest)} is not ready after {format_duration(patience)}: it waits for {waited_for(manifest)}",
+        f"It is left as it is; look again with: coppice status {name} -n {where}",
     )
 
 

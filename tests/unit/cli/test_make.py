@@ -97,7 +97,8 @@ def test_what_is_waited_for_in_vain_is_left_as_it_is(ann):
     ann.story.edit("DataGrant", "previews", maxClones={"total": 1})
     ann.expect("clone", "first", "--from", "data/shop:main")
     said = ann.expect_refusal("clone", "second", "--from", "data/shop:main", "--timeout", "30s", code=3)
-    assert "is not ready after 30s, and is left as it is" in said
+    assert "is not ready after 30s: it waits for" in said
+    assert "It is left as it is; look again with:" in said
     assert "Queued" in said
     assert "coppice status second -n app" in said
     assert ann.story.names("DataClone", "app") == ["first", "second"]

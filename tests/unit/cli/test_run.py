@@ -172,6 +172,7 @@ def test_a_clone_that_does_not_come_in_time_is_not_waited_for_longer(ann):
     ann.expect("clone", "first", *FROM)
     said = ann.expect_refusal("run", *FROM, "--timeout", "20s", "--", "true", code=125)
     assert "is not ready after 20s" in said
+    assert "left as it is" not in said
     assert [found["metadata"]["name"] for found in clones(ann)] == ["first"]
 
 
