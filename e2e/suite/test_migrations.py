@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from e2e.suite.data import ITEMS, Clone, Store, login_of, sql
-from e2e.suite.manifests import POSTGRESQL, Manifest, example
+from e2e.suite.manifests import POSTGRESQL, Manifest, data_grant, example
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from e2e.suite.kube import Kube
 
 
@@ -64,6 +66,15 @@ def store(kube: Kube, owners: str, dialect: Dialect) -> Store:
     store = Store(kube, owners, f"{dialect.engine}shop").create(**dialect.store)
     store.sql(ITEMS)
     return store
+
+
+@pytest.fixture(scope="module")
+def tenant(kube: Kube, store: Store, dialect: Dialect) -> Iterator[str]:
+    """A namespace that may have clones of the store: of each one another, for what a grant is about does not change."""
+    name = kube.new_namespace(f"migrations-{dialect.engine}")
+    kube.apply(data_grant(dialect.engine, store.namespace, store=store.name, to=[name]))
+    yield name
+    kube.delete_namespace(name, wait=False)
 
 
 def migrating(store: Store, tenant: str, dialect: Dialect) -> tuple[Manifest, Manifest]:
