@@ -36,10 +36,12 @@ fail_with() {
   give_up "$1"
 }
 
-# watched PHASE TOTAL PROGRAM ARGUMENT...: run a program that says in its log what it is at, and tell how many tables it has done.
+# watched PHASE TOTAL PROGRAM ARGUMENT...: run a program that says in its log what it is at, and tell how many tables it has done. It may be done before
+# it is looked at for the first time.
 watched() {
-  phase=$1 total=$2 told=
+  phase=$1 total=$2 told=0
   shift 2
+  tell "$phase" 0 "$total"
   "$@" >/dev/null 2>"$log" &
   program=$!
   while kill -0 "$program" 2>/dev/null; do
