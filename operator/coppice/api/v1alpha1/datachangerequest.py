@@ -9,15 +9,23 @@ from pydantic import Field, StringConstraints
 
 from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
-from coppice.api.v1alpha1.common import Count, Label, LocalStoreRef, ObservedStatus, RefName, Text, Time, name_rules
+from coppice.api.v1alpha1.common import (
+    Count,
+    Label,
+    LocalStoreRef,
+    ObservedStatus,
+    Person,
+    RefName,
+    Text,
+    Time,
+    name_rules,
+)
 
 MAX_TABLES = 100
 MAX_STATEMENTS = 50
 MAX_LISTED_CONFLICTS = 100
 MAX_REVIEWS = 50
 
-Person = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-"""A user as the API server knows them."""
 ConflictId = Annotated[str, StringConstraints(min_length=16, max_length=16, pattern=r"^[0-9a-f]{16}$")]
 TableName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 

@@ -9,8 +9,7 @@ from pydantic import Field, StringConstraints
 
 from coppice.api.schema import AGE, SET, Column, CrdInfo, Rule, condition_column, immutable
 from coppice.api.v1alpha1.base import Resource, SpecModel
-from coppice.api.v1alpha1.common import Label, ObservedStatus, name_rules
-from coppice.api.v1alpha1.datachangerequest import Person
+from coppice.api.v1alpha1.common import Label, ObservedStatus, Person, name_rules
 
 Digest = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[0-9A-Za-z]+$")]
 

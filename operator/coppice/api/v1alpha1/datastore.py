@@ -37,6 +37,7 @@ from coppice.api.v1alpha1.common import (
     NameRef,
     ObjectName,
     ObservedStatus,
+    Person,
     Quantity,
     ServiceName,
     Text,
@@ -272,12 +273,12 @@ BRANCH_GLOB_PATTERN = r"^[A-Za-z0-9_*]([.]?[A-Za-z0-9_*-])*(/[A-Za-z0-9_*]([.]?[
 class ProtectionReviewers(SpecModel):
     """Whose approvals count."""
 
-    users: Annotated[
-        tuple[Annotated[str, StringConstraints(min_length=1, max_length=253)], ...], Field(max_length=50), SET
-    ] = Field(default=(), description="These people, by their user names.")
-    groups: Annotated[
-        tuple[Annotated[str, StringConstraints(min_length=1, max_length=253)], ...], Field(max_length=50), SET
-    ] = Field(default=(), description="Everybody in one of these groups.")
+    users: Annotated[tuple[Person, ...], Field(max_length=50), SET] = Field(
+        default=(), description="These people, by their user names."
+    )
+    groups: Annotated[tuple[Person, ...], Field(max_length=50), SET] = Field(
+        default=(), description="Everybody in one of these groups."
+    )
 
 
 class Check(SpecModel):
