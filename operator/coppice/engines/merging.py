@@ -126,8 +126,8 @@ class ConflictName:
 class Decision:
     """Which side is taken: for one conflict, for all of a row, for all of a table, or, with nothing named, for all.
 
-    The closest one wins. ``Cell`` and ``Row`` conflicts alone can be decided; ``Schema`` and broken constraints are
-    mended on the source.
+    The closest one wins, and of two that name the same thing the first. ``Cell`` and ``Row`` conflicts alone can be
+    decided; ``Schema`` and broken constraints are mended on the source.
     """
 
     take: Side
