@@ -47,5 +47,5 @@ def _holds(wanted: Any, there: Any) -> bool:
             return False
         return wanted.keys() <= there.keys() and all(_holds(wanted[key], there[key]) for key in wanted)
     if isinstance(wanted, list) and isinstance(there, list):
-        return len(wanted) == len(there) and all(map(_holds, wanted, there, strict=True))
+        return len(wanted) == len(there) and all(_holds(*pair) for pair in zip(wanted, there, strict=True))
     return bool(wanted == there)
