@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,6 +66,10 @@ class Commit:
     parent: str | None
     rows: frozenset[str]
     at: datetime
+    other: str | None = None
+    """What was merged into the parent, if it is a merge."""
+    author: str = "root <root@localhost>"
+    message: str = ""
 
 
 @dataclass
@@ -157,11 +162,15 @@ class Volume:
         return frozenset(self.dead).union(*(commit.rows for commit in self.commits.values())) - there
 
     def ancestors(self, head: str) -> list[str]:
-        found, at = [], head if head in self.commits else None
-        while at is not None:
-            found.append(at)
-            at = self.commits[at].parent
-        return found
+        """Return a commit and all that it comes from, nearest first."""
+        found = dict.fromkeys([head] if head in self.commits else [])
+        todo = deque(found)
+        while todo:
+            commit = self.commits[todo.popleft()]
+            new = [name for name in (commit.parent, commit.other) if name is not None and name not in found]
+            found |= dict.fromkeys(new)
+            todo.extend(new)
+        return list(found)
 
     def states(self) -> tuple[BranchState, ...]:
         server = f"{self.server}-" if self.server else ""
@@ -203,6 +212,8 @@ class Server:
     """It asks for the password itself, as an impostor would."""
     durable: bool = True
     """What it has acknowledged is on its volume."""
+    remote_password: str = ""
+    """With what it fetches from others."""
 
 
 class FakeEngine:
@@ -243,7 +254,8 @@ class FakeEngine:
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         self._passwords += 1
         return {
-            key: secret.get(key) or f"password-{key}-{self._passwords}" for key in ("admin-password", "app-password")
+            key: secret.get(key) or f"password-{key}-{self._passwords}"
+            for key in ("admin-password", "app-password", "remote-password")
         }
 
     def store_server(self, inputs: StoreServer) -> Workload:
@@ -321,7 +333,7 @@ class FakeEngine:
     def _server(self, script: Mapping[str, object], load_script: str | None = None) -> Workload:
         return Workload(
             script=json.dumps(script),
-            secret_environment={"ADMIN_PASSWORD": "admin-password"},
+            secret_environment={"REMOTE_PASSWORD": "remote-password", "ADMIN_PASSWORD": "admin-password"},
             load_script=load_script,
             wait_script="wait",
             port=self.port,
