@@ -381,6 +381,16 @@ def unmask(story: Story) -> None:
     story.edit("DataStore", "shop", mask=None)
 
 
+async def with_protected_store(story: Story) -> None:
+    story.store(protection=[{"branches": ["main"]}])
+    await story.settle()
+
+
+def protect_others_on_another_server(story: Story) -> None:
+    story.edit("DataStore", "shop", protection=[{"branches": ["release/*"]}])
+    story.delete("Pod", "shop-server")
+
+
 async def nothing(story: Story) -> None:
     await story.settle()
 
@@ -405,6 +415,11 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_job,
         lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
     ),
+    "make a protected store": (
+        nothing,
+        lambda story: story.store(protection=[{"branches": ["main"]}]),
+    ),
+    "protect other branches on another server": (with_protected_store, protect_others_on_another_server),
     "put a failed load right": (with_failed_load, put_right),
     "make a clone that migrates": (
         with_migrations,
@@ -504,6 +519,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
 WHOLE = {
     "make a clone of an adopted database next door",
     "make a clone next door",
+    "make a protected store",
+    "protect other branches on another server",
     "make a masked snapshot",
     "reset a clone",
     "undo a reset",
