@@ -72,17 +72,17 @@ _REQUEST_RULES: Final = (
     _rule(
         f"{_CREATES} || variables.same || oldObject.spec.author == {_ME} || variables.maintains "
         f"|| ({_DELETES} && variables.sweeps)",
-        "only its author and maintainers (role coppice-change-maintainer) change or delete a DataChangeRequest",
+        "only its author and whoever may publish (a maintainer) change or delete a DataChangeRequest",
     ),
     _rule(
         f"!({_UPDATES}) || oldObject.spec.merge == object.spec.merge || object.spec.merge == 'Manual' "
         "|| variables.maintains",
-        "only a maintainer (role coppice-change-maintainer) sets spec.merge to WhenApproved where it was Manual",
+        "only whoever may publish (a maintainer) sets spec.merge to WhenApproved where it was Manual",
     ),
     _rule(
         f"!({_UPDATES}) || !has(oldObject.spec.notBefore) || (has(object.spec.notBefore) "
         "&& timestamp(object.spec.notBefore) >= timestamp(oldObject.spec.notBefore)) || variables.maintains",
-        "only a maintainer (role coppice-change-maintainer) takes spec.notBefore away or sets an earlier time",
+        "only whoever may publish (a maintainer) takes spec.notBefore away or sets an earlier time",
     ),
 )
 
