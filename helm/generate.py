@@ -1,6 +1,5 @@
 # ruff: noqa: INP001 (a script beside the chart, not a package)
-"""Copy into the chart what has its source elsewhere: Coppice's CRDs, admission policies, and RBAC rules from the table of
-resources.
+"""Copy into the chart what has its source elsewhere: Coppice's CRDs, its admission policies, and its RBAC rules.
 
 Helm reads nothing outside a chart's folder, so the chart holds copies under ``files/``; ``--check`` fails when one
 is stale.
