@@ -17,6 +17,7 @@ from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
 from coppice.reconcile.dataclone import DataCloneReconciler
 from coppice.reconcile.datagrant import DataGrantReconciler
+from coppice.reconcile.datareview import DataReviewReconciler
 from coppice.reconcile.datasnapshot import DataSnapshotReconciler
 from coppice.reconcile.datastore import DataStoreReconciler
 from coppice.reconcile.environment import Environment
@@ -77,4 +78,5 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         DataSnapshotReconciler(environment),
         DataBranchReconciler(environment),
         DataCloneReconciler(environment),
+        DataReviewReconciler(environment),
     ]
