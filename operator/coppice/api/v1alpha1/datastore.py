@@ -458,10 +458,6 @@ class DataStoreStatus(ObservedStatus):
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
     mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
-    protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
-        default=(),
-        description="Patterns of branches that the server keeps from being written to, as last put in force.",
-    )
 
 
 class DataStore(Resource):
