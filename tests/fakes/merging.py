@@ -219,7 +219,7 @@ class MergingFakeEngine(FakeEngine):
             result=result,
             changes=None if result is None else change_set(rows, volume.commits[result].rows),
             conflicts=conflicts[:MAX_CONFLICTS],
-            total=len(conflicts),
+            total=len(merged.everything),
             decided=merged.decided,
             unused=merged.unused,
         )

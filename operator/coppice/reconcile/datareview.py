@@ -99,11 +99,11 @@ def _is_counted(review: DataReview, manifest: Manifest | None) -> Fact:
         return waits(COUNTED, "Pending", f"{name} has yet to take the new verdict into account")
     if entry.why is not None and entry.why in _WHY:
         return rests(COUNTED, entry.why, _WHY[entry.why])
+    if entry.why == UNENFORCED:
+        approved = condition(manifest, "Approved") or {"message": f"see the conditions of {name}"}
+        return rests(COUNTED, UNENFORCED, str(approved["message"]))
     if not entry.counts:
         return rests(COUNTED, entry.why or "NotCounted", f"{name} does not count it")
-    approved = condition(manifest, "Approved")
-    if approved is not None and approved["reason"] == UNENFORCED:
-        return rests(COUNTED, UNENFORCED, str(approved["message"]))
     if review.spec.verdict is Verdict.REQUEST_CHANGES:
         return holds(COUNTED, "Blocks", f"{name} is not published while this stands")
     return holds(COUNTED, "Counts", f"it approves what {name} would publish")

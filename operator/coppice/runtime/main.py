@@ -15,6 +15,7 @@ from coppice.kube.login import LoginError
 from coppice.kube.reach import is_reached
 from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
+from coppice.reconcile.datachangerequest import DataChangeRequestReconciler
 from coppice.reconcile.dataclone import DataCloneReconciler
 from coppice.reconcile.datagrant import DataGrantReconciler
 from coppice.reconcile.datareview import DataReviewReconciler
@@ -78,5 +79,6 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         DataSnapshotReconciler(environment),
         DataBranchReconciler(environment),
         DataCloneReconciler(environment),
+        DataChangeRequestReconciler(environment),
         DataReviewReconciler(environment),
     ]

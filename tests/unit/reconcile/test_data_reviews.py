@@ -72,7 +72,8 @@ async def test_a_review_says_why_it_does_not_count(reviewed: Story, why: str) ->
 
 async def test_an_approval_does_not_count_while_nobody_vouches_for_who_wrote_it(reviewed: Story) -> None:
     absent = {"reason": "IdentityUnenforced", "message": "a policy is absent", "lastTransitionTime": MOMENT}
-    judged(reviewed, entry(), conditions=[{"type": "Approved", "status": "False", **absent}])
+    unvouched = entry(counts=False, why="IdentityUnenforced")
+    judged(reviewed, unvouched, conditions=[{"type": "Approved", "status": "False", **absent}])
     await reviewed.settle()
     assert counted(reviewed) == ("False", "IdentityUnenforced")
     assert "a policy is absent" in reviewed.condition("DataReview", "fix-bob")["message"]
