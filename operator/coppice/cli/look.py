@@ -24,8 +24,19 @@ from coppice.cli.words import SUMMARY, aspects, facts, is_ready, is_stalled, nex
 from coppice.core.plan import Manifest
 from coppice.kube.errors import ForbiddenError
 
-KINDS: Final = ("DataClone", "DataStore", "DataBranch", "DataSnapshot", "DataGrant")
-_TOLD_IN_A_LIST: Final = frozenset({"of", "lease", "engine", "snapshot", "branch", "head", "captured", "store", "to"})
+KINDS: Final = (
+    "DataClone",
+    "DataStore",
+    "DataBranch",
+    "DataSnapshot",
+    "DataChangeRequest",
+    "DataReview",
+    "DataGrant",
+)
+_TOLD_IN_A_LIST: Final = frozenset(
+    {"of", "lease", "engine", "snapshot", "branch", "head", "captured", "store", "to"}
+    | {"title", "author", "into", "conflicts", "verdict", "request", "reviewer"}
+)
 _SIGNS: Final = {"True": ("✓", "green"), "False": ("✗", "red"), "Unknown": ("·", "dim")}
 
 
