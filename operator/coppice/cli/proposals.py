@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -107,7 +108,10 @@ def _decision(resolution: Mapping[str, Any]) -> Decision:
 
 def signature_of(user: str) -> Signature:
     """Return how somebody signs a commit: the name is the user's, by which reviewers are told from authors."""
-    return Signature(user, user if "@" in user else f"{user}@coppice.invalid")
+    name = re.sub(r"[<>\s]+", " ", user).strip()
+    if re.fullmatch(r"[^@\s]+@[^@\s]+", name):
+        return Signature(name, name)
+    return Signature(name, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-') or 'somebody'}@users.coppice.invalid")
 
 
 def side_taken(conflict: Conflict, decisions: Sequence[Decision]) -> str | None:

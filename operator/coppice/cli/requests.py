@@ -249,7 +249,7 @@ async def _store_of(session: Session, request: Manifest) -> Manifest | None:
 async def _give(session: Session, request: Manifest, opinion: Opinion) -> Manifest:
     """Write somebody's review: a new one, or what they say now in the place of what they said before."""
     metadata = request["metadata"]
-    name = review_name(metadata["name"], opinion.reviewer)
+    name = review_name(request, opinion.reviewer)
     try:
         return await session.cluster.create(review_wish(request, name, opinion))
     except AlreadyExistsError:

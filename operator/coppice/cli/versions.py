@@ -36,6 +36,8 @@ def read_subject(text: str) -> Subject:
     named, colon, point = text.partition(":")
     if colon and not point:
         raise WrongWordsError(f"{text!r} names no branch: leave out the colon, or write shop:main")
+    if ".." in named:
+        raise WrongWordsError(f"{text!r} names no store or clone: write it before, shop:{named}")
     word, slash, rest = named.partition("/")
     kind = KINDS.get(word) if slash else None
     return Subject(read_place(rest if kind else named), kind, point)

@@ -227,9 +227,11 @@ def opinion_spec(opinion: Opinion) -> dict[str, Any]:
     }
 
 
-def review_name(request: str, reviewer: str) -> str:
-    """Return the name of somebody's review: one for each person, who may think better of it."""
-    return f"{request}-{hashlib.sha256(reviewer.encode()).hexdigest()[:10]}"
+def review_name(request: Manifest, reviewer: str) -> str:
+    """Return the name of somebody's review: one for each person and request; they may think better of it."""
+    metadata = request["metadata"]
+    whose = f"{metadata['uid']}/{reviewer}"
+    return f"{metadata['name']}-{hashlib.sha256(whose.encode()).hexdigest()[:10]}"
 
 
 def decisions(conflicts: Sequence[str], rows: Sequence[str], tables: Sequence[str], take: str) -> list[dict[str, Any]]:

@@ -180,6 +180,11 @@ def test_a_store_is_compared_by_two_versions(owner, owners):
     assert "for example main..autumn" in owner.expect_refusal("diff", "shop:autumn")
 
 
+def test_two_branches_are_those_of_something(owner, owners):
+    said = owner.expect_refusal("diff", "main..feature/autumn", code=2)
+    assert "write it before, shop:main..feature/autumn" in said
+
+
 def test_dots_with_nothing_on_one_side_are_a_mistake(owner, owners):
     assert "lacks a version on one side of the dots" in owner.expect_refusal("diff", "shop:main..", code=2)
 
@@ -198,6 +203,10 @@ def test_what_is_not_there_is_named(bea, engine):
     assert "there is no DataClone or DataStore x in namespace app" in bea.expect_refusal("diff", "x")
     bea.cluster.denied.add(("get", "DataStore", "data"))
     assert "may not get datastores" in bea.expect_refusal("diff", "data/shop:main..autumn")
+
+
+def test_a_request_has_no_data_of_its_own(owner, owners):
+    assert "DataChangeRequest autumn has no data of its own" in owner.expect_refusal("log", "request/autumn")
 
 
 def test_a_clone_can_be_compared_by_who_may_not_see_stores(bea, engine):

@@ -84,15 +84,24 @@ def test_what_was_written_is_committed_in_the_persons_name(bea, engine):
         "database": "shop",
         "branch": "main",
         "author": "ann",
-        "email": "ann@coppice.invalid",
+        "email": "ann@users.coppice.invalid",
         "message": "Prices",
     }
 
 
-def test_a_user_name_that_is_an_address_is_one(bea, engine):
-    bea.cluster.caller = Caller("ann@example.com")
+@pytest.mark.parametrize(
+    ("user", "name", "email"),
+    [
+        ("ann@example.com", "ann@example.com", "ann@example.com"),
+        ("oidc:ann", "oidc:ann", "oidc-ann@users.coppice.invalid"),
+        ("ann <root@x>", "ann root@x", "ann-root-x@users.coppice.invalid"),
+        ("秋", "秋", "somebody@users.coppice.invalid"),
+    ],
+)
+def test_a_user_signs_with_their_name(bea, engine, user, name, email):
+    bea.cluster.caller = Caller(user)
     bea.expect("commit", "db", "-m", "Prices")
-    assert [arguments["email"] for _, arguments in engine.done] == ["ann@example.com"]
+    assert [(said["author"], said["email"]) for _, said in engine.done] == [(name, email)]
 
 
 def test_nothing_to_commit_is_told(bea, engine):

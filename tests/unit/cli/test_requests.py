@@ -285,10 +285,20 @@ def test_a_later_review_takes_the_place_of_an_earlier_one(owner):
     assert len(reviews(owner)) == 2
 
 
+def test_a_review_of_an_earlier_request_of_the_name_is_left_as_it_is(owner):
+    ask(owner, computed())
+    owner.expect("review", "autumn", "--request-changes", "--yes")
+    owner.story.delete("DataChangeRequest", "autumn")
+    ask(owner, computed())
+    owner.expect("review", "autumn", "--approve", "--yes")
+    assert sorted(review["verdict"] for review in reviews(owner)) == ["Approve", "RequestChanges"]
+
+
 def test_a_name_that_somebody_else_has_taken_keeps_nobody_from_reviewing(owner):
     ask(owner, computed())
     taken = {"request": "autumn", "reviewer": "mallory", "verdict": "RequestChanges"}
-    owner.story.add("DataReview", review_name("autumn", "ann"), taken, "data")
+    request = owner.story.get("DataChangeRequest", "autumn")
+    owner.story.add("DataReview", review_name(request, "ann"), taken, "data")
     owner.expect("review", "autumn", "--approve", "--yes")
     assert sorted(review["reviewer"] for review in reviews(owner)) == ["ann", "mallory"]
 
@@ -412,6 +422,9 @@ def test_requests_and_reviews_are_part_of_the_status(owner):
     said = words(owner.expect("status"))
     assert "DataChangeRequest autumn ReviewRequired Autumn prices; bea; data/shop, branch main" in said
     assert "Approve; autumn; ann" in said
+    assert "next step somebody else looks with coppice diff request/autumn --rows" in words(
+        owner.expect("status", "autumn")
+    )
     tell(
         owner,
         computed(conditions=[condition("Published", "Published", holds=True)], published=PUBLISHED),
