@@ -56,7 +56,7 @@ def test_the_changes_of_a_clone_are_proposed_beside_the_store(bea):
         "into": {"branch": "main"},
     }
     said = words(done.stdout)
-    assert "DataChangeRequest data/autumn-prices ReviewRequired" in said
+    assert "DataChangeRequest data/autumn-prices ApprovalsMissing" in said
     assert "from DataClone app/db" in said
     assert "track 2 1" in said
     assert "next step somebody else looks with coppice diff request/autumn-prices --rows" in said
@@ -145,7 +145,7 @@ def test_what_was_published_is_taken_back_by_a_request(owner):
 
 def test_what_is_not_published_cannot_be_taken_back(owner):
     ask(owner, computed())
-    assert "is not published (ReviewRequired): delete it" in owner.expect_refusal("revert", "autumn")
+    assert "is not published (ApprovalsMissing): delete it" in owner.expect_refusal("revert", "autumn")
 
 
 def test_a_branch_is_brought_up_to_the_one_that_it_was_made_from(owner):
@@ -420,7 +420,7 @@ def test_requests_and_reviews_are_part_of_the_status(owner):
     ask(owner, computed())
     owner.expect("review", "autumn", "--approve", "--yes")
     said = words(owner.expect("status"))
-    assert "DataChangeRequest autumn ReviewRequired Autumn prices; bea; data/shop, branch main" in said
+    assert "DataChangeRequest autumn ApprovalsMissing Autumn prices; bea; data/shop, branch main" in said
     assert "Approve; autumn; ann" in said
     assert "next step somebody else looks with coppice diff request/autumn --rows" in words(
         owner.expect("status", "autumn")
