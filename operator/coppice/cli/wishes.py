@@ -209,11 +209,15 @@ class Opinion:
 
 
 def review_wish(request: Manifest, name: str, opinion: Opinion) -> Manifest:
-    """Return the DataReview to create, beside the request."""
+    """Return the DataReview to create, beside the request, with which it goes."""
     metadata = request["metadata"]
     with _wording():
         spec = DataReviewSpec.model_validate({"request": metadata["name"], **opinion_spec(opinion)})
-    return _manifest("DataReview", name, metadata["namespace"], spec)
+    made = _manifest("DataReview", name, metadata["namespace"], spec)
+    # Nobody but the reviewer may say so: the API server lets no other write to a review.
+    owner = {"apiVersion": request["apiVersion"], "kind": request["kind"], "name": metadata["name"]}
+    made["metadata"]["ownerReferences"] = [{**owner, "uid": metadata["uid"]}]
+    return made
 
 
 def opinion_spec(opinion: Opinion) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+from tests.fakes.engine import FakeEngine
 from tests.fakes.person import Person
 from tests.unit.cli.comparing import FIRST, SECOND, THIRD, Comparing, added
 from tests.unit.cli.requested import ask, computed, conflicting
@@ -216,6 +217,7 @@ def test_a_clone_can_be_compared_by_who_may_not_see_stores(bea, engine):
 
 
 def test_an_engine_that_cannot_compare_is_named(bea):
+    bea.engine = FakeEngine()
     assert "has the engine fake, whose versions cannot be compared here" in bea.expect_refusal("diff", "db")
 
 

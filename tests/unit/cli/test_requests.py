@@ -213,6 +213,18 @@ def test_an_approval_is_of_what_was_shown_even_if_it_changes_while_somebody_thin
     assert reviews(owner)[0]["patch"] == PATCH
 
 
+def test_a_review_goes_with_its_request(owner):
+    ask(owner, computed())
+    owner.expect("review", "autumn", "--approve", "--yes")
+    [owned] = owner.story.kube.all("DataReview", "data")[0]["metadata"]["ownerReferences"]
+    assert owned == {
+        "apiVersion": "coppice.dev/v1alpha1",
+        "kind": "DataChangeRequest",
+        "name": "autumn",
+        "uid": owner.story.get("DataChangeRequest", "autumn")["metadata"]["uid"],
+    }
+
+
 def test_who_says_no_has_said_nothing(owner):
     ask(owner, computed())
     owner.expect_refusal("review", "autumn", "--approve", typed="n\n")
