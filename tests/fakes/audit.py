@@ -33,7 +33,8 @@ def fingerprint(world: World) -> list[str]:
     snapshots = [("snapshot", volume) for volume in world.snapshots.values()]
     for kind, volume in (*volumes, *snapshots):
         branches = {name: sorted(branch.rows) for name, branch in sorted(volume.branches.items())}
-        lines.append(_stable(f"{kind} {volume.marker} {sorted(volume.users)} {sorted(volume.dead)} {branches}"))
+        users, dead = sorted(volume.users), sorted(volume.dead)
+        lines.append(_stable(f"{kind} {volume.marker} {users} {dead} {branches} {volume.protected}"))
     return sorted(lines)
 
 

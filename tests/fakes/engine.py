@@ -104,6 +104,8 @@ class Volume:
     """The rows of a dump that lies on it."""
     mask_run: str = ""
     """How far a program came that masks it: ``begun``, or ``ended``."""
+    protected: tuple[str, ...] = ()
+    """Branches that apps do not write to."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
 
@@ -402,6 +404,8 @@ class FakeEngine:
                 self._create_branch(volume, arguments["branch"], arguments["commit"])
             case "delete-branch":
                 self._delete_branch(volume, arguments["branch"], arguments["head"])
+            case "protect":
+                volume.protected = tuple(json.loads(arguments["branches"]))
             case _:
                 raise EngineError(f"no action {action}")
         self.after_call(action)

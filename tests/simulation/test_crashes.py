@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tests.fakes.audit import fingerprint, orphans
 from tests.fakes.kube import Crash
+from tests.fakes.merging import let_merge
 from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
@@ -381,6 +382,22 @@ def unmask(story: Story) -> None:
     story.edit("DataStore", "shop", mask=None)
 
 
+async def with_protected_store(story: Story) -> None:
+    await with_merging_engine(story)
+    story.store(protection=[{"branches": ["main"]}])
+    await story.settle()
+
+
+async def with_merging_engine(story: Story) -> None:
+    let_merge(story.world.engine)
+    await story.settle()
+
+
+def protect_others_on_another_server(story: Story) -> None:
+    story.edit("DataStore", "shop", protection=[{"branches": ["release/*"]}])
+    story.delete("Pod", "shop-server")
+
+
 async def nothing(story: Story) -> None:
     await story.settle()
 
@@ -405,6 +422,11 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_job,
         lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
     ),
+    "make a protected store": (
+        with_merging_engine,
+        lambda story: story.store(protection=[{"branches": ["main"]}]),
+    ),
+    "protect other branches on another server": (with_protected_store, protect_others_on_another_server),
     "put a failed load right": (with_failed_load, put_right),
     "make a clone that migrates": (
         with_migrations,
@@ -504,6 +526,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
 WHOLE = {
     "make a clone of an adopted database next door",
     "make a clone next door",
+    "make a protected store",
+    "protect other branches on another server",
     "make a masked snapshot",
     "reset a clone",
     "undo a reset",

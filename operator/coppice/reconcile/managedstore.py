@@ -35,6 +35,7 @@ from coppice.reconcile.load import (
     source_is_there,
 )
 from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
+from coppice.reconcile.protection import is_protected, protect, protection_status, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
@@ -209,6 +210,7 @@ class ManagedPlan(ServedPlan):
             self._server_runs,
             self.server_answers,
             self._load_is_done,
+            self._protection_is_in_force,
             self._apps_can_connect,
         )
 
@@ -408,6 +410,28 @@ class ManagedPlan(ServedPlan):
         draft.calls.append(EngineCall(self.store.spec.engine, self._server_ref, "commit-load", {}))
         draft.apply.append(self._changed_claim(draft.owner, choice, {labels.LOAD: DONE}))
         return waits(SERVER, "Loaded", fact.message)
+
+    def _protection_is_in_force(self, draft: Draft) -> Fact:
+        """Before apps can connect, and not before a Job has filled the database, which it does as they would."""
+        problem = unprotectable(self.store, self.engine)
+        if problem is not None:
+            return problem
+        server, database = self._server_ref, self._database
+        protect(draft, self.store, self.engine, server, database=database, pod_uid=self._server_uid)
+        return self.answering if not self.store.spec.protection else is_protected(self.store)
+
+    def branches_are_protected(self, draft: Draft) -> Fact:
+        """Return the fact before: protection has been seen to."""
+        return draft.facts[-1]
+
+    def protection_status(self, draft: Draft) -> Mapping[str, Any]:
+        """Return the part of the status that says which branches are protected."""
+        return protection_status(draft, self.store, self._server_uid)
+
+    @property
+    def _server_uid(self) -> str | None:
+        pod = self.observation.server.pod
+        return None if pod is None else str(pod["metadata"]["uid"])
 
     def _apps_can_connect(self, draft: Draft) -> Fact:
         problem = self._log_in(draft, binding_name(self.name), self.observation.binding)

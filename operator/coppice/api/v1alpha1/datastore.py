@@ -441,6 +441,12 @@ class DataStoreStatus(ObservedStatus):
         default=(), description="Branches and where they are, the first ones by name; branchCount has their number."
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
+    protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
+        default=(), description="Branches that the server lets nobody write to but Coppice, as spec.protection says it."
+    )
+    protected_on: Text | None = Field(
+        default=None, description="UID of the server's Pod that was told so; another one is told again."
+    )
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
     mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
