@@ -775,8 +775,10 @@ class World:
 
     def _missing_secret(self, pod: Object) -> str | None:
         for entry in pod["spec"]["containers"][0].get("env", ()):
-            name = entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
-            if name and self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None:
+            reference = entry.get("valueFrom", {}).get("secretKeyRef", {})
+            name = reference.get("name")
+            secret = self.kube.peek("Secret", pod["metadata"]["namespace"], name) if name else None
+            if name and (secret is None or reference["key"] not in secret["data"]):
                 return str(name)
         return None
 
@@ -931,7 +933,8 @@ class World:
         return {security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {volume.owner}
 
     def _admin_password(self, pod: Object) -> str:
-        reference = pod["spec"]["containers"][0]["env"][-1]["valueFrom"]["secretKeyRef"]
+        [entry] = [entry for entry in pod["spec"]["containers"][0]["env"] if entry["name"] == "ADMIN_PASSWORD"]
+        reference = entry["valueFrom"]["secretKeyRef"]
         secret = self.kube.peek("Secret", pod["metadata"]["namespace"], reference["name"])
         assert secret is not None
         return read_secret(secret)[reference["key"]]
