@@ -17,7 +17,7 @@ _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r'"durationSeconds": \d+'), "DURATION"),
     (re.compile(r"uid-\d+"), "UID"),
-    (re.compile(r"password-(admin|app)-password-\d+"), r"PASSWORD-\1"),
+    (re.compile(r"password-(admin|app|remote)-password-\d+"), r"PASSWORD-\1"),
     (re.compile(r"10\.0\.\d+\.\d+"), "ADDRESS"),
     (re.compile(r"\blogin\W+[0-9a-f]{16}\b"), "LOGIN"),
 )

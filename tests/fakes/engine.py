@@ -226,6 +226,8 @@ class FakeEngine:
     capture_action: str | None = None
     maskable = False
     locking = False
+    passwords: tuple[str, ...] = ("app-password",)
+    """What its servers know besides the administrator's."""
     mirrors = True
     """Whether it has a way to mirror."""
     port = 3306
@@ -256,8 +258,7 @@ class FakeEngine:
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         self._passwords += 1
         return {
-            key: secret.get(key) or f"password-{key}-{self._passwords}"
-            for key in ("admin-password", "app-password", "remote-password")
+            key: secret.get(key) or f"password-{key}-{self._passwords}" for key in ("admin-password", *self.passwords)
         }
 
     def store_server(self, inputs: StoreServer) -> Workload:
@@ -335,7 +336,10 @@ class FakeEngine:
     def _server(self, script: Mapping[str, object], load_script: str | None = None) -> Workload:
         return Workload(
             script=json.dumps(script),
-            secret_environment={"REMOTE_PASSWORD": "remote-password", "ADMIN_PASSWORD": "admin-password"},
+            secret_environment={
+                "ADMIN_PASSWORD": "admin-password",
+                **({"REMOTE_PASSWORD": "remote-password"} if "remote-password" in self.passwords else {}),
+            },
             load_script=load_script,
             wait_script="wait",
             port=self.port,

@@ -158,6 +158,7 @@ class MergingFakeEngine(FakeEngine):
     """See ``coppice.engines.merging.MergingEngine``."""
 
     remotes_port = FakeEngine.port + 1
+    passwords = ("app-password", "remote-password")
 
     def __init__(self) -> None:
         super().__init__()

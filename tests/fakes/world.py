@@ -777,8 +777,10 @@ class World:
 
     def _missing_secret(self, pod: Object) -> str | None:
         for entry in pod["spec"]["containers"][0].get("env", ()):
-            name = entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
-            if name and self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None:
+            reference = entry.get("valueFrom", {}).get("secretKeyRef", {})
+            name = reference.get("name")
+            secret = self.kube.peek("Secret", pod["metadata"]["namespace"], name) if name else None
+            if name and (secret is None or reference["key"] not in secret["data"]):
                 return str(name)
         return None
 
@@ -814,7 +816,7 @@ class World:
             volume,
             pod["metadata"]["uid"],
             durable=script.get("durable", True),
-            remote_password=values["REMOTE_PASSWORD"],
+            remote_password=values.get("REMOTE_PASSWORD", ""),
         )
         running = {
             "phase": "Running",
@@ -1033,6 +1035,7 @@ class World:
             for rule in policy["spec"].get(direction, ())
             if any(port["port"] == self.engine.remotes_port for port in rule["ports"])
             for entry in rule[word]
+            if "podSelector" in entry
         )
 
     def server_behind(self, namespace: str, service: str) -> Server | None:

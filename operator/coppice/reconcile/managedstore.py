@@ -19,7 +19,7 @@ from coppice.engines.base import LoginRefusedError, StoreServer, UnreachableErro
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
-from coppice.manifests.secret import build_binding_secret, build_engine_secret
+from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
@@ -118,25 +118,37 @@ class ServedPlan(StorePlan):
         """Return whether a Secret was made for this store or for an earlier one of its name."""
         return label(secret, labels.OWNER_NAME) == self.name and label(secret, labels.OWNER_KIND) == self._kind
 
-    def _secret_conflict(self) -> Fact:
+    def _secret_conflict(self, name: str) -> Fact:
         return stalls(
             SERVER,
             "NameConflict",
-            f"Secret {admin_secret_name(self.name)} exists and is not of this store: rename one of the two",
+            f"Secret {name} exists and is not of this store: rename one of the two",
             retry_after=60,
         )
 
     def keep_secret(self, draft: Draft) -> Fact | None:
-        """Keep the administrator's Secret ours; return why that cannot be, or None."""
+        """Keep the administrator's Secret ours, and what completes it; return why that cannot be, or None."""
         secret = self.observation.server.secret
-        if secret is None:
-            draft.create.append(self.desired_secret(draft.owner))
-        elif label(secret, labels.OWNER_UID) != draft.owner.uid:
-            if not self._is_of_this_store(secret):
-                return self._secret_conflict()
-            body = {"apiVersion": "v1", "kind": "Secret", "metadata": self.desired_secret(draft.owner)["metadata"]}
-            draft.apply.append(with_uid(body, secret))
+        wanted = [(self.desired_secret(draft.owner), secret)]
+        if self._lacking:
+            fresh = {key: self.observation.fresh_credentials[key] for key in self._lacking}
+            name = added_name(admin_secret_name(self.name))
+            added = build_engine_secret(name, draft.owner, fresh, owned=False)
+            wanted.append((added, self.observation.added))
+        for desired, observed in wanted:
+            if observed is None:
+                draft.create.append(desired)
+            elif label(observed, labels.OWNER_UID) != draft.owner.uid:
+                if not self._is_of_this_store(observed):
+                    return self._secret_conflict(desired["metadata"]["name"])
+                body = {"apiVersion": "v1", "kind": "Secret", "metadata": desired["metadata"]}
+                draft.apply.append(with_uid(body, observed))
         return None
+
+    @property
+    def _lacking(self) -> list[str]:
+        """Return what the Secret of an older operator lacks of what a server is to have."""
+        return lacking_keys(self.observation.server.secret, self.observation.fresh_credentials)
 
     @property
     def _kind(self) -> str:
@@ -160,6 +172,7 @@ class ServedPlan(StorePlan):
                 resources=resources,
                 annotations={labels.INPUTS: digest(image, *digested, resources.memory, resources.cpu)},
                 load_volume=load_volume(load),
+                added=self._lacking,
             )
         )
 
@@ -253,7 +266,7 @@ class ManagedPlan(ServedPlan):
         if observed is None:
             secret = self.observation.server.secret
             if secret is not None and not self._is_of_this_store(secret):
-                return self._secret_conflict()
+                return self._secret_conflict(admin_secret_name(self.name))
             if secret is not None:
                 return stalls(
                     STORAGE,

@@ -47,7 +47,7 @@ class StoreObservation:
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
-    goes with a specification that nobody can read.
+    goes with a specification that nobody can read. ``added``: the Secret that completes the server's.
     """
 
     manifest: Manifest
@@ -63,6 +63,7 @@ class StoreObservation:
     claim: Manifest | None = None
     complaint: Complaint | None = None
     server: Server = field(default_factory=Server)
+    added: Manifest | None = None
     binding: Manifest | None = None
     service: Manifest | None = None
     policy: Manifest | None = None

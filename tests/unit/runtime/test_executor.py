@@ -204,6 +204,15 @@ async def test_an_engine_call_borrows_from_the_secret_of_another_server(kube, ex
     assert (at.password, action, arguments) == ("ours", "ensure-fetch-user", {"password": "theirs"})
 
 
+async def test_what_an_older_secret_lacks_is_in_the_one_beside_it(kube, execute, engine):
+    owner = kube.peek("DataClone", "app", "db")
+    kube.add(secret(owner, **{"admin-password": base64.b64encode(b"ours").decode()}))
+    kube.add(secret(owner, "other", **{"admin-password": "eA=="}))
+    kube.add(secret(owner, "other-added", **{"remote-password": base64.b64encode(b"added").decode()}))
+    await execute(Plan(calls=(borrowing_call(),)))
+    assert [arguments for _, _, arguments in engine.calls] == [{"password": "added"}]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
