@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -18,3 +19,6 @@ def pytest_configure() -> None:
     # pytest-asyncio asks for the current event loop to put it back later. Without this, Python makes one on the spot,
     # which nobody closes: a ResourceWarning in whichever test happens to run when it is collected.
     asyncio.set_event_loop(None)
+    # A shell that runs us in the background, without a terminal, has us ignore it, and so would all programs under test.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

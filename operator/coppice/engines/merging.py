@@ -16,7 +16,14 @@ from typing import Final, Literal, Protocol, runtime_checkable
 from coppice.engines.base import Endpoint, Engine, EngineError
 
 Value = str | int | float | bool | None
-"""A cell as a person would write it: text where JSON has no exact form (decimals, times, binary as ``0x...``)."""
+"""A cell as a person would write it: text where JSON has no exact form (decimals, times, binary as ``Binary``)."""
+
+
+class Binary(str):
+    """A binary cell as text: ``0x`` and hexadecimal digits. Apart from other text, which may look the same."""
+
+    __slots__ = ()
+
 
 ChangeKind = Literal["Added", "Modified", "Deleted"]
 ConflictKind = Literal["Cell", "Row", "Schema", "ForeignKey", "Unique", "Check", "NotNull"]

@@ -57,6 +57,8 @@ RESOURCES: dict[str, Resource] = {
     "DataSnapshot": Resource("coppice.dev", "v1alpha1", "datasnapshots", _MADE, labelled=False),
     "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", _OWN, labelled=False),
     "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _OWN, labelled=False),
+    "DataChangeRequest": Resource("coppice.dev", "v1alpha1", "datachangerequests", _OWN, labelled=False),
+    "DataReview": Resource("coppice.dev", "v1alpha1", "datareviews", _OWN, labelled=False),
     "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),
     "Pod": Resource("", "v1", "pods", _MADE),
     # Outlasts its Pods, so that another Job of its name never runs beside them.

@@ -27,14 +27,14 @@ from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
-from coppice.reconcile.load import observe_load
+from coppice.reconcile.load import is_pending, observe_load
 from coppice.reconcile.managedstore import ManagedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, read_mirror_copies
 from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
 from coppice.reconcile.observed import annotation, is_deleting, is_true, label, pod_state
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, get_each, read_classes, read_snapshots
+from coppice.reconcile.reads import Server, ask, by_service, get_each, read_classes, read_snapshots
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
@@ -93,6 +93,10 @@ class DataStoreReconciler:
         )
         server, managed = Server(pod, secret), None if isinstance(store, InvalidResource) else store.spec.managed
         database = None if managed is None else managed.database
+        load = await observe_load(reader, store, claim)
+        endpoint = None if engine is None else server.endpoint(engine)
+        if endpoint is not None and is_pending(claim) and load.job is None:
+            endpoint = by_service(endpoint, service, pod, seen.now)
         return replace(
             seen,
             claim=claim,
@@ -101,8 +105,8 @@ class DataStoreReconciler:
             binding=binding,
             service=service,
             policy=policy,
-            load=await observe_load(reader, store, claim),
-            answer=None if engine is None else await ask(engine, server.endpoint(engine), database=database),
+            load=load,
+            answer=None if engine is None else await ask(engine, endpoint, database=database),
             reached=await self._is_reached(key, server, policy, seen.now),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )

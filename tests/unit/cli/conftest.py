@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 from tests.fakes.person import Person
 from tests.fakes.story import Story, begun
+
+
+@pytest.fixture(autouse=True)
+def _hang_up_ends() -> Iterator[None]:
+    """Whoever runs the tests may have them outlive their terminal (nohup); the command under test does not know that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 async def _open(story: Story) -> None:

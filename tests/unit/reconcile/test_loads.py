@@ -43,6 +43,19 @@ async def test_a_job_fills_a_new_store_and_nothing_of_it_is_left(story):
     ]
 
 
+async def test_the_job_begins_once_the_name_that_it_connects_to_leads_to_the_server(story):
+    story.world.untold = lambda service: service == "shop"
+    story.job("shop-load", "alice")
+    story.store(**BY_JOB)
+    await story.operator.settle(patience=5)
+    assert story.reason("DataStore", "shop") == "NotAnswering"
+    assert loads(story) == 0
+    story.world.untold = lambda service: False
+    await story.settle()
+    story.expect_ready("DataStore", "shop")
+    assert loads(story) == 1
+
+
 async def test_what_a_job_loads_is_a_version_that_branches_and_tags_can_begin_at(story):
     await loaded(story)
     branch = story.data_of().branches["main"]
