@@ -102,6 +102,14 @@ class Resolution(SpecModel):
 class DataChangeRequestSpec(SpecModel):
     """What is proposed."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.from.branch) || self.from.branch != self.into.branch",
+            "from and into name the same branch: nothing would change",
+            field_path=".from.branch",
+        ),
+    )
+
     title: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
         description="What the change is, in one line; the first line of the commit."
     )

@@ -273,6 +273,14 @@ BRANCH_GLOB_PATTERN = r"^[A-Za-z0-9_*]([.]?[A-Za-z0-9_*-])*(/[A-Za-z0-9_*]([.]?[
 class ProtectionReviewers(SpecModel):
     """Whose approvals count."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.users) && self.users.size() > 0) || (has(self.groups) && self.groups.size() > 0)",
+            "name users or groups, or leave reviewers out: then approvals of everybody who may review count",
+            reason="FieldValueRequired",
+        ),
+    )
+
     users: Annotated[tuple[Person, ...], Field(max_length=50), SET] = Field(
         default=(), description="These people, by their user names."
     )
@@ -444,6 +452,10 @@ class DataStoreStatus(ObservedStatus):
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
     mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
+    protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
+        default=(),
+        description="Patterns of branches that the server keeps from being written to, as last put in force.",
+    )
 
 
 class DataStore(Resource):
