@@ -32,11 +32,8 @@ _DEFAULTS: Final[Mapping[str, tuple[object, ...]]] = {
     "matchPolicy": ("Equivalent",),
     "namespaceSelector": ({},),
     "objectSelector": ({},),
-    "scope": ("*",),
-    "reason": ("Invalid", "Forbidden"),
-    "parameterNotFoundAction": (),
 }
-"""What the API server adds where nothing is said: admissionregistration.k8s.io/v1, ``SetDefaults_...``."""
+"""What the API server adds to ours where nothing is said: admissionregistration.k8s.io/v1, ``SetDefaults_...``."""
 
 
 def _holds(wanted: Any, there: Any) -> bool:
