@@ -6,6 +6,7 @@ at any point leaves the branch as it was before, or as it is to be.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -49,7 +50,7 @@ class DataChangeRequestReconciler:
         request = observation.request
         draft = Draft(observation.manifest, observation.now)
         if is_deleting(observation.manifest):
-            _drop_passages(observation, draft)
+            _drop(draft, observation.policies)
             return Plan(delete=tuple(draft.delete), remove_finalizer=True)
         if isinstance(request, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", request.message))
@@ -71,7 +72,7 @@ def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draf
     # After a call nobody but the next look tells what has come of it.
     requeue = SOON if draft.calls else LOOK_PERIOD
     plan = draft.finish(TYPES, request_status(request, seen, chain.publishing), requeue_after=requeue)
-    return replace(plan, add_finalizer=bool(_elsewhere(seen)) and labels.FINALIZER not in request.metadata.finalizers)
+    return replace(plan, add_finalizer=_reaches_out(seen) and labels.FINALIZER not in request.metadata.finalizers)
 
 
 def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
@@ -94,7 +95,7 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     draft.events.append(Event("Published", message))
     status = {**status, "preview": None, "publishing": None}
     draft.drop(seen.scratch.manifest)
-    _drop_passages(seen, draft)
+    _drop(draft, seen.policies)
     return replace(draft.finish(TYPES, status), remove_finalizer=labels.FINALIZER in request.metadata.finalizers)
 
 
@@ -107,12 +108,12 @@ def _tag(seen: RequestObservation, request: DataChangeRequest) -> EngineCall:
     return EngineCall(engine.name, seen.store.ref(engine), "create-tag", arguments)
 
 
-def _drop_passages(seen: RequestObservation, draft: Draft) -> None:
-    for _, policy in seen.passages:
+def _drop(draft: Draft, policies: Sequence[Manifest]) -> None:
+    for policy in policies:
         draft.drop(policy)
 
 
-def _elsewhere(seen: RequestObservation) -> list[Manifest]:
-    """Return what is made in other namespaces, where Kubernetes does not collect it."""
+def _reaches_out(seen: RequestObservation) -> bool:
+    """Return whether something is made in another namespace, where Kubernetes does not collect it."""
     own = seen.manifest["metadata"]["namespace"]
-    return [wanted for wanted, _ in seen.passages if wanted["metadata"]["namespace"] != own]
+    return any(policy["metadata"]["namespace"] != own for policy in seen.passages)

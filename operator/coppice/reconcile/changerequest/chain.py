@@ -168,8 +168,10 @@ class OpenRequest:
         name = desired["metadata"]["name"]
         if found is None:
             return waits(COMPUTED, "ScratchPending", f"DataClone {name} is being made to merge on")
-        for wanted, policy in self.seen.passages:
-            problem = problem or draft.keep(wanted, policy, COMPUTED)
+        for policy in self.seen.strays:
+            draft.drop(policy)
+        for policy in self.seen.passages:
+            problem = problem or draft.keep(policy, self.seen.policy(policy), COMPUTED)
         if problem is not None:
             return problem
         ready = condition(found, "Ready")
@@ -177,7 +179,7 @@ class OpenRequest:
             return stalls(COMPUTED, "ScratchStalled", f"DataClone {name}: {ready['message']}", retry_after=30)
         if ready is None or ready["status"] != "True":
             return waits(COMPUTED, "ScratchPending", f"waits for DataClone {name}, to merge on; see its conditions")
-        if any(policy is None for _, policy in self.seen.passages):
+        if any(self.seen.policy(policy) is None for policy in self.seen.passages):
             return waits(COMPUTED, "Connecting", f"the way to DataClone {name} is being opened", retry_after=SOON)
         return None
 
@@ -211,7 +213,7 @@ class OpenRequest:
     def _it_merges(self, draft: Draft) -> Fact:
         del draft
         outcome, name = self._outcome, self.request.metadata.name
-        if outcome.total > outcome.decided or outcome.result is None:
+        if outcome.result is None:
             left = max(outcome.total - outcome.decided, len(outcome.conflicts))
             message = (
                 f"{left} conflicts with branch {self._into} wait for a decision: coppice diff request/{name} "

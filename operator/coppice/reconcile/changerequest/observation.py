@@ -78,7 +78,8 @@ class RequestObservation:
     """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
 
     ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``reverted``: the request that
-    is to be undone. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
+    is to be undone. ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever
+    namespace. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
     reviewed; ``final``: the same with the message that it is published under. ``landed``: the commit that the status
     says was to be published, once it is in the history of the target. ``unenforced``: why nobody can tell who reviews
     are of. ``refused``: why the store has just refused to publish.
@@ -94,7 +95,8 @@ class RequestObservation:
     reverted: DataChangeRequest | InvalidResource | None = None
     proposed: Proposed | None = None
     scratch: CloneSeen = field(default_factory=CloneSeen)
-    passages: tuple[tuple[Manifest, Manifest | None], ...] = ()
+    passages: tuple[Manifest, ...] = ()
+    policies: tuple[Manifest, ...] = ()
     lacking: tuple[str, ...] = ()
     merged: MergeOutcome | EngineError | None = None
     commits: tuple[CommitInfo, ...] = ()
@@ -105,7 +107,21 @@ class RequestObservation:
     landed: CommitInfo | None = None
     refused: KubeError | EngineError | None = None
 
+    def policy(self, wanted: Manifest) -> Manifest | None:
+        """Return one of the passages as it is, or None while it is not there."""
+        return next((found for found in self.policies if _place(found) == _place(wanted)), None)
+
+    @property
+    def strays(self) -> tuple[Manifest, ...]:
+        """Return the passages that lead nowhere any more."""
+        wanted = [_place(entry) for entry in self.passages]
+        return tuple(found for found in self.policies if _place(found) not in wanted)
+
     @property
     def outcome(self) -> MergeOutcome | None:
         """Return the merge as it is reviewed, if it has been computed."""
         return self.merged if isinstance(self.merged, MergeOutcome) else None
+
+
+def _place(policy: Manifest) -> tuple[str, str]:
+    return policy["metadata"]["namespace"], policy["metadata"]["name"]

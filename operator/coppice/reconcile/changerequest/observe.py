@@ -69,8 +69,12 @@ async def observe_request(
         return None
     request = DataChangeRequest.parse(manifest)
     seen = RequestObservation(manifest, now, request)
+    seen = replace(seen, policies=await _read_policies(reader, manifest))
     if isinstance(request, InvalidResource):
         return seen
+    if is_deleting(manifest) or request.status.published is not None:
+        scratch = await reader.get("DataClone", scratch_name(request), key.namespace)
+        return replace(seen, scratch=CloneSeen(scratch))
     source = await _read_store(reader, environment, request)
     seen = replace(seen, source=source)
     engine = merging_engine(source)
@@ -78,9 +82,14 @@ async def observe_request(
         return seen
     reading = _Reading(reader, environment, merges, request, engine)
     seen = await reading.scratch(seen)
-    if is_deleting(manifest) or request.status.published is not None or store_problem(request, source) is not None:
-        return await reading.passages(seen)
+    if store_problem(request, source) is not None:
+        return seen
     return await reading.all(await reading.store(seen))
+
+
+async def _read_policies(reader: KubeReader, manifest: Manifest) -> tuple[Manifest, ...]:
+    """Read the passages that were made for a request, wherever they are."""
+    return tuple(await reader.list("NetworkPolicy", None, {labels.OWNER_UID: manifest["metadata"]["uid"]}))
 
 
 async def _read_store(reader: KubeReader, environment: Environment, request: DataChangeRequest) -> Source:
@@ -105,11 +114,11 @@ class _Reading:
         content = None if seen.store is None else seen.store.content
         target = None if content is None else content.state_of(self.request.spec.into.branch)
         if content is None or target is None:
-            return await self.passages(seen)
+            return self.passages(seen)
         seen = await self._landed(seen, content, target.head)
         if seen.landed is not None:
-            return await self.passages(seen)
-        seen = await self.passages(await self._proposed(seen))
+            return seen
+        seen = self.passages(await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
         seen = await self._reviews(await self._merged(seen, content, target.head))
         return await self._final(seen, content, target.head)
@@ -132,25 +141,21 @@ class _Reading:
             return replace(seen, scratch=replace(scratch, party=None))
         return replace(seen, scratch=await self._asked(scratch))
 
-    async def passages(self, seen: RequestObservation) -> RequestObservation:
-        """Read the ways between the servers that the scratch server has to do with."""
+    def passages(self, seen: RequestObservation) -> RequestObservation:
+        """Find which ways are wanted between the servers that the scratch server has to do with."""
         store, scratch, origin = seen.source, seen.scratch.clone, seen.origin.clone
         if store is None or store.manifest is None or not isinstance(scratch, DataClone):
             return seen
         wanted = build_passages(
             Owner.of(seen.manifest),
             self.engine,
-            Peer(scratch.metadata.namespace, scratch.metadata.uid, "clone"),
-            Peer(store.namespace, str(store.manifest["metadata"]["uid"]), "store"),
-            Peer(origin.metadata.namespace, origin.metadata.uid, "clone") if isinstance(origin, DataClone) else None,
+            scratch=Peer(scratch.metadata.namespace, scratch.metadata.uid, "clone"),
+            store=Peer(store.namespace, str(store.manifest["metadata"]["uid"]), "store"),
+            origin=Peer(origin.metadata.namespace, origin.metadata.uid, "clone")
+            if isinstance(origin, DataClone)
+            else None,
         )
-        found = await gather(
-            *(
-                self.reader.get(entry["kind"], entry["metadata"]["name"], entry["metadata"]["namespace"])
-                for entry in wanted
-            )
-        )
-        return replace(seen, passages=tuple(zip(wanted, found, strict=True)))
+        return replace(seen, passages=tuple(wanted))
 
     async def _clone(self, name: str, namespace: str) -> CloneSeen:
         manifest = await self.reader.get("DataClone", name, namespace)

@@ -38,7 +38,7 @@ def build_scratch(request: DataChangeRequest, owner: Owner) -> dict[str, Any]:
 
 
 def build_passages(
-    owner: Owner, engine: MergingEngine, scratch: Peer, store: Peer, origin: Peer | None
+    owner: Owner, engine: MergingEngine, *, scratch: Peer, store: Peer, origin: Peer | None
 ) -> list[Manifest]:
     """Return the NetworkPolicies by which the scratch server fetches from the store and the clone, and the store from
     the scratch server; a clone reaches neither.
