@@ -51,12 +51,18 @@ _READ = ("get", "list", "watch")
 _OWN = (*_READ, "patch")
 _MADE = (*_READ, "create", "patch", "delete")
 
+
+def _identity(plural: str) -> Resource:
+    """Return a kind of the admission policies without which no review counts."""
+    return Resource("admissionregistration.k8s.io", "v1", plural, ("get",), namespaced=False, watched=False)
+
+
 RESOURCES: dict[str, Resource] = {
     "DataStore": Resource("coppice.dev", "v1alpha1", "datastores", _OWN, labelled=False),
     "DataGrant": Resource("coppice.dev", "v1alpha1", "datagrants", _OWN, labelled=False),
     "DataSnapshot": Resource("coppice.dev", "v1alpha1", "datasnapshots", _MADE, labelled=False),
     "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", _OWN, labelled=False),
-    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _OWN, labelled=False),
+    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _MADE, labelled=False),
     "DataChangeRequest": Resource("coppice.dev", "v1alpha1", "datachangerequests", _OWN, labelled=False),
     "DataReview": Resource("coppice.dev", "v1alpha1", "datareviews", _OWN, labelled=False),
     "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),
@@ -81,6 +87,8 @@ RESOURCES: dict[str, Resource] = {
         "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", _READ, namespaced=False, labelled=False
     ),
     "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False, large=True),
+    "ValidatingAdmissionPolicy": _identity("validatingadmissionpolicies"),
+    "ValidatingAdmissionPolicyBinding": _identity("validatingadmissionpolicybindings"),
     "Event": Resource("events.k8s.io", "v1", "events", ("list", "create", "patch"), watched=False),
     "Lease": Resource("coordination.k8s.io", "v1", "leases", ("get", "create", "update"), watched=False),
 }
