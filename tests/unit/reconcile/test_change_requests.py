@@ -4,7 +4,10 @@ import json
 
 import pytest
 from tests.fakes.audit import orphans
+from tests.fakes.engine import Commit
 from tests.fakes.story import Story, begun
+
+from coppice.manifests.admission import build_policies
 
 AUTHOR, REVIEWER = "anna@example.com", "bob@example.com"
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"
@@ -110,7 +113,7 @@ async def test_what_is_on_a_clone_is_proposed_and_waits_for_somebody_to_approve(
 async def test_what_was_not_committed_on_the_clone_is_committed_under_the_authors_name(proposed):
     volume = proposed.world.login("data", "db-binding").volume
     commit = volume.commits[volume.branches["main"].head]
-    assert (commit.author, commit.rows) == (AUTHOR, {NEW, OTHER})
+    assert (commit.author, commit.rows) == (f"{AUTHOR} <{AUTHOR}>", {NEW, OTHER})
     assert status(proposed)["source"]["head"] == volume.branches["main"].head
 
 
@@ -123,7 +126,7 @@ async def test_an_approved_change_becomes_one_commit_that_names_who_proposed_and
     commit = proposed.data_of().commits[main(proposed).head]
     assert commit.parent == before
     assert f"Reviewed-by: {REVIEWER}" in commit.message
-    assert commit.author == AUTHOR
+    assert commit.author == f"{AUTHOR} <{AUTHOR}>"
     found = status(proposed)["published"]
     assert (found["commit"], found["before"]) == (main(proposed).head, before)
     tags = proposed.data_of().tags
@@ -200,19 +203,11 @@ async def test_without_a_grant_to_propose_nothing_is_asked_of_a_clone_elsewhere(
     assert not story.names("NetworkPolicy", "app")[1:]
 
 
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        ({"clone": {"name": "nobody"}}, "SourceNotFound"),
-        ({"branch": "nowhere"}, "SourceNotFound"),
-        ({"revertOf": "nothing"}, "SourceNotFound"),
-    ],
-)
-async def test_a_source_that_is_not_there_is_named(story, source, why):
+@pytest.mark.parametrize("source", [{"clone": {"name": "nobody"}}, {"branch": "nobody"}, {"revertOf": "nobody"}])
+async def test_a_source_that_is_not_there_is_named(story, source):
     story.request(source=source)
     await story.settle()
-    assert next(iter(source.values())) == {"name": "nobody"} or "now" in str(source) or "nothing" in str(source)
-    story.expect_stalled("DataChangeRequest", "fix", why)
+    assert "nobody" in story.expect_stalled("DataChangeRequest", "fix", "SourceNotFound")
 
 
 async def test_a_clone_of_another_store_is_refused(story):
@@ -357,7 +352,8 @@ async def test_who_made_the_change_approves_nothing(story, reviewer):
     volume = story.world.login("data", "db-binding").volume
     branch = volume.branches["main"]
     branch.rows = frozenset({NEW, OTHER})
-    branch.head = volume.add((branch.head,), branch.rows, story.world.now, author="dora@example.com")
+    volume.commits["doras"] = Commit(branch.head, branch.rows, story.world.now, author="dora <dora@example.com>")
+    branch.head = "doras"
     story.request()
     await story.settle()
     story.review(reviewer=reviewer)
@@ -367,7 +363,8 @@ async def test_who_made_the_change_approves_nothing(story, reviewer):
 
 
 async def test_while_the_policies_are_absent_no_review_counts(proposed):
-    proposed.kube.remove("ValidatingAdmissionPolicy", None, "coppice-reviewers")
+    policy = build_policies()[0]
+    proposed.kube.remove(policy["kind"], None, policy["metadata"]["name"])
     proposed.review()
     await proposed.settle()
     proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
@@ -395,9 +392,10 @@ async def test_what_was_proposed_outlives_the_clone_that_it_was_proposed_from(pr
 
 
 async def test_a_request_at_which_nothing_changes_costs_its_server_no_merge(proposed):
-    merges = proposed.world.engine.calls.count("merge")
+    asked = []
+    proposed.world.engine.before_call = asked.append
     await proposed.operator.live(minutes=10)
-    assert proposed.world.engine.calls.count("merge") <= merges + 1
+    assert asked.count("merge") <= 1  # an operator that has just started knows of none
 
 
 # -- publishing against others --
