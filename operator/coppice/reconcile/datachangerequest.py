@@ -61,7 +61,9 @@ class DataChangeRequestReconciler:
 
     def failed(self, observation: RequestObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
-        if isinstance(error, TargetBusyError | TargetMovedError):
+        # Two that fetch from one server at once may get into each other's way.
+        fetching = isinstance(error, EngineError) and bool(observation.lacking)
+        if fetching or isinstance(error, TargetBusyError | TargetMovedError):
             return self.plan(replace(observation, refused=error))
         return plan_failure(observation.manifest, error)
 

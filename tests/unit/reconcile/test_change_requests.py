@@ -4,9 +4,10 @@ import json
 
 import pytest
 from tests.fakes.audit import orphans
-from tests.fakes.engine import Commit
+from tests.fakes.engine import Commit, FakeEngine
 from tests.fakes.story import Story, begun
 
+from coppice.engines.base import EngineError, UnreachableError
 from coppice.manifests.admission import build_policies
 
 AUTHOR, REVIEWER = "anna@example.com", "bob@example.com"
@@ -235,6 +236,27 @@ async def test_what_is_masked_is_never_merged_into_what_is_not(story):
     story.expect_stalled("DataChangeRequest", "fix", "MaskedLineage")
 
 
+async def test_a_clone_that_was_masked_is_not_merged_although_its_store_masks_no_more(story):
+    story.world.engine.maskable = True
+    story.mask_job("customer")
+    story.edit("DataStore", "shop", mask={"jobTemplate": "shop-mask"})
+    await story.settle()
+    story.clone("masked")
+    await story.settle()
+    story.edit("DataStore", "shop", mask=None)
+    story.request(source={"clone": {"name": "masked"}})
+    await story.settle()
+    assert "masked" in story.expect_stalled("DataChangeRequest", "fix", "MaskedLineage")
+
+
+async def test_an_engine_that_merges_nothing_is_named():
+    story = Story(engines={"fake": FakeEngine()})
+    story.store()
+    story.request()
+    await story.settle()
+    story.expect_stalled("DataChangeRequest", "fix", "EngineHasNoMerges")
+
+
 async def test_an_adopted_store_takes_no_change(story):
     story.adopted("theirs")
     story.request(store={"name": "theirs"})
@@ -382,6 +404,15 @@ async def test_an_app_on_the_preview_sees_the_change_merged_in(proposed):
     assert proposed.world.rows("data", f"{scratch(proposed)}-binding", "main") == {NEW, OTHER, "price/5=50"}
 
 
+async def test_who_wants_no_preview_has_none(story):
+    write(story)
+    story.request(preview=False)
+    await story.settle()
+    assert "preview" not in status(story)
+    [name] = [name for name in story.names("DataClone") if name != "db"]
+    assert story.world.rows("data", f"{name}-binding", "main") == {OLD, OTHER}
+
+
 async def test_what_was_proposed_outlives_the_clone_that_it_was_proposed_from(proposed):
     proposed.delete("DataClone", "db")
     await proposed.settle()
@@ -428,6 +459,32 @@ async def test_a_target_that_moves_at_the_last_moment_is_merged_with_once_more(p
     assert moved
     assert main(proposed).rows == {NEW, OTHER, "price/8=80"}
     assert moved[0] in proposed.data_of().ancestors(main(proposed).head)
+
+
+async def test_a_commit_that_the_store_may_be_about_to_take_stays_the_same_until_it_has(proposed):
+    taken = []
+
+    def edit(action):
+        if action == "publish" and not taken:
+            taken.append(status(proposed)["publishing"])
+            proposed.edit("DataChangeRequest", "fix", title="Another title")
+            raise UnreachableError("the connection is lost")
+
+    proposed.world.engine.before_call = edit
+    proposed.review()
+    await proposed.settle()
+    proposed.expect_ready("DataChangeRequest", "fix")
+    assert status(proposed)["published"]["commit"] == taken[0]
+
+
+async def test_who_cannot_fetch_says_so_and_tries_again(proposed):
+    proposed.world.engine.refused["fetch"] = EngineError("somebody else is fetching")
+    change_main(proposed, "price/5=50", without=())
+    await proposed.operator.live(minutes=1)
+    assert reason(proposed, "Computed") == "FetchFailed"
+    del proposed.world.engine.refused["fetch"]
+    await proposed.operator.live(minutes=1)
+    assert reason(proposed, "Computed") == "Computed"
 
 
 async def test_uncommitted_work_on_the_target_is_not_buried(proposed):

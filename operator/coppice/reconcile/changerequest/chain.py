@@ -198,6 +198,9 @@ class OpenRequest:
                 )
                 return stalls(COMPUTED, "SourceLost", message, retry_after=60)
             draft.calls += fetch(self._engine, self._database, commit, by=scratch, of=of)
+        if self.seen.refused is not None:
+            message = f"{self._scratch_words} could not fetch what it lacks, and tries again: {self.seen.refused}"
+            return waits(COMPUTED, "FetchFailed", message, retry_after=5)
         return waits(COMPUTED, "Fetching", f"{self._scratch_words} fetches what it lacks", retry_after=SOON)
 
     def _take_back(self, draft: Draft, scratch: Party) -> Fact:

@@ -235,7 +235,9 @@ class _Reading:
         published = reverted.status.published if isinstance(reverted, DataChangeRequest) else None
         if published is None or revert_problem(self.request, seen) is not None:
             return seen
-        return replace(seen, proposed=await self._head(seen.scratch.party, revert_branch(published.commit)))
+        content = None if seen.scratch.party is None else seen.scratch.party.content
+        state = None if content is None else content.state_of(revert_branch(published.commit))
+        return seen if state is None else replace(seen, proposed=Proposed(state.head, state.branch))
 
     # -- what comes of it --
 
@@ -311,8 +313,26 @@ class _Reading:
         scratch, verdict = seen.scratch.party, judge_request(self.request, seen)
         if scratch is None or seen.proposed is None or verdict is None or not is_due(self.request, seen, verdict):
             return seen
+        begun = await self._begun(seen, content, (target, seen.proposed.head))
+        if begun is not None:
+            return replace(seen, final=begun)
         inputs = self._inputs(content, target, seen.proposed, reviewers=verdict.approvers)
         return replace(seen, final=await self.merges.of(self.engine, scratch, inputs))
+
+    async def _begun(self, seen: RequestObservation, content: Content, parents: tuple[str, str]) -> MergeOutcome | None:
+        """Return what was to be published already, if it is of the same two versions: the store may be about to take
+        it, and of two commits one would come too late.
+        """
+        commit, scratch, merged = self.request.status.publishing, seen.scratch.party, seen.outcome
+        if commit is None or scratch is None or merged is None:
+            return None
+        at = scratch.endpoint(self.engine)
+        try:
+            [info] = await self.engine.log(at, content.database, commit, limit=1)
+            changes = await self.engine.changes(at, content.database, parents[0], commit)
+        except EngineError:
+            return None
+        return replace(merged, result=commit, changes=changes) if info.parents == parents else None
 
     def _inputs(self, content: Content, target: str, proposed: Proposed, *, reviewers: tuple[str, ...]) -> MergeInputs:
         return MergeInputs(

@@ -109,6 +109,12 @@ def proposal_problem(request: DataChangeRequest, seen: RequestObservation) -> Fa
     if wanted.revert_of is not None:
         return revert_problem(request, seen)
     if wanted.branch is not None and seen.proposed is None:
+        content = None if seen.store is None else seen.store.content
+        if content is None or content.state_of(wanted.branch) is not None:
+            message = (
+                f"the server of DataStore {request.spec.store.name} does not say what branch {wanted.branch} holds"
+            )
+            return waits(SOURCE, "StoreNotReady", message, retry_after=5)
         message = (
             f"DataStore {request.spec.store.name} has no branch {wanted.branch}: make the branch, or delete this "
             "DataChangeRequest"
