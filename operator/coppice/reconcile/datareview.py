@@ -103,7 +103,7 @@ def _is_counted(review: DataReview, manifest: Manifest | None) -> Fact:
         approved = condition(manifest, "Approved") or {"message": f"see the conditions of {name}"}
         return rests(COUNTED, UNENFORCED, str(approved["message"]))
     if not entry.counts:
-        return rests(COUNTED, entry.why or "NotCounted", f"{name} does not count it")
+        return rests(COUNTED, "NotCounted", f"{name} does not count it")
     if review.spec.verdict is Verdict.REQUEST_CHANGES:
         return holds(COUNTED, "Blocks", f"{name} is not published while this stands")
     return holds(COUNTED, "Counts", f"it approves what {name} would publish")
