@@ -20,7 +20,7 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.changerequest.chain import SOON, TYPES, OpenRequest
 from coppice.reconcile.changerequest.observation import RequestObservation
-from coppice.reconcile.changerequest.observe import Merges, observe_request
+from coppice.reconcile.changerequest.observe import Computations, observe_request
 from coppice.reconcile.changerequest.publish import tag_of
 from coppice.reconcile.changerequest.sources import SOURCE, merging_engine
 from coppice.reconcile.changerequest.status import request_status, told_before
@@ -39,11 +39,11 @@ class DataChangeRequestReconciler:
 
     environment: Environment
     kind: str = "DataChangeRequest"
-    merges: Merges = field(default_factory=Merges, compare=False)
+    computations: Computations = field(default_factory=Computations, compare=False)
 
     async def observe(self, reader: KubeReader, key: Key, now: datetime) -> RequestObservation | None:
         """Read the request, the servers that take part, and what people say."""
-        return await observe_request(reader, self.environment, self.merges, key, now)
+        return await observe_request(reader, self.environment, self.computations, key, now)
 
     def plan(self, observation: RequestObservation) -> Plan:
         """Return what to do for the request now."""

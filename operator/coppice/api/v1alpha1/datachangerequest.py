@@ -25,6 +25,7 @@ MAX_TABLES = 100
 MAX_STATEMENTS = 50
 MAX_LISTED_CONFLICTS = 100
 MAX_REVIEWS = 50
+MAX_CHECKS = 50
 
 ConflictId = Annotated[str, StringConstraints(min_length=16, max_length=16, pattern=r"^[0-9a-f]{16}$")]
 TableName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -243,7 +244,7 @@ class DataChangeRequestStatus(ObservedStatus):
         tuple[Annotated[str, StringConstraints(max_length=2000)], ...], Field(max_length=MAX_STATEMENTS)
     ] = Field(default=(), description="Changes of definitions, as SQL; the first of them, cut where they are long.")
     conflicts: ConflictsStatus | None = Field(default=None, description="What both sides changed.")
-    checks: Annotated[tuple[CheckStatus, ...], Field(max_length=50)] = Field(
+    checks: Annotated[tuple[CheckStatus, ...], Field(max_length=MAX_CHECKS)] = Field(
         default=(), description="What the owners' checks say of the result."
     )
     reviews: Annotated[tuple[ReviewStatus, ...], Field(max_length=MAX_REVIEWS)] = Field(

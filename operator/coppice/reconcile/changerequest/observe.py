@@ -5,9 +5,10 @@ one finds what it has made.
 from __future__ import annotations
 
 from asyncio import gather
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataReview, InvalidResource, StoreRef, Verb
 from coppice.core import labels
@@ -35,33 +36,33 @@ from coppice.reconcile.observed import is_deleting, is_true, label
 from coppice.reconcile.reads import Server, ask, get_each
 from coppice.reconcile.storenames import admin_secret_name
 
-MAX_REMEMBERED: Final = 256
+MAX_REMEMBERED: Final = 512
+T = TypeVar("T")
 
 
-class Merges:
-    """The merges that were computed last: a request at which nothing has changed costs its server none."""
+class Computations:
+    """What was computed last, by what it was computed from: a request at which nothing has changed costs its server
+    nothing.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, MergeInputs], MergeOutcome] = {}
+        self._known: dict[Hashable, Any] = {}
 
-    async def of(self, engine: MergingEngine, scratch: Party, inputs: MergeInputs) -> MergeOutcome | EngineError:
-        """Return the merge, or why it cannot be computed."""
-        key = (str((scratch.server.pod or {})["metadata"]["uid"]), inputs)
-        known = self._known.get(key)
-        if known is not None:
+    async def once(self, key: Hashable, compute: Callable[[], Awaitable[T]], keeps: Callable[[T], bool]) -> T:
+        """Return the outcome of a computation, which is remembered if it is one to keep."""
+        if key in self._known:
+            known: T = self._known[key]
             return known
-        try:
-            outcome = await engine.merge(scratch.endpoint(engine), inputs)
-        except EngineError as error:
-            return error
-        self._known[key] = outcome
+        outcome = await compute()
+        if keeps(outcome):
+            self._known[key] = outcome
         for oldest in list(self._known)[:-MAX_REMEMBERED]:
             del self._known[oldest]
         return outcome
 
 
 async def observe_request(
-    reader: KubeReader, environment: Environment, merges: Merges, key: Key, now: datetime
+    reader: KubeReader, environment: Environment, computations: Computations, key: Key, now: datetime
 ) -> RequestObservation | None:
     """Read a request, and whatever it takes to say what is next."""
     manifest = await reader.get("DataChangeRequest", key.name, key.namespace)
@@ -80,7 +81,7 @@ async def observe_request(
     engine = merging_engine(source)
     if engine is None:
         return seen
-    reading = _Reading(reader, environment, merges, request, engine)
+    reading = _Reading(reader, environment, computations, request, engine)
     seen = await reading.scratch(seen)
     if store_problem(request, source) is not None:
         return seen
@@ -105,7 +106,7 @@ class _Reading:
 
     reader: KubeReader
     environment: Environment
-    merges: Merges
+    computations: Computations
     request: DataChangeRequest
     engine: MergingEngine
 
@@ -276,11 +277,21 @@ class _Reading:
         if scratch is None or scratch.content is None or seen.proposed is None or seen.lacking:
             return seen
         inputs = self._inputs(content, target, seen.proposed, reviewers=())
-        merged = await self.merges.of(self.engine, scratch, inputs)
+        merged = await self._merge(scratch, inputs)
         seen = replace(seen, merged=merged)
         if isinstance(merged, EngineError) or merged.result is None:
             return seen
         return await self._judged_by_owners(seen, scratch, content, merged)
+
+    async def _merge(self, scratch: Party, inputs: MergeInputs) -> MergeOutcome | EngineError:
+        """Return the merge, or why it cannot be computed."""
+        at = scratch.endpoint(self.engine)
+        try:
+            return await self.computations.once(
+                (_pod_of(scratch), inputs), lambda: self.engine.merge(at, inputs), keeps=bool
+            )
+        except EngineError as error:
+            return error
 
     async def _judged_by_owners(
         self, seen: RequestObservation, scratch: Party, content: Content, merged: MergeOutcome
@@ -289,8 +300,16 @@ class _Reading:
         at, head = scratch.endpoint(self.engine), "" if seen.proposed is None else seen.proposed.head
         wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks]
         try:
-            commits = await self.engine.commits_between(at, content.database, merged.base, head)
-            found = await self.engine.assertions(at, content.database, str(merged.result), wanted) if wanted else ()
+            commits = await self.computations.once(
+                (_pod_of(scratch), merged.base, head),
+                lambda: self.engine.commits_between(at, content.database, merged.base, head),
+                keeps=bool,
+            )
+            found = await self.computations.once(
+                (_pod_of(scratch), merged.result, tuple(wanted)),
+                lambda: self.engine.assertions(at, content.database, str(merged.result), wanted),
+                keeps=lambda results: not any(result.error for result in results),
+            )
         except EngineError as error:
             return replace(seen, merged=error)
         return replace(seen, commits=tuple[CommitInfo, ...](commits), checks=tuple(found))
@@ -317,7 +336,7 @@ class _Reading:
         if begun is not None:
             return replace(seen, final=begun)
         inputs = self._inputs(content, target, seen.proposed, reviewers=verdict.approvers)
-        return replace(seen, final=await self.merges.of(self.engine, scratch, inputs))
+        return replace(seen, final=await self._merge(scratch, inputs))
 
     async def _begun(self, seen: RequestObservation, content: Content, parents: tuple[str, str]) -> MergeOutcome | None:
         """Return what was to be published already, if it is of the same two versions: the store may be about to take
@@ -344,3 +363,10 @@ class _Reading:
             salt=self.request.metadata.uid,
             decisions=decisions_of(self.request.spec.resolutions),
         )
+
+
+def _pod_of(party: Party) -> str:
+    """Return which server it is that computes: another one knows nothing of what this one has made."""
+    if party.server.pod is None:
+        raise TypeError("a server that answers has a Pod")
+    return str(party.server.pod["metadata"]["uid"])

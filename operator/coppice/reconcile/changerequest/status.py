@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import DataChangeRequest
-from coppice.api.v1alpha1.datachangerequest import MAX_LISTED_CONFLICTS, MAX_REVIEWS, MAX_STATEMENTS, MAX_TABLES
+from coppice.api.v1alpha1.datachangerequest import (
+    MAX_CHECKS,
+    MAX_LISTED_CONFLICTS,
+    MAX_REVIEWS,
+    MAX_STATEMENTS,
+    MAX_TABLES,
+)
 from coppice.engines.merging import AssertionResult, ChangeSet, MergeOutcome
 from coppice.reconcile.changerequest.chain import shown
 from coppice.reconcile.changerequest.judgement import judge_request, patch_of, target_head
@@ -36,7 +42,7 @@ def request_status(request: DataChangeRequest, seen: RequestObservation, publish
         "result": seen.outcome.result,
         "patch": None if patch is None else patch.dump(),
         "conflicts": _conflicts(seen.outcome),
-        "checks": [_check(check) for check in seen.checks],
+        "checks": [_check(check) for check in sorted(seen.checks, key=_passes)[:MAX_CHECKS]],
         "reviews": reviews,
         "preview": _preview(request, seen),
         "publishing": publishing,
@@ -89,9 +95,13 @@ def _conflicts(outcome: MergeOutcome) -> dict[str, Any] | None:
     return {"open": outcome.total - outcome.decided, "decided": outcome.decided, "listed": listed}
 
 
+def _passes(check: AssertionResult) -> bool:
+    return not (check.found or check.error)
+
+
 def _check(check: AssertionResult) -> dict[str, Any]:
     found = f"found {check.found} rows" if check.found else None
-    return {"name": check.name, "passed": not (check.found or check.error), "message": check.error[:_MAX_TEXT] or found}
+    return {"name": check.name, "passed": _passes(check), "message": check.error[:_MAX_TEXT] or found}
 
 
 def _preview(request: DataChangeRequest, seen: RequestObservation) -> dict[str, Any] | None:
