@@ -220,10 +220,10 @@ class MergingEngine(Engine, Protocol):
     the first parent of ``commit`` had.
     ``set-branch`` (database, branch, commit): on a scratch server or clone, make a branch be at a commit, whatever was
     there, uncommitted too.
-    ``publish`` (database, branch, expected, result, host): on a store, fetch ``result`` from the scratch server at
-    ``host`` and move the branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. Done
-    already when the branch holds ``result``. TargetMovedError when it is neither there nor at ``expected``;
-    TargetBusyError when it has uncommitted changes.
+    ``publish`` (database, branch, expected, result, host, password): on a store whose ``remote-password`` this is,
+    fetch ``result`` from the scratch server at ``host`` and move the branch from ``expected`` to it, by fast-forward
+    only, which is the compare-and-set. Done already when the branch holds ``result``. TargetMovedError when it is
+    neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
     the login ``username`` keeps all its other rights. It replaces what was said before; an empty list protects none.

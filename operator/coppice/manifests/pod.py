@@ -161,6 +161,8 @@ def _engine_container(pod: ServerPod) -> dict[str, Any]:
         return container
     port = pod.workload.port
     container["ports"] = [{"name": "engine", "containerPort": port, "protocol": "TCP"}]
+    if workload.remotes_port is not None:
+        container["ports"].append({"name": "remotes", "containerPort": workload.remotes_port, "protocol": "TCP"})
     if pod.workload.wait_script is not None:
         # Kubelet runs the first readiness probe as the container starts and the next one a period later, so a probe
         # that waits by itself makes the Pod Ready the moment the server answers, and a long period keeps twenty idle

@@ -1,0 +1,112 @@
+# ruff: noqa: S608 - every name in a statement is quoted by identifier() or literal(), and so is every value
+"""Branches of a Dolt server that nobody but the administrator writes to.
+
+Facts this rests on, each with a test in ``tests/contract``:
+
+- Branch control refuses statements and most procedures. ``dolt_checkout('-B')``, ``dolt_rebase``, ``dolt_stash`` and
+  ``DROP DATABASE`` do not ask it: an application's login has no right to them while a branch is protected. The right
+  to drop is given for each table that there is, as the one for the whole database holds for the database itself.
+- ``dolt_branch('-f')`` asks the other table alone, the one that says who may create a branch of a name.
+- Who creates a branch gets to be the administrator of its name *as a pattern*: of ``ma%`` or ``mai_``, of ``main`` as
+  well. Such names are refused, and what was made before does not count.
+- The longest pattern counts, and equal ones add up: the one of an administrator is longer by its user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from coppice.engines import mysql
+from coppice.engines.doltrefs import use
+from coppice.engines.mysql import Session, identifier, literal
+
+PROCEDURES: Final = (
+    "dolt_add",
+    "dolt_branch",
+    "dolt_cherry_pick",
+    "dolt_clean",
+    "dolt_commit",
+    "dolt_commit_hash_out",
+    "dolt_conflicts_resolve",
+    "dolt_count_commits",
+    "dolt_merge",
+    "dolt_reset",
+    "dolt_revert",
+    "dolt_rm",
+    "dolt_tag",
+    "dolt_verify_constraints",
+)
+"""What an application may call while a branch is protected: each of them asks branch control."""
+
+_RIGHTS: Final = (
+    "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER,"
+    " CREATE ROUTINE, ALTER ROUTINE, EVENT, CREATE TEMPORARY TABLES, LOCK TABLES"
+)
+_PATTERN_NAMES: Final = ("%\\%%", "%\\_%")
+"""Names that hold a character which stands for others in a pattern."""
+
+_ACCESS: Final = "dolt_branch_control"
+_NAMES: Final = "dolt_branch_namespace_control"
+_DUPLICATE: Final = 1062
+Rows = frozenset[tuple[str, ...]]
+
+
+async def protect(session: Session, database: str, branches: Sequence[str], username: str, admin: str) -> None:
+    """Protect the branches that match, and no others. What is missing is put in before what is too much goes."""
+    await use(session, database)
+    patterns = [_pattern(branch) for branch in branches]
+    access = {(database.lower(), each, "%", "%", "read") for each in patterns}
+    access |= {(database.lower(), each, admin, "%", "admin") for each in patterns}
+    names = {(database.lower(), each, admin, "%") for each in (*patterns, *(_PATTERN_NAMES if patterns else ()))}
+    await _bring_to(session, database, _NAMES, frozenset(names))
+    await _bring_to(session, database, _ACCESS, frozenset(access))
+    await session.ask(await grants(session, database, username))
+
+
+def _pattern(branch: str) -> str:
+    """Return a branch's name, with ``*`` for anything, as Dolt's pattern: in lower case, as it keeps them."""
+    escaped = branch.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").lower()
+
+
+async def _bring_to(session: Session, database: str, table: str, wanted: Rows) -> None:
+    """Make a table say of this database what is wanted. A pattern may be refused while a wider one is still there that
+    says the same: hence twice.
+    """
+    for _ in range(2):
+        [found] = await session.ask(f"SELECT * FROM {table} WHERE `database` = {literal(database.lower())}")
+        there = frozenset(tuple(map(str, row)) for row in found)
+        for row in wanted - there:
+            try:
+                await session.ask(f"INSERT INTO {table} VALUES ({_values(row)})")
+            except mysql.StatementError as error:
+                if error.code != _DUPLICATE:
+                    raise
+        for row in there - wanted:
+            await session.ask(
+                f"DELETE FROM {table} WHERE `database` = {literal(row[0])} AND branch = {literal(row[1])}"
+                f" AND user = {literal(row[2])} AND host = {literal(row[3])}"
+            )
+
+
+def _values(row: Iterable[str]) -> str:
+    return ", ".join(literal(value) for value in row)
+
+
+async def grants(session: Session, database: str, username: str) -> str:
+    """Return the statements that give an application's login its rights on a database: all, or while a branch of it is
+    protected, all that does not go round that.
+    """
+    user, name = f"{literal(username)}@'%'", identifier(database)
+    await use(session, database)
+    [protected, tables] = await session.ask(
+        f"SELECT 1 FROM {_NAMES} WHERE `database` = {literal(database.lower())} LIMIT 1;"
+        " SELECT table_name FROM information_schema.tables WHERE table_schema = database()"
+    )
+    if not protected:
+        return f"GRANT ALL ON {name}.* TO {user}"
+    statements = [f"GRANT {_RIGHTS} ON {name}.* TO {user}", f"REVOKE EXECUTE, DROP ON {name}.* FROM {user}"]
+    statements += [f"GRANT EXECUTE ON PROCEDURE {name}.{procedure} TO {user}" for procedure in PROCEDURES]
+    statements += [f"GRANT DROP ON {name}.{identifier(table)} TO {user}" for (table,) in tables]
+    return "; ".join(statements)
