@@ -211,9 +211,7 @@ CASES: Final = (
     Case(
         "cells of all kinds, each in conflict",
         CELLS,
-        (
-            "UPDATE t SET n = 2, d = '2021-01-01', w = '2021-01-01 00:00:00', x = {other_bytes}, s = 'rot'",
-        ),
+        ("UPDATE t SET n = 2, d = '2021-01-01', w = '2021-01-01 00:00:00', x = {other_bytes}, s = 'rot'",),
         ("UPDATE t SET n = 1.5001, d = '2022-01-01', w = '2022-01-01 00:00:00', x = NULL, s = '紅 🌱'",),
         select="SELECT CAST(n AS CHAR(9)), CAST(d AS CHAR(10)), s FROM t",
         conflicts=tuple(Named("Cell", column=column, key={"id": 1}) for column in "dnswx"),

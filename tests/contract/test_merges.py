@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
-from coppice.engines.base import EngineError, UnknownVersionError
-from coppice.engines.merging import MAX_CONFLICTS, Decision, MergeInputs
+from coppice.engines.merging import Decision, MergeInputs
 
 from .conftest import open_stage
-from .merge_cases import CASES, MYSQL, PLAIN, Case
-from .merge_kit import AUTHOR, Database, Databases, keys_of, names_of
+from .merge_cases import CASES, MYSQL, Case
+from .merge_kit import Database, Databases, keys_of, names_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,7 +9,9 @@ Facts this rests on, each with a test in ``tests/contract``:
 - ``dolt_conflicts_<table>`` has the rows of both sides in the merged definition, and those of the base in its own.
   What it says of the rows that conflict is right, and it is Dolt that finds them; which cells do is found here.
 - A column that one side has changed in a row and the other has dropped is in neither: that is a schema conflict.
-- Broken foreign keys are found anew when decisions have changed rows; other constraints refuse the change.
+- ``dolt_verify_constraints`` cannot note what it finds in the middle of a merge (its notes name a root that is not
+  stored): rows without their parent are looked for here when decisions have changed rows. The other constraints refuse
+  a decision that breaks them.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -79,6 +82,8 @@ class _Row:
     ours: Cells | None
     theirs: Cells | None
     counts: tuple[int, int, int] | None = None
+    added: Mapping[str, Side] = field(default_factory=dict)
+    """The columns that one side alone has: the other one's value is only what fills them."""
 
     @property
     def any(self) -> Cells:
@@ -94,6 +99,7 @@ class _Row:
             name
             for name, ours in self.ours.items()
             if ours != self.theirs[name]
+            and name not in self.added
             and (base is None or name not in base or (base[name] != ours and base[name] != self.theirs[name]))
         ]
 
@@ -103,6 +109,7 @@ class _Row:
         """
         ours, theirs, base = self.ours or {}, self.theirs or {}, self.base
         alone = {name for name in ours if base is not None and name in base and base[name] == ours[name]}
+        alone |= {name for name, side in self.added.items() if side == "Source"}
         return frozenset({*cells, *(name for name in alone if theirs[name] != ours[name])})
 
 
@@ -114,6 +121,7 @@ class _Table:
     definition: Definition
     renamed: Mapping[str, str]
     dropped: Sequence[str]
+    added: Mapping[str, Side]
 
     def key_of(self, row: Cells) -> Cells:
         return {name: row[name] for name in self.definition.key or self.definition.columns if name in row}
@@ -288,6 +296,7 @@ async def _settle(
     if tally.firm or (tally.total > tally.decided and not tally.decided):
         return None
     if known is not None:
+        tally.names, tally.total = [], tally.decided
         return known
     if tally.decided:
         broken = await _applied(session, inputs, decisions)
@@ -334,20 +343,29 @@ async def _table(session: Session, inputs: MergeInputs, name: str) -> _Table:
     [((_, statement),)] = await session.ask(f"SHOW CREATE TABLE {identifier(name)}")
     definition = read_definition(statement)
     base = await _base(session, inputs)
-    before = await definition_at(session, name, base)
-    old = read_definition(before).columns if before else ()
-    if set(old) <= set(definition.columns):
-        return _Table(name, definition, {}, ())
+    old, ours, theirs = [
+        read_definition(await definition_at(session, name, commit) or "").columns
+        for commit in (base, inputs.target, inputs.source)
+    ]
+    renamed = await _renames(session, name, base, inputs) if set(old) - set(definition.columns) else {}
+    new = set(definition.columns) - set(old) - set(renamed.values())
+    added: dict[str, Side] = dict.fromkeys(new & set(ours) - set(theirs), "Target")
+    added |= dict.fromkeys(new & set(theirs) - set(ours), "Source")
+    dropped = [column for column in old if column not in {*definition.columns, *renamed}]
+    return _Table(name, definition, renamed, dropped, added if old else {})
+
+
+async def _renames(session: Session, table: str, base: str, inputs: MergeInputs) -> Mapping[str, str]:
+    """Return the new names of columns that either side has renamed, by the old ones."""
     renamed: dict[str, str] = {}
     for commit in (inputs.target, inputs.source):
         [statements] = await session.ask(
-            f"SELECT statement FROM dolt_patch({literal(base)}, {literal(commit)}, {literal(name)})"
+            f"SELECT statement FROM dolt_patch({literal(base)}, {literal(commit)}, {literal(table)})"
             " WHERE diff_type = 'schema'"
         )
         found = [_RENAMED.match(text) for (text,) in statements]
         renamed.update({match.group(1): match.group(2) for match in found if match})
-    kept = {*definition.columns, *renamed}
-    return _Table(name, definition, renamed, [column for column in old if column not in kept])
+    return renamed
 
 
 async def _rows(session: Session, table: _Table) -> AsyncGenerator[_Row, None]:
@@ -373,6 +391,7 @@ async def _rows(session: Session, table: _Table) -> AsyncGenerator[_Row, None]:
                 ours=dict(zip(columns, row[ours : ours + width], strict=True)) if there[1] else None,
                 theirs=dict(zip(columns, row[theirs : theirs + width], strict=True)) if there[2] else None,
                 counts=(counts[0], counts[1], counts[2]) if counts else None,
+                added=table.added,
             )
 
 
@@ -419,10 +438,17 @@ async def _violations(session: Session, inputs: MergeInputs, table: str) -> Asyn
     async with aclosing(session.rows(f"SELECT * FROM {identifier(f'dolt_constraint_violations_{table}')}")) as rows:
         async for row in rows:
             cells = dict(zip(definition.columns, row[2 : 2 + len(definition.columns)], strict=True))
-            key = {name: cells[name] for name in definition.key or definition.columns}
-            detail = _constraint(row[-1])
-            conflict = _conflict(inputs, _BROKEN[row[1]], table, key, detail)
-            yield replace(conflict, column=None, theirs=as_values(cells), detail=detail)
+            yield _broken(inputs, _BROKEN[row[1]], table, (definition, cells), _constraint(row[-1]))
+
+
+def _broken(
+    inputs: MergeInputs, kind: ConflictKind, table: str, row: tuple[Definition, Cells], constraint: str
+) -> Conflict:
+    """Return the conflict of a row that breaks a constraint; its name tells two of a row apart."""
+    definition, cells = row
+    key = {name: cells[name] for name in definition.key or definition.columns}
+    conflict = _conflict(inputs, kind, table, key, constraint)
+    return replace(conflict, column=None, theirs=as_values(cells), detail=constraint)
 
 
 def _constraint(information: str) -> str:
@@ -446,19 +472,49 @@ async def _applied(session: Session, inputs: MergeInputs, decisions: _Decisions)
             if kind is None:
                 raise EngineError(f"the server refused a decision on {name}: error {error.code}") from None
             return [replace(_conflict(inputs, kind, name, {}, None), detail="a decision breaks a constraint")]
-    return await _broken_keys(session, inputs)
+    return await _broken_keys(session, inputs, {name for (name,) in tables})
 
 
-async def _broken_keys(session: Session, inputs: MergeInputs) -> Sequence[Conflict]:
-    [tables] = await session.ask("SELECT `table` FROM dolt_constraint_violations")
-    for (name,) in tables:
+async def _broken_keys(session: Session, inputs: MergeInputs, tables: AbstractSet[str]) -> Sequence[Conflict]:
+    """Look for rows without their parent in all foreign keys from or to some tables, and forget what Dolt has noted of
+    the rows as they were before the decisions.
+    """
+    noted, columns = await session.ask(
+        "SELECT `table` FROM dolt_constraint_violations;"
+        " SELECT table_name, constraint_name, referenced_table_name, column_name, referenced_column_name"
+        " FROM information_schema.key_column_usage WHERE table_schema = database()"
+        " AND referenced_table_name IS NOT NULL ORDER BY table_name, constraint_name, ordinal_position"
+    )
+    touched = tables | {name for (name,) in noted}
+    for (name,) in noted:
         await session.ask(f"DELETE FROM {identifier(f'dolt_constraint_violations_{name}')}")
-    await session.ask("CALL dolt_verify_constraints('--all')")
-    [tables] = await session.ask("SELECT `table` FROM dolt_constraint_violations ORDER BY `table`")
+    keys: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for child, constraint, parent, column, referenced in columns:
+        if child in touched or parent in touched:
+            keys.setdefault((child, constraint, parent), []).append((column, referenced))
     found: list[Conflict] = []
-    for (name,) in tables:
-        async with aclosing(_violations(session, inputs, name)) as broken:
-            found.extend([conflict async for conflict in broken])
+    for (child, constraint, parent), pairs in keys.items():
+        found.extend(await _orphans(session, inputs, (child, constraint, parent), pairs))
+    return found
+
+
+async def _orphans(
+    session: Session, inputs: MergeInputs, key: tuple[str, str, str], pairs: Sequence[tuple[str, str]]
+) -> Sequence[Conflict]:
+    child, constraint, parent = key
+    same = " AND ".join(f"c.{identifier(column)} = p.{identifier(referenced)}" for column, referenced in pairs)
+    there = " AND ".join(f"c.{identifier(column)} IS NOT NULL" for column, _ in pairs)
+    [((_, statement),)] = await session.ask(f"SHOW CREATE TABLE {identifier(child)}")
+    definition = read_definition(statement)
+    statement = (
+        f"SELECT c.* FROM {identifier(child)} c LEFT JOIN {identifier(parent)} p ON {same}"
+        f" WHERE {there} AND p.{identifier(pairs[0][1])} IS NULL"
+    )
+    found = []
+    async with aclosing(session.named_rows(statement)) as rows:
+        async for names, row in rows:
+            cells = dict(zip(names, row, strict=True))
+            found.append(_broken(inputs, "ForeignKey", child, (definition, cells), constraint))
     return found
 
 
