@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -287,9 +287,18 @@ async def _statements(session: Session, old: str, new: str, pair: Pair) -> Seque
         f"SELECT statement FROM dolt_patch({literal(old)}, {literal(new)}, {literal(pair.name)})"
         " WHERE diff_type = 'schema' ORDER BY statement_order"
     )
-    if not found and pair.new is not None:
-        return [f"{pair.new};"]
-    return [_COUNTER.sub("", statement) for (statement,) in found]
+    statements = [_COUNTER.sub("", statement) for (statement,) in found]
+    if pair.rekeyed:
+        return [*(text for text in statements if " PRIMARY KEY" not in text), *_key_statements(pair)]
+    return statements if statements or pair.new is None else [f"{pair.new};"]
+
+
+def _key_statements(pair: Pair) -> Iterable[str]:
+    old, new = (read_definition(statement or "").key for statement in (pair.old, pair.new))
+    if old:
+        yield f"ALTER TABLE {identifier(pair.name)} DROP PRIMARY KEY;"
+    if new:
+        yield f"ALTER TABLE {identifier(pair.name)} ADD PRIMARY KEY ({','.join(map(identifier, new))});"
 
 
 def _program(table: str, change: Change) -> str:
