@@ -4,8 +4,10 @@
 Facts this rests on, each with a test in ``tests/contract``:
 
 - Branch control refuses statements and most procedures. ``dolt_checkout('-B')``, ``dolt_rebase``, ``dolt_stash`` and
-  ``DROP DATABASE`` do not ask it: an application's login has no right to them while a branch is protected. The right
-  to drop is given for each table that there is, as the one for the whole database holds for the database itself.
+  ``DROP DATABASE`` do not ask it: an application's login has no right to them while a branch is protected.
+- Nor do Dolt's own tables. Of these ``dolt_nonlocal_tables`` lets who writes to it put another branch's rows in the
+  place of a table's, for everybody. So the rights to write and to drop are given for each table that there is, on any
+  branch; what is created later gets them when this is repeated.
 - ``dolt_branch('-f')`` asks the other table alone, the one that says who may create a branch of a name.
 - Who creates a branch gets to be the administrator of its name *as a pattern*: of ``ma%`` or ``mai_``, of ``main`` as
   well. Such names are refused, and what was made before does not count.
@@ -40,15 +42,18 @@ PROCEDURES: Final = (
 """What an application may call while a branch is protected: each of them asks branch control."""
 
 _RIGHTS: Final = (
-    "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER,"
+    "SELECT, CREATE, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER,"
     " CREATE ROUTINE, ALTER ROUTINE, EVENT, CREATE TEMPORARY TABLES, LOCK TABLES"
 )
+_TABLE_RIGHTS: Final = "INSERT, UPDATE, DELETE, DROP"
 _PATTERN_NAMES: Final = ("%\\%%", "%\\_%")
 """Names that hold a character which stands for others in a pattern."""
 
 _ACCESS: Final = "dolt_branch_control"
 _NAMES: Final = "dolt_branch_namespace_control"
 _DUPLICATE: Final = 1062
+_MAX_BRANCHES: Final = 500
+"""On how many branches tables are looked for."""
 Rows = frozenset[tuple[str, ...]]
 
 
@@ -100,13 +105,19 @@ async def grants(session: Session, database: str, username: str) -> str:
     """
     user, name = f"{literal(username)}@'%'", identifier(database)
     await use(session, database)
-    [protected, tables] = await session.ask(
+    protected, branches = await session.ask(
         f"SELECT 1 FROM {_NAMES} WHERE `database` = {literal(database.lower())} LIMIT 1;"
-        " SELECT table_name FROM information_schema.tables WHERE table_schema = database()"
+        f" SELECT name FROM dolt_branches LIMIT {_MAX_BRANCHES}"
     )
     if not protected:
         return f"GRANT ALL ON {name}.* TO {user}"
-    statements = [f"GRANT {_RIGHTS} ON {name}.* TO {user}", f"REVOKE EXECUTE, DROP ON {name}.* FROM {user}"]
+    shown = await session.ask(
+        "; ".join(f"SHOW TABLES FROM {identifier(f'{database}/{branch}')}" for (branch,) in branches)
+    )
+    tables = sorted({table for rows in shown for (table, *_) in rows})
+    statements = [f"GRANT {_RIGHTS} ON {name}.* TO {user}"]
+    statements += [f"GRANT {_TABLE_RIGHTS} ON {name}.{identifier(table)} TO {user}" for table in tables]
     statements += [f"GRANT EXECUTE ON PROCEDURE {name}.{procedure} TO {user}" for procedure in PROCEDURES]
-    statements += [f"GRANT DROP ON {name}.{identifier(table)} TO {user}" for (table,) in tables]
+    # Last, so that what an application does all the time is never refused.
+    statements.append(f"REVOKE EXECUTE, {_TABLE_RIGHTS} ON {name}.* FROM {user}")
     return "; ".join(statements)
