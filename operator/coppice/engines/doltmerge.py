@@ -5,6 +5,8 @@ A merge is made in one transaction on a branch of its own: either it becomes a c
 
 Facts this rests on, each with a test in ``tests/contract``:
 
+- Views, triggers, events and procedures are rows of tables that a statement about a conflict does not write to (the
+  server breaks off the connection): those are conflicts of definitions, to be mended on the source.
 - In a session on another branch Dolt denies its table functions to everybody but the administrator.
 - With ``autocommit`` on Dolt rolls a merge with conflicts back before they can be read.
 - ``dolt_conflicts_<table>`` has the rows of both sides in the merged definition, and those of the base in its own.
@@ -56,6 +58,7 @@ from coppice.engines.mysql import Session, identifier, literal
 RESULT_PREFIX: Final = "coppice/merge-"
 _WORK_PREFIX: Final = "coppice/work-"
 _BATCH: Final = 200
+_SYSTEM_PREFIX: Final = "dolt_"
 _REFUSED: Final = (
     (re.compile(r"table (.+?) has different primary keys"), "the primary keys differ"),
     (re.compile(r"table with same name '(.+?)' added in 2 commits"), "both sides have made this table"),
@@ -427,6 +430,16 @@ def _conflict(inputs: MergeInputs, kind: ConflictKind, table: str, key: Cells, c
 
 def _conflicts_of(inputs: MergeInputs, table: _Table, row: _Row) -> Iterable[Conflict]:
     key = table.key_of(row.any)
+    if table.name.startswith(_SYSTEM_PREFIX):
+        yield replace(
+            _conflict(inputs, "Schema", table.name, key, None),
+            row="",
+            base=None if row.base is None else as_values(row.base),
+            ours=None if row.ours is None else as_values(row.ours),
+            theirs=None if row.theirs is None else as_values(row.theirs),
+            detail=" ".join(str(as_value(cell)) for cell in key.values()),
+        )
+        return
     if row.counts is None and (cells := row.cells):
         for name in cells:
             yield replace(
