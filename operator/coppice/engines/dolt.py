@@ -517,7 +517,7 @@ async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
         [databases] = await session.ask("SHOW DATABASES")
         names = user_databases(databases)
         name = _default_database(names, database)
-        rights = "; ".join([await grants(session, each, app.username) for each in names])
+        rights = "; ".join([await grants(at, each, app.username) for each in names])
         try:
             await session.ask(
                 f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};"
