@@ -279,6 +279,29 @@ class TestHistory:
         await databases.engine.merge_base(databases.at, database.name, "before", "main")
         assert (await stage.engine.activity(stage.admin(server))).token == token
 
+    async def test_nor_is_what_is_done_already(self, served: tuple[Stage, Server], databases: Databases) -> None:
+        stage, server = served
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", ["UPDATE t SET a = 0"])
+        at, name = databases.at, {"database": database.name}
+        work = {**name, "branch": "main", "author": "Bob", "email": "bob@example.org", "message": "mine"}
+        tag = {**name, "tag": "before", "commit": commit}
+        protect = {**name, "branches": '["main"]', "username": "app"}
+        repeated = [
+            ("commit-work", work),
+            ("create-tag", tag),
+            ("protect", protect),
+            ("ensure-fetch-user", {"password": "x"}),
+        ]
+        await stage.ensure_app(server, database.name)
+        for action, arguments in repeated:
+            await stage.engine.execute(at, action, arguments)
+        token = (await stage.engine.activity(at)).token
+        for action, arguments in repeated:
+            await stage.engine.execute(at, action, arguments)
+        await stage.ensure_app(server, database.name)
+        assert (await stage.engine.activity(at)).token == token
+
 
 class TestActions:
     async def _do(self, database: Database, action: str, **arguments: str) -> None:
@@ -392,4 +415,4 @@ class TestAssertions:
         assert await database.ask("SELECT COUNT(*) FROM t") == ((3,),)
         assert await database.ask("SELECT * FROM dolt_status") == ()
         assert await database.ask("SELECT @@GLOBAL.max_connections <> 7") == ((1,),)
-        assert await database.ask("SELECT user FROM mysql.user WHERE user LIKE 'coppice%'") == ()
+        assert await database.ask("SELECT user FROM mysql.user WHERE user = 'coppice-check'") == ()

@@ -15,10 +15,10 @@ import pymysql.err
 import pytest
 import pytest_asyncio
 
-from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnreachableError
+from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, Preparation, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetBusyError, TargetMovedError
 
-from .conftest import Stage, open_stage
+from .conftest import MARKER, Stage, open_stage, version_of
 from .merge_cases import PLAIN
 from .merge_kit import Database, Databases, run
 from .runner import Server, environment_of, listening
@@ -241,6 +241,34 @@ class TestKilled:
 
 
 class TestFetch:
+    async def test_what_a_clone_has_is_fetched_from_it_and_nobody_pushes_to_it(self, pair: Pair) -> None:
+        stage, scratch = pair.stage, pair.stage.admin(pair.scratch)
+        volume = stage.runner.new("volume")
+        async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
+            database = await Databases(stage.admin(server), numbers=count(5000)).new(PLAIN)
+            named = await stage.engine.inspect(stage.admin(server), database="fallback")
+            prepared = stage.runner.copy(volume, server)
+        outcome = await stage.runner.run(
+            stage.engine.preparation(Preparation(marker=MARKER, database=database.name)), prepared
+        )
+        assert outcome.code == 0, outcome.errors
+        assert database.name in named.databases
+        version = version_of(stage.engine.report(outcome.last_line))
+        async with stage.runner.serving(stage.clone(version), prepared, stage.secret()) as clone:
+            origin = replace(pair, store=clone)
+            mine = Database(Databases(stage.admin(clone)), database.name)
+            commit = await mine.commit("main", ["UPDATE t SET a = 8"])
+            copy = await origin.copy(mine)
+            await copy.branch("old", "main~1")
+            assert await copy.ask("SELECT DISTINCT a FROM t", commit) == ((8,),)
+            boss = f"CREATE USER boss@'%' IDENTIFIED BY '{pair.scratch.secret['remote-password']}'"
+            await run(mine.server.at, None, [boss, "GRANT ALL ON *.* TO boss@'%'"])
+            url = f"http://{pair.host(clone)}/{database.name}"
+            await run(scratch, copy.name, [f"CALL dolt_remote('add', 'up', '{url}')"])
+            with pytest.raises(pymysql.err.MySQLError):
+                await run(scratch, copy.name, ["CALL dolt_push('--user', 'boss', 'up', 'old:mine')"])
+            assert await mine.ask("SELECT name FROM dolt_branches") == (("main",),)
+
     async def test_who_may_fetch_reads_nothing_by_sql_and_pushes_nothing(self, pair: Pair) -> None:
         database = await pair.databases.new(PLAIN)
         await pair.let_in()

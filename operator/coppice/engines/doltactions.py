@@ -47,8 +47,7 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
         case "protect":
-            patterns = json.loads(given["branches"])
-            await protect(session, given["database"], patterns, given["username"], at.username)
+            await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:
             return False
     return True

@@ -11,8 +11,13 @@ _COPPICE = Signature("coppice", "coppice@localhost")
 
 
 async def commit_work(session: Session, database: str, branch: str, author: Signature, message: str) -> None:
-    """Make a commit of what a branch has that no commit has; nothing where there is no such thing."""
+    """Make a commit of what a branch has that no commit has; nothing, and no activity, where there is no such thing."""
+    await session.ask("START TRANSACTION READ ONLY")
     await use(session, f"{database}/{branch}")
+    there = await branch_row(session, branch)
+    if there is None or not there[1]:
+        return
+    await session.ask("ROLLBACK")
     await session.ask(
         "CALL dolt_commit('-A', '--skip-empty', '-m', %s, '--author', %s)", [message, signature_of(author)]
     )
@@ -25,8 +30,7 @@ def signature_of(author: Signature) -> str:
 
 async def create_tag(session: Session, database: str, tag: str, commit: str) -> None:
     """Make a tag; done already when it is at that commit."""
-    await use(session, database)
-    there = await _tagged(session, tag)
+    there = await _tagged(session, database, tag)
     if there is None:
         await session.ask("CALL dolt_tag(%s, %s)", [tag, commit])
     elif there != commit:
@@ -35,13 +39,16 @@ async def create_tag(session: Session, database: str, tag: str, commit: str) -> 
 
 async def delete_tag(session: Session, database: str, tag: str) -> None:
     """Delete a tag, if there is one."""
-    await use(session, database)
-    if await _tagged(session, tag) is not None:
+    if await _tagged(session, database, tag) is not None:
         await session.ask("CALL dolt_tag('-d', %s)", [tag])
 
 
-async def _tagged(session: Session, tag: str) -> str | None:
+async def _tagged(session: Session, database: str, tag: str) -> str | None:
+    """Look for a tag, and leave the session on the database: to look is no activity."""
+    await session.ask("START TRANSACTION READ ONLY")
+    await use(session, database)
     [rows] = await session.ask("SELECT tag_hash FROM dolt_tags WHERE tag_name = %s", [tag])
+    await session.ask("ROLLBACK")
     return str(rows[0][0]) if rows else None
 
 

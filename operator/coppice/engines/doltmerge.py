@@ -5,6 +5,9 @@ A merge is made in one transaction on a branch of its own: either it becomes a c
 
 Facts this rests on, each with a test in ``tests/contract``:
 
+- Views, triggers, events and procedures are rows of tables that a statement about a conflict does not write to (the
+  server breaks off the connection): those are conflicts of definitions, to be mended on the source.
+- In a session on another branch Dolt denies its table functions to everybody but the administrator.
 - With ``autocommit`` on Dolt rolls a merge with conflicts back before they can be read.
 - ``dolt_conflicts_<table>`` has the rows of both sides in the merged definition, and those of the base in its own.
   What it says of the rows that conflict is right, and it is Dolt that finds them; which cells do is found here.
@@ -27,6 +30,7 @@ from typing import Any, Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
+from coppice.engines.doltbranches import signature_of
 from coppice.engines.doltchanges import (
     Definition,
     as_value,
@@ -54,6 +58,7 @@ from coppice.engines.mysql import Session, identifier, literal
 RESULT_PREFIX: Final = "coppice/merge-"
 _WORK_PREFIX: Final = "coppice/work-"
 _BATCH: Final = 200
+_SYSTEM_PREFIX: Final = "dolt_"
 _REFUSED: Final = (
     (re.compile(r"table (.+?) has different primary keys"), "the primary keys differ"),
     (re.compile(r"table with same name '(.+?)' added in 2 commits"), "both sides have made this table"),
@@ -185,6 +190,18 @@ def _name_of(conflict: Conflict) -> ConflictName:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A merge in the middle: ``session`` is in it, and ``beside`` on the database, where alone an application's login
+    may use Dolt's table functions.
+    """
+
+    inputs: MergeInputs
+    base: str
+    session: Session
+    beside: Session
+
+
 class _Refused(Exception):  # noqa: N818 - it is an outcome, not an error
     """Dolt does not merge these at all: the conflict says why."""
 
@@ -210,8 +227,8 @@ async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     decisions, tally = _Decisions(inputs.decisions), _Tally()
     result = None
     try:
-        async with _merging(at, inputs, f"{_WORK_PREFIX}{result_branch(inputs)[-16:]}") as session:
-            result = await _settle(session, inputs, decisions, tally, known[0] if known else None)
+        async with _merging(at, inputs, base, f"{_WORK_PREFIX}{result_branch(inputs)[-16:]}") as under_way:
+            result = await _settle(under_way, decisions, tally, known[0] if known else None)
     except _Refused as refused:
         tally.add(refused.conflict, None)
     found = await changes(at, inputs.database, inputs.target, result) if result else None
@@ -222,12 +239,13 @@ async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflic
     """Hand out the conflicts of a merge that nothing is kept of."""
     async with mysql.work_session(at) as session:
         await use(session, inputs.database)
-        if await _base(session, inputs) == inputs.source:
-            return
+        base = await _base(session, inputs)
+    if base == inputs.source:
+        return
     try:
         async with (
-            _merging(at, inputs, f"{_WORK_PREFIX}{secrets.token_hex(8)}") as session,
-            aclosing(_found(session, inputs)) as found,
+            _merging(at, inputs, base, f"{_WORK_PREFIX}{secrets.token_hex(8)}") as under_way,
+            aclosing(_found(under_way)) as found,
         ):
             async for conflict in found:
                 yield conflict
@@ -245,39 +263,39 @@ async def _base(session: Session, inputs: MergeInputs) -> str:
 
 
 @asynccontextmanager
-async def _merging(at: Endpoint, inputs: MergeInputs, branch: str) -> AsyncIterator[Session]:
-    """Open a session in the middle of a merge, on a branch that is gone afterwards."""
-    async with mysql.work_session(at) as keeper:
-        await use(keeper, inputs.database)
-        if await branch_row(keeper, branch):
-            await keeper.ask("CALL dolt_branch('-D', %s)", [branch])
-        await keeper.ask("CALL dolt_branch(%s, %s)", [branch, inputs.target])
+async def _merging(at: Endpoint, inputs: MergeInputs, base: str, branch: str) -> AsyncIterator[_Merge]:
+    """Be in the middle of a merge, on a branch that is gone afterwards."""
+    async with mysql.work_session(at) as beside:
+        await use(beside, inputs.database)
+        if await branch_row(beside, branch):
+            await beside.ask("CALL dolt_branch('-D', %s)", [branch])
+        await beside.ask("CALL dolt_branch(%s, %s)", [branch, inputs.target])
         try:
             async with mysql.work_session(at) as session:
                 await use(session, f"{inputs.database}/{branch}")
                 await session.ask("SET autocommit = 0; SET foreign_key_checks = 0")
-                await _begin(session, inputs)
-                yield session
+                merge = _Merge(inputs, base, session, beside)
+                await _begin(merge)
+                yield merge
         finally:
-            await use(keeper, inputs.database)
-            await keeper.ask("CALL dolt_branch('-D', %s)", [branch])
+            await beside.ask("CALL dolt_branch('-D', %s)", [branch])
 
 
-async def _begin(session: Session, inputs: MergeInputs) -> None:
+async def _begin(merge: _Merge) -> None:
     try:
-        await session.ask("CALL dolt_merge(%s, '--no-ff', '--no-commit')", [inputs.source])
+        await merge.session.ask("CALL dolt_merge(%s, '--no-ff', '--no-commit')", [merge.inputs.source])
     except mysql.StatementError as error:
         for pattern, words in _REFUSED:
             if table := pattern.search(error.text):
-                raise _Refused(await _schema_conflict(session, inputs, table.group(1), words)) from None
+                raise _Refused(await _schema_conflict(merge, table.group(1), words)) from None
         raise EngineError(f"the server refused to merge: error {error.code}") from None
 
 
-async def _schema_conflict(session: Session, inputs: MergeInputs, table: str, detail: str) -> Conflict:
-    base = await _base(session, inputs)
-    definitions = [await definition_at(session, table, commit) for commit in (base, inputs.target, inputs.source)]
+async def _schema_conflict(merge: _Merge, table: str, detail: str) -> Conflict:
+    commits = (merge.base, merge.inputs.target, merge.inputs.source)
+    definitions = [await definition_at(merge.beside, table, commit) for commit in commits]
     return replace(
-        _conflict(inputs, "Schema", table, {}, None),
+        _conflict(merge.inputs, "Schema", table, {}, None),
         row="",
         base=definitions[0],
         ours=definitions[1],
@@ -286,11 +304,9 @@ async def _schema_conflict(session: Session, inputs: MergeInputs, table: str, de
     )
 
 
-async def _settle(
-    session: Session, inputs: MergeInputs, decisions: _Decisions, tally: _Tally, known: str | None
-) -> str | None:
+async def _settle(merge: _Merge, decisions: _Decisions, tally: _Tally, known: str | None) -> str | None:
     """Make the merge commit if nothing is left to decide, and return it."""
-    async with aclosing(_found(session, inputs)) as found:
+    async with aclosing(_found(merge)) as found:
         async for conflict in found:
             tally.add(conflict, decisions.side_of(conflict))
     if tally.firm or (tally.total > tally.decided and not tally.decided):
@@ -299,23 +315,24 @@ async def _settle(
         tally.names, tally.total = [], tally.decided
         return known
     if tally.decided:
-        broken = await _applied(session, inputs, decisions)
+        broken = await _applied(merge, decisions)
         tally.names, tally.total = (
             [_name_of(conflict) for conflict in broken[:MAX_CONFLICTS]],
             tally.decided + len(broken),
         )
         if broken:
             return None
-    signature = f"{inputs.author.name} <{inputs.author.email}>"
-    [((commit,),)] = await session.ask(
-        "CALL dolt_commit('-A', '--allow-empty', '-m', %s, '--author', %s)", [inputs.message, signature]
+    [((commit,),)] = await merge.session.ask(
+        "CALL dolt_commit('-A', '--allow-empty', '-m', %s, '--author', %s)",
+        [merge.inputs.message, signature_of(merge.inputs.author)],
     )
-    await session.ask("CALL dolt_branch('-f', %s, %s)", [result_branch(inputs), commit])
+    await merge.beside.ask("CALL dolt_branch('-f', %s, %s)", [result_branch(merge.inputs), commit])
     return str(commit)
 
 
-async def _found(session: Session, inputs: MergeInputs) -> AsyncGenerator[Conflict, None]:
-    """Hand out all conflicts of the merge that the session is in."""
+async def _found(merge: _Merge) -> AsyncGenerator[Conflict, None]:
+    """Hand out all conflicts of a merge."""
+    session, inputs = merge.session, merge.inputs
     schemas, data, broken = await session.ask(
         "SELECT table_name, base_schema, our_schema, their_schema, description FROM dolt_schema_conflicts;"
         " SELECT `table` FROM dolt_conflicts WHERE num_conflicts > 0 ORDER BY `table`;"
@@ -325,10 +342,10 @@ async def _found(session: Session, inputs: MergeInputs) -> AsyncGenerator[Confli
         conflict = _conflict(inputs, "Schema", table, {}, None)
         yield replace(conflict, row="", base=base, ours=ours, theirs=theirs, detail=description)
     for (name,) in data:
-        table = await _table(session, inputs, name)
+        table = await _table(merge, name)
         if table.dropped:
             words = f"one side has dropped {', '.join(table.dropped)}, and both have changed rows"
-            yield await _schema_conflict(session, inputs, name, words)
+            yield await _schema_conflict(merge, name, words)
         async with aclosing(_rows(session, table)) as rows:
             async for row in rows:
                 for conflict in _conflicts_of(inputs, table, row):
@@ -339,15 +356,14 @@ async def _found(session: Session, inputs: MergeInputs) -> AsyncGenerator[Confli
                 yield conflict
 
 
-async def _table(session: Session, inputs: MergeInputs, name: str) -> _Table:
-    [((_, statement),)] = await session.ask(f"SHOW CREATE TABLE {identifier(name)}")
+async def _table(merge: _Merge, name: str) -> _Table:
+    [((_, statement),)] = await merge.session.ask(f"SHOW CREATE TABLE {identifier(name)}")
     definition = read_definition(statement)
-    base = await _base(session, inputs)
     old, ours, theirs = [
-        read_definition(await definition_at(session, name, commit) or "").columns
-        for commit in (base, inputs.target, inputs.source)
+        read_definition(await definition_at(merge.beside, name, commit) or "").columns
+        for commit in (merge.base, merge.inputs.target, merge.inputs.source)
     ]
-    renamed = await _renames(session, name, base, inputs) if set(old) - set(definition.columns) else {}
+    renamed = await _renames(merge, name) if set(old) - set(definition.columns) else {}
     new = set(definition.columns) - set(old) - set(renamed.values())
     added: dict[str, Side] = dict.fromkeys(new & set(ours) - set(theirs), "Target")
     added |= dict.fromkeys(new & set(theirs) - set(ours), "Source")
@@ -355,12 +371,12 @@ async def _table(session: Session, inputs: MergeInputs, name: str) -> _Table:
     return _Table(name, definition, renamed, dropped, added if old else {})
 
 
-async def _renames(session: Session, table: str, base: str, inputs: MergeInputs) -> Mapping[str, str]:
+async def _renames(merge: _Merge, table: str) -> Mapping[str, str]:
     """Return the new names of columns that either side has renamed, by the old ones."""
     renamed: dict[str, str] = {}
-    for commit in (inputs.target, inputs.source):
-        [statements] = await session.ask(
-            f"SELECT statement FROM dolt_patch({literal(base)}, {literal(commit)}, {literal(table)})"
+    for commit in (merge.inputs.target, merge.inputs.source):
+        [statements] = await merge.beside.ask(
+            f"SELECT statement FROM dolt_patch({literal(merge.base)}, {literal(commit)}, {literal(table)})"
             " WHERE diff_type = 'schema'"
         )
         found = [_RENAMED.match(text) for (text,) in statements]
@@ -414,6 +430,16 @@ def _conflict(inputs: MergeInputs, kind: ConflictKind, table: str, key: Cells, c
 
 def _conflicts_of(inputs: MergeInputs, table: _Table, row: _Row) -> Iterable[Conflict]:
     key = table.key_of(row.any)
+    if table.name.startswith(_SYSTEM_PREFIX):
+        yield replace(
+            _conflict(inputs, "Schema", table.name, key, None),
+            row="",
+            base=None if row.base is None else as_values(row.base),
+            ours=None if row.ours is None else as_values(row.ours),
+            theirs=None if row.theirs is None else as_values(row.theirs),
+            detail=" ".join(str(as_value(cell)) for cell in key.values()),
+        )
+        return
     if row.counts is None and (cells := row.cells):
         for name in cells:
             yield replace(
@@ -457,11 +483,12 @@ def _constraint(information: str) -> str:
     return str(known.get("ForeignKey") or known.get("Name") or ", ".join(known.get("Columns", ())))
 
 
-async def _applied(session: Session, inputs: MergeInputs, decisions: _Decisions) -> Sequence[Conflict]:
-    """Let the decisions have their way in the merge that the session is in, and return what they break."""
+async def _applied(merge: _Merge, decisions: _Decisions) -> Sequence[Conflict]:
+    """Let the decisions have their way in a merge, and return what they break."""
+    session, inputs = merge.session, merge.inputs
     [tables] = await session.ask("SELECT `table` FROM dolt_conflicts ORDER BY `table`")
     for (name,) in tables:
-        table = await _table(session, inputs, name)
+        table = await _table(merge, name)
         async with aclosing(_rows(session, table)) as found:
             # All at once: statements cannot be sent while rows are coming, and each row is decided by itself.
             rows = [row async for row in found]

@@ -56,6 +56,7 @@ SCRIPT = Workload(
     secret_environment={"ADMIN_PASSWORD": "admin-password"},
     wait_script="wait\n",
     port=3306,
+    remotes_port=3307,
 )
 BINDING = {
     "type": "mysql",
