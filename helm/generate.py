@@ -17,7 +17,7 @@ import yaml
 
 from coppice.kube.rbac import Rule, cluster_rules, namespace_rules, rules_of
 from coppice.kube.resources import RESOURCES, Resource
-from coppice.manifests.admission import build_policies
+from coppice.manifests.admission import MAINTAIN, build_policies
 
 CHART = Path(__file__).resolve().parent / "coppice"
 CRDS = Path(__file__).resolve().parent.parent / "crds"
@@ -28,12 +28,18 @@ Manifest = dict[str, Any]
 READ = ("get", "list", "watch")
 WRITE = ("create", "delete", "deletecollection", "patch", "update")
 
+REVIEWED = ("datastores", "databranches", "dataclones", "datachangerequests", "datareviews")
+"""What somebody looks at who proposes or reviews."""
+
 PEOPLE = {
-    "view": (READ, ("datastores", "datagrants", "datasnapshots", "databranches", "dataclones")),
-    "edit": (WRITE, ("dataclones",)),
-    "store-admin": ((*READ, *WRITE), ("datastores", "datasnapshots", "databranches")),
-    "grant-admin": ((*READ, *WRITE), ("datagrants",)),
-    "binding": (READ, ("dataclones",)),
+    "view": ((READ, ("datagrants", "datasnapshots", *REVIEWED)),),
+    "edit": ((WRITE, ("dataclones",)),),
+    "store-admin": (((*READ, *WRITE), ("datastores", "datasnapshots", "databranches")),),
+    "grant-admin": (((*READ, *WRITE), ("datagrants",)),),
+    "author": ((READ, REVIEWED), (WRITE, ("datachangerequests",))),
+    "reviewer": ((READ, REVIEWED), (WRITE, ("datareviews",))),
+    "maintainer": ((READ, REVIEWED), ((*WRITE, MAINTAIN), ("datachangerequests",))),
+    "binding": ((READ, ("dataclones",)),),
 }
 """What people (and service binding controllers) may be given; nobody but the operator writes a status."""
 
@@ -42,8 +48,13 @@ def people_rules(resources: Mapping[str, Resource]) -> dict[str, list[Rule]]:
     """Return the rules of each role for people, for the kinds that exist."""
     known = {resource.plural for resource in resources.values() if resource.group == GROUP}
     return {
-        role: rules_of(Resource(GROUP, "v1alpha1", plural, verbs) for plural in plurals if plural in known)
-        for role, (verbs, plurals) in PEOPLE.items()
+        role: rules_of(
+            Resource(GROUP, "v1alpha1", plural, verbs)
+            for verbs, plurals in grants
+            for plural in plurals
+            if plural in known
+        )
+        for role, grants in PEOPLE.items()
     }
 
 
