@@ -18,7 +18,6 @@ from coppice.cli.completion import names_of
 from coppice.cli.data import Data, engine_of, opened
 from coppice.cli.make import make
 from coppice.cli.problems import Failure
-from coppice.cli.proposals import signature_of
 from coppice.cli.read import meant
 from coppice.cli.session import Session, command
 from coppice.cli.tunnel import binding_of
@@ -27,7 +26,7 @@ from coppice.cli.wishes import commit_wish
 from coppice.cli.words import counted, short, state, title
 from coppice.core.plan import Manifest
 from coppice.engines.base import Reference
-from coppice.engines.merging import CommitInfo
+from coppice.engines.merging import CommitInfo, Signature
 
 
 @command("log")
@@ -154,7 +153,7 @@ def _branch_of(clone: Manifest) -> str:
 
 
 async def _commit_work(session: Session, data: Data, branch: str, message: str) -> None:
-    author = signature_of((await session.cluster.whoami()).name)
+    author = Signature.of((await session.cluster.whoami()).name)
     before = await data.head(branch)
     arguments = {
         "database": data.database,

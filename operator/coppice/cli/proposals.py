@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -89,7 +88,7 @@ def merge_of(request: Manifest) -> MergeInputs:
         database="",
         target=target["head"],
         source=source["head"],
-        author=signature_of(spec["author"]),
+        author=Signature.of(spec["author"]),
         message=spec["title"],
         salt=request["metadata"]["uid"],
         decisions=tuple(_decision(entry) for entry in spec.get("resolutions") or ()),
@@ -104,14 +103,6 @@ def in_database(inputs: MergeInputs, database: str) -> MergeInputs:
 def _decision(resolution: Mapping[str, Any]) -> Decision:
     named = {key: resolution.get(key) for key in ("conflict", "row", "table")}
     return Decision(take=resolution["take"], **named)
-
-
-def signature_of(user: str) -> Signature:
-    """Return how somebody signs a commit: the name is the user's, by which reviewers are told from authors."""
-    name = re.sub(r"[<>\s]+", " ", user).strip()
-    if re.fullmatch(r"[^@\s]+@[^@\s]+", name):
-        return Signature(name, name)
-    return Signature(name, f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('-') or 'somebody'}@users.coppice.invalid")
 
 
 def side_taken(conflict: Conflict, decisions: Sequence[Decision]) -> str | None:

@@ -8,6 +8,7 @@ asked for them as that person, never into a status, an event or a log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -150,6 +151,22 @@ class Signature:
     name: str
     email: str
 
+    @classmethod
+    def of(cls, user: str) -> Signature:
+        """Return how a user signs: the name is theirs, by which reviewers are told from authors; an address that is
+        none becomes nobody's.
+        """
+        name = plain(user)
+        if re.fullmatch(r"[^@\s]+@[^@\s]+", name):
+            return cls(name, name)
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-") or "somebody"
+        return cls(name, f"{slug}@users.coppice.invalid")
+
+
+def plain(text: str) -> str:
+    """Return a text without what would end its line, or pass for an address, in a commit."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f<>]+", " ", text).split())
+
 
 @dataclass(frozen=True, slots=True)
 class MergeInputs:
@@ -169,7 +186,8 @@ class MergeOutcome:
     """The merge of two commits: ``result`` is a commit with the parents target and source, in this order, or None where
     conflicts are left. Where the source has nothing that the target lacks, ``result`` is the target itself.
 
-    ``conflicts`` are at most ``MAX_CONFLICTS`` of the ``total``, those decided left out; ``decided`` counts the others.
+    ``conflicts`` are at most ``MAX_CONFLICTS`` of the ``total``, those decided left out; ``decided`` counts those,
+    and ``total`` counts both.
     ``unused`` are the decisions that met no conflict, by their place. ``changes`` are from target to result.
     """
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.api.v1alpha1 import DataChangeRequest, Resolution
-from coppice.engines.merging import Decision
-from coppice.reconcile.changerequest.message import commit_message, signature_of
+from coppice.engines.merging import Decision, Signature
+from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.resolutions import decisions_of, digest_of
 
 ID, OTHER = "0123456789abcdef", "fedcba9876543210"
@@ -78,4 +78,4 @@ def test_no_description_passes_for_a_trailer(description):
     ],
 )
 def test_the_author_of_the_commit_is_whoever_proposed_it(author, name, email):
-    assert (signature_of(author).name, signature_of(author).email) == (name, email)
+    assert (Signature.of(author).name, Signature.of(author).email) == (name, email)

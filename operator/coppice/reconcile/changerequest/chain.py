@@ -8,7 +8,7 @@ from typing import Final
 from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy
 from coppice.core.plan import EngineCall
 from coppice.engines.base import EngineError
-from coppice.engines.merging import MergeOutcome, MergingEngine, TargetBusyError, TargetMovedError
+from coppice.engines.merging import MergeOutcome, MergingEngine, Signature, TargetBusyError, TargetMovedError
 from coppice.reconcile.changerequest.judgement import (
     changes_anything,
     failed_checks,
@@ -16,7 +16,6 @@ from coppice.reconcile.changerequest.judgement import (
     patch_of,
     target_head,
 )
-from coppice.reconcile.changerequest.message import signature_of
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.publish import publication
 from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
@@ -114,7 +113,7 @@ class OpenRequest:
             return problem
         proposed = self.seen.proposed
         if proposed is not None and proposed.unsaved:
-            author = signature_of(self.request.spec.author)
+            author = Signature.of(self.request.spec.author)
             source = self._store if self.request.spec.from_.branch is not None else self.seen.origin.party
             if source is None:
                 raise TypeError("what is proposed has a server")

@@ -15,7 +15,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.engines.base import Content, EngineError, Reference, UnknownVersionError
-from coppice.engines.merging import Assertion, CommitInfo, MergeInputs, MergeOutcome, MergingEngine
+from coppice.engines.merging import Assertion, CommitInfo, MergeInputs, MergeOutcome, MergingEngine, Signature
 from coppice.kube.client import KubeReader
 from coppice.manifests.admission import build_policies
 from coppice.manifests.job import MIGRATE_ROLE
@@ -24,7 +24,7 @@ from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source, reach, read_source, read_terms
 from coppice.reconcile.changerequest.identity import identity_problem
 from coppice.reconcile.changerequest.judgement import is_due, judge_request, rules_of
-from coppice.reconcile.changerequest.message import commit_message, signature_of
+from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.observation import CloneSeen, Party, Proposed, RequestObservation
 from coppice.reconcile.changerequest.resolutions import decisions_of
 from coppice.reconcile.changerequest.scratch import build_passages, revert_branch, scratch_name
@@ -358,7 +358,7 @@ class _Reading:
             database=content.database,
             target=target,
             source=proposed.head,
-            author=signature_of(self.request.spec.author),
+            author=Signature.of(self.request.spec.author),
             message=commit_message(self.request, reviewers),
             salt=self.request.metadata.uid,
             decisions=decisions_of(self.request.spec.resolutions),
