@@ -29,12 +29,7 @@ KINDS: Final = (
     "VolumeSnapshotContent",
 )
 """What is made for owners, in the order in which it goes: users before what they use."""
-MADE_FOR: Final = {
-    "DataClone": KINDS,
-    "DataSnapshot": KINDS,
-    "DataStore": ("PersistentVolumeClaim",),
-    "DataChangeRequest": ("NetworkPolicy",),
-}
+MADE_FOR: Final = {"DataClone": KINDS, "DataSnapshot": KINDS, "DataStore": ("PersistentVolumeClaim",)}
 """Which of it does not outlive its owner."""
 
 

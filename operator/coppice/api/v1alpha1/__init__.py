@@ -21,27 +21,6 @@ from coppice.api.v1alpha1.common import (
     StoreRef,
 )
 from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus
-from coppice.api.v1alpha1.datachangerequest import (
-    ChangeSource,
-    ChangeTarget,
-    CheckStatus,
-    ConflictsStatus,
-    ConflictStatus,
-    DataChangeRequest,
-    DataChangeRequestSpec,
-    DataChangeRequestStatus,
-    MergePolicy,
-    PatchStatus,
-    PreviewStatus,
-    ProposedClone,
-    Publish,
-    PublishedStatus,
-    Resolution,
-    ReviewStatus,
-    TableStatus,
-    Take,
-    VersionStatus,
-)
 from coppice.api.v1alpha1.dataclone import (
     BINDING_KEYS,
     ON_HEAD_CHANGE,
@@ -61,7 +40,6 @@ from coppice.api.v1alpha1.dataclone import (
     SnapshotIdentity,
 )
 from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
-from coppice.api.v1alpha1.datareview import DataReview, DataReviewSpec, DataReviewStatus, ReviewedPatch, Verdict
 from coppice.api.v1alpha1.datasnapshot import (
     CloneRef,
     DataSnapshot,
@@ -75,7 +53,6 @@ from coppice.api.v1alpha1.datasnapshot import (
 from coppice.api.v1alpha1.datastore import (
     Adopted,
     BranchHead,
-    Check,
     DataStore,
     DataStoreSpec,
     DataStoreStatus,
@@ -84,8 +61,6 @@ from coppice.api.v1alpha1.datastore import (
     Load,
     Managed,
     Mirror,
-    ProtectedBranches,
-    ProtectionReviewers,
     Snapshots,
     Storage,
 )
@@ -94,16 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KINDS: dict[str, type[Resource]] = {
-    model.crd.kind: model
-    for model in (
-        DataStore,
-        DataGrant,
-        DataSnapshot,
-        DataBranch,
-        DataClone,
-        DataChangeRequest,
-        DataReview,
-    )
+    model.crd.kind: model for model in (DataStore, DataGrant, DataSnapshot, DataBranch, DataClone)
 }
 """Every kind of the group by name."""
 
@@ -130,10 +96,6 @@ __all__ = [
     "Binding",
     "BindingStatus",
     "BranchHead",
-    "ChangeSource",
-    "ChangeTarget",
-    "Check",
-    "CheckStatus",
     "CloneFrom",
     "CloneRef",
     "CloneSource",
@@ -141,14 +103,9 @@ __all__ = [
     "ComputeResources",
     "Condition",
     "ConditionStatus",
-    "ConflictStatus",
-    "ConflictsStatus",
     "DataBranch",
     "DataBranchSpec",
     "DataBranchStatus",
-    "DataChangeRequest",
-    "DataChangeRequestSpec",
-    "DataChangeRequestStatus",
     "DataClone",
     "DataCloneSpec",
     "DataCloneStatus",
@@ -156,9 +113,6 @@ __all__ = [
     "DataGrantSpec",
     "DataGrantStatus",
     "DataKind",
-    "DataReview",
-    "DataReviewSpec",
-    "DataReviewStatus",
     "DataSnapshot",
     "DataSnapshotSpec",
     "DataSnapshotStatus",
@@ -179,35 +133,20 @@ __all__ = [
     "Load",
     "Managed",
     "MaxClones",
-    "MergePolicy",
     "Metadata",
     "Mirror",
     "ObservedStatus",
     "OnRevision",
-    "PatchStatus",
     "Power",
     "PreparedSnapshot",
-    "PreviewStatus",
     "PreviousCopy",
-    "ProposedClone",
-    "ProtectedBranches",
-    "ProtectionReviewers",
-    "Publish",
-    "PublishedStatus",
-    "Resolution",
     "Resource",
-    "ReviewStatus",
-    "ReviewedPatch",
     "SnapshotBranch",
     "SnapshotCommit",
     "SnapshotIdentity",
     "Snapshots",
     "Storage",
     "StoreRef",
-    "TableStatus",
-    "Take",
     "Verb",
-    "Verdict",
-    "VersionStatus",
     "parse",
 ]

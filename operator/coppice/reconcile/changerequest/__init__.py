@@ -1,1 +1,0 @@
-"""What a DataChangeRequest comes to, part by part."""
