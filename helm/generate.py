@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 (a script beside the chart, not a package)
-"""Copy into the chart what has its source elsewhere: Coppice's CRDs, and RBAC rules from the table of resources.
+"""Copy into the chart what has its source elsewhere: Coppice's CRDs, its admission policies, and its RBAC rules.
 
 Helm reads nothing outside a chart's folder, so the chart holds copies under ``files/``; ``--check`` fails when one
 is stale.
@@ -17,20 +17,29 @@ import yaml
 
 from coppice.kube.rbac import Rule, cluster_rules, namespace_rules, rules_of
 from coppice.kube.resources import RESOURCES, Resource
+from coppice.manifests.admission import MAINTAIN, build_policies
 
 CHART = Path(__file__).resolve().parent / "coppice"
 CRDS = Path(__file__).resolve().parent.parent / "crds"
 GROUP = "coppice.dev"
 
+Manifest = dict[str, Any]
+
 READ = ("get", "list", "watch")
 WRITE = ("create", "delete", "deletecollection", "patch", "update")
 
+REVIEWED = ("datastores", "databranches", "dataclones", "datachangerequests", "datareviews")
+"""What somebody looks at who proposes or reviews."""
+
 PEOPLE = {
-    "view": (READ, ("datastores", "datagrants", "datasnapshots", "databranches", "dataclones")),
-    "edit": (WRITE, ("dataclones",)),
-    "store-admin": ((*READ, *WRITE), ("datastores", "datasnapshots", "databranches")),
-    "grant-admin": ((*READ, *WRITE), ("datagrants",)),
-    "binding": (READ, ("dataclones",)),
+    "view": ((READ, ("datagrants", "datasnapshots", *REVIEWED)),),
+    "edit": ((WRITE, ("dataclones",)),),
+    "store-admin": (((*READ, *WRITE), ("datastores", "datasnapshots", "databranches")),),
+    "grant-admin": (((*READ, *WRITE), ("datagrants",)),),
+    "author": ((READ, REVIEWED), (WRITE, ("datachangerequests",))),
+    "reviewer": ((READ, REVIEWED), (WRITE, ("datareviews",))),
+    "maintainer": ((READ, REVIEWED), ((*WRITE, MAINTAIN), ("datachangerequests",))),
+    "binding": ((READ, ("dataclones",)),),
 }
 """What people (and service binding controllers) may be given; nobody but the operator writes a status."""
 
@@ -39,8 +48,13 @@ def people_rules(resources: Mapping[str, Resource]) -> dict[str, list[Rule]]:
     """Return the rules of each role for people, for the kinds that exist."""
     known = {resource.plural for resource in resources.values() if resource.group == GROUP}
     return {
-        role: rules_of(Resource(GROUP, "v1alpha1", plural, verbs) for plural in plurals if plural in known)
-        for role, (verbs, plurals) in PEOPLE.items()
+        role: rules_of(
+            Resource(GROUP, "v1alpha1", plural, verbs)
+            for verbs, plurals in grants
+            for plural in plurals
+            if plural in known
+        )
+        for role, grants in PEOPLE.items()
     }
 
 
@@ -49,13 +63,24 @@ def generated(crds: Path = CRDS) -> dict[str, str]:
     own = {"operator-cluster": cluster_rules(), "operator-namespace": namespace_rules()}
     rules = {**own, **people_rules(RESOURCES)}
     files = {f"files/rbac/{name}.yaml": _dump(content) for name, content in rules.items()}
+    files |= {f"files/admission/{name}.yaml": _dump(policies) for name, policies in admission().items()}
     return files | {f"files/crds/{path.name}": path.read_text() for path in sorted(crds.glob("*.yaml"))}
+
+
+def admission() -> dict[str, list[Manifest]]:
+    """Return each admission policy with its binding, by the kind that it is about."""
+    found: dict[str, list[Manifest]] = {}
+    for manifest in build_policies():
+        found.setdefault(manifest["metadata"]["name"].partition(".")[0], []).append(manifest)
+    return found
 
 
 def stale(chart: Path, files: Mapping[str, str]) -> list[str]:
     """Return the generated files of the chart that are missing, differ, or should not exist."""
     present = {
-        str(path.relative_to(chart)) for folder in ("rbac", "crds") for path in chart.glob(f"files/{folder}/*.yaml")
+        str(path.relative_to(chart))
+        for folder in ("rbac", "crds", "admission")
+        for path in chart.glob(f"files/{folder}/*.yaml")
     }
     changed = {name for name, text in files.items() if name in present and (chart / name).read_text() != text}
     return sorted(changed | (present ^ files.keys()))

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.cel.constraints import Constraint, constraints
 
-from coppice.api.v1alpha1 import API_VERSION, common, dataclone
+from coppice.api.v1alpha1 import API_VERSION, common, dataclone, datastore
 
 ABSENT = object()
 
@@ -95,9 +95,37 @@ COMMIT = {
     "from": {"clone": {"name": "db", "namespace": "shop-pr-42"}},
     "commit": {"branch": "feature", "parent": "shop-00001"},
 }
+PROTECTION = {
+    "branches": ["main", "release/*"],
+    "approvals": 2,
+    "reviewers": {"users": ["rosa"], "groups": ["data-owners"]},
+    "checks": [{"name": "prices", "sql": "SELECT 1 FROM track WHERE price < 0"}],
+}
+REQUEST = {
+    "title": "Prices of autumn",
+    "description": "As agreed.",
+    "store": {"name": "shop"},
+    "author": "eli",
+    "from": {"branch": "autumn"},
+    "into": {"branch": "live"},
+    "publish": "Branch",
+    "merge": "Manual",
+    "notBefore": "2026-05-01T12:00:00Z",
+    "resolutions": [{"conflict": "0123456789abcdef", "take": "Source"}],
+    "preview": False,
+}
+REVIEW = {
+    "request": "prices",
+    "reviewer": "rosa",
+    "groups": ["data-owners"],
+    "verdict": "Approve",
+    "patch": {"source": "0123456789abcdefghijklmnopqrstuv", "resolutions": "0123456789abcdef", "digest": "0123abcd"},
+    "comment": "Fine.",
+}
 SPECS: dict[str, list[dict[str, Any]]] = {
     "DataStore": [
         STORE,
+        {**STORE, "protection": [PROTECTION]},
         *(
             {**STORE, "managed": {**MANAGED, "load": load}}
             for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})
@@ -111,6 +139,14 @@ SPECS: dict[str, list[dict[str, Any]]] = {
     "DataSnapshot": [{"store": {"name": "shop"}}, COMMIT],
     "DataBranch": [{**BRANCH, "from": point} for point in POINTS],
     "DataClone": [CLONE, *({**CLONE, "from": {**CLONE_STORE, **point}} for point in POINTS[1:])],
+    "DataChangeRequest": [
+        REQUEST,
+        {**REQUEST, "from": {"clone": {"name": "db", "namespace": "shop-pr-42"}}},
+        {**REQUEST, "from": {"revertOf": "prices"}},
+        {**REQUEST, "resolutions": [{"row": "0123456789abcdef", "take": "Target"}]},
+        {**REQUEST, "resolutions": [{"table": "track", "take": "Target"}]},
+    ],
+    "DataReview": [REVIEW],
 }
 """Valid specs of each kind; together they have every field. The first is the one that examples are put into."""
 
@@ -198,6 +234,15 @@ STRINGS = {
     field_pattern("DataStore", "spec", "adopted", "directory"): Strings(
         ("pgdata", "a/b.c/d-e_f", ".data", "15/main"), ("/a", "a/", "a//b", "..", "a/../b", ".", "a b", "a/./b"), letters
     ),
+    datastore.BRANCH_GLOB_PATTERN: Strings(
+        ("release", "releases/*", "*", "*/x", "v1.*"), ("/a", "a/", "a//b", "a..b", ".a", "a.", "-a", "a b", "a?", "a[b]"), letters
+    ),
+    field_pattern("DataChangeRequest", "spec", "title"): Strings(
+        ("Prices", "Prices of autumn, 5 % off", "Überblick"), ("a\nb", "a\tb", "a\x7f"), letters
+    ),
+    field_pattern("DataChangeRequest", "spec", "resolutions[]", "conflict"): Strings(
+        ("0123456789abcdef",), ("0123456789ABCDEF", "0123456789abcdeg", "track,id 7, name"), letters
+    ),
     field_pattern("DataStore", "spec", "managed", "version"): Strings(
         ("1", "1.83", "1.83.2", "17.2-beta.1"), ("v1", "1.", "1.2.3.4.5", "latest", "1.83 ", "1-"), digits
     ),
@@ -210,7 +255,14 @@ def names(prefix: str) -> Callable[[int], list[str]]:
 
 COLLECTIONS: dict[str, Callable[[int], Any]] = {
     ".spec.to.namespaces": names("ns"),
-    ".spec.verbs": lambda count: ["Clone", "Branch", "Clone"][:count],
+    ".spec.verbs": lambda count: ["Clone", "Branch", "Propose", "Clone"][:count],
+    ".spec.protection": lambda count: [{"branches": [name]} for name in names("b")(count)],
+    ".spec.protection[].branches": names("b"),
+    ".spec.protection[].reviewers.users": names("user"),
+    ".spec.protection[].reviewers.groups": names("group"),
+    ".spec.protection[].checks": lambda count: [{"name": name, "sql": "SELECT 1"} for name in names("c")(count)],
+    ".spec.resolutions": lambda count: [{"table": table, "take": "Source"} for table in names("t")(count)],
+    ".spec.groups": names("group"),
     ".spec.to.namespaceSelector.matchLabels": lambda count: dict.fromkeys(names("key")(count), "v"),
     ".spec.to.namespaceSelector.matchExpressions": lambda count: [
         {"key": key, "operator": "Exists"} for key in names("key")(count)
@@ -455,6 +507,64 @@ RULES: dict[tuple[str, str], Edits] = {
         [{"HOST": "{host}", "urls": "{uri}"}],
         [{key: "x"} for key in dataclone.BINDING_KEYS],
     ),
+    (
+        "DataStore.spec.protection[].reviewers",
+        "name users or groups, or leave reviewers out: then approvals of everybody who may review count",
+    ): values(
+        ".spec.protection",
+        [
+            [{"branches": ["main"]}],
+            [{"branches": ["main"], "reviewers": {"users": ["rosa"]}}],
+            [{"branches": ["main"], "reviewers": {"users": [], "groups": ["data-owners"]}}],
+        ],
+        [[{"branches": ["main"], "reviewers": nobody}] for nobody in ({}, {"users": []}, {"users": [], "groups": []})],
+    ),
+    ("DataChangeRequest.spec", "from and into name the same branch: nothing would change"): Edits(
+        (
+            {".spec.into.branch": "autumn2"},
+            {".spec.from": {"clone": {"name": "live"}}},
+            {".spec.from": {"revertOf": "live"}},
+        ),
+        ({".spec.into.branch": "autumn"}, {".spec.from": {"branch": "live"}}),
+    ),
+    ("DataChangeRequest.spec.store", "store is immutable: make another DataChangeRequest"): change(
+        ".spec.store.name", "other"
+    ),
+    ("DataChangeRequest.spec.author", "author is immutable: make another DataChangeRequest"): change(
+        ".spec.author", "rosa"
+    ),
+    (
+        "DataChangeRequest.spec.from",
+        "from is immutable: make another DataChangeRequest from the other source",
+    ): change(".spec.from", {"branch": "winter"}),
+    ("DataChangeRequest.spec.into", "into is immutable: make another DataChangeRequest into the other branch"): change(
+        ".spec.into.branch", "test"
+    ),
+    (
+        "DataChangeRequest.spec.resolutions[]",
+        "name one of conflict, row and table, or none of them for everything",
+    ): values(
+        ".spec.resolutions",
+        [
+            [],
+            [{"take": "Source"}],
+            [{"conflict": "0123456789abcdef", "take": "Target"}, {"table": "track", "take": "Source"}],
+        ],
+        [
+            [{"conflict": "0123456789abcdef", "row": "0123456789abcdef", "take": "Target"}],
+            [{"row": "0123456789abcdef", "table": "track", "take": "Target"}],
+            [{"take": "Source"}, {"conflict": "0123456789abcdef", "table": "track", "take": "Target"}],
+        ],
+    ),
+    (
+        "DataReview.spec",
+        "an approval says what was looked at: copy status.patch of the DataChangeRequest, or use coppice review",
+    ): Edits(
+        ({".spec.verdict": "RequestChanges"}, {".spec.verdict": "RequestChanges", ".spec.patch": ABSENT}),
+        ({".spec.patch": ABSENT},),
+    ),
+    ("DataReview.spec.request", "request is immutable: make another DataReview"): change(".spec.request", "other"),
+    ("DataReview.spec.reviewer", "reviewer is immutable: make another DataReview"): change(".spec.reviewer", "eli"),
     ("DataClone.spec.lease", TOO_SHORT_A_MAX): values(
         ".spec.lease",
         [
@@ -508,7 +618,15 @@ COMMITS: dict[str, tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str,
 }
 """For the rule on the whole of a commit: name, branch and parent, accepted and refused."""
 
-NAME_BOUNDS = {"DataStore": 40, "DataGrant": 63, "DataSnapshot": 52, "DataBranch": 40, "DataClone": 40}
+NAME_BOUNDS = {
+    "DataStore": 40,
+    "DataGrant": 63,
+    "DataSnapshot": 52,
+    "DataBranch": 40,
+    "DataClone": 40,
+    "DataChangeRequest": 40,
+    "DataReview": 63,
+}
 SERVICE_KINDS = ("DataStore", "DataClone")
 
 FRAGMENTS = {
@@ -647,7 +765,9 @@ def examples(constraint: Constraint) -> tuple[list[Any], list[Any]]:
         "maximum": lambda: ([argument], [argument + 1]),
         "enum": lambda: (list(argument), ["Nonsense", ""]),
         "format": lambda: (["2026-05-01T12:00:00Z", "2026-05-01T12:00:00.5+02:00"], ["yesterday", "2026-05-01"]),
-        "x-kubernetes-list-type": lambda: ([["Clone"]], [["Clone", "Clone"]]) if constraint.path == ".spec.verbs" else ([["a", "b"]], [["a", "a"]]),
+        "x-kubernetes-list-type": lambda: (
+            [COLLECTIONS[constraint.path](2)], [COLLECTIONS[constraint.path](1) * 2]
+        ),
         "x-kubernetes-int-or-string": lambda: ([1073741824, "1Gi"], [True, 1.5, ["1Gi"]]),
     }  # fmt: skip
     return simple[keyword]()

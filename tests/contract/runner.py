@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -262,9 +263,16 @@ def listening(port: int) -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and the next one as well: a server's second port, on which it listens everywhere.
+
+    They are below those that the kernel gives to connections, one of which might come between.
+    """
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as probe, socket.socket() as second, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            second.bind(("", port + 1))
+            return port
 
 
 def search_path(variable: str, program: str) -> str | None:

@@ -14,7 +14,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,19 +66,34 @@ class ApiServer:
         return f"https://{HOST}:{self.port}"
 
     def request(
-        self, method: str, path: str, body: object = None, *, accept: str = "application/json", warn: bool = False
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        accept: str = "application/json",
+        warn: bool = False,
+        user: str | None = None,
+        groups: Sequence[str] = (),
     ) -> Reply:
-        """Send one request; the method APPLY is a PATCH by server-side apply. ``warn`` adds the warnings to the body."""
+        """Send one request; the method APPLY is a PATCH by server-side apply. ``warn`` adds the warnings to the body.
+
+        With ``user`` it is sent as that user, who is in these groups and in those that every user is in.
+        """
         context = ssl.create_default_context(cafile=str(self.ca_file))
         connection = http.client.HTTPSConnection(HOST, self.port, context=context, timeout=30)
         headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
         headers["Content-Type"] = TYPES.get(method, "application/json")
         with contextlib.closing(connection):
             wire_method = "PATCH" if method == "APPLY" else method
-            connection.request(wire_method, path, None if body is None else json.dumps(body), headers)
+            connection.putrequest(wire_method, path)
+            text = b"" if body is None else json.dumps(body).encode()
+            for name, value in [*headers.items(), ("Content-Length", str(len(text))), *_impersonation(user, groups)]:
+                connection.putheader(name, value)
+            connection.endheaders(text)
             response = connection.getresponse()
-            text = response.read()
-            answer = json.loads(text) if text.startswith(b"{") else {"text": text.decode()}
+            read = response.read()
+            answer = json.loads(read) if read.startswith(b"{") else {"text": read.decode()}
             if warn:
                 answer["warnings"] = response.headers.get_all("Warning") or []
             return Reply(response.status, answer)
@@ -121,7 +136,9 @@ def find_binaries() -> dict[str, str] | None:
 
 
 @contextlib.contextmanager
-def run_api_server(binaries: Mapping[str, str], directory: Path, *flags: str) -> Iterator[ApiServer]:
+def run_api_server(
+    binaries: Mapping[str, str], directory: Path, *flags: str, authorization: str = "AlwaysAllow"
+) -> Iterator[ApiServer]:
     """Run etcd and kube-apiserver below ``directory`` until the block ends; ``flags`` are added to the API server's."""
     etcd_url, peer_url, port = f"http://{HOST}:{_free_port()}", f"http://{HOST}:{_free_port()}", _free_port()
     server = ApiServer(port=port, token=secrets.token_hex(16), ca_file=directory / "certs" / "apiserver.crt")
@@ -147,7 +164,7 @@ def run_api_server(binaries: Mapping[str, str], directory: Path, *flags: str) ->
         "--endpoint-reconciler-type=none",  # the default refuses loopback as an endpoint
         f"--cert-dir={directory / 'certs'}",
         f"--token-auth-file={directory / 'tokens.csv'}",
-        "--authorization-mode=AlwaysAllow",
+        f"--authorization-mode={authorization}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={directory / 'service-accounts.key'}",
         f"--service-account-signing-key-file={directory / 'service-accounts.key'}",
@@ -168,6 +185,10 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         lacks(f"no {' and '.join(BINARIES)} in $COPPICE_ASSETS or on the PATH")
     with run_api_server(binaries, tmp_path_factory.mktemp("apiserver")) as server:
         yield server
+
+
+def _impersonation(user: str | None, groups: Sequence[str]) -> list[tuple[str, str]]:
+    return [("Impersonate-User", user), *(("Impersonate-Group", group) for group in groups)] if user else []
 
 
 def _ready(server: ApiServer) -> bool:

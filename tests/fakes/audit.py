@@ -17,7 +17,7 @@ _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r'"durationSeconds": \d+'), "DURATION"),
     (re.compile(r"uid-\d+"), "UID"),
-    (re.compile(r"password-(admin|app)-password-\d+"), r"PASSWORD-\1"),
+    (re.compile(r"password-(admin|app|remote)-password-\d+"), r"PASSWORD-\1"),
     (re.compile(r"10\.0\.\d+\.\d+"), "ADDRESS"),
     (re.compile(r"\blogin\W+[0-9a-f]{16}\b"), "LOGIN"),
 )
@@ -33,7 +33,8 @@ def fingerprint(world: World) -> list[str]:
     snapshots = [("snapshot", volume) for volume in world.snapshots.values()]
     for kind, volume in (*volumes, *snapshots):
         branches = {name: sorted(branch.rows) for name, branch in sorted(volume.branches.items())}
-        lines.append(_stable(f"{kind} {volume.marker} {sorted(volume.users)} {sorted(volume.dead)} {branches}"))
+        users, dead = sorted(volume.users), sorted(volume.dead)
+        lines.append(_stable(f"{kind} {volume.marker} {users} {dead} {branches} {volume.protected}"))
     return sorted(lines)
 
 

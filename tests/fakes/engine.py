@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -65,6 +66,10 @@ class Commit:
     parent: str | None
     rows: frozenset[str]
     at: datetime
+    other: str | None = None
+    """What was merged into the parent, if it is a merge."""
+    author: str = "root <root@localhost>"
+    message: str = ""
 
 
 @dataclass
@@ -104,6 +109,8 @@ class Volume:
     """The rows of a dump that lies on it."""
     mask_run: str = ""
     """How far a program came that masks it: ``begun``, or ``ended``."""
+    protected: tuple[str, ...] = ()
+    """Branches that apps do not write to."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
 
@@ -157,11 +164,15 @@ class Volume:
         return frozenset(self.dead).union(*(commit.rows for commit in self.commits.values())) - there
 
     def ancestors(self, head: str) -> list[str]:
-        found, at = [], head if head in self.commits else None
-        while at is not None:
-            found.append(at)
-            at = self.commits[at].parent
-        return found
+        """Return a commit and all that it comes from, nearest first."""
+        found = dict.fromkeys([head] if head in self.commits else [])
+        todo = deque(found)
+        while todo:
+            commit = self.commits[todo.popleft()]
+            new = [name for name in (commit.parent, commit.other) if name is not None and name not in found]
+            found |= dict.fromkeys(new)
+            todo.extend(new)
+        return list(found)
 
     def states(self) -> tuple[BranchState, ...]:
         server = f"{self.server}-" if self.server else ""
@@ -203,6 +214,8 @@ class Server:
     """It asks for the password itself, as an impostor would."""
     durable: bool = True
     """What it has acknowledged is on its volume."""
+    remote_password: str = ""
+    """With what it fetches from others."""
 
 
 class FakeEngine:
@@ -213,6 +226,8 @@ class FakeEngine:
     capture_action: str | None = None
     maskable = False
     locking = False
+    passwords: tuple[str, ...] = ("app-password",)
+    """What its servers know besides the administrator's."""
     mirrors = True
     """Whether it has a way to mirror."""
     port = 3306
@@ -243,7 +258,7 @@ class FakeEngine:
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         self._passwords += 1
         return {
-            key: secret.get(key) or f"password-{key}-{self._passwords}" for key in ("admin-password", "app-password")
+            key: secret.get(key) or f"password-{key}-{self._passwords}" for key in ("admin-password", *self.passwords)
         }
 
     def store_server(self, inputs: StoreServer) -> Workload:
@@ -321,7 +336,10 @@ class FakeEngine:
     def _server(self, script: Mapping[str, object], load_script: str | None = None) -> Workload:
         return Workload(
             script=json.dumps(script),
-            secret_environment={"ADMIN_PASSWORD": "admin-password"},
+            secret_environment={
+                "ADMIN_PASSWORD": "admin-password",
+                **({"REMOTE_PASSWORD": "remote-password"} if "remote-password" in self.passwords else {}),
+            },
             load_script=load_script,
             wait_script="wait",
             port=self.port,
@@ -402,6 +420,8 @@ class FakeEngine:
                 self._create_branch(volume, arguments["branch"], arguments["commit"])
             case "delete-branch":
                 self._delete_branch(volume, arguments["branch"], arguments["head"])
+            case "protect":
+                volume.protected = tuple(json.loads(arguments["branches"]))
             case _:
                 raise EngineError(f"no action {action}")
         self.after_call(action)

@@ -27,8 +27,10 @@ from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.resources import RESOURCES
 from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
+from coppice.reconcile.datachangerequest import DataChangeRequestReconciler
 from coppice.reconcile.dataclone import DataCloneReconciler
 from coppice.reconcile.datagrant import DataGrantReconciler
+from coppice.reconcile.datareview import DataReviewReconciler
 from coppice.reconcile.datasnapshot import DataSnapshotReconciler
 from coppice.reconcile.datastore import DataStoreReconciler
 from coppice.reconcile.environment import Environment
@@ -37,7 +39,7 @@ from coppice.runtime.dependencies import Dependencies
 from coppice.runtime.executor import Executor
 from coppice.runtime.metrics import Metrics
 
-KINDS = ("DataStore", "DataGrant", "DataSnapshot", "DataBranch", "DataClone")
+KINDS = ("DataStore", "DataGrant", "DataSnapshot", "DataBranch", "DataClone", "DataChangeRequest", "DataReview")
 PATIENCE = 16.0
 """Seconds of the world's time in which nothing may happen for it to count as settled; longer waits are a test's own."""
 TURN = 0.05
@@ -319,6 +321,8 @@ class Operator:
             DataSnapshotReconciler(surroundings),
             DataBranchReconciler(surroundings),
             DataCloneReconciler(surroundings),
+            DataChangeRequestReconciler(surroundings),
+            DataReviewReconciler(surroundings),
         )
         self.reconcilers = {inner.kind: Checked(inner, self.log) for inner in reconcilers}
         self._cache = WatchCache()

@@ -14,7 +14,9 @@ from tests.fakes.story import Story
 from coppice.cli.main import main
 from coppice.cli.session import Connection, Surroundings
 from coppice.core.plan import Manifest, Ref
-from coppice.kube.errors import ForbiddenError, KubeError
+from coppice.engines.base import Engine
+from coppice.kube.client import Caller
+from coppice.kube.errors import ConflictError, ForbiddenError, KubeError, NotFoundError
 from coppice.kube.resources import RESOURCES
 
 LONGEST_PAUSE = 60.0
@@ -49,6 +51,7 @@ class AsPerson:
         self.after_create: list[KubeError] = []
         """The same, but the object is made."""
         self.managers: list[str] = []
+        self.caller = Caller("ann", ("data-owners", "system:authenticated"))
 
     def _ask(self, verb: str, kind: str, namespace: str | None) -> None:
         if self.faults:
@@ -88,6 +91,21 @@ class AsPerson:
         made: Manifest = await self._kube.apply(manifest, manager=manager, **how)
         return made
 
+    async def amend(self, manifest: Manifest) -> Manifest:
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        self._ask("patch", kind, metadata["namespace"])
+        place = (kind, metadata["namespace"], metadata["name"])
+        present = self._kube.peek(*place)
+        if present is None:
+            raise NotFoundError(f"{place} not found", status=404, reason="NotFound")
+        if any(present["metadata"][key] != metadata[key] for key in ("uid", "resourceVersion")):
+            raise ConflictError(f"{place} has been modified", status=409, reason="Conflict")
+        changed: Manifest = self._kube.change(*place, lambda found: _merge(found["spec"], manifest["spec"]))
+        return changed
+
+    async def whoami(self) -> Caller:
+        return self.caller
+
     async def delete(self, ref: Ref) -> None:
         self._ask("delete", ref.kind, ref.namespace)
         await self._kube.delete(ref)
@@ -98,6 +116,17 @@ class AsPerson:
         return Echo(pod, port)
 
 
+def _merge(present: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    """Do what RFC 7386 says."""
+    for key, value in patch.items():
+        if value is None:
+            present.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(present.get(key), dict):
+            _merge(present[key], value)
+        else:
+            present[key] = value
+
+
 class Person:
     """Somebody whose kubeconfig names a namespace of a story."""
 
@@ -106,6 +135,8 @@ class Person:
         self.cluster = AsPerson(story)
         self.asked_for: list[tuple[str | None, str | None]] = []
         """Which kubeconfig and context was asked for."""
+        self.engine: Engine = story.world.engine
+        """What they have installed beside the command."""
 
     def run(self, *words: str, typed: str | None = None) -> Result:
         """Run the command; ``typed`` is what they answer."""
@@ -114,7 +145,9 @@ class Person:
     @property
     def around(self) -> Surroundings:
         """Return the world around the command."""
-        return Surroundings(self._connect, lambda: self.story.world.now, self._pause)
+        return Surroundings(
+            self._connect, lambda: self.story.world.now, self._pause, lambda: {self.engine.name: self.engine}
+        )
 
     def expect(self, *words: str, **how: Any) -> str:
         """Run the command, which has to succeed; return what it writes as its result."""

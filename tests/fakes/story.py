@@ -15,6 +15,7 @@ from tests.fakes.world import Elsewhere, World
 
 from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
 from coppice.core.conditions import timestamp
+from coppice.manifests.admission import build_policies
 from coppice.reconcile.copies import copy_name
 
 Begin = Callable[["Story"], Awaitable[None]]
@@ -134,6 +135,34 @@ class Story:
             **spec,
         }
         self.add("DataGrant", name, wanted, "data")
+
+    def policies(self) -> None:
+        """Install what the chart installs: the policies by which the API server vouches for authors and reviewers."""
+        for manifest in build_policies():
+            self.kube.add(manifest)
+
+    def request(self, name: str = "fix", *, author: str = "anna@example.com", into: str = "main", **spec: Any) -> None:
+        """Propose what a clone holds, or whatever ``source`` says."""
+        source = spec.pop("source", {"clone": {"name": "db"}})
+        wanted = {
+            "title": "Correct the album titles",
+            "store": {"name": "shop"},
+            "author": author,
+            "from": source,
+            "into": {"branch": into},
+            **spec,
+        }
+        self.add("DataChangeRequest", name, wanted, "data")
+
+    def review(
+        self, request: str = "fix", reviewer: str = "bob@example.com", verdict: str = "Approve", **spec: Any
+    ) -> str:
+        """Say what somebody thinks of what is proposed now; return the name of the review."""
+        patch = self.status("DataChangeRequest", request).get("patch")
+        name = f"{request}-{reviewer.partition('@')[0]}"
+        wanted = {"request": request, "reviewer": reviewer, "verdict": verdict, **({"patch": patch} if patch else {})}
+        self.add("DataReview", name, {**wanted, **spec}, "data")
+        return name
 
     def job(
         self, name: str = "shop-load", *rows: str, suspend: bool = True, namespace: str = "data", **spec: Any

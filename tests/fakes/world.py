@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.fakes.engine import ADMIN, Branch, FakeEngine, Server, Volume, is_masked
+from tests.fakes.engine import ADMIN, Branch, Server, Volume, is_masked
 from tests.fakes.kube import FakeKube, Object
+from tests.fakes.merging import MergingFakeEngine
 
 from coppice.core import labels
 from coppice.core.conditions import timestamp
@@ -102,8 +103,9 @@ class World:
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
         self.kube = SharedKube(clock=self._clock)
-        self.engine = FakeEngine()
+        self.engine = MergingFakeEngine()
         self.engine.named = self._named
+        self.engine.passes = self._passes
         self.untold: Callable[[str], bool] = lambda service: False
         """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}
@@ -775,8 +777,10 @@ class World:
 
     def _missing_secret(self, pod: Object) -> str | None:
         for entry in pod["spec"]["containers"][0].get("env", ()):
-            name = entry.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
-            if name and self.kube.peek("Secret", pod["metadata"]["namespace"], name) is None:
+            reference = entry.get("valueFrom", {}).get("secretKeyRef", {})
+            name = reference.get("name")
+            secret = self.kube.peek("Secret", pod["metadata"]["namespace"], name) if name else None
+            if name and (secret is None or reference["key"] not in secret["data"]):
                 return str(name)
         return None
 
@@ -807,7 +811,13 @@ class World:
         self._addresses += 1
         address = f"10.0.{self._addresses // 250}.{self._addresses % 250 + 1}"
         self._watch_for_two_servers(pod, volume)
-        self.engine.servers[address] = Server(volume, pod["metadata"]["uid"], durable=script.get("durable", True))
+        values = self._environment(pod["metadata"]["namespace"], pod["spec"]["containers"][0])
+        self.engine.servers[address] = Server(
+            volume,
+            pod["metadata"]["uid"],
+            durable=script.get("durable", True),
+            remote_password=values.get("REMOTE_PASSWORD", ""),
+        )
         running = {
             "phase": "Running",
             "podIP": address,
@@ -931,10 +941,7 @@ class World:
         return {security[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {volume.owner}
 
     def _admin_password(self, pod: Object) -> str:
-        reference = pod["spec"]["containers"][0]["env"][-1]["valueFrom"]["secretKeyRef"]
-        secret = self.kube.peek("Secret", pod["metadata"]["namespace"], reference["name"])
-        assert secret is not None
-        return read_secret(secret)[reference["key"]]
+        return self._environment(pod["metadata"]["namespace"], pod["spec"]["containers"][0])["ADMIN_PASSWORD"]
 
     def _boot_store(self, pod: Object, script: Object, volume: Volume) -> bool:
         if script["marker"] is not None and volume.marker != script["marker"]:
@@ -1002,6 +1009,34 @@ class World:
             return None
         service, where, _ = host.split(".")
         return None if self.untold(service) else self.server_behind(where, service)
+
+    def _passes(self, fetcher: str, source: str) -> bool:
+        """Return whether the policies let one server fetch from another: all of ours are closed to begin with."""
+        one, other = self._at(fetcher), self._at(source)
+        if one is None or other is None:
+            return False
+        if one is other:
+            return True
+        return self._lets(one, other, "egress", "to") and self._lets(other, one, "ingress", "from")
+
+    def _at(self, address: str) -> Object | None:
+        pods = (pod for pod in self.kube.all("Pod") if (pod.get("status") or {}).get("podIP") == address)
+        return next(pods, None)
+
+    def _lets(self, pod: Object, peer: Object, direction: str, word: str) -> bool:
+        """Return whether some policy lets a Pod's packets to the port to fetch from go out to a peer, or come in."""
+        mine, theirs = (found["metadata"].get("labels", {}).items() for found in (pod, peer))
+        where = {"kubernetes.io/metadata.name": peer["metadata"]["namespace"]}
+        return any(
+            entry.get("namespaceSelector", {}).get("matchLabels") == where
+            and entry["podSelector"]["matchLabels"].items() <= theirs
+            for policy in self.kube.all("NetworkPolicy", pod["metadata"]["namespace"])
+            if policy["spec"]["podSelector"]["matchLabels"].items() <= mine
+            for rule in policy["spec"].get(direction, ())
+            if any(port["port"] == self.engine.remotes_port for port in rule["ports"])
+            for entry in rule[word]
+            if "podSelector" in entry
+        )
 
     def server_behind(self, namespace: str, service: str) -> Server | None:
         """Return the server that a connection to a Service reaches."""

@@ -381,6 +381,28 @@ def unmask(story: Story) -> None:
     story.edit("DataStore", "shop", mask=None)
 
 
+async def with_protected_store(story: Story) -> None:
+    story.store(protection=[{"branches": ["main"]}])
+    await story.settle()
+
+
+async def with_old_clone(story: Story) -> None:
+    story.world.engine.passwords = ("app-password",)
+    await with_clone(story)
+
+
+def protect_others_on_another_server(story: Story) -> None:
+    story.edit("DataStore", "shop", protection=[{"branches": ["release/*"]}])
+    story.delete("Pod", "shop-server")
+
+
+def know_more(story: Story) -> None:
+    """Servers of a newer operator have one password more, and somebody has them started anew."""
+    story.world.engine.passwords = ("app-password", "remote-password")
+    for name in ("shop-server", story.copy()):
+        story.delete("Pod", name)
+
+
 async def nothing(story: Story) -> None:
     await story.settle()
 
@@ -405,6 +427,12 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_job,
         lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
     ),
+    "make a protected store": (
+        nothing,
+        lambda story: story.store(protection=[{"branches": ["main"]}]),
+    ),
+    "protect other branches on another server": (with_protected_store, protect_others_on_another_server),
+    "start servers anew that have to know more": (with_old_clone, know_more),
     "put a failed load right": (with_failed_load, put_right),
     "make a clone that migrates": (
         with_migrations,
@@ -504,6 +532,9 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
 WHOLE = {
     "make a clone of an adopted database next door",
     "make a clone next door",
+    "make a protected store",
+    "protect other branches on another server",
+    "start servers anew that have to know more",
     "make a masked snapshot",
     "reset a clone",
     "undo a reset",

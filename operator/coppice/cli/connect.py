@@ -77,13 +77,13 @@ async def _hold(session: Session, at: Reached, *, shows: bool) -> int:
 async def _still_there(session: Session, at: Reached) -> None:
     """Wait a while; raises KubeError once the clone is gone, when nothing comes through any more."""
     await session.pause(_LOOK_SECONDS)
-    metadata = at.clone["metadata"]
+    metadata = at.of["metadata"]
     try:
         found = await session.cluster.get("DataClone", metadata["name"], metadata["namespace"])
     except TransientError:
         return
     if found is None or found["metadata"]["uid"] != metadata["uid"]:
-        raise KubeError(f"{title(at.clone)} is gone, and the tunnel with it")
+        raise KubeError(f"{title(at.of)} is gone, and the tunnel with it")
 
 
 _LOOK_SECONDS: Final = 10.0

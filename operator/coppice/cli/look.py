@@ -18,14 +18,26 @@ from rich.tree import Tree
 from coppice.cli.completion import names_of
 from coppice.cli.forest import Node, Seen, grow
 from coppice.cli.problems import Failure
+from coppice.cli.proposals import advice
 from coppice.cli.session import Session, command, plain
 from coppice.cli.wishes import read_place
 from coppice.cli.words import SUMMARY, aspects, facts, is_ready, is_stalled, next_step, state, title
 from coppice.core.plan import Manifest
 from coppice.kube.errors import ForbiddenError
 
-KINDS: Final = ("DataClone", "DataStore", "DataBranch", "DataSnapshot", "DataGrant")
-_TOLD_IN_A_LIST: Final = frozenset({"of", "lease", "engine", "snapshot", "branch", "head", "captured", "store", "to"})
+KINDS: Final = (
+    "DataClone",
+    "DataStore",
+    "DataBranch",
+    "DataSnapshot",
+    "DataChangeRequest",
+    "DataReview",
+    "DataGrant",
+)
+_TOLD_IN_A_LIST: Final = frozenset(
+    {"of", "lease", "engine", "snapshot", "branch", "head", "captured", "store", "to"}
+    | {"title", "author", "into", "conflicts", "verdict", "request", "reviewer"}
+)
 _SIGNS: Final = {"True": ("✓", "green"), "False": ("✗", "red"), "Unknown": ("·", "dim")}
 
 
@@ -59,7 +71,7 @@ def _listed(found: Sequence[Manifest], session: Session) -> RenderableType:
     for entry in found:
         told = [(name, value) for name, value in facts(entry, session.now()) if name in _TOLD_IN_A_LIST]
         known = [f"lease {value}" if name == "lease" else value for name, value in told]
-        step = "" if is_ready(entry) else next_step(entry)
+        step = "" if is_ready(entry) else _step(entry)
         name = entry["metadata"]["name"]
         table.add_row(entry["kind"], Text(name), _colored(entry), Text("; ".join(known)), Text(step))
     return table
@@ -80,7 +92,11 @@ def _described(manifest: Manifest, now: datetime) -> Iterator[RenderableType]:
             sign, color = _SIGNS[found.status]
             table.add_row(Text(sign, style=color), found.type, found.reason, Text(found.message, overflow="fold"))
         yield Padding(table, (0, 0, 0, 2), expand=False)
-    yield f"  {'next step':<11}{next_step(manifest)}"
+    yield f"  {'next step':<11}{_step(manifest)}"
+
+
+def _step(manifest: Manifest) -> str:
+    return advice(manifest) if manifest["kind"] == "DataChangeRequest" else next_step(manifest)
 
 
 @command("tree")

@@ -45,7 +45,7 @@ async def clone(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """Make a clone NAME of a store: a running copy that is yours alone."""
     terms = {"max": lease, "idle": idle}
     wish = clone_wish(name, session.namespace, read_source(store, points), lease=terms, profile=profile, secret=secret)
-    await _make(session, wish, patience if wait else None)
+    await make(session, wish, patience if wait else None)
 
 
 @command("branch")
@@ -64,7 +64,7 @@ async def branch(
 ) -> None:
     """Make a BRANCH in a store, under the engine's own name: feature/autumn."""
     wish = branch_wish(branch, session.namespace, read_source(store, points), name=name)
-    await _make(session, wish, patience if wait else None)
+    await make(session, wish, patience if wait else None)
 
 
 @command("snapshot")
@@ -95,7 +95,7 @@ async def snapshot(  # noqa: PLR0913, PLR0917 - one parameter for each option
         if name is None:
             raise click.UsageError("a snapshot of a store needs a NAME")
         wish = snapshot_wish(name, read_place(store or ""), session.namespace)
-    await _make(session, wish, patience if wait else None)
+    await make(session, wish, patience if wait else None)
 
 
 async def _commit(session: Session, clone: str, branch: str | None, parent: str | None, name: str | None) -> Manifest:
@@ -106,7 +106,7 @@ async def _commit(session: Session, clone: str, branch: str | None, parent: str 
     return commit_wish(found, branch, parent=parent, name=name)
 
 
-async def _make(session: Session, wish: Manifest, patience: timedelta | None) -> None:
+async def make(session: Session, wish: Manifest, patience: timedelta | None) -> None:
     """Create what is wished for; with ``patience`` wait until it is there."""
     made = await session.cluster.create(wish)
     if patience is None:

@@ -34,6 +34,8 @@ _READ: Final = frozenset({"get", "list", "watch"})
 _OWNERS: Final = {"datastores": "coppice-store-admin", "datasnapshots": "coppice-store-admin"} | {
     "databranches": "coppice-store-admin",
     "datagrants": "coppice-grant-admin",
+    "datachangerequests": "coppice-author",
+    "datareviews": "coppice-reviewer",
 }
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, Final, Protocol
 
 import click
@@ -24,8 +25,9 @@ from coppice.cli.everywhere import everywhere
 from coppice.cli.problems import Failure, explain
 from coppice.cli.wishes import WrongWordsError
 from coppice.core.plan import Manifest
+from coppice.engines.base import Engine
 from coppice.kube.aio import AioKubeClient
-from coppice.kube.client import KubeClient
+from coppice.kube.client import Caller, KubeClient
 from coppice.kube.errors import KubeError
 from coppice.kube.login import LoginError, load_login
 from coppice.kube.portforward import PortStream
@@ -44,6 +46,17 @@ class Cluster(KubeClient, Protocol):
 
     async def dial(self, namespace: str, pod: str, port: int) -> PortStream:
         """Open a connection to a port of a Pod; raises KubeError."""
+        ...
+
+    async def amend(self, manifest: Manifest) -> Manifest:
+        """Merge patch with ``metadata.uid`` and ``metadata.resourceVersion``; ConflictError when it has changed since.
+
+        Lists are replaced as a whole, and what is null goes.
+        """
+        ...
+
+    async def whoami(self) -> Caller:
+        """Return whom the API server takes the person for."""
         ...
 
 
@@ -73,6 +86,12 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _engines() -> Mapping[str, Engine]:
+    # Most commands need no engine, and none of their drivers.
+    found: Mapping[str, Engine] = import_module("coppice.engines.registry").engines()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """The world around a command; tests have another one."""
@@ -80,6 +99,7 @@ class Surroundings:
     connect: Connect = connected
     now: Callable[[], datetime] = _now
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    engines: Callable[[], Mapping[str, Engine]] = _engines
 
 
 def _console(*, stderr: bool) -> Console:
@@ -117,6 +137,11 @@ class Session:
             return
         for line in lines:
             self.out.print(line, soft_wrap=isinstance(line, str))
+
+    def explain(self, *lines: RenderableType) -> None:
+        """Write what somebody has to see before they decide, which is no result."""
+        for line in lines:
+            self.err.print(line, soft_wrap=isinstance(line, str))
 
 
 def plain(manifest: Manifest) -> dict[str, Any]:

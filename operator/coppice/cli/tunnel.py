@@ -1,4 +1,4 @@
-"""The way from this machine to a clone: its binding Secret, and a port of the loopback that leads to its server."""
+"""The way from this machine to a clone's or store's server: the binding Secret, and a port of the loopback."""
 
 from __future__ import annotations
 
@@ -20,58 +20,62 @@ from coppice.manifests.secret import read_secret
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A clone that can be reached: the values of its binding, as they are from here."""
+    """A DataClone or DataStore that can be reached: the values of its binding, as they are from here."""
 
-    clone: Manifest
+    of: Manifest
     values: Mapping[str, str] = field(repr=False)
 
 
 @asynccontextmanager
-async def reached(session: Session, clone: Manifest, port: int = 0) -> AsyncIterator[Reached]:
-    """Open a tunnel to a clone. Each connection goes to the copy that serves then: a reset does not end the tunnel."""
-    values = await _binding(session, clone)
-    tunnel = Tunnel(lambda: _dial(session, clone), lambda error: session.say(f"no connection: {explain(error)}"))
+async def reached(session: Session, found: Manifest, port: int = 0) -> AsyncIterator[Reached]:
+    """Open a tunnel to a clone or store. Each connection goes to what serves then: a reset does not end the tunnel."""
+    values = await binding_of(session, found)
+    tunnel = Tunnel(lambda: _dial(session, found), lambda error: session.say(f"no connection: {explain(error)}"))
     # What stands in the way is told here, and not by the program that finds its connection closed.
-    await (await _dial(session, clone)).aclose()
+    await (await _dial(session, found)).aclose()
     try:
         await tunnel.open(port)
     except OSError as error:
         raise Failure(f"port {port} of this machine cannot be used: {error}. Name another one, or none") from error
     try:
-        templates = (clone["spec"].get("binding") or {}).get("keys") or {}
-        yield Reached(clone, through_tunnel(values, templates, host=LOOPBACK, port=tunnel.port))
+        templates = (found["spec"].get("binding") or {}).get("keys") or {}
+        yield Reached(found, through_tunnel(values, templates, host=LOOPBACK, port=tunnel.port))
     finally:
         await tunnel.aclose()
 
 
-async def _binding(session: Session, clone: Manifest) -> dict[str, str]:
-    """Return the values of the clone's Secret: of its own, and not of another one by that name."""
-    name = ((clone.get("status") or {}).get("binding") or {}).get("name")
+async def binding_of(session: Session, found: Manifest) -> dict[str, str]:
+    """Return the values of the object's Secret: of its own, and not of another one by that name."""
+    if found["kind"] == "DataStore" and "managed" not in found["spec"]:
+        raise Failure(
+            f"{title(found)} is a server that Coppice has no login for others to: look at a clone of it instead, "
+            f"coppice clone NAME --from {found['metadata']['namespace']}/{found['metadata']['name']}"
+        )
+    name = ((found.get("status") or {}).get("binding") or {}).get("name")
     if name is None:
-        raise Failure(f"{title(clone)} is not there yet ({state(clone)}): {next_step(clone)}")
-    metadata = clone["metadata"]
+        raise Failure(f"{title(found)} is not there yet ({state(found)}): {next_step(found)}")
+    metadata = found["metadata"]
     secret = await session.cluster.get("Secret", name, metadata["namespace"])
     if secret is None or not is_owned(secret, metadata["uid"]):
         raise Failure(
-            f"Secret {metadata['namespace']}/{name}, which has the login to {title(clone)}, is not there: wait until "
-            "the operator has made it anew, and look at the clone with coppice status"
+            f"Secret {metadata['namespace']}/{name}, which has the login to {title(found)}, is not there: wait until "
+            "the operator has made it anew, and look with coppice status"
         )
     return read_secret(secret)
 
 
-async def _dial(session: Session, clone: Manifest) -> PortStream:
-    """Connect to the server of the copy that serves now; raises KubeError."""
-    metadata = clone["metadata"]
+async def _dial(session: Session, found: Manifest) -> PortStream:
+    """Connect to the server that serves now; raises KubeError."""
+    metadata = found["metadata"]
     namespace = metadata["namespace"]
-    present = await session.cluster.get("DataClone", metadata["name"], namespace)
+    present = await session.cluster.get(found["kind"], metadata["name"], namespace)
     if present is None or present["metadata"]["uid"] != metadata["uid"]:
-        raise KubeError(f"{title(clone)} is gone")
+        raise KubeError(f"{title(found)} is gone")
     status = present.get("status") or {}
-    selector = {labels.OWNER_UID: metadata["uid"], labels.ROLE: "clone", labels.COPY: status.get("copy", "")}
-    pods = await session.cluster.list("Pod", namespace, selector)
+    pods = await session.cluster.list("Pod", namespace, _server_of(present))
     running = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     if not running or "endpoint" not in status:
-        raise KubeError(f"{title(clone)} has no server that runs ({state(present)}): {next_step(present)}")
+        raise KubeError(f"{title(found)} has no server that runs ({state(present)}): {next_step(present)}")
     try:
         return await session.cluster.dial(namespace, running[0]["metadata"]["name"], status["endpoint"]["port"])
     except ForbiddenError as error:
@@ -80,3 +84,12 @@ async def _dial(session: Session, clone: Manifest) -> PortStream:
             "which the role edit has",
             status=error.status,
         ) from error
+
+
+def _server_of(present: Manifest) -> dict[str, str]:
+    """Return the labels of the Pod that serves: of a clone that of its present copy."""
+    uid = present["metadata"]["uid"]
+    if present["kind"] == "DataStore":
+        return {labels.OWNER_UID: uid, labels.ROLE: "store"}
+    copy = (present.get("status") or {}).get("copy", "")
+    return {labels.OWNER_UID: uid, labels.ROLE: "clone", labels.COPY: copy}

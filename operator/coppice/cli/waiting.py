@@ -6,7 +6,7 @@ out; somebody who must act is not waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from rich.text import Text
 
 from coppice.cli.problems import Failure, InVain, explain
+from coppice.cli.proposals import is_computed
 from coppice.cli.session import Session
 from coppice.cli.words import is_ready, is_resting, is_stalled, next_step, title, waited_for
 from coppice.core.durations import format_duration
@@ -46,12 +47,34 @@ async def until_settled(
     With a ``request`` only what comes after that counts. Raises Failure when it is gone, or somebody must act, and
     InVain at the end of the patience.
     """
+    return await _until(session, seen, patience, lambda found: _is_settled(found, request))
+
+
+async def until_computed(session: Session, seen: Manifest, patience: timedelta) -> Manifest:
+    """Wait until a change request says what it would change; return it as it is then.
+
+    Raises Failure when it is gone, or somebody must act, and InVain at the end of the patience.
+    """
+
+    def computed(found: Manifest) -> bool:
+        if is_computed(found):
+            return True
+        if is_stalled(found):
+            raise Failure(f"{title(found)}: {next_step(found)}")
+        return False
+
+    return await _until(session, seen, patience, computed)
+
+
+async def _until(
+    session: Session, seen: Manifest, patience: timedelta, is_done: Callable[[Manifest], bool]
+) -> Manifest:
     deadline = session.now() + patience
     with _progress(session) as tell:
         while True:
             found = await _look(session, seen, tell)
             if found is not None:
-                if _is_settled(found, request):
+                if is_done(found):
                     return found
                 # Of one that is well it is the request that nobody has seen yet.
                 tell("the operator" if is_ready(found) else waited_for(found), f"{title(found)} waits for ")

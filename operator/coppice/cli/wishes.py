@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,12 +21,18 @@ from coppice.api.v1alpha1 import (
     CloneFrom,
     CloneRef,
     DataBranchSpec,
+    DataChangeRequestSpec,
     DataCloneSpec,
+    DataReviewSpec,
     DataSnapshotSpec,
     From,
     Lease,
+    MergePolicy,
+    Resolution,
     SnapshotCommit,
     StoreRef,
+    Take,
+    Verdict,
 )
 from coppice.api.v1alpha1.common import LocalStoreRef
 from coppice.api.v1alpha1.datasnapshot import SnapshotFrom
@@ -153,6 +160,95 @@ def commit_name(branch: str, parent: str) -> str:
     """Return the name of the commit after this parent: ``autumn-3`` after ``autumn-2``, else ``autumn-1``."""
     number = re.fullmatch(re.escape(branch) + r"-([1-9][0-9]*)", parent)
     return f"{branch}-{int(number[1]) + 1 if number else 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What somebody proposes: a source as ``spec.from`` has it, and the branch it goes into."""
+
+    store: Place
+    source: Mapping[str, Any]
+    into: str
+    author: str
+    title: str
+    description: str | None = None
+    manual: bool = False
+
+
+def change_wish(name: str, namespace: str, proposal: Proposal) -> Manifest:
+    """Return the DataChangeRequest to create, in the store's namespace."""
+    with _wording():
+        spec = DataChangeRequestSpec.model_validate(
+            {
+                "title": proposal.title,
+                **({"description": proposal.description} if proposal.description else {}),
+                "store": {"name": proposal.store.name},
+                "author": proposal.author,
+                "from": dict(proposal.source),
+                "into": {"branch": proposal.into},
+                **({"merge": MergePolicy.MANUAL} if proposal.manual else {}),
+            }
+        )
+    return _manifest("DataChangeRequest", name, proposal.store.within(namespace), spec)
+
+
+def change_name(words: str) -> str:
+    """Return a name for a request that says what it is."""
+    return object_name(words) or generated_name("change")
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What somebody says of a request."""
+
+    reviewer: str
+    groups: tuple[str, ...]
+    verdict: Verdict
+    patch: Mapping[str, str] | None
+    comment: str | None
+
+
+def review_wish(request: Manifest, name: str, opinion: Opinion) -> Manifest:
+    """Return the DataReview to create, beside the request, with which it goes."""
+    metadata = request["metadata"]
+    with _wording():
+        spec = DataReviewSpec.model_validate({"request": metadata["name"], **opinion_spec(opinion)})
+    made = _manifest("DataReview", name, metadata["namespace"], spec)
+    # Nobody but the reviewer may say so: the API server lets no other write to a review.
+    owner = {"apiVersion": request["apiVersion"], "kind": request["kind"], "name": metadata["name"]}
+    made["metadata"]["ownerReferences"] = [{**owner, "uid": metadata["uid"]}]
+    return made
+
+
+def opinion_spec(opinion: Opinion) -> dict[str, Any]:
+    """Return the fields of a review by which an opinion is told."""
+    said = {"patch": opinion.patch and dict(opinion.patch), "comment": opinion.comment}
+    return {
+        "reviewer": opinion.reviewer,
+        "groups": list(opinion.groups),
+        "verdict": opinion.verdict.value,
+        **{key: value for key, value in said.items() if value},
+    }
+
+
+def review_name(request: Manifest, reviewer: str) -> str:
+    """Return the name of somebody's review: one for each person and request; they may think better of it."""
+    metadata = request["metadata"]
+    whose = f"{metadata['uid']}/{reviewer}"
+    return f"{metadata['name']}-{hashlib.sha256(whose.encode()).hexdigest()[:10]}"
+
+
+def decisions(conflicts: Sequence[str], rows: Sequence[str], tables: Sequence[str], take: str) -> list[dict[str, Any]]:
+    """Return resolutions that take one side: of some conflicts, rows and tables, or, with none named, of all."""
+    side = Take(take.capitalize())
+    named = [
+        *({"conflict": entry} for entry in conflicts),
+        *({"row": entry} for entry in rows),
+        *({"table": entry} for entry in tables),
+    ]
+    with _wording():
+        wished = [Resolution.model_validate({**entry, "take": side}) for entry in named or [{}]]
+    return [entry.model_dump(mode="json", by_alias=True, exclude_unset=True) for entry in wished]
 
 
 def request_of(seen: Manifest, annotation: str, token: str) -> Manifest:

@@ -12,6 +12,8 @@ from coppice.core.plan import Manifest
 
 SUMMARY: Final = ("Ready", "Stalled", "Reconciling")
 """Conditions that say how it is on the whole; the others are the steps, and what stands beside them."""
+_READY: Final = {"DataChangeRequest": "Published", "DataReview": "Counted"}
+"""By kind, where it is not Ready: the condition that says that all is done."""
 HASH_LENGTH: Final = 12
 
 
@@ -47,6 +49,11 @@ def aspect(manifest: Manifest, kind: str) -> Aspect | None:
     return next((found for found in aspects(manifest) if found.type == kind), None)
 
 
+def readiness(manifest: Manifest) -> Aspect | None:
+    """Return the condition that says whether it is as it should be, or None."""
+    return aspect(manifest, "Ready") or aspect(manifest, _READY.get(manifest["kind"], "Ready"))
+
+
 def is_current(manifest: Manifest) -> bool:
     """Return whether the status is about the specification as it stands."""
     seen = (manifest.get("status") or {}).get("observedGeneration") or 0
@@ -55,7 +62,8 @@ def is_current(manifest: Manifest) -> bool:
 
 def is_ready(manifest: Manifest) -> bool:
     """Return whether the object is as it should be."""
-    return is_current(manifest) and _holds(manifest, "Ready")
+    ready = readiness(manifest)
+    return is_current(manifest) and ready is not None and ready.holds
 
 
 def is_stalled(manifest: Manifest) -> bool:
@@ -65,7 +73,7 @@ def is_stalled(manifest: Manifest) -> bool:
 
 def is_resting(manifest: Manifest) -> bool:
     """Return whether it is not ready because nobody wants it to be: the server sleeps, or is off."""
-    ready = aspect(manifest, "Ready")
+    ready = readiness(manifest)
     if ready is None or ready.holds or not is_current(manifest):
         return False
     return not _holds(manifest, "Stalled") and not _holds(manifest, "Reconciling")
@@ -80,15 +88,15 @@ def state(manifest: Manifest) -> str:
     """Return how it is, in a word or two."""
     if "deletionTimestamp" in manifest["metadata"]:
         return "Deleting"
-    ready = aspect(manifest, "Ready")
+    ready = readiness(manifest)
     if ready is None or not is_current(manifest):
         return "Not looked at yet"
-    return "Ready" if ready.holds else ready.reason
+    return ready.type if ready.holds else ready.reason
 
 
 def waited_for(manifest: Manifest) -> str:
     """Return the step that is being waited for: ``VolumeReady: ClaimPending: ...``."""
-    ready = aspect(manifest, "Ready")
+    ready = readiness(manifest)
     if ready is None or not is_current(manifest):
         return "the operator"
     steps = [found for found in aspects(manifest) if found.type not in SUMMARY and not found.holds]
@@ -99,7 +107,7 @@ def waited_for(manifest: Manifest) -> str:
 def next_step(manifest: Manifest) -> str:
     """Return what a person can do now."""
     name, kind = manifest["metadata"]["name"], manifest["kind"]
-    ready = aspect(manifest, "Ready")
+    ready = readiness(manifest)
     if "deletionTimestamp" in manifest["metadata"]:
         return "wait: it is being deleted"
     if ready is None or not is_current(manifest):
@@ -186,6 +194,28 @@ def _grant_facts(spec: Mapping[str, Any], status: Mapping[str, Any], namespace: 
     yield "clones", str(status.get("clones") or "")
 
 
+def _request_facts(spec: Mapping[str, Any], status: Mapping[str, Any], namespace: str, _now: datetime) -> Facts:
+    yield "title", spec["title"]
+    yield "author", spec["author"]
+    yield "into", f"{namespace}/{spec['store']['name']}, branch {spec['into']['branch']}"
+    tables = status.get("tableCount")
+    yield "changes", counted(tables, "table") if tables is not None else ""
+    conflicts = (status.get("conflicts") or {}).get("open")
+    yield "conflicts", f"{conflicts} to be decided" if conflicts else ""
+    yield "preview", _clone_named(status.get("preview"))
+    yield "commit", short((status.get("published") or {}).get("commit"))
+
+
+def _clone_named(preview: Mapping[str, Any] | None) -> str:
+    return f"DataClone {preview['clone']}" if preview and preview.get("ready") else ""
+
+
+def _review_facts(spec: Mapping[str, Any], _status: Mapping[str, Any], _namespace: str, _now: datetime) -> Facts:
+    yield "verdict", spec["verdict"]
+    yield "request", spec["request"]
+    yield "reviewer", spec["reviewer"]
+
+
 Facts = Iterator[tuple[str, str]]
 _FACTS: Final = {
     "DataClone": _clone_facts,
@@ -193,6 +223,8 @@ _FACTS: Final = {
     "DataBranch": _branch_facts,
     "DataSnapshot": _snapshot_facts,
     "DataGrant": _grant_facts,
+    "DataChangeRequest": _request_facts,
+    "DataReview": _review_facts,
 }
 
 
@@ -227,6 +259,11 @@ def lease_of(status: Mapping[str, Any], now: datetime) -> str:
     if ends:
         return f"{'ended' if _parsed(ends) <= now else 'ends'} {_moment(ends, now)}"
     return "has no end" if status.get("binding") else ""
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things: ``1 row``, ``2 rows``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def short(name: str | None) -> str:

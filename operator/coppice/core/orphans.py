@@ -29,7 +29,12 @@ KINDS: Final = (
     "VolumeSnapshotContent",
 )
 """What is made for owners, in the order in which it goes: users before what they use."""
-MADE_FOR: Final = {"DataClone": KINDS, "DataSnapshot": KINDS, "DataStore": ("PersistentVolumeClaim",)}
+MADE_FOR: Final = {
+    "DataClone": KINDS,
+    "DataSnapshot": KINDS,
+    "DataStore": ("PersistentVolumeClaim",),
+    "DataChangeRequest": ("NetworkPolicy",),
+}
 """Which of it does not outlive its owner."""
 
 

@@ -51,12 +51,22 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretKey:
+    """One value of a Secret, by where it is kept."""
+
+    namespace: str
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineCall:
     """Something to do inside a database, as data; the engine's adapter executes it.
 
     ``action`` and ``arguments`` are the engine's vocabulary (see ``coppice.engines.base``). ``target`` names the
     server; its Secret is read only when the call is executed, so that no password stands in a plan:
-    ``secret_arguments`` are further arguments, by the Secret's key that holds the value.
+    ``secret_arguments`` are further arguments, by the Secret's key that holds the value, and ``borrowed_arguments``
+    those that another server's Secret holds.
     """
 
     engine: str
@@ -64,6 +74,7 @@ class EngineCall:
     action: str
     arguments: Mapping[str, str]
     secret_arguments: Mapping[str, str] = field(default_factory=dict)
+    borrowed_arguments: Mapping[str, SecretKey] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

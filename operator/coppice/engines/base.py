@@ -195,6 +195,7 @@ class Workload:
     that also sees ``LOAD_PATH``.
     ``environment`` is plain and the same for all of them; ``secret_environment``, for ``script`` alone, maps a variable
     to a key of the server's Secret.
+    ``remotes_port`` is where others fetch from the server, if they do.
     ``wait_script`` returns 0 as soon as the server listens: it waits by itself, costs next to nothing, and has no time
     limit of its own.
     """
@@ -205,6 +206,7 @@ class Workload:
     load_script: str | None = None
     wait_script: str | None = None
     port: int | None = None
+    remotes_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +361,7 @@ class Engine(Protocol):
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the whole content of a server's Secret: what it holds already, and random values for what it lacks.
 
-        Keys: ``admin-password``, ``app-password``.
+        Keys: ``admin-password``, ``app-password``, and those of ``Workload.secret_environment``.
         """
         ...
 

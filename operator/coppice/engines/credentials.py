@@ -9,9 +9,11 @@ from urllib.parse import quote
 from coppice.engines.base import Endpoint
 
 
-def completed(secret: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-    return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password")}
+def completed(secret: Mapping[str, str], *more: str) -> Mapping[str, str]:
+    """Return a Secret's content, completed with random passwords (192 bits, safe in a URL); ``more`` are further keys
+    that the engine has.
+    """
+    return {key: secret.get(key) or secrets.token_urlsafe(24) for key in ("admin-password", "app-password", *more)}
 
 
 def binding_values(kind: str, provider: str, app: Endpoint, database: str) -> Mapping[str, str]:

@@ -20,14 +20,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from coppice.engines import mysql
+from coppice.engines import doltassertions, doltchanges, doltmerge, mysql
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -43,12 +41,34 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
-    UnknownVersionError,
     Version,
     Workload,
 )
 from coppice.engines.credentials import binding_values, completed
+from coppice.engines.doltactions import LONG_ACTIONS, perform
+from coppice.engines.doltprotection import grants
+from coppice.engines.doltrefs import (
+    commit_of_prefix,
+    commit_of_tag,
+    commit_of_time,
+    resolve_branch,
+    state_statements,
+    transaction,
+    use,
+    user_databases,
+    version_of_commit,
+)
 from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
+from coppice.engines.merging import (
+    Assertion,
+    AssertionResult,
+    ChangeSet,
+    CommitInfo,
+    Conflict,
+    MergeInputs,
+    MergeOutcome,
+    RowChange,
+)
 from coppice.engines.mysql import Session, identifier, literal
 from coppice.engines.shell import script
 
@@ -60,10 +80,6 @@ LEDGER_MARK: Final = "/* ledger, */ "
 """What a statement begins with that ``scripts/prepare.sh`` runs by itself, for it may fail. The comma has Dolt quote
 the line."""
 
-NEW_BRANCH: Final = "coppice"
-SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
-_HASH: Final = re.compile(r"[0-9a-v]{7,32}")
-_HASH_LENGTH: Final = 32
 _COUNTER: Final = re.compile(r" AUTO_INCREMENT=\d+(?=[^\n]*\Z)")
 """The next value of a counter, in the last line of a table's definition."""
 _BRANCH_PREFIX: Final = "refs/heads/"
@@ -95,6 +111,8 @@ class DoltEngine:
     maskable = False
     locking = False
     port = 3306
+    remotes_port = 3307
+    """Always the one after the port for SQL: the scripts count on it, and so does who dials."""
     binding_type = "mysql"
     user_id = 999
     admin_user = "root"
@@ -102,7 +120,7 @@ class DoltEngine:
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-        return completed(secret)
+        return completed(secret, "remote-password")
 
     def store_server(self, inputs: StoreServer) -> Workload:
         """Return how a managed store runs; its first boot loads, or makes an empty database."""
@@ -173,9 +191,9 @@ class DoltEngine:
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
         """Return what the server holds: three round trips after the login, all in one transaction."""
-        async with _transaction(at) as session:
+        async with transaction(at) as session:
             [((version,),), databases] = await session.ask("SELECT dolt_version(); SHOW DATABASES")
-            names = _user_databases(databases)
+            names = user_databases(databases)
             default = _default_database(names, database)
             listed = await session.ask("; ".join(_list_statements(names)))
             current: dict[str, str] = {}
@@ -185,7 +203,7 @@ class DoltEngine:
             ):
                 current[name] = branch
                 statements.extend(_first_rows(name, keys, tables))
-                statements.extend(_state_statements(name, (row[0] for row in branches)))
+                statements.extend(state_statements(name, (row[0] for row in branches)))
             answers = await session.ask("; ".join(statements))
         states = [_state(*answer[0]) for answer in answers if answer and len(answer[0]) == 4]
         return _content(version, default, current, states)
@@ -197,20 +215,20 @@ class DoltEngine:
         commit that was the head of the default branch by then: the branch is followed by its first parents, as what was
         merged in later was not on it at that time.
         """
-        async with _transaction(at) as session:
-            await _use(session, database)
+        async with transaction(at) as session:
+            await use(session, database)
             if reference.branch is not None:
-                return await _resolve_branch(session, database, reference.branch)
+                return await resolve_branch(session, database, reference.branch)
             if reference.tag is not None:
-                commit = await _commit_of_tag(session, database, reference.tag)
+                commit = await commit_of_tag(session, database, reference.tag)
             elif reference.commit is not None:
-                commit = await _commit_of_prefix(session, database, reference.commit)
+                commit = await commit_of_prefix(session, database, reference.commit)
             elif reference.time is not None:
-                commit = await _commit_of_time(session, database, reference.time)
+                commit = await commit_of_time(session, database, reference.time)
             else:
                 raise ValueError("a reference names a branch, tag, commit or time")
-        async with _transaction(at) as session:
-            return await _version_of_commit(session, database, commit)
+        async with transaction(at) as session:
+            return await version_of_commit(session, database, commit)
 
     async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
         """Refuse: the history of a copy holds the rows as they were, so that none is ever masked."""
@@ -221,8 +239,8 @@ class DoltEngine:
         """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""
         if commit in heads:
             return True
-        async with _transaction(at) as session:
-            await _use(session, database)
+        async with transaction(at) as session:
+            await use(session, database)
             asked = [commit, *heads]
             places = ", ".join(["%s"] * len(asked))
             [found] = await session.ask(f"SELECT commit_hash FROM dolt_commits WHERE commit_hash IN ({places})", asked)
@@ -240,16 +258,47 @@ class DoltEngine:
             app = Endpoint(at.host, at.port, arguments["username"], arguments["password"])
             await _ensure_app_user(at, app, arguments["database"])
             return
-        async with mysql.session(at) as session:
-            match action:
-                case "commit-load":
-                    await _commit_load(session)
-                case "create-branch":
-                    await _create_branch(session, arguments["database"], arguments["branch"], arguments["commit"])
-                case "delete-branch":
-                    await _delete_branch(session, arguments["database"], arguments["branch"], arguments["head"])
-                case _:
-                    raise EngineError(f"the engine {self.name} has no action {action}")
+        async with mysql.work_session(at) if action in LONG_ACTIONS else mysql.session(at) as session:
+            if action == "commit-load":
+                await _commit_load(session)
+            elif not await perform(session, at, action, arguments, self.remotes_port):
+                raise EngineError(f"the engine {self.name} has no action {action}")
+
+    async def log(self, at: Endpoint, database: str, start: str, *, limit: int) -> Sequence[CommitInfo]:
+        """Return commits from a version backwards."""
+        return await doltchanges.log(at, database, start, limit=limit)
+
+    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
+        """Return the commits that ``head`` has and ``base`` has not."""
+        return await doltchanges.commits_between(at, database, base, head)
+
+    async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:
+        """Return the newest commit that two versions share."""
+        return await doltchanges.merge_base(at, database, one, other)
+
+    async def changes(self, at: Endpoint, database: str, before: str, after: str) -> ChangeSet:
+        """Return how two versions differ, by Dolt's own walk over what does."""
+        return await doltchanges.changes(at, database, before, after)
+
+    def rows(
+        self, at: Endpoint, database: str, before: str, after: str, table: str | None = None
+    ) -> AsyncGenerator[RowChange, None]:
+        """Hand out the rows that differ."""
+        return doltchanges.rows(at, database, before, after, table)
+
+    async def merge(self, at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
+        """Merge two commits; the result stays on a branch that is named by a hash of the inputs."""
+        return await doltmerge.merge(at, inputs)
+
+    def conflicts(self, at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflict, None]:
+        """Hand out the conflicts of a merge, made for that alone on a branch that goes again."""
+        return doltmerge.conflicts(at, inputs)
+
+    async def assertions(
+        self, at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
+    ) -> Sequence[AssertionResult]:
+        """Ask checks of a commit, by a login that may read and nothing else."""
+        return await doltassertions.assertions(at, database, commit, checks)
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return when others last began a transaction, by the server's clock; now while one of them runs a statement.
@@ -257,13 +306,13 @@ class DoltEngine:
         Idle connections and the MySQL protocol's ping begin none; a pool that tests its connections with a statement
         does. What reads without a current database is seen while it runs only.
         """
-        async with _transaction(at) as session:
+        async with transaction(at) as session:
             databases, sessions = await session.ask("SHOW DATABASES; SHOW FULL PROCESSLIST")
             others = [row for row in sessions if row[1] not in {self.admin_user, "unauthenticated user"}]
             answers = await session.ask(
                 "; ".join(
                     f"USE {identifier(name)}; SELECT MAX(last_read), MAX(last_write), NOW(6) FROM dolt_branch_activity"
-                    for name in _user_databases(databases)
+                    for name in user_databases(databases)
                 )
             )
         times = [time for ((*used, _),) in answers for time in used if time is not None]
@@ -273,8 +322,8 @@ class DoltEngine:
 
     async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
         """Return the definitions of tables, views, triggers, events and procedures, each by its hash."""
-        async with _transaction(at) as session:
-            await _use(session, database)
+        async with transaction(at) as session:
+            await use(session, database)
             tables, fragments, procedures = await session.ask(
                 "SELECT table_name FROM information_schema.tables"
                 " WHERE table_schema = database() AND table_type = 'BASE TABLE';"
@@ -291,8 +340,8 @@ class DoltEngine:
 
     async def ledger(self, at: Endpoint, database: str) -> Ledger | None:
         """Return what a migration tool has written down on the default branch."""
-        async with _transaction(at) as session:
-            await _use(session, database)
+        async with transaction(at) as session:
+            await use(session, database)
             [tables] = await session.ask(
                 "SELECT table_name FROM information_schema.tables WHERE table_schema = database()"
             )
@@ -313,10 +362,11 @@ class DoltEngine:
         return Workload(
             script=program,
             environment=self._environment(COPPICE_SERVER_CONFIG=config, DOLT_ROOT_HOST="%", **environment),
-            secret_environment={"DOLT_ROOT_PASSWORD": "admin-password"},
+            secret_environment={"DOLT_ROOT_PASSWORD": "admin-password", "DOLT_REMOTE_PASSWORD": "remote-password"},
             load_script=load_script,
             wait_script=script("wait"),
             port=self.port,
+            remotes_port=self.remotes_port,
         )
 
     def _environment(self, **more: str) -> Mapping[str, str]:
@@ -328,7 +378,8 @@ def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:
 
     Without ``secure_file_priv`` Dolt lets every user read and write the server's files: the administrator's password in
     ``/proc/self/environ``, for one. A clone runs no events, and collects no garbage: that would rewrite, and so
-    unshare, the bytes it has from the snapshot.
+    unshare, the bytes it has from the snapshot. Others may fetch from any server, if they have a login for it; a store
+    also pushes to itself (``doltremotes``).
     """
     per_transaction = "true" if commit_policy == "PerTransaction" else "false"
     return f"""\
@@ -344,6 +395,9 @@ listener:
   host: "${{COPPICE_HOST}}"
   port: ${{COPPICE_PORT}}
   socket: "${{COPPICE_RUN}}/mysql.sock"
+remotesapi:
+  port: ${{COPPICE_REMOTES_PORT}}
+  read_only: {"true" if clone else "false"}
 data_dir: "${{COPPICE_DATA}}/dolt/databases"
 cfg_dir: "${{COPPICE_DATA}}/dolt/users"
 privilege_file: "${{COPPICE_DATA}}/dolt/users/privileges.db"
@@ -417,19 +471,6 @@ def _reported_ledger(rows: list[dict[str, Any]]) -> Ledger | None:
     return None if place is None else read_report(rows[place]["t"], rows[place + 1 :])
 
 
-@asynccontextmanager
-async def _transaction(at: Endpoint) -> AsyncIterator[Session]:
-    """Open a session in a transaction that began in no database (see the module's facts)."""
-    async with mysql.session(at) as session:
-        await session.ask("START TRANSACTION READ ONLY")
-        yield session
-
-
-def _user_databases(rows: mysql.ResultSet) -> list[str]:
-    """Return the databases that hold data; SHOW DATABASES may also list the branch a session is on (``db/branch``)."""
-    return sorted(name for (name,) in rows if name.lower() not in SYSTEM_DATABASES and "/" not in name)
-
-
 def _default_database(names: list[str], asked: str | None) -> str:
     if not names:
         raise EngineError("the server holds no database")
@@ -470,141 +511,26 @@ def _first_rows(database: str, keys: Iterable[tuple[Any, ...]], tables: Iterable
         yield f"SELECT 1 FROM {identifier(database)}.{identifier(table)} LIMIT 1"
 
 
-def _state_statements(database: str, branches: Iterable[str]) -> Iterable[str]:
-    for branch in branches:
-        yield f"USE {identifier(f'{database}/{branch}')}"
-        yield "SELECT database(), active_branch(), dolt_hashof('HEAD'), dolt_hashof_db()"
-
-
-async def _use(session: Session, database: str) -> None:
-    try:
-        await session.ask(f"USE {identifier(database)}")
-    except mysql.StatementError as error:
-        if error.code != mysql.UNKNOWN_DATABASE:
-            raise
-        raise UnknownVersionError(f"there is no database {database}") from None
-
-
-async def _resolve_branch(session: Session, database: str, branch: str) -> Version:
-    [branches] = await session.ask("SELECT name FROM dolt_branches ORDER BY name")
-    if (branch,) not in branches:
-        raise UnknownVersionError(f"there is no branch {branch} in {database}; there is {_some(branches)}")
-    [((_, _, head, working_root),)] = await session.ask("; ".join(_state_statements(database, [branch])))
-    return Version(database, branch, head, working_root)
-
-
-async def _commit_of_tag(session: Session, database: str, tag: str) -> str:
-    [tags] = await session.ask("SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
-    commit = next((row[1] for row in tags if row[0] == tag), None)
-    if commit is None:
-        raise UnknownVersionError(f"there is no tag {tag} in {database}; there is {_some(tags)}")
-    return str(commit)
-
-
-async def _commit_of_prefix(session: Session, database: str, prefix: str) -> str:
-    if not _HASH.fullmatch(prefix):
-        raise UnknownVersionError(
-            f"{prefix} is no commit: 32 characters of 0-9 and a-v, or the first 7 or more of them"
-        )
-    if len(prefix) == _HASH_LENGTH:
-        statement, value = "SELECT commit_hash FROM dolt_commits WHERE commit_hash = %s", prefix
-    else:
-        statement, value = "SELECT commit_hash FROM dolt_commits WHERE commit_hash LIKE %s LIMIT 2", f"{prefix}%"
-    [found] = await session.ask(statement, [value])
-    match found:
-        case ((commit,),):
-            return str(commit)
-        case ():
-            raise UnknownVersionError(f"there is no commit {prefix} in {database}")
-        case _:
-            raise UnknownVersionError(f"several commits of {database} begin with {prefix}: give more of the hash")
-
-
-async def _commit_of_time(session: Session, database: str, time: str) -> str:
-    try:
-        wanted = datetime.fromisoformat(time).astimezone(UTC).replace(tzinfo=None)
-    except ValueError:
-        raise UnknownVersionError(f"{time} is not a time in RFC 3339") from None
-    [((branch,),)] = await session.ask("SELECT active_branch()")
-    statement = f"SELECT commit_hash, parents, date FROM dolt_log('--parents', {literal(branch)})"
-    expected: str | None = None
-    async with aclosing(session.rows(statement)) as log:
-        async for commit, parents, date in log:
-            if expected not in {None, commit}:
-                continue
-            if date <= wanted:
-                return str(commit)
-            expected = parents.split(", ")[0]
-    raise UnknownVersionError(f"the branch {branch} of {database} has no commit as old as {time}")
-
-
-async def _version_of_commit(session: Session, database: str, commit: str) -> Version:
-    statements = f"USE {identifier(database)}; SELECT name FROM dolt_branches; "
-    statements += f"USE {identifier(f'{database}/{commit}')}; SELECT dolt_hashof_db()"
-    branches, ((working_root,),) = await session.ask(statements)
-    taken = {row[0] for row in branches}
-    free = (f"{NEW_BRANCH}-{number}" if number else NEW_BRANCH for number in range(len(taken) + 1))
-    branch = next(name for name in free if name not in taken)
-    return Version(database, branch, commit, working_root, new_branch=True)
-
-
-def _some(rows: mysql.ResultSet) -> str:
-    """Name a few of the things there are, for a message."""
-    names = [row[0] for row in rows]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more if names else "none"
-
-
 async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
     user, password = f"{literal(app.username)}@'%'", literal(app.password)
     async with mysql.session(at) as session:
         [databases] = await session.ask("SHOW DATABASES")
-        names = _user_databases(databases)
+        names = user_databases(databases)
         name = _default_database(names, database)
-        grants = "; ".join(f"GRANT ALL ON {identifier(each)}.* TO {user}" for each in names)
+        rights = "; ".join([await grants(at, each, app.username) for each in names])
         try:
             await session.ask(
                 f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};"
-                f" ALTER USER {user} IDENTIFIED BY {password}; {grants}"
+                f" ALTER USER {user} IDENTIFIED BY {password}; {rights}"
             )
         except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
             raise EngineError(f"the server refused to make the login {app.username}: error {error.code}") from None
-    async with _transaction(app) as session:
+    async with transaction(app) as session:
         await session.ask(f"USE {identifier(name)}; SELECT database()")
 
 
 async def _commit_load(session: Session) -> None:
     [databases] = await session.ask("SHOW DATABASES")
-    for name in _user_databases(databases):
-        await _use(session, name)
+    for name in user_databases(databases):
+        await use(session, name)
         await session.ask("CALL dolt_add('-A'); CALL dolt_commit('--skip-empty', '-m', 'Initial load')")
-
-
-async def _branch_row(session: Session, branch: str) -> tuple[str, bool] | None:
-    [rows] = await session.ask("SELECT hash, dirty FROM dolt_branches WHERE name = %s", [branch])
-    return (rows[0][0], bool(rows[0][1])) if rows else None
-
-
-async def _create_branch(session: Session, database: str, branch: str, commit: str) -> None:
-    await _use(session, database)
-    try:
-        await session.ask("CALL dolt_branch(%s, %s)", [branch, commit])
-    except mysql.StatementError as error:
-        there = await _branch_row(session, branch)
-        if there is None:
-            raise
-        if there[0] != commit:
-            message = f"the branch {branch} of {database} is at {there[0]}, not at {commit}: choose another name"
-            raise EngineError(message) from error
-
-
-async def _delete_branch(session: Session, database: str, branch: str, head: str) -> None:
-    await _use(session, database)
-    there = await _branch_row(session, branch)
-    if there is None:
-        return
-    if there[0] != head:
-        raise EngineError(f"the branch {branch} of {database} has moved from {head} to {there[0]}: it is kept")
-    if there[1]:
-        raise EngineError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
-    await session.ask("CALL dolt_branch('-D', %s)", [branch])

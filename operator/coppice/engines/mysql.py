@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import aiomysql
@@ -31,11 +31,15 @@ CONNECT_ATTEMPTS: Final = 2
 ANSWER_SECONDS: Final = 15.0
 """For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
 
+WORK_SECONDS: Final = 600.0
+"""For each answer, and each row, in a session that works through whole tables."""
+
 GUARDED_PLUGIN: Final = "mysql_native_password"
 """The one form of a login without TLS in which the password itself is never sent, whatever the server asks for."""
 
 ACCESS_DENIED: Final = 1045
 UNKNOWN_DATABASE: Final = 1049
+UNKNOWN_TABLE: Final = 1146
 _CLIENT_ERRORS: Final = range(2000, 3000)
 
 Row = tuple[Any, ...]
@@ -55,18 +59,33 @@ class StatementError(EngineError):
         self.text = text
 
 
+class _Cursor(aiomysql.Cursor):  # type: ignore[misc]  # the driver has no types
+    """A cursor that does not print a server's warnings: they may quote rows."""
+
+    async def _show_warnings(self, conn: Any) -> None:
+        del conn
+
+
+class _StreamCursor(aiomysql.SSCursor):  # type: ignore[misc]
+    """The same, for rows that are read as they come."""
+
+    async def _show_warnings(self, conn: Any) -> None:
+        del conn
+
+
 class Session:
     """One connection, for a few questions."""
 
-    def __init__(self, connection: Any) -> None:
-        """Use an open aiomysql connection."""
+    def __init__(self, connection: Any, seconds: float | None = None) -> None:
+        """Use an open aiomysql connection; with ``seconds``, no answer and no row is waited for any longer."""
         self._connection = connection
+        self._seconds = seconds
 
     async def ask(self, statements: str, values: Sequence[object] = ()) -> list[ResultSet]:
         """Run statements, separated by semicolons, in one round trip; return the result set of each that has one."""
         sets: list[ResultSet] = []
         with _translated():
-            async with self._connection.cursor() as cursor:
+            async with asyncio.timeout(self._seconds), self._connection.cursor(_Cursor) as cursor:
                 await cursor.execute(statements, values or None)
                 more = True
                 while more:
@@ -77,11 +96,26 @@ class Session:
 
     async def rows(self, statement: str, values: Sequence[object] = ()) -> AsyncGenerator[Row, None]:
         """Run one statement and hand out its rows as they come; who stops early can only close the session then."""
-        with _translated():
-            cursor = await self._connection.cursor(aiomysql.SSCursor)
-            await cursor.execute(statement, values or None)
-            while (row := await cursor.fetchone()) is not None:
+        async with aclosing(self.named_rows(statement, values)) as rows:
+            async for _, row in rows:
                 yield row
+
+    async def named_rows(
+        self, statement: str, values: Sequence[object] = ()
+    ) -> AsyncGenerator[tuple[Sequence[str], Row], None]:
+        """Do the same, with the names of the columns beside each row."""
+        with _translated():
+            async with asyncio.timeout(self._seconds):
+                cursor = await self._connection.cursor(_StreamCursor)
+                await cursor.execute(statement, values or None)
+            names = [column[0] for column in cursor.description or ()]
+            while (row := await self._next(cursor)) is not None:
+                yield names, row
+
+    async def _next(self, cursor: Any) -> Row | None:
+        async with asyncio.timeout(self._seconds):
+            row: Row | None = await cursor.fetchone()
+            return row
 
 
 @asynccontextmanager
@@ -96,6 +130,16 @@ async def session(at: Endpoint) -> AsyncIterator[Session]:
                 connection.close()
     except TimeoutError:
         raise UnreachableError(f"{at.host}:{at.port} did not answer within {ANSWER_SECONDS:.0f} s") from None
+
+
+@asynccontextmanager
+async def work_session(at: Endpoint) -> AsyncIterator[Session]:
+    """Open a session for work that takes as long as the data are big: each answer has its own time."""
+    connection = await _connect(at)
+    try:
+        yield Session(connection, WORK_SECONDS)
+    finally:
+        connection.close()
 
 
 def identifier(name: str) -> str:

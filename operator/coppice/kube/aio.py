@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from coppice.kube.client import FIELD_MANAGER
+from coppice.kube.client import FIELD_MANAGER, Caller
 from coppice.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -44,6 +44,8 @@ _MERGE: Final = "application/merge-patch+json"
 _APPLY: Final = "application/apply-patch+yaml"
 """JSON is YAML, so the body is JSON under this name."""
 
+_WHOAMI: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+"""Everybody who is known to the API server may ask it who they are (ClusterRole system:basic-user)."""
 _TRANSIENT: Final = frozenset({408, 429})
 _NEW_NAMESPACE: Final = "error looking up service account"
 """Of a Pod's 403, in the words of the ServiceAccount admission plug-in: a namespace gets its account some time after it
@@ -163,6 +165,19 @@ class AioKubeClient:
         return await self._json(
             "PATCH", _path_of(manifest), {"fieldManager": FIELD_MANAGER}, manifest, content_type=_MERGE
         )
+
+    async def amend(self, manifest: Manifest) -> Manifest:
+        """Merge patch of exactly the version of the object that it names; ConflictError when that has changed since."""
+        return await self._json(
+            "PATCH", _path_of(manifest), {"fieldManager": self._manager}, manifest, content_type=_MERGE
+        )
+
+    async def whoami(self) -> Caller:
+        """Return whom the API server takes us for."""
+        question = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = await self._json("POST", _WHOAMI, {}, question)
+        known = answer["status"]["userInfo"]
+        return Caller(known["username"], tuple(known.get("groups") or ()))
 
     async def delete(self, ref: Ref) -> None:
         """Delete exactly this object; one that is gone or was recreated counts as deleted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from coppice.core.plan import Manifest, Ref
@@ -11,6 +12,14 @@ FIELD_MANAGER = "coppice"
 STATUS_MANAGER = "coppice-status"
 FINALIZER_MANAGER = "coppice-finalizer"
 WIRING_MANAGER = "coppice-wiring"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the API server knows them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
 
 
 class KubeReader(Protocol):

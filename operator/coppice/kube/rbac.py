@@ -22,14 +22,18 @@ _BESIDE_THE_TABLE: Final = (
 
 
 def rules_of(resources: Iterable[Resource]) -> list[Rule]:
-    """Return the rules for these resources: sorted, plurals with equal verbs in one rule."""
-    plurals: dict[tuple[str, tuple[str, ...]], set[str]] = defaultdict(set)
+    """Return the rules for these resources: sorted, plurals with equal verbs (and names) in one rule."""
+    plurals: dict[tuple[str, tuple[str, ...], tuple[str, ...]], set[str]] = defaultdict(set)
     for resource in resources:
-        plurals[resource.group, tuple(sorted(resource.verbs))].add(resource.plural)
+        plurals[resource.group, tuple(sorted(resource.verbs)), resource.names].add(resource.plural)
     return [
-        {"apiGroups": [group], "resources": sorted(names), "verbs": list(verbs)}
-        for (group, verbs), names in sorted(plurals.items(), key=lambda item: (item[0][0], sorted(item[1])))
+        {"apiGroups": [group], "resources": sorted(kinds), "verbs": list(verbs), **_only(names)}
+        for (group, verbs, names), kinds in sorted(plurals.items(), key=lambda item: (item[0][0], sorted(item[1])))
     ]
+
+
+def _only(names: tuple[str, ...]) -> Rule:
+    return {"resourceNames": list(names)} if names else {}
 
 
 def cluster_rules() -> list[Rule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from coppice.core import labels
 from coppice.core.plan import Manifest
@@ -15,6 +16,7 @@ class Resource:
     ``watched``: events of it wake the objects that read it; ``labelled`` watches only what carries the UID of an owner,
     by which it is known as ours; ``large`` objects are the users' own, of any number and size, and not kept in memory.
     ``outlasts``: a deleted one is there until all that it owns is gone (foreground deletion).
+    ``names``: the only objects that it is about; all of the kind where there are none.
     """
 
     group: str
@@ -26,6 +28,7 @@ class Resource:
     labelled: bool = True
     large: bool = False
     outlasts: bool = False
+    names: tuple[str, ...] = ()
 
     def selects(self, manifest: Manifest) -> bool:
         """Return whether an object is among those that are watched."""
@@ -51,12 +54,26 @@ _READ = ("get", "list", "watch")
 _OWN = (*_READ, "patch")
 _MADE = (*_READ, "create", "patch", "delete")
 
+
+IDENTITY_POLICIES: Final = ("datachangerequests.coppice.dev", "datareviews.coppice.dev")
+"""The admission policies, and their bindings, without which no review counts: whatever the name of the release."""
+
+
+def _identity(plural: str) -> Resource:
+    return Resource(
+        "admissionregistration.k8s.io", "v1", plural, ("get",), namespaced=False, watched=False, names=IDENTITY_POLICIES
+    )
+
+
 RESOURCES: dict[str, Resource] = {
     "DataStore": Resource("coppice.dev", "v1alpha1", "datastores", _OWN, labelled=False),
     "DataGrant": Resource("coppice.dev", "v1alpha1", "datagrants", _OWN, labelled=False),
     "DataSnapshot": Resource("coppice.dev", "v1alpha1", "datasnapshots", _MADE, labelled=False),
     "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", _OWN, labelled=False),
-    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _OWN, labelled=False),
+    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _MADE, labelled=False),
+    "DataChangeRequest": Resource("coppice.dev", "v1alpha1", "datachangerequests", _OWN, labelled=False),
+    # Reviews are people's: nobody else has a say in what they are.
+    "DataReview": Resource("coppice.dev", "v1alpha1", "datareviews", _READ, labelled=False),
     "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),
     "Pod": Resource("", "v1", "pods", _MADE),
     # Outlasts its Pods, so that another Job of its name never runs beside them.
@@ -79,6 +96,8 @@ RESOURCES: dict[str, Resource] = {
         "snapshot.storage.k8s.io", "v1", "volumesnapshotclasses", _READ, namespaced=False, labelled=False
     ),
     "Deployment": Resource("apps", "v1", "deployments", (*_READ, "patch"), labelled=False, large=True),
+    "ValidatingAdmissionPolicy": _identity("validatingadmissionpolicies"),
+    "ValidatingAdmissionPolicyBinding": _identity("validatingadmissionpolicybindings"),
     "Event": Resource("events.k8s.io", "v1", "events", ("list", "create", "patch"), watched=False),
     "Lease": Resource("coordination.k8s.io", "v1", "leases", ("get", "create", "update"), watched=False),
 }

@@ -7,13 +7,14 @@ engine's version: nothing of a user's object reaches the Pod but names, sizes an
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from coppice.core import labels as known
 from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, SOURCE_PATH, Workload
 from coppice.manifests.meta import Owner, build_metadata
+from coppice.manifests.secret import added_name
 
 Role = Literal["store", "clone", "prepare", "scratch", "dump", "restore"]
 ROLES: Final[Container[str]] = frozenset(get_args(Role))
@@ -36,7 +37,8 @@ class Resources:
 @dataclass(frozen=True, slots=True)
 class ServerPod:
     """Everything a server's Pod is made from. ``load_volume`` is the source of the initial load as a Kubernetes
-    volume (configMap or claim); ``source`` is the user's Secret with the login to a mirror's source.
+    volume (configMap or claim); ``source`` is the user's Secret with the login to a mirror's source; ``added`` are the
+    keys that are in the Secret beside ``secret``, by which an older one is completed.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ServerPod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     load_volume: Mapping[str, Any] | None = None
     source: str | None = None
+    added: Collection[str] = ()
     grace_seconds: int = 30
 
 
@@ -139,10 +142,14 @@ def _literal(text: str) -> str:
 def _environment(pod: ServerPod, secret_environment: Mapping[str, str]) -> list[dict[str, Any]]:
     plain = [{"name": name, "value": _literal(value)} for name, value in sorted(pod.workload.environment.items())]
     secret = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": pod.secret, "key": key}}}
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": _secret_of(pod, key), "key": key}}}
         for name, key in sorted(secret_environment.items())
     ]
     return plain + secret
+
+
+def _secret_of(pod: ServerPod, key: str) -> str | None:
+    return added_name(pod.secret) if pod.secret is not None and key in pod.added else pod.secret
 
 
 def _load_container(pod: ServerPod, script: str) -> dict[str, Any]:
@@ -161,6 +168,8 @@ def _engine_container(pod: ServerPod) -> dict[str, Any]:
         return container
     port = pod.workload.port
     container["ports"] = [{"name": "engine", "containerPort": port, "protocol": "TCP"}]
+    if workload.remotes_port is not None:
+        container["ports"].append({"name": "remotes", "containerPort": workload.remotes_port, "protocol": "TCP"})
     if pod.workload.wait_script is not None:
         # Kubelet runs the first readiness probe as the container starts and the next one a period later, so a probe
         # that waits by itself makes the Pod Ready the moment the server answers, and a long period keeps twenty idle

@@ -7,11 +7,12 @@ import hmac
 import json
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from coppice.core import labels
+from coppice.core.names import child
 from coppice.core.plan import Manifest
 from coppice.manifests.meta import Owner, build_metadata
 
@@ -26,6 +27,23 @@ def build_engine_secret(name: str, owner: Owner, values: Mapping[str, str], *, o
         "immutable": True,
         "data": _encoded(values),
     }
+
+
+_EVER_THERE: Final = frozenset({"admin-password", "app-password"})
+"""Keys that every operator has given a server's Secret: where one is gone, the server knows what it was."""
+
+
+def added_name(name: str) -> str:
+    """Return the name of the Secret with what a server's Secret lacks, because an older operator made it.
+
+    That one is immutable, and what was proven under it stands under its UID: it is neither changed nor replaced.
+    """
+    return child(name, "added")
+
+
+def lacking_keys(secret: Manifest | None, wanted: Collection[str]) -> list[str]:
+    """Return the keys that a server's Secret lacks and that may be added; none where it is still to be made."""
+    return [] if secret is None else sorted(set(wanted) - (secret.get("data") or {}).keys() - _EVER_THERE)
 
 
 def build_binding_secret(

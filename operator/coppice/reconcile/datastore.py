@@ -20,6 +20,7 @@ from coppice.core.plan import Manifest, Plan, Ref
 from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
+from coppice.manifests.secret import added_name
 from coppice.reconcile.adopted import read_adoption
 from coppice.reconcile.adoptedstore import AdoptedPlan
 from coppice.reconcile.commit.line import is_commit
@@ -81,12 +82,13 @@ class DataStoreReconciler:
     async def _with_server(self, reader: KubeReader, key: Key, seen: StoreObservation) -> StoreObservation:
         """Read what is made for a store whose server the operator runs, and ask that."""
         store, engine = seen.store, seen.engine
-        claim, pod, secret, binding, service, policy = await get_each(
+        claim, pod, secret, added, binding, service, policy = await get_each(
             reader,
             key.namespace,
             ("PersistentVolumeClaim", claim_name(key.name)),
             ("Pod", server_pod_name(key.name)),
             ("Secret", admin_secret_name(key.name)),
+            ("Secret", added_name(admin_secret_name(key.name))),
             ("Secret", binding_name(key.name)),
             ("Service", key.name),
             ("NetworkPolicy", key.name),
@@ -102,6 +104,7 @@ class DataStoreReconciler:
             claim=claim,
             complaint=await read_complaint(reader, claim, seen.now),
             server=server,
+            added=added,
             binding=binding,
             service=service,
             policy=policy,
@@ -115,11 +118,12 @@ class DataStoreReconciler:
         self, reader: KubeReader, key: Key, seen: StoreObservation, store: DataStore, wanted: Mirror
     ) -> StoreObservation:
         """Read what is made for a mirror, and ask the server of the copy that is served."""
-        pod, secret, policy = await get_each(
+        pod, secret, added, policy = await get_each(
             reader,
             key.namespace,
             ("Pod", server_pod_name(key.name)),
             ("Secret", admin_secret_name(key.name)),
+            ("Secret", added_name(admin_secret_name(key.name))),
             ("NetworkPolicy", key.name),
         )
         server, engine = Server(pod, secret), seen.engine
@@ -129,6 +133,7 @@ class DataStoreReconciler:
             claim=None if mirror.served is None else mirror.served.claim,
             mirror=mirror,
             server=server,
+            added=added,
             policy=policy,
             answer=None if engine is None else await ask(engine, server.endpoint(engine)),
             reached=await self._is_reached(key, server, policy, seen.now),
@@ -234,7 +239,8 @@ def _plan_deletion(observation: StoreObservation, store: DataStore) -> Plan:
     copies = () if mirror is None else mirror.copies
     data = _unfinished(copies) if retained else [copy.claim for copy in copies]
     if not retained:
-        made = [entry for entry in (observation.claim, observation.server.secret) if entry is not None]
+        kept = (observation.claim, observation.server.secret, observation.added)
+        made = [entry for entry in kept if entry is not None]
         data = [*observation.snapshots, *data, *(entry for entry in made if entry not in data)]
     return Plan(delete=_doomed(observation, data), remove_finalizer=True)
 

@@ -19,7 +19,7 @@ from coppice.engines.base import LoginRefusedError, StoreServer, UnreachableErro
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
-from coppice.manifests.secret import build_binding_secret, build_engine_secret
+from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
@@ -35,6 +35,7 @@ from coppice.reconcile.load import (
     source_is_there,
 )
 from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
+from coppice.reconcile.protection import is_protected, protect, protection_status, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
@@ -117,25 +118,37 @@ class ServedPlan(StorePlan):
         """Return whether a Secret was made for this store or for an earlier one of its name."""
         return label(secret, labels.OWNER_NAME) == self.name and label(secret, labels.OWNER_KIND) == self._kind
 
-    def _secret_conflict(self) -> Fact:
+    def _secret_conflict(self, name: str) -> Fact:
         return stalls(
             SERVER,
             "NameConflict",
-            f"Secret {admin_secret_name(self.name)} exists and is not of this store: rename one of the two",
+            f"Secret {name} exists and is not of this store: rename one of the two",
             retry_after=60,
         )
 
     def keep_secret(self, draft: Draft) -> Fact | None:
-        """Keep the administrator's Secret ours; return why that cannot be, or None."""
+        """Keep the administrator's Secret ours, and what completes it; return why that cannot be, or None."""
         secret = self.observation.server.secret
-        if secret is None:
-            draft.create.append(self.desired_secret(draft.owner))
-        elif label(secret, labels.OWNER_UID) != draft.owner.uid:
-            if not self._is_of_this_store(secret):
-                return self._secret_conflict()
-            body = {"apiVersion": "v1", "kind": "Secret", "metadata": self.desired_secret(draft.owner)["metadata"]}
-            draft.apply.append(with_uid(body, secret))
+        wanted = [(self.desired_secret(draft.owner), secret)]
+        if self._lacking:
+            fresh = {key: self.observation.fresh_credentials[key] for key in self._lacking}
+            name = added_name(admin_secret_name(self.name))
+            added = build_engine_secret(name, draft.owner, fresh, owned=False)
+            wanted.append((added, self.observation.added))
+        for desired, observed in wanted:
+            if observed is None:
+                draft.create.append(desired)
+            elif label(observed, labels.OWNER_UID) != draft.owner.uid:
+                if not self._is_of_this_store(observed):
+                    return self._secret_conflict(desired["metadata"]["name"])
+                body = {"apiVersion": "v1", "kind": "Secret", "metadata": desired["metadata"]}
+                draft.apply.append(with_uid(body, observed))
         return None
+
+    @property
+    def _lacking(self) -> list[str]:
+        """Return what the Secret of an older operator lacks of what a server is to have."""
+        return lacking_keys(self.observation.server.secret, self.observation.fresh_credentials)
 
     @property
     def _kind(self) -> str:
@@ -159,6 +172,7 @@ class ServedPlan(StorePlan):
                 resources=resources,
                 annotations={labels.INPUTS: digest(image, *digested, resources.memory, resources.cpu)},
                 load_volume=load_volume(load),
+                added=self._lacking,
             )
         )
 
@@ -209,6 +223,7 @@ class ManagedPlan(ServedPlan):
             self._server_runs,
             self.server_answers,
             self._load_is_done,
+            self._protection_is_in_force,
             self._apps_can_connect,
         )
 
@@ -251,7 +266,7 @@ class ManagedPlan(ServedPlan):
         if observed is None:
             secret = self.observation.server.secret
             if secret is not None and not self._is_of_this_store(secret):
-                return self._secret_conflict()
+                return self._secret_conflict(admin_secret_name(self.name))
             if secret is not None:
                 return stalls(
                     STORAGE,
@@ -408,6 +423,28 @@ class ManagedPlan(ServedPlan):
         draft.calls.append(EngineCall(self.store.spec.engine, self._server_ref, "commit-load", {}))
         draft.apply.append(self._changed_claim(draft.owner, choice, {labels.LOAD: DONE}))
         return waits(SERVER, "Loaded", fact.message)
+
+    def _protection_is_in_force(self, draft: Draft) -> Fact:
+        """Before apps can connect, and not before a Job has filled the database, which it does as they would."""
+        problem = unprotectable(self.store, self.engine)
+        if problem is not None:
+            return problem
+        server, database = self._server_ref, self._database
+        protect(draft, self.store, self.engine, server, database=database, pod_uid=self._server_uid)
+        return self.answering if not self.store.spec.protection else is_protected(self.store)
+
+    def branches_are_protected(self, draft: Draft) -> Fact:
+        """Return the fact before: protection has been seen to."""
+        return draft.facts[-1]
+
+    def protection_status(self, draft: Draft) -> Mapping[str, Any]:
+        """Return the part of the status that says which branches are protected."""
+        return protection_status(draft, self.store, self._server_uid)
+
+    @property
+    def _server_uid(self) -> str | None:
+        pod = self.observation.server.pod
+        return None if pod is None else str(pod["metadata"]["uid"])
 
     def _apps_can_connect(self, draft: Draft) -> Fact:
         problem = self._log_in(draft, binding_name(self.name), self.observation.binding)

@@ -23,6 +23,7 @@ from coppice.reconcile.mirror.copies import MirrorCopy
 from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.observed import is_true
 from coppice.reconcile.preparation import mask_unsupported
+from coppice.reconcile.protection import PROTECTED, unprotectable
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
@@ -46,7 +47,7 @@ class StoreObservation:
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
-    goes with a specification that nobody can read.
+    goes with a specification that nobody can read. ``added``: the Secret that completes the server's.
     """
 
     manifest: Manifest
@@ -62,6 +63,7 @@ class StoreObservation:
     claim: Manifest | None = None
     complaint: Complaint | None = None
     server: Server = field(default_factory=Server)
+    added: Manifest | None = None
     binding: Manifest | None = None
     service: Manifest | None = None
     policy: Manifest | None = None
@@ -82,14 +84,16 @@ class StorePlan(ABC):
     def plan(self) -> Plan:
         """Return what to do now."""
         draft = Draft(self.observation.manifest, self.observation.now)
-        for step in (*self.steps(), self._rows_can_be_masked):
+        for step in (*self.steps(), self._rows_can_be_masked, self.branches_are_protected):
             fact = step(draft)
             draft.facts.append(fact)
             if not fact.holds:
                 break
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
-        plan = draft.finish(self.types, self.status(), requeue_after=requeue)
+        types = (*self.types, *((PROTECTED,) if self.store.spec.protection else ()))
+        status = {**self.status(), **self.protection_status(draft)}
+        plan = draft.finish(types, status, requeue_after=requeue)
         for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come()):
             plan = beside(plan, aside, self.observation.manifest)
         return plan
@@ -114,6 +118,15 @@ class StorePlan(ABC):
         if self.store.spec.mask is not None and engine is not None and not engine.maskable:
             return mask_unsupported(ENGINE, self.store)
         return draft.facts[-1]
+
+    def branches_are_protected(self, draft: Draft) -> Fact:
+        """Return whether the protection that is asked for is in force; without any, the fact before."""
+        return unprotectable(self.store, self.engine) or draft.facts[-1]
+
+    def protection_status(self, draft: Draft) -> Mapping[str, Any]:
+        """Return the part of the status that says which branches are protected."""
+        del draft
+        return {}
 
     @abstractmethod
     def storage(self) -> StorageChoice | NoStorage:

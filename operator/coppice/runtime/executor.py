@@ -22,10 +22,11 @@ from coppice.kube.errors import (
     WiringConflictError,
 )
 from coppice.manifests.meta import build_identity
-from coppice.manifests.secret import is_meant_for, read_login, read_secret
+from coppice.manifests.secret import added_name, is_meant_for, read_login, read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
     from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
@@ -163,19 +164,35 @@ class Executor:
                 raise ValueError(f"{call.action} is not to be done to a server of somebody else's")
             endpoint, arguments = _adopted_endpoint(target, found), dict(call.arguments)
         else:
-            secret = read_secret(found)
-            needed = {"admin-password", *call.secret_arguments.values()}
-            if missing := sorted(needed - secret.keys()):
-                raise EngineError(
-                    f"Secret {target.secret_namespace}/{target.secret_name} has no {', '.join(missing)} any more"
-                )
-            arguments = {**call.arguments, **{name: secret[key] for name, key in call.secret_arguments.items()}}
+            secret = await self._values(found, {"admin-password", *call.secret_arguments.values()})
+            own = {name: secret[key] for name, key in call.secret_arguments.items()}
+            arguments = {**call.arguments, **own, **await self._borrowed(call)}
             endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
         try:
             await engine.execute(endpoint, call.action, arguments)
         except EngineError:
             self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
             raise
+
+    async def _borrowed(self, call: EngineCall) -> dict[str, str]:
+        """Return the arguments that other servers' Secrets hold."""
+        values = {}
+        for argument, wanted in call.borrowed_arguments.items():
+            found = await self._live.get("Secret", wanted.name, wanted.namespace)
+            if found is None:
+                raise EngineError(f"Secret {wanted.namespace}/{wanted.name} is not there, and {call.action} needs it")
+            values[argument] = (await self._values(found, {wanted.key}))[wanted.key]
+        return values
+
+    async def _values(self, secret: Manifest, needed: AbstractSet[str]) -> dict[str, str]:
+        """Return the values of a server's Secret, or of the one that completes it: at least those that are needed."""
+        values, metadata = read_secret(secret), secret["metadata"]
+        if not needed <= values.keys():
+            added = await self._live.get("Secret", added_name(metadata["name"]), metadata["namespace"])
+            values = {**({} if added is None else read_secret(added)), **values}
+        if missing := sorted(needed - values.keys()):
+            raise EngineError(f"Secret {metadata['namespace']}/{metadata['name']} has no {', '.join(missing)} any more")
+        return values
 
 
 def _adopted_endpoint(target: ServerRef, secret: Manifest) -> Endpoint:

@@ -15,8 +15,10 @@ from coppice.kube.login import LoginError
 from coppice.kube.reach import is_reached
 from coppice.manifests.pod import Resources
 from coppice.reconcile.databranch import DataBranchReconciler
+from coppice.reconcile.datachangerequest import DataChangeRequestReconciler
 from coppice.reconcile.dataclone import DataCloneReconciler
 from coppice.reconcile.datagrant import DataGrantReconciler
+from coppice.reconcile.datareview import DataReviewReconciler
 from coppice.reconcile.datasnapshot import DataSnapshotReconciler
 from coppice.reconcile.datastore import DataStoreReconciler
 from coppice.reconcile.environment import Environment
@@ -77,4 +79,6 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         DataSnapshotReconciler(environment),
         DataBranchReconciler(environment),
         DataCloneReconciler(environment),
+        DataChangeRequestReconciler(environment),
+        DataReviewReconciler(environment),
     ]

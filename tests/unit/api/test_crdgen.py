@@ -161,6 +161,8 @@ def test_visible_defaults_are_these():
         "dataclones.spec.power": "Auto",
         "dataclones.spec.durability": "Fast",
         "dataclones.spec.commitPolicy": "Explicit",
+        "datachangerequests.spec.publish": "Branch",
+        "datachangerequests.spec.merge": "WhenApproved",
     }
 
 

@@ -11,6 +11,7 @@ from helm.generate import Rule
 
 from coppice.kube.rbac import cluster_rules, namespace_rules
 from coppice.kube.resources import RESOURCES, Resource
+from coppice.manifests.admission import MAINTAIN, build_policies
 
 CHART = generate.CHART
 SNAPSHOT_CRDS = {
@@ -109,6 +110,37 @@ def test_grants_have_a_role_of_their_own():
     }
     assert writers == {"grant-admin"}
     assert {plural for _, plural, _ in allowed(people["grant-admin"])} == {"datagrants"}
+
+
+def test_who_reviews_does_not_propose_by_that_and_only_a_maintainer_acts_on_requests_of_others():
+    people = {role: allowed(rules) for role, rules in generate.people_rules(RESOURCES).items()}
+
+    def who(plural: str, verb: str) -> set[str]:
+        return {role for role, rights in people.items() if (generate.GROUP, plural, verb) in rights}
+
+    for verb in generate.WRITE:
+        assert who("datachangerequests", verb) == {"author", "maintainer"}
+        assert who("datareviews", verb) == {"reviewer"}
+    assert who("datachangerequests", MAINTAIN) == {"maintainer"}
+    for verb in generate.READ:
+        assert who("datachangerequests", verb) == {"view", "author", "reviewer", "maintainer"}
+        assert who("datareviews", verb) == {"view", "author", "reviewer", "maintainer"}
+
+
+def test_the_operator_has_no_say_in_a_review():
+    verbs = {verb for _, plural, verb in allowed(cluster_rules()) if plural == "datareviews"}
+    assert verbs == set(generate.READ)
+
+
+def test_the_operator_reads_its_own_admission_policies_and_no_others():
+    (rule,) = (rule for rule in cluster_rules() if rule["apiGroups"] == ["admissionregistration.k8s.io"])
+    assert rule == {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+        "verbs": ["get"],
+        "resourceNames": sorted({policy["metadata"]["name"] for policy in build_policies()}),
+    }
+    assert [rule for rule in cluster_rules() if "resourceNames" in rule] == [rule]
 
 
 def test_all_six_snapshot_crds_are_there_and_known_as_the_charts_own():

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from helm import generate
 
+from coppice.manifests.admission import BINDING, POLICY, build_policies
+
 CHART = generate.CHART
 GOLDEN = Path(__file__).parent / "golden"
 SNAPSHOT_API = "snapshot.storage.k8s.io/v1"
@@ -23,6 +25,10 @@ Manifest = dict[str, Any]
 
 def named(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
     return {manifest["metadata"]["name"]: manifest for manifest in manifests if manifest["kind"] == kind}
+
+
+def identity(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -175,3 +181,10 @@ def test_fast_raises_every_sidecars_rates_and_stock_leaves_them(render: Render):
 def test_pods_do_not_change_with_the_charts_version_alone(render: Render):
     for deployment in named(render("--set=local.enabled=true"), "Deployment").values():
         assert "helm.sh/chart" not in deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_admission_policies_are_those_that_the_operator_asks_for(render: Render):
+    rendered = [*named(render(), POLICY).values(), *named(render(), BINDING).values()]
+    for manifest in rendered:
+        assert manifest["metadata"].pop("labels")["app.kubernetes.io/name"] == "coppice"
+    assert {identity(one): one for one in rendered} == {identity(one): one for one in build_policies()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.shell_completion import ShellComplete
 from tests.fakes.person import Person
+from tests.unit.cli.requested import ask
 
 from coppice.cli.main import main
 
@@ -28,6 +29,19 @@ def test_clones_are_offered_by_name(bea, command):
 def test_the_namespace_that_is_named_counts(bea):
     assert offered(bea, "status", "-n", "data") == ["previews", "shop", "shop-00001"]
     assert offered(bea, "-n", "data", "status", begun="shop-") == ["shop-00001"]
+
+
+def test_what_can_be_compared_is_offered(bea):
+    ask(bea)
+    assert offered(bea, "diff", "-n", "data") == ["request/autumn", "shop"]
+    assert offered(bea, "diff", "-n", "data", begun="re") == ["request/autumn"]
+    assert offered(bea, "log") == ["db"]
+
+
+@pytest.mark.parametrize("command", ["review", "resolve", "revert"])
+def test_requests_are_offered_by_name(owner, command):
+    ask(owner)
+    assert offered(owner, command) == ["autumn"]
 
 
 def test_what_cannot_be_had_is_not_offered(bea):

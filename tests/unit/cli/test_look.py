@@ -77,7 +77,7 @@ def test_each_kind_has_its_words(owner):
 
 def test_a_name_that_nothing_has_is_told(ann):
     said = ann.expect_refusal("status", "nothing")
-    assert "there is no DataClone, DataStore, DataBranch, DataSnapshot or DataGrant nothing in namespace app" in said
+    assert "DataReview or DataGrant nothing in namespace app: coppice status lists what there is" in said
 
 
 def test_no_secret_and_no_password_is_ever_shown(bea):

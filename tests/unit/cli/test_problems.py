@@ -28,6 +28,8 @@ DENIED = (
         ("list", "dataclones", "view"),
         ("create", "datasnapshots", "coppice-store-admin"),
         ("patch", "datagrants", "coppice-grant-admin"),
+        ("create", "datachangerequests", "coppice-author"),
+        ("patch", "datareviews", "coppice-reviewer"),
         ("get", "datastores", "view"),
     ],
 )

@@ -18,6 +18,7 @@ from coppice.manifests.meta import Owner, build_metadata
 OWNER = Owner("coppice.dev/v1alpha1", "DataClone", "db", "app", "uid-gone")
 STORE = Owner("coppice.dev/v1alpha1", "DataStore", "shop", "app", "uid-gone")
 SNAPSHOT = Owner("coppice.dev/v1alpha1", "DataSnapshot", "shop-00001", "app", "uid-gone")
+REQUEST = Owner("coppice.dev/v1alpha1", "DataChangeRequest", "fix", "app", "uid-gone")
 
 
 def made(kind="Pod", owner=OWNER, uid="uid-child", **metadata):
@@ -44,13 +45,21 @@ def relabelled(**changes):
     return found
 
 
-@pytest.mark.parametrize("owner", [OWNER, SNAPSHOT], ids=lambda owner: owner.kind)
+@pytest.mark.parametrize("owner", [OWNER, SNAPSHOT, REQUEST], ids=lambda owner: owner.kind)
 def test_what_was_made_for_an_owner_that_is_gone_is_an_orphan(owner):
     for kind in MADE_FOR[owner.kind]:
         [found] = find_orphans([made(kind, owner)], alive={"uid-other"})
         assert (found.owner, found.owner_uid) == (Key(owner.kind, "app", owner.name), "uid-gone")
         assert found.uid == "uid-child"
         assert found.is_removable
+
+
+def test_the_way_to_a_clone_elsewhere_that_a_request_has_left_is_one():
+    way = made("NetworkPolicy", REQUEST, ownerReferences=None)
+    way["metadata"] |= {"name": handover_name(REQUEST.uid, "preview"), "namespace": "preview"}
+    [found] = find_orphans([way], alive={"uid-other"})
+    assert found.owner == Key("DataChangeRequest", "app", "fix")
+    assert find_orphans([way], alive={"uid-gone"}) == ()
 
 
 def test_what_a_commit_has_left_in_its_clones_namespace_is_one():

@@ -78,7 +78,8 @@ def test_a_clones_configuration_has_nothing_that_acts_by_itself(policy: CommitPo
     assert behavior["event_scheduler"] == "OFF"
     assert behavior["auto_gc_behavior"] == {"enable": False}
     assert behavior["dolt_transaction_commit"] is (policy == "PerTransaction")
-    assert not {"cluster", "remotesapi", "mcp_server", "metrics", "user"} & set(config)
+    assert config["remotesapi"]["read_only"] is True
+    assert not {"cluster", "mcp_server", "metrics", "user"} & set(config)
     assert set(config["system_variables"]) == {"secure_file_priv"}
 
 
@@ -86,6 +87,16 @@ def test_a_stores_own_events_run_and_its_garbage_is_collected() -> None:
     behavior = yaml.safe_load(_store().environment["COPPICE_SERVER_CONFIG"])["behavior"]
     assert behavior["event_scheduler"] == "ON"
     assert behavior["auto_gc_behavior"] == {"enable": True}
+
+
+def test_each_server_has_a_password_of_its_own_for_what_it_fetches() -> None:
+    secret = DoltEngine().credentials({"admin-password": "kept"})
+    assert secret["admin-password"] == "kept"
+    assert set(secret) == {"admin-password", "app-password", "remote-password"}
+    for workload in (_store(), _clone()):
+        assert workload.secret_environment["DOLT_REMOTE_PASSWORD"] == "remote-password"
+        assert workload.remotes_port == 3307
+    assert _preparation().secret_environment == {}
 
 
 def test_nothing_a_user_named_is_in_a_file_where_dolt_replaces_variables() -> None:

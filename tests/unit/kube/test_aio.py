@@ -218,6 +218,27 @@ async def test_nothing_is_pruned_from_another_version_or_another_object(client, 
         await client.prune(same(made, metadata=newest, data={"one": None}))
 
 
+async def test_an_amendment_replaces_what_it_names_and_keeps_the_rest(client, namespace, clones):
+    made = await client.create(clone(namespace, spec={"list": [1, 2], "kept": 1, "gone": 1}))
+    version = {"resourceVersion": made["metadata"]["resourceVersion"]}
+    found = await client.amend(same(made, metadata=version, spec={"list": [3], "gone": None}))
+    assert found["spec"] == {"list": [3], "kept": 1}
+
+
+async def test_nothing_is_amended_that_has_changed_since(client, namespace, clones):
+    made = await client.create(clone(namespace, spec={"list": [1]}))
+    version = {"resourceVersion": made["metadata"]["resourceVersion"]}
+    await client.amend(same(made, metadata=version, spec={"list": [2]}))
+    with pytest.raises(ConflictError):
+        await client.amend(same(made, metadata=version, spec={"list": [3]}))
+
+
+async def test_the_api_server_says_who_asks(client):
+    caller = await client.whoami()
+    assert caller.name
+    assert "system:authenticated" in caller.groups
+
+
 async def test_what_was_applied_as_string_data_never_goes(client, namespace):
     """A trap: the API server moves stringData to data but keeps its owners where it was."""
     made = await client.apply(secret(namespace, one="1", two="2"))

@@ -22,7 +22,14 @@ from coppice.engines.base import CloneServer, Finding, Preparation, StoreServer,
 from coppice.engines.dolt import DoltEngine
 from coppice.manifests.job import UserJob, build_user_job
 from coppice.manifests.meta import Owner
-from coppice.manifests.network import build_closed_policy, build_outbound_policy, build_policy, build_service
+from coppice.manifests.network import (
+    Peer,
+    build_closed_policy,
+    build_outbound_policy,
+    build_passage,
+    build_policy,
+    build_service,
+)
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret, read_secret
 from coppice.manifests.storage import (
@@ -41,6 +48,7 @@ UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 STORE = Owner("coppice.dev/v1alpha1", "DataStore", "shop", "data", "11111111-0000-4000-8000-000000000001")
 SNAPSHOT = Owner("coppice.dev/v1alpha1", "DataSnapshot", "shop-00001", "data", "22222222-0000-4000-8000-000000000002")
 CLONE = Owner("coppice.dev/v1alpha1", "DataClone", "db", "shop-pr-42", "33333333-0000-4000-8000-000000000003")
+REQUEST = Owner("coppice.dev/v1alpha1", "DataChangeRequest", "prices", "data", "44444444-0000-4000-8000-000000000004")
 RESOURCES = Resources(memory="256Mi", cpu="100m")
 SCRIPT = Workload(
     script="serve\n",
@@ -48,6 +56,7 @@ SCRIPT = Workload(
     secret_environment={"ADMIN_PASSWORD": "admin-password"},
     wait_script="wait\n",
     port=3306,
+    remotes_port=3307,
 )
 BINDING = {
     "type": "mysql",
@@ -156,6 +165,12 @@ def dump() -> ServerPod:
         labels={},
         grace_seconds=30,
     )
+
+
+def passage(number: int) -> dict[str, Any]:
+    fetcher = Peer("data", REQUEST.uid, "scratch")
+    source = Peer("shop-pr-42", CLONE.uid, "clone")
+    return build_passage("prices", REQUEST, fetcher=fetcher, source=source, port=3307)[number]
 
 
 def users_job() -> dict[str, Any]:
@@ -304,6 +319,8 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         clients={labels.OWNER_UID: SNAPSHOT.uid, labels.ROLE: "mask"},
     ),
     "networkpolicy-dump": lambda: build_outbound_policy("shop-dump", STORE, role="dump", port=5432),
+    "networkpolicy-passage-in": lambda: passage(0),
+    "networkpolicy-passage-out": lambda: passage(1),
     "networkpolicy-prepare": lambda: build_closed_policy("shop-00001-prepare", SNAPSHOT, role="prepare"),
 }
 

@@ -7,7 +7,7 @@ from tests.fakes.kube import FakeKube
 from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 
 from coppice.core import labels
-from coppice.core.plan import EngineCall, Event, Plan, Ref, ServerRef
+from coppice.core.plan import EngineCall, Event, Plan, Ref, SecretKey, ServerRef
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
@@ -186,6 +186,47 @@ async def test_a_secret_that_was_emptied_by_hand_is_named(kube, execute, engine)
     kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
     with pytest.raises(EngineError, match="Secret app/db has no app-password any more"):
         await execute(Plan(calls=(call(password="app-password"),)))
+    assert engine.calls == []
+
+
+def borrowing_call():
+    target = ServerRef(host="10.0.0.1", port=3306, secret_namespace="app", secret_name="db")
+    borrowed = {"password": SecretKey("app", "other", "remote-password")}
+    return EngineCall("dolt", target, "ensure-fetch-user", {}, borrowed_arguments=borrowed)
+
+
+async def test_an_engine_call_borrows_from_the_secret_of_another_server(kube, execute, engine):
+    owner = kube.peek("DataClone", "app", "db")
+    kube.add(secret(owner, **{"admin-password": base64.b64encode(b"ours").decode()}))
+    kube.add(secret(owner, "other", **{"remote-password": base64.b64encode(b"theirs").decode()}))
+    await execute(Plan(calls=(borrowing_call(),)))
+    ((at, action, arguments),) = engine.calls
+    assert (at.password, action, arguments) == ("ours", "ensure-fetch-user", {"password": "theirs"})
+
+
+async def test_what_an_older_secret_lacks_is_in_the_one_beside_it(kube, execute, engine):
+    owner = kube.peek("DataClone", "app", "db")
+    kube.add(secret(owner, **{"admin-password": base64.b64encode(b"ours").decode()}))
+    kube.add(secret(owner, "other", **{"admin-password": "eA=="}))
+    kube.add(secret(owner, "other-added", **{"remote-password": base64.b64encode(b"added").decode()}))
+    await execute(Plan(calls=(borrowing_call(),)))
+    assert [arguments for _, _, arguments in engine.calls] == [{"password": "added"}]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "Secret app/other is not there, and ensure-fetch-user needs it"),
+        ({"admin-password": "eA=="}, "Secret app/other has no remote-password any more"),
+    ],
+)
+async def test_what_cannot_be_borrowed_is_named_and_nothing_is_done(kube, execute, engine, values, message):
+    owner = kube.peek("DataClone", "app", "db")
+    kube.add(secret(owner, **{"admin-password": "eA=="}))
+    if values is not None:
+        kube.add(secret(owner, "other", **values))
+    with pytest.raises(EngineError, match=message):
+        await execute(Plan(calls=(borrowing_call(),)))
     assert engine.calls == []
 
 

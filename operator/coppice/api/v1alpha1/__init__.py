@@ -21,6 +21,27 @@ from coppice.api.v1alpha1.common import (
     StoreRef,
 )
 from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus
+from coppice.api.v1alpha1.datachangerequest import (
+    ChangeSource,
+    ChangeTarget,
+    CheckStatus,
+    ConflictsStatus,
+    ConflictStatus,
+    DataChangeRequest,
+    DataChangeRequestSpec,
+    DataChangeRequestStatus,
+    MergePolicy,
+    PatchStatus,
+    PreviewStatus,
+    ProposedClone,
+    Publish,
+    PublishedStatus,
+    Resolution,
+    ReviewStatus,
+    TableStatus,
+    Take,
+    VersionStatus,
+)
 from coppice.api.v1alpha1.dataclone import (
     BINDING_KEYS,
     ON_HEAD_CHANGE,
@@ -40,6 +61,7 @@ from coppice.api.v1alpha1.dataclone import (
     SnapshotIdentity,
 )
 from coppice.api.v1alpha1.datagrant import DataGrant, DataGrantSpec, DataGrantStatus, LabelSelector, MaxClones, Verb
+from coppice.api.v1alpha1.datareview import DataReview, DataReviewSpec, DataReviewStatus, ReviewedPatch, Verdict
 from coppice.api.v1alpha1.datasnapshot import (
     CloneRef,
     DataSnapshot,
@@ -53,6 +75,7 @@ from coppice.api.v1alpha1.datasnapshot import (
 from coppice.api.v1alpha1.datastore import (
     Adopted,
     BranchHead,
+    Check,
     DataStore,
     DataStoreSpec,
     DataStoreStatus,
@@ -61,6 +84,8 @@ from coppice.api.v1alpha1.datastore import (
     Load,
     Managed,
     Mirror,
+    ProtectedBranches,
+    ProtectionReviewers,
     Snapshots,
     Storage,
 )
@@ -69,7 +94,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KINDS: dict[str, type[Resource]] = {
-    model.crd.kind: model for model in (DataStore, DataGrant, DataSnapshot, DataBranch, DataClone)
+    model.crd.kind: model
+    for model in (
+        DataStore,
+        DataGrant,
+        DataSnapshot,
+        DataBranch,
+        DataClone,
+        DataChangeRequest,
+        DataReview,
+    )
 }
 """Every kind of the group by name."""
 
@@ -96,6 +130,10 @@ __all__ = [
     "Binding",
     "BindingStatus",
     "BranchHead",
+    "ChangeSource",
+    "ChangeTarget",
+    "Check",
+    "CheckStatus",
     "CloneFrom",
     "CloneRef",
     "CloneSource",
@@ -103,9 +141,14 @@ __all__ = [
     "ComputeResources",
     "Condition",
     "ConditionStatus",
+    "ConflictStatus",
+    "ConflictsStatus",
     "DataBranch",
     "DataBranchSpec",
     "DataBranchStatus",
+    "DataChangeRequest",
+    "DataChangeRequestSpec",
+    "DataChangeRequestStatus",
     "DataClone",
     "DataCloneSpec",
     "DataCloneStatus",
@@ -113,6 +156,9 @@ __all__ = [
     "DataGrantSpec",
     "DataGrantStatus",
     "DataKind",
+    "DataReview",
+    "DataReviewSpec",
+    "DataReviewStatus",
     "DataSnapshot",
     "DataSnapshotSpec",
     "DataSnapshotStatus",
@@ -133,20 +179,35 @@ __all__ = [
     "Load",
     "Managed",
     "MaxClones",
+    "MergePolicy",
     "Metadata",
     "Mirror",
     "ObservedStatus",
     "OnRevision",
+    "PatchStatus",
     "Power",
     "PreparedSnapshot",
+    "PreviewStatus",
     "PreviousCopy",
+    "ProposedClone",
+    "ProtectedBranches",
+    "ProtectionReviewers",
+    "Publish",
+    "PublishedStatus",
+    "Resolution",
     "Resource",
+    "ReviewStatus",
+    "ReviewedPatch",
     "SnapshotBranch",
     "SnapshotCommit",
     "SnapshotIdentity",
     "Snapshots",
     "Storage",
     "StoreRef",
+    "TableStatus",
+    "Take",
     "Verb",
+    "Verdict",
+    "VersionStatus",
     "parse",
 ]

@@ -70,6 +70,8 @@ MigrationVersion = Annotated[str, StringConstraints(min_length=1, max_length=256
 Duration = Annotated[str, StringConstraints(min_length=2, max_length=24, pattern=DURATION_PATTERN)]
 """Days, hours, minutes and seconds in this order, none of them zero: 90s, 2h, 1h30m, 3d."""
 DurationOrNever = Annotated[str, StringConstraints(min_length=2, max_length=24, pattern=DURATION_OR_NEVER_PATTERN)]
+Person = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+"""A user, or a group of users, as the API server knows them."""
 Text = Annotated[str, StringConstraints(max_length=256)]
 """A short string of a status."""
 Time = AwareDatetime

@@ -29,6 +29,7 @@ class Verb(StrEnum):
 
     CLONE = "Clone"
     BRANCH = "Branch"
+    PROPOSE = "Propose"
 
 
 class SelectorOperator(StrEnum):
@@ -121,10 +122,11 @@ class DataGrantSpec(SpecModel):
         description="Name of the DataStore in this namespace."
     )
     to: GrantTo = Field(description="The namespaces that are given something.")
-    verbs: Annotated[tuple[Verb, ...], Field(min_length=1, max_length=2), SET] = Field(
+    verbs: Annotated[tuple[Verb, ...], Field(min_length=1, max_length=3), SET] = Field(
         description="What they may do: Clone (run copies of their own), Branch (create branches in the store; where "
         "the engine keeps no branches: its owners may commit clones of these namespaces, and so take what is in them, "
-        "without asking there once more)."
+        "without asking there once more), Propose (the store's owners may propose what was changed on clones of these "
+        "namespaces, in a DataChangeRequest, without asking there once more)."
     )
     data: Annotated[DataKind, ShowDefault] = Field(
         default=DataKind.MASKED,

@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable, immutable_optional
+from coppice.api.schema import (
+    AGE,
+    SET,
+    Column,
+    CrdInfo,
+    Keyword,
+    Rule,
+    ShowDefault,
+    condition_column,
+    immutable,
+    immutable_optional,
+)
 from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
     CRON_PATTERN,
@@ -26,6 +37,7 @@ from coppice.api.v1alpha1.common import (
     NameRef,
     ObjectName,
     ObservedStatus,
+    Person,
     Quantity,
     ServiceName,
     Text,
@@ -254,6 +266,62 @@ class Clones(SpecModel):
     )
 
 
+BRANCH_GLOB_PATTERN = r"^[A-Za-z0-9_*]([.]?[A-Za-z0-9_*-])*(/[A-Za-z0-9_*]([.]?[A-Za-z0-9_*-])*)*$"
+"""The name of a branch, where ``*`` stands for anything."""
+
+
+class ProtectionReviewers(SpecModel):
+    """Whose approvals count."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.users) && self.users.size() > 0) || (has(self.groups) && self.groups.size() > 0)",
+            "name users or groups, or leave reviewers out: then approvals of everybody who may review count",
+            reason="FieldValueRequired",
+        ),
+    )
+
+    users: Annotated[tuple[Person, ...], Field(max_length=50), SET] = Field(
+        default=(), description="These people, by their user names."
+    )
+    groups: Annotated[tuple[Person, ...], Field(max_length=50), SET] = Field(
+        default=(), description="Everybody in one of these groups."
+    )
+
+
+class Check(SpecModel):
+    """What must hold of the merged data."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_PATTERN)] = Field(
+        description="What it is called in status.checks of a DataChangeRequest."
+    )
+    sql: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
+        description="A query that must find nothing, for example SELECT 1 FROM track WHERE price < 0."
+    )
+
+
+class ProtectedBranches(SpecModel):
+    """Branches that nobody writes to but by a DataChangeRequest that was approved."""
+
+    branches: Annotated[
+        tuple[Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=BRANCH_GLOB_PATTERN)], ...],
+        Field(min_length=1, max_length=50),
+        SET,
+    ] = Field(description='Their names; * stands for anything, for example "release/*".')
+    approvals: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=1, description="How many people must approve, without the author. 1 if left out."
+    )
+    reviewers: ProtectionReviewers | None = Field(
+        default=None, description="Whose approvals count. Left out: those of everybody who may review."
+    )
+    checks: Annotated[
+        tuple[Check, ...],
+        Field(max_length=20),
+        Keyword("x-kubernetes-list-type", "map"),
+        Keyword("x-kubernetes-list-map-keys", ["name"]),
+    ] = Field(default=(), description="What must hold of the merged data before it is published.")
+
+
 class DataStoreSpec(SpecModel):
     """What the owners of a database want."""
 
@@ -302,6 +370,11 @@ class DataStoreSpec(SpecModel):
         "clones in this namespace are of masked snapshots, too. Left out: rows stay as they are.",
     )
     clones: Clones = Field(default_factory=Clones, description="What clones of this store get.")
+    protection: Annotated[tuple[ProtectedBranches, ...], Field(max_length=20)] = Field(
+        default=(),
+        description="Branches that are changed by approved DataChangeRequests only. The rules of all entries that "
+        "match a branch hold for it.",
+    )
 
 
 class BranchHead(StatusModel):
@@ -376,6 +449,12 @@ class DataStoreStatus(ObservedStatus):
         default=(), description="Branches and where they are, the first ones by name; branchCount has their number."
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
+    protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
+        default=(), description="Branches that the server lets nobody write to but Coppice, as spec.protection says it."
+    )
+    protected_on: Text | None = Field(
+        default=None, description="UID of the server's Pod that was told so; another one is told again."
+    )
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
     mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")

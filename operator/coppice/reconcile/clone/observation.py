@@ -68,6 +68,7 @@ class CloneObservation:
     unbound_claims: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None
+    added: Manifest | None = None
     binding: Manifest | None = None
     service: Manifest | None = None
     policy: Manifest | None = None

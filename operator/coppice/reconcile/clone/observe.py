@@ -22,6 +22,7 @@ from coppice.engines.base import (
 )
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
+from coppice.manifests.secret import added_name
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
@@ -113,11 +114,12 @@ class _Reading:
         metadata = self.clone.metadata
         name, namespace, uid = metadata.name, metadata.namespace, metadata.uid
         mine = {labels.OWNER_UID: uid}
-        (secret, binding, service, policy), claims, pods, seen = await gather(
+        (secret, added, binding, service, policy), claims, pods, seen = await gather(
             get_each(
                 self.reader,
                 namespace,
                 ("Secret", engine_secret_name(name, uid)),
+                ("Secret", added_name(engine_secret_name(name, uid))),
                 ("Secret", secret_name(self.clone)),
                 ("Service", service_name(self.clone)),
                 ("NetworkPolicy", name),
@@ -132,7 +134,7 @@ class _Reading:
         marked = {copy.claim["metadata"]["uid"] for copy in copies}
         unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
         seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(servers))
-        seen = replace(seen, secret=secret, binding=binding, service=service, policy=policy)
+        seen = replace(seen, secret=secret, added=added, binding=binding, service=service, policy=policy)
         if seen.serving is not None:
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
         return await self._migrations(seen, tuple(runners))
@@ -157,11 +159,9 @@ class _Reading:
         return replace(seen, migration=replace(found, secret=secret, service=service))
 
     def with_credentials(self, seen: CloneObservation, source: Source) -> CloneObservation:
-        """Draw passwords for a server that has none yet: here, because a plan is pure."""
+        """Draw passwords for a server that has none yet, or too few: here, because a plan is pure."""
         engine = source.engine if seen.newest is None else self.environment.engines.get(seen.newest.origin.engine)
-        if engine is None or seen.secret is not None:
-            return seen
-        return replace(seen, fresh_credentials=engine.credentials({}))
+        return seen if engine is None else replace(seen, fresh_credentials=engine.credentials({}))
 
     async def server(self, seen: CloneObservation) -> CloneObservation:
         """Ask the newest copy's server: for what it holds until that is proven, then for its activity."""

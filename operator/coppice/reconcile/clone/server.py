@@ -12,7 +12,7 @@ from coppice.core.quantities import parse_quantity
 from coppice.engines.base import CloneServer, CommitPolicy, Engine
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
-from coppice.manifests.secret import build_engine_secret
+from coppice.manifests.secret import added_name, build_engine_secret
 from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.lifetime import last_activity
 from coppice.reconcile.clone.names import ENGINE, service_name
@@ -60,7 +60,7 @@ def keep_serving(at: Situation, draft: Draft) -> None:
         draft.drop(serving.pod)
     elif engine is not None:
         desired = _pod(at, draft, serving, engine)
-        if not isinstance(desired, Fact):
+        if not isinstance(desired, Fact) and _complete(at, draft) is None:
             draft.run_server(desired, serving.pod, ENGINE, replace_outdated=False)
 
 
@@ -98,10 +98,23 @@ def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
     policy = build_policy(
         at.name, draft.owner, role="clone", port=engine.port, operator_namespace=at.environment.operator_namespace
     )
-    problem = draft.make_once(secret, at.seen.secret, ENGINE) or draft.keep(policy, at.seen.policy, ENGINE)
+    problem = (
+        draft.make_once(secret, at.seen.secret, ENGINE)
+        or _complete(at, draft)
+        or draft.keep(policy, at.seen.policy, ENGINE)
+    )
     if problem is None and at.seen.serving is None:
         problem = keep_service(at, draft, at.target.number, engine)
     return problem
+
+
+def _complete(at: Situation, draft: Draft) -> Fact | None:
+    """Make the Secret with what that of an older operator lacks of what a server is to have."""
+    lacking, name = at.lacking_credentials, added_name(at.engine_secret)
+    if not lacking or any(entry["metadata"]["name"] == name for entry in draft.create):
+        return None
+    values = {key: at.seen.fresh_credentials[key] for key in lacking}
+    return draft.make_once(build_engine_secret(name, draft.owner, values), at.seen.added, ENGINE)
 
 
 def keep_service(at: Situation, draft: Draft, number: int, engine: Engine) -> Fact | None:
@@ -146,6 +159,7 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
             node_selector=at.store.spec.clones.node_selector if at.store is not None else {},
             labels={labels.COPY: str(copy.number)},
             annotations={labels.INPUTS: inputs},
+            added=at.lacking_credentials,
             grace_seconds=GRACE_SECONDS,
         )
     )

@@ -8,6 +8,7 @@ from coppice.api.v1alpha1 import DataClone, DataStore
 from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
+from coppice.manifests.secret import lacking_keys
 from coppice.reconcile.access import Source
 from coppice.reconcile.clone.names import engine_secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation
@@ -81,6 +82,11 @@ class Situation:
     def engine_secret(self) -> str:
         """Return the name of the Secret that opens the server to the operator."""
         return engine_secret_name(self.name, self.clone.metadata.uid)
+
+    @property
+    def lacking_credentials(self) -> list[str]:
+        """Return what that Secret lacks of what a server is to have, because an older operator made it."""
+        return lacking_keys(self.seen.secret, self.seen.fresh_credentials)
 
     @property
     def secret_uid(self) -> str:

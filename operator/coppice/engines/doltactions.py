@@ -1,0 +1,53 @@
+"""The actions of Dolt's ``execute`` that are about branches, tags and other servers, each by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from coppice.engines import doltbranches, doltremotes
+from coppice.engines.base import Endpoint
+from coppice.engines.doltprotection import protect
+from coppice.engines.doltrefs import create_branch, delete_branch
+from coppice.engines.merging import Signature
+from coppice.engines.mysql import Session
+
+LONG_ACTIONS: Final = frozenset({"commit-work", "fetch", "undo", "set-branch", "publish"})
+"""Those that take as long as the data are big."""
+
+
+async def perform(  # noqa: C901, PLR0912 - one case for each action
+    session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int
+) -> bool:
+    """Do an action; return False where there is none of this name."""
+    given = dict(arguments)
+    match action:
+        case "create-branch":
+            await create_branch(session, given["database"], given["branch"], given["commit"])
+        case "delete-branch":
+            await delete_branch(session, given["database"], given["branch"], given["head"])
+        case "commit-work":
+            author = Signature(given["author"], given["email"])
+            await doltbranches.commit_work(session, given["database"], given["branch"], author, given["message"])
+        case "create-tag":
+            await doltbranches.create_tag(session, given["database"], given["tag"], given["commit"])
+        case "delete-tag":
+            await doltbranches.delete_tag(session, given["database"], given["tag"])
+        case "ensure-fetch-user":
+            await doltremotes.ensure_fetch_user(session, given["password"])
+        case "drop-fetch-user":
+            await doltremotes.drop_fetch_user(session)
+        case "fetch":
+            await doltremotes.fetch(session, given["database"], given["host"], given["commit"], remotes_port)
+        case "undo":
+            await doltbranches.undo(session, given["database"], given["branch"], given["commit"])
+        case "set-branch":
+            await doltbranches.set_branch(session, given["database"], given["branch"], given["commit"])
+        case "publish":
+            await doltremotes.publish(session, at, given, remotes_port)
+        case "protect":
+            await protect(at, given["database"], json.loads(given["branches"]), given["username"])
+        case _:
+            return False
+    return True

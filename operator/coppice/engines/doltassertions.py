@@ -1,0 +1,62 @@
+"""The owners' own checks, asked of a commit on a scratch server.
+
+Whatever a query says, it changes nothing: it is one SELECT (the only statement that may stand in another's FROM, and
+the only one that PREPARE takes), it is asked of a commit, which nobody can write to, and by a login that may read and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from coppice.engines import mysql
+from coppice.engines.base import Endpoint, EngineError, UnreachableError
+from coppice.engines.doltrefs import commit_of, use
+from coppice.engines.merging import Assertion, AssertionResult
+from coppice.engines.mysql import Session, identifier, literal
+
+MAX_FOUND: Final = 1000
+_USER: Final = "coppice-check"
+
+
+async def assertions(
+    at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
+) -> Sequence[AssertionResult]:
+    """Ask each check by itself, as somebody who may read this database and nothing else."""
+    reader = Endpoint(at.host, at.port, _USER, secrets.token_urlsafe(24))
+    user = f"{literal(_USER)}@'%'"
+    async with mysql.session(at) as session:
+        await use(session, database)
+        exact = await commit_of(session, database, commit)
+        await session.ask(
+            f"DROP USER IF EXISTS {user}; CREATE USER {user} IDENTIFIED BY {literal(reader.password)};"
+            f" GRANT SELECT ON {identifier(database)}.* TO {user}"
+        )
+    try:
+        return [await _asked(reader, f"{database}/{exact}", check) for check in checks]
+    finally:
+        async with mysql.session(at) as session:
+            await session.ask(f"DROP USER IF EXISTS {user}")
+
+
+async def _asked(reader: Endpoint, version: str, check: Assertion) -> AssertionResult:
+    try:
+        async with mysql.work_session(reader) as session:
+            await use(session, version)
+            return AssertionResult(check.name, await _found(session, check.query))
+    except UnreachableError:
+        raise
+    except mysql.StatementError as error:
+        return AssertionResult(check.name, error=f"the server refused the query: error {error.code}")
+    except EngineError:
+        return AssertionResult(check.name, error="the query cannot be asked")
+
+
+async def _found(session: Session, query: str) -> int:
+    inner = query.strip().rstrip(";")
+    # A line of its own for what follows: the query may end with a comment.
+    wrapped = f"SELECT COUNT(*) FROM (SELECT 1 FROM (\n{inner}\n) AS q LIMIT {MAX_FOUND}) AS n"  # noqa: S608
+    [((number,),)] = await session.ask(f"PREPARE q FROM {literal(wrapped)}; EXECUTE q")
+    return int(number)

@@ -1,0 +1,138 @@
+# ruff: noqa: S608 - every name in a statement is quoted by identifier() or literal(), and so is every value
+"""Branches of a Dolt server that nobody but the administrator writes to.
+
+Facts this rests on, each with a test in ``tests/contract``:
+
+- Branch control refuses statements and most procedures. ``dolt_checkout('-B')``, ``dolt_rebase``, ``dolt_stash`` and
+  ``DROP DATABASE`` do not ask it: an application's login has no right to them while a branch is protected.
+- Nor do Dolt's own tables. Of these ``dolt_nonlocal_tables`` lets who writes to it put another branch's rows in the
+  place of a table's, for everybody. So the rights to write and to drop are given for each table that there is, on any
+  branch; what is created later gets them when this is repeated.
+- ``dolt_branch('-f')`` asks the other table alone, the one that says who may create a branch of a name.
+- Who creates a branch gets to be the administrator of its name *as a pattern*: of ``ma%`` or ``mai_``, of ``main`` as
+  well. Such names are refused, and what was made before does not count.
+- All of this is read in a transaction begun before any ``USE``, and written by whole names: to say the same again is
+  no activity.
+- The longest pattern counts, and equal ones add up: the one of an administrator is longer by its user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from coppice.engines import mysql
+from coppice.engines.base import Endpoint
+from coppice.engines.doltrefs import transaction, use
+from coppice.engines.mysql import Session, identifier, literal
+
+PROCEDURES: Final = (
+    "dolt_add",
+    "dolt_branch",
+    "dolt_cherry_pick",
+    "dolt_clean",
+    "dolt_commit",
+    "dolt_commit_hash_out",
+    "dolt_conflicts_resolve",
+    "dolt_count_commits",
+    "dolt_merge",
+    "dolt_reset",
+    "dolt_revert",
+    "dolt_rm",
+    "dolt_tag",
+    "dolt_verify_constraints",
+)
+"""What an application may call while a branch is protected: each of them asks branch control."""
+
+_RIGHTS: Final = (
+    "SELECT, CREATE, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER,"
+    " CREATE ROUTINE, ALTER ROUTINE, EVENT, CREATE TEMPORARY TABLES, LOCK TABLES"
+)
+_TABLE_RIGHTS: Final = "INSERT, UPDATE, DELETE, DROP"
+_PATTERN_NAMES: Final = ("%\\%%", "%\\_%")
+"""Names that hold a character which stands for others in a pattern."""
+
+_ACCESS: Final = "dolt_branch_control"
+_NAMES: Final = "dolt_branch_namespace_control"
+_DUPLICATE: Final = 1062
+_MAX_BRANCHES: Final = 500
+"""On how many branches tables are looked for."""
+Rows = frozenset[tuple[str, ...]]
+
+
+async def protect(at: Endpoint, database: str, branches: Sequence[str], username: str) -> None:
+    """Protect the branches that match, and no others. What is missing is put in before what is too much goes."""
+    patterns, name = [_pattern(branch) for branch in branches], database.lower()
+    access = {(name, each, "%", "%", "read") for each in patterns}
+    access |= {(name, each, at.username, "%", "admin") for each in patterns}
+    names = {(name, each, at.username, "%") for each in (*patterns, *(_PATTERN_NAMES if patterns else ()))}
+    await _bring_to(at, database, _NAMES, frozenset(names))
+    await _bring_to(at, database, _ACCESS, frozenset(access))
+    rights = await grants(at, database, username)
+    async with mysql.session(at) as session:
+        await session.ask(rights)
+
+
+def _pattern(branch: str) -> str:
+    """Return a branch's name, with ``*`` for anything, as Dolt's pattern: in lower case, as it keeps them."""
+    escaped = branch.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").lower()
+
+
+async def _bring_to(at: Endpoint, database: str, table: str, wanted: Rows) -> None:
+    """Make a table say of this database what is wanted. A pattern may be refused while a wider one is still there that
+    says the same: hence twice.
+    """
+    qualified = f"{identifier(database)}.{table}"
+    for _ in range(2):
+        async with transaction(at) as session:
+            await use(session, database)
+            [found] = await session.ask(f"SELECT * FROM {table} WHERE `database` = {literal(database.lower())}")
+        there = frozenset(tuple(map(str, row)) for row in found)
+        if there == wanted:
+            return
+        async with mysql.session(at) as session:
+            for row in wanted - there:
+                await _insert(session, qualified, row)
+            for row in there - wanted:
+                await session.ask(
+                    f"DELETE FROM {qualified} WHERE `database` = {literal(row[0])} AND branch = {literal(row[1])}"
+                    f" AND user = {literal(row[2])} AND host = {literal(row[3])}"
+                )
+
+
+async def _insert(session: Session, qualified: str, row: Iterable[str]) -> None:
+    try:
+        await session.ask(f"INSERT INTO {qualified} VALUES ({_values(row)})")
+    except mysql.StatementError as error:
+        if error.code != _DUPLICATE:
+            raise
+
+
+def _values(row: Iterable[str]) -> str:
+    return ", ".join(literal(value) for value in row)
+
+
+async def grants(at: Endpoint, database: str, username: str) -> str:
+    """Return the statements that give an application's login its rights on a database: all, or while a branch of it is
+    protected, all that does not go round that.
+    """
+    user, name = f"{literal(username)}@'%'", identifier(database)
+    async with transaction(at) as session:
+        await use(session, database)
+        protected, branches = await session.ask(
+            f"SELECT 1 FROM {_NAMES} WHERE `database` = {literal(database.lower())} LIMIT 1;"
+            f" SELECT name FROM dolt_branches LIMIT {_MAX_BRANCHES}"
+        )
+        if not protected:
+            return f"GRANT ALL ON {name}.* TO {user}"
+        shown = await session.ask(
+            "; ".join(f"SHOW TABLES FROM {identifier(f'{database}/{branch}')}" for (branch,) in branches)
+        )
+    tables = sorted({table for rows in shown for (table, *_) in rows})
+    statements = [f"GRANT {_RIGHTS} ON {name}.* TO {user}"]
+    statements += [f"GRANT {_TABLE_RIGHTS} ON {name}.{identifier(table)} TO {user}" for table in tables]
+    statements += [f"GRANT EXECUTE ON PROCEDURE {name}.{procedure} TO {user}" for procedure in PROCEDURES]
+    # Last, so that what an application does all the time is never refused.
+    statements.append(f"REVOKE EXECUTE, {_TABLE_RIGHTS} ON {name}.* FROM {user}")
+    return "; ".join(statements)

@@ -1,0 +1,160 @@
+"""What goes from one Dolt server to another: commits, always fetched by who needs them.
+
+Facts this rests on, each with a test in ``tests/contract``:
+
+- Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
+- ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
+  it moves the branch by compare-and-set, and refuses one that has uncommitted changes. So a store, having fetched the
+  result, pushes it to itself, by a login that exists for that long only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from coppice.engines import mysql
+from coppice.engines.base import Endpoint, EngineError
+from coppice.engines.doltrefs import branch_row, holds, use
+from coppice.engines.merging import TargetBusyError, TargetMovedError
+from coppice.engines.mysql import Session, literal
+
+FETCH_USER: Final = "coppice-fetch"
+_SHORT: Final = 16
+_PORT: Final = re.compile(r"(\[.+\]|[^:]+):(\d+)")
+
+
+async def ensure_fetch_user(session: Session, password: str) -> None:
+    """Make the login that may fetch everything, and nothing else."""
+    await _make_user(session, FETCH_USER, password, "CLONE_ADMIN")
+
+
+async def drop_fetch_user(session: Session) -> None:
+    """Let nobody fetch any more."""
+    await session.ask(f"DROP USER IF EXISTS {literal(FETCH_USER)}@'%'")
+
+
+async def _make_user(session: Session, name: str, password: str, right: str) -> None:
+    user, secret = f"{literal(name)}@'%'", literal(password)
+    try:
+        await session.ask(
+            f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {secret};"
+            f" ALTER USER {user} IDENTIFIED BY {secret}; GRANT {right} ON *.* TO {user}"
+        )
+    except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+        raise EngineError(f"the server refused to make the login {name}: error {error.code}") from None
+
+
+async def fetch(session: Session, database: str, host: str, commit: str, port: int) -> None:
+    """Fetch all branches of another server; a name is needed for that, which is gone afterwards."""
+    await use(session, database)
+    if await holds(session, commit):
+        return
+    remote = f"coppice-{commit[:_SHORT]}"
+    try:
+        await _fetch_from(session, remote, _url(host, port, database), "refs/heads/*")
+        if not await holds(session, commit):
+            raise EngineError(f"the server at {host} has no commit {commit} of {database} on any branch")
+        # A remote's branches go with it: what was fetched needs one of our own to stay.
+        await session.ask("CALL dolt_branch('-f', %s, %s)", [f"coppice/fetched-{commit[:_SHORT]}", commit])
+    finally:
+        await _forget(session, remote)
+
+
+async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
+    """Move a branch to a result, by fast-forward only."""
+    database, result = arguments["database"], arguments["result"]
+    due = (database, arguments["branch"], arguments["expected"], result)
+    await use(session, database)
+    names = _Names(result[:_SHORT])
+    await _clean(session, names)
+    if not await _is_due(session, *due):
+        return
+    try:
+        if not await holds(session, result):
+            await _fetch_from(session, names.source, _url(arguments["host"], port, database), "refs/heads/coppice/*")
+        if not await holds(session, result):
+            raise EngineError(f"the scratch server has no commit {result} of {database}")
+        await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
+        await _make_user(session, names.pusher, arguments["password"], "ALL")
+        await session.ask(
+            "CALL dolt_remote('add', %s, %s)", [names.itself, _url(f"127.0.0.1:{at.port + 1}", 0, database)]
+        )
+        await _push(session, names, due)
+    finally:
+        await _clean(session, names)
+
+
+class _Names:
+    """What a publication makes in its store and takes away again: the same when it is repeated."""
+
+    def __init__(self, short: str) -> None:
+        self.source = f"coppice-{short}"
+        self.itself = f"coppice-self-{short}"
+        self.step = f"coppice/publish-{short}"
+        self.pusher = f"coppice-push-{short}"
+
+
+async def _clean(session: Session, names: _Names) -> None:
+    await session.ask(f"DROP USER IF EXISTS {literal(names.pusher)}@'%'")
+    await _forget(session, names.itself)
+    await _forget(session, names.source)
+    if await branch_row(session, names.step):
+        await session.ask("CALL dolt_branch('-D', %s)", [names.step])
+
+
+async def _is_due(session: Session, database: str, branch: str, expected: str, result: str) -> bool:
+    """Return whether the branch is still where it is to be moved from."""
+    there = await branch_row(session, branch)
+    if there is None:
+        raise TargetMovedError(f"there is no branch {branch} in {database} any more")
+    if there[0] == result:
+        return False
+    if there[0] != expected:
+        held = await holds(session, result)
+        if held and await _is_ancestor(session, result, there[0]):
+            return False
+        raise TargetMovedError(f"the branch {branch} of {database} is at {there[0]}, no longer at {expected}")
+    if there[1]:
+        raise TargetBusyError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
+    return True
+
+
+async def _push(session: Session, names: _Names, due: tuple[str, str, str, str]) -> None:
+    """Push; where that is refused, say what has come between."""
+    try:
+        await session.ask(
+            "CALL dolt_push('--user', %s, %s, %s)", [names.pusher, names.itself, f"{names.step}:{due[1]}"]
+        )
+    except mysql.StatementError as error:
+        if "uncommitted changes" in error.text:
+            raise TargetBusyError(
+                f"the branch {due[1]} of {due[0]} has uncommitted changes: commit or reset them first"
+            ) from None
+        if await _is_due(session, *due):
+            raise EngineError(f"the store refused its own push to {due[1]}: error {error.code}") from None
+
+
+async def _is_ancestor(session: Session, older: str, newer: str) -> bool:
+    [((base,),)] = await session.ask(f"SELECT dolt_merge_base({literal(older)}, {literal(newer)})")
+    return bool(base == older)
+
+
+async def _fetch_from(session: Session, remote: str, url: str, references: str) -> None:
+    await _forget(session, remote)
+    target = references.replace("refs/heads/", f"refs/remotes/{remote}/")
+    await session.ask("CALL dolt_remote('add', %s, %s)", [remote, url])
+    await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
+
+
+async def _forget(session: Session, remote: str) -> None:
+    [found] = await session.ask("SELECT name FROM dolt_remotes WHERE name = %s", [remote])
+    if found:
+        await session.ask("CALL dolt_remote('remove', %s)", [remote])
+
+
+def _url(host: str, port: int, database: str) -> str:
+    where = host if _PORT.fullmatch(host) else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"http://{where}/{database}"

@@ -1,0 +1,1 @@
+"""What a DataChangeRequest comes to, part by part."""

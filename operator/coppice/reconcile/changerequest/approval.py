@@ -1,0 +1,171 @@
+"""Whether people have said yes to what would be published, by the rules of the store's owners. Pure.
+
+Who a review is of is what the API server has vouched for by an admission policy (``identity``); without it nothing here
+means anything. An approval is of one patch: of the proposed head, the resolutions, and all that changes on the target.
+When the target moves and the same rows change in the same way, it is still of what would be published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Final
+
+from coppice.api.v1alpha1 import Check, DataReview, PatchStatus, ProtectedBranches, ReviewStatus, Verdict
+
+SERVICE_ACCOUNT: Final = "system:serviceaccount:"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the store's owners ask for of a branch: each entry of ``spec.protection`` that matches it."""
+
+    entries: tuple[ProtectedBranches, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Return whether the branch is protected at all."""
+        return bool(self.entries)
+
+    @property
+    def approvals(self) -> int:
+        """Return how many people must approve at least."""
+        return max((entry.approvals for entry in self.entries), default=0)
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Return what must hold of the merged data."""
+        return tuple(check for entry in self.entries for check in entry.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What is reviewed. ``commit_authors`` are the names and addresses in the proposed commits."""
+
+    name: str
+    created_at: datetime
+    author: str
+    commit_authors: frozenset[str]
+    patch: PatchStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the reviews come to: each of them, who has approved, and a condition's reason and message."""
+
+    reviews: tuple[ReviewStatus, ...]
+    approvers: tuple[str, ...]
+    approved: bool
+    reason: str
+    message: str
+
+
+def rules_for(protection: Sequence[ProtectedBranches], branch: str) -> Rules:
+    """Return the rules for a branch; ``*`` in a pattern stands for anything, ``/`` too."""
+    matching = (entry for entry in protection if any(matches(pattern, branch) for pattern in entry.branches))
+    return Rules(tuple(matching))
+
+
+def matches(pattern: str, branch: str) -> bool:
+    """Return whether a pattern of ``spec.protection`` means a branch; it holds no wildcard but ``*``."""
+    return fnmatchcase(branch, pattern)
+
+
+def judge(proposal: Proposal, reviews: Sequence[DataReview], rules: Rules) -> Judgement:
+    """Return what the reviews of a request come to; those of others are left out."""
+    ours = sorted((entry for entry in reviews if entry.spec.request == proposal.name), key=_order)
+    seen = tuple(_seen(proposal, review, rules) for review in ours)
+    blocking = [entry for entry in seen if entry.counts and entry.verdict == Verdict.REQUEST_CHANGES]
+    counted = [
+        review for review, entry in zip(ours, seen, strict=True) if entry.counts and entry.verdict == Verdict.APPROVE
+    ]
+    approvers = tuple(sorted({review.spec.reviewer for review in counted}))
+    if blocking:
+        who = ", ".join(sorted({f"{entry.reviewer} (DataReview {entry.review})" for entry in blocking}))
+        message = f"changes are asked for by {who}: they may approve, or delete their review, when it is put right"
+        return Judgement(seen, approvers, approved=False, reason="ChangesRequested", message=message)
+    lacking = [words for entry in rules.entries if (words := _lacks(entry, counted))]
+    if lacking:
+        message = f"{'; '.join(dict.fromkeys(lacking))}: coppice review {proposal.name}"
+        return Judgement(seen, approvers, approved=False, reason="ApprovalsMissing", message=message)
+    if not rules.approvals:
+        return Judgement(seen, approvers, approved=True, reason="NoApprovalNeeded", message="nobody need approve")
+    message = f"approved by {', '.join(approvers)}"
+    return Judgement(seen, approvers, approved=True, reason="Approved", message=message)
+
+
+def _order(review: DataReview) -> tuple[str, str]:
+    return review.spec.reviewer, review.metadata.name
+
+
+def _seen(proposal: Proposal, review: DataReview, rules: Rules) -> ReviewStatus:
+    why = _why_not(proposal, review, rules)
+    return ReviewStatus(
+        review=review.metadata.name,
+        reviewer=review.spec.reviewer,
+        verdict=review.spec.verdict.value,
+        counts=why is None,
+        why=why,
+    )
+
+
+def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None:
+    """Return why a review does not count, or None.
+
+    Whoever asks for changes is heard, whatever state they looked at and whether or not they might approve: the safe
+    side is not to publish.
+    """
+    reviewer = review.spec.reviewer
+    if review.metadata.is_deleting:
+        return "Deleted"
+    if review.metadata.creation_timestamp is None or review.metadata.creation_timestamp < proposal.created_at:
+        return "OfEarlierRequest"
+    if reviewer.startswith(SERVICE_ACCOUNT):
+        return "ServiceAccount"
+    if _same(reviewer, proposal.author):
+        return "Author"
+    if review.spec.verdict is Verdict.REQUEST_CHANGES:
+        return None
+    if any(_same(reviewer, author) for author in proposal.commit_authors):
+        return "CommitAuthor"
+    if not any(_may_approve(entry, review) for entry in rules.entries) and rules.entries:
+        return "NotAReviewer"
+    patch = review.spec.patch
+    if patch is None or proposal.patch is None or patch.dump() != proposal.patch.dump():
+        return "OtherPatch"
+    return None
+
+
+def _same(reviewer: str, author: str) -> bool:
+    """Return whether two names may be one person's: rather one approval too few than one's own.
+
+    The API server may put a prefix before what an identity provider says, and commits hold names and addresses as
+    whoever made them wrote them.
+    """
+    one, other = reviewer.casefold(), author.casefold()
+    return one == other or _bare(one) == _bare(other)
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(":")[2]
+
+
+def _may_approve(entry: ProtectedBranches, review: DataReview) -> bool:
+    if entry.reviewers is None:
+        return True
+    wanted = entry.reviewers
+    return review.spec.reviewer in wanted.users or not set(wanted.groups).isdisjoint(review.spec.groups)
+
+
+def _lacks(entry: ProtectedBranches, counted: Sequence[DataReview]) -> str:
+    """Return what one rule still asks for, or nothing."""
+    people = {review.spec.reviewer for review in counted if _may_approve(entry, review)}
+    if len(people) >= entry.approvals:
+        return ""
+    whose = ""
+    if entry.reviewers is not None:
+        named = [*entry.reviewers.users, *(f"group {group}" for group in entry.reviewers.groups)]
+        whose = f" of {', '.join(named)}" if named else " of nobody: name users or groups in spec.protection"
+    return f"{len(people)} of {entry.approvals} approvals{whose} on branches {', '.join(entry.branches)}"

@@ -1,0 +1,305 @@
+"""The chain of a request that is open: found, computed, mergeable, checked, approved, published. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy
+from coppice.core.plan import EngineCall
+from coppice.engines.base import EngineError
+from coppice.engines.merging import MergeOutcome, MergingEngine, Signature, TargetBusyError, TargetMovedError
+from coppice.reconcile.changerequest.judgement import (
+    changes_anything,
+    failed_checks,
+    judge_request,
+    patch_of,
+    target_head,
+)
+from coppice.reconcile.changerequest.observation import Party, RequestObservation
+from coppice.reconcile.changerequest.publish import publication
+from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
+from coppice.reconcile.changerequest.sources import (
+    SOURCE,
+    merging_engine,
+    proposal_problem,
+    source_found,
+    store_problem,
+    target_problem,
+)
+from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
+from coppice.reconcile.observed import condition, format_time, is_true
+
+COMPUTED: Final = "Computed"
+MERGEABLE: Final = "Mergeable"
+CHECKED: Final = "ChecksPassed"
+APPROVED: Final = "Approved"
+PUBLISHED: Final = "Published"
+TYPES: Final = (SOURCE, COMPUTED, MERGEABLE, CHECKED, APPROVED, PUBLISHED)
+SOON: Final = 0.1
+"""Seconds until the next look after a call whose outcome nobody else tells."""
+
+
+@dataclass(slots=True)
+class OpenRequest:
+    """A request that is not published, and its chain. ``publishing`` is what the status is to say of the commit that
+    the target is about to become.
+    """
+
+    request: DataChangeRequest
+    seen: RequestObservation
+    publishing: str | None = field(default=None, init=False)
+
+    def run(self, draft: Draft) -> None:
+        """Add facts to the draft until one does not hold."""
+        self.publishing = self.request.status.publishing
+        for step in (
+            self._source_is_ready,
+            self._merge_is_computed,
+            self._it_merges,
+            self._checks_pass,
+            self._people_approve,
+            self._it_is_published,
+        ):
+            fact = step(draft)
+            draft.facts.append(fact)
+            if not fact.holds:
+                break
+        self._show(draft)
+
+    # -- what the steps look at --
+
+    @property
+    def _engine(self) -> MergingEngine:
+        engine = None if self.seen.source is None else merging_engine(self.seen.source)
+        if engine is None:
+            raise TypeError("the chain goes on without an engine that merges")
+        return engine
+
+    @property
+    def _store(self) -> Party:
+        if self.seen.store is None:
+            raise TypeError("the chain goes on without the store's server")
+        return self.seen.store
+
+    @property
+    def _database(self) -> str:
+        content = self._store.content
+        if content is None:
+            raise TypeError("the chain goes on without the store's answer")
+        return content.database
+
+    @property
+    def _outcome(self) -> MergeOutcome:
+        if self.seen.outcome is None:
+            raise TypeError("the chain goes on without a merge")
+        return self.seen.outcome
+
+    def _call(self, party: Party, action: str, **arguments: str) -> EngineCall:
+        given = {"database": self._database, **arguments}
+        return EngineCall(self._engine.name, party.ref(self._engine), action, given)
+
+    # -- the steps --
+
+    def _source_is_ready(self, draft: Draft) -> Fact:
+        if self.seen.source is None:
+            raise TypeError("a valid request has a store")
+        problem = (
+            store_problem(self.request, self.seen.source)
+            or target_problem(self.request, self.seen)
+            or proposal_problem(self.request, self.seen)
+        )
+        if problem is not None:
+            return problem
+        proposed = self.seen.proposed
+        if proposed is not None and proposed.unsaved:
+            author = Signature.of(self.request.spec.author)
+            source = self._store if self.request.spec.from_.branch is not None else self.seen.origin.party
+            if source is None:
+                raise TypeError("what is proposed has a server")
+            draft.calls.append(
+                self._call(
+                    source,
+                    "commit-work",
+                    branch=proposed.branch,
+                    author=author.name,
+                    email=author.email,
+                    message=self.request.spec.title,
+                )
+            )
+            return waits(
+                SOURCE, "Committing", f"what branch {proposed.branch} holds is being committed", retry_after=SOON
+            )
+        return source_found(self.request, self.seen)
+
+    def _merge_is_computed(self, draft: Draft) -> Fact:
+        unready = self._scratch_is_up(draft)
+        if unready is not None:
+            return unready
+        scratch = self.seen.scratch.party
+        if scratch is None or scratch.content is None:
+            return waits(
+                COMPUTED, "ScratchNotReady", f"the server of {self._scratch_words} does not answer yet", retry_after=2
+            )
+        if self.seen.lacking:
+            return self._fetch(draft, scratch)
+        if self.seen.proposed is None:
+            return self._take_back(draft, scratch)
+        if isinstance(self.seen.merged, EngineError):
+            return waits(COMPUTED, "MergeFailed", f"the merge cannot be computed: {self.seen.merged}", retry_after=10)
+        return holds(COMPUTED, "Computed", f"merged with branch {self._into} at {target_head(self.seen)}")
+
+    @property
+    def _into(self) -> str:
+        return self.request.spec.into.branch
+
+    @property
+    def _scratch_words(self) -> str:
+        manifest = self.seen.scratch.manifest
+        return "the scratch clone" if manifest is None else f"DataClone {manifest['metadata']['name']}"
+
+    def _scratch_is_up(self, draft: Draft) -> Fact | None:
+        """See to the scratch clone, and to the ways between its server and those that it has to do with."""
+        desired, found = build_scratch(self.request, draft.owner), self.seen.scratch.manifest
+        problem = draft.make_once(desired, found, COMPUTED)
+        if problem is not None:
+            return problem
+        name = desired["metadata"]["name"]
+        if found is None:
+            return waits(COMPUTED, "ScratchPending", f"DataClone {name} is being made to merge on")
+        for policy in self.seen.strays:
+            draft.drop(policy)
+        for policy in self.seen.passages:
+            problem = problem or draft.keep(policy, self.seen.policy(policy), COMPUTED)
+        if problem is not None:
+            return problem
+        ready = condition(found, "Ready")
+        if ready is not None and is_true(found, "Stalled"):
+            return stalls(COMPUTED, "ScratchStalled", f"DataClone {name}: {ready['message']}", retry_after=30)
+        if ready is None or ready["status"] != "True":
+            return waits(COMPUTED, "ScratchPending", f"waits for DataClone {name}, to merge on; see its conditions")
+        if any(self.seen.policy(policy) is None for policy in self.seen.passages):
+            return waits(COMPUTED, "Connecting", f"the way to DataClone {name} is being opened", retry_after=SOON)
+        return None
+
+    def _fetch(self, draft: Draft, scratch: Party) -> Fact:
+        """Fetch what the scratch server lacks: the target's newest commits of the store, what is proposed of where it
+        is.
+        """
+        of_store = {target_head(self.seen)}
+        if self.request.spec.from_.branch is not None and self.seen.proposed is not None:
+            of_store.add(self.seen.proposed.head)
+        for commit in self.seen.lacking:
+            of = self._store if commit in of_store else self.seen.origin.party
+            if of is None or of.content is None:
+                message = (
+                    f"commit {commit} is lost: it was on a clone that cannot be asked any more, and is nowhere else"
+                )
+                return stalls(COMPUTED, "SourceLost", message, retry_after=60)
+            draft.calls += fetch(self._engine, self._database, commit, by=scratch, of=of)
+        if self.seen.refused is not None:
+            message = f"{self._scratch_words} could not fetch what it lacks, and tries again: {self.seen.refused}"
+            return waits(COMPUTED, "FetchFailed", message, retry_after=5)
+        return waits(COMPUTED, "Fetching", f"{self._scratch_words} fetches what it lacks", retry_after=SOON)
+
+    def _take_back(self, draft: Draft, scratch: Party) -> Fact:
+        """Make the commit that takes back what a published request brought."""
+        reverted = self.seen.reverted
+        published = reverted.status.published if isinstance(reverted, DataChangeRequest) else None
+        if published is None:
+            raise TypeError("the chain goes on without a proposal")
+        branch = revert_branch(published.commit)
+        draft.calls.append(self._call(scratch, "undo", branch=branch, commit=published.commit))
+        return waits(COMPUTED, "TakingBack", f"what commit {published.commit} brought is taken back", retry_after=SOON)
+
+    def _it_merges(self, draft: Draft) -> Fact:
+        del draft
+        outcome, name = self._outcome, self.request.metadata.name
+        if outcome.result is None:
+            left = max(outcome.total - outcome.decided, len(outcome.conflicts))
+            message = (
+                f"{left} conflicts with branch {self._into} wait for a decision: coppice diff request/{name} "
+                f"--conflicts shows them, coppice resolve {name} decides"
+            )
+            return stalls(MERGEABLE, "Conflicts", message)
+        if not changes_anything(self.seen):
+            message = f"branch {self._into} has all that is proposed: propose more, or delete this DataChangeRequest"
+            return stalls(MERGEABLE, "NothingToMerge", message)
+        tables = len(outcome.changes.tables) if outcome.changes is not None else 0
+        return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")
+
+    def _checks_pass(self, draft: Draft) -> Fact:
+        del draft
+        failed, asked = failed_checks(self.seen), len(self.seen.checks)
+        if failed:
+            names = ", ".join(check.name for check in failed)
+            message = f"{len(failed)} of {asked} checks of the store's owners fail: {names}; see status.checks"
+            return stalls(CHECKED, "ChecksFailed", message)
+        return holds(CHECKED, "ChecksPassed", f"{asked} checks of the store's owners pass")
+
+    def _people_approve(self, draft: Draft) -> Fact:
+        del draft
+        if self.seen.unenforced is not None:
+            return stalls(APPROVED, "IdentityUnenforced", self.seen.unenforced, retry_after=60)
+        verdict = judge_request(self.request, self.seen)
+        if verdict is None:
+            raise TypeError("the chain goes on without a patch")
+        if verdict.approved:
+            return holds(APPROVED, verdict.reason, verdict.message)
+        blocked = stalls if verdict.reason == "ChangesRequested" else rests
+        return blocked(APPROVED, verdict.reason, verdict.message)
+
+    def _it_is_published(self, draft: Draft) -> Fact:
+        spec, now = self.request.spec, self.seen.now
+        if spec.merge is MergePolicy.MANUAL:
+            return rests(PUBLISHED, "Manual", "waits for a maintainer to set spec.merge to WhenApproved")
+        if spec.not_before is not None and spec.not_before > now:
+            left = (spec.not_before - now).total_seconds()
+            message = f"is published at {format_time(spec.not_before)} at the earliest"
+            return waits(PUBLISHED, "NotBefore", message, retry_after=max(left, SOON))
+        if isinstance(self.seen.refused, TargetBusyError):
+            message = f"{self.seen.refused}: have it committed or taken back"
+            return waits(PUBLISHED, "TargetBusy", message, retry_after=10)
+        if isinstance(self.seen.refused, TargetMovedError):
+            return waits(
+                PUBLISHED, "TargetMoved", f"branch {self._into} has moved on: it is computed again", retry_after=SOON
+            )
+        final, patch = self.seen.final, patch_of(self.request, self.seen)
+        if isinstance(final, EngineError):
+            return waits(PUBLISHED, "MergeFailed", f"the merge cannot be computed: {final}", retry_after=10)
+        same = (
+            final is not None
+            and final.changes is not None
+            and patch is not None
+            and final.changes.digest == patch.digest
+        )
+        if final is None or final.result is None or not same:
+            return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)
+        return self._publish(draft, final.result)
+
+    def _publish(self, draft: Draft, result: str) -> Fact:
+        """Write down what the target is about to become; then have the store take it."""
+        scratch, before = self.seen.scratch.party, target_head(self.seen)
+        if scratch is None or before is None:
+            raise TypeError("the chain goes on without a scratch server")
+        if self.publishing == result:
+            draft.calls += publication(self.request, self._engine, self._database, before, result, self._store, scratch)
+        self.publishing = result
+        return waits(PUBLISHED, "Publishing", f"branch {self._into} is about to become {result}", retry_after=SOON)
+
+    # -- the preview --
+
+    def _show(self, draft: Draft) -> None:
+        """Have the scratch server's branch be at what would be published, or at the target while that is not known."""
+        scratch, wanted = self.seen.scratch.party, shown(self.seen)
+        if scratch is None or scratch.content is None or wanted is None or not self.request.spec.preview:
+            return
+        state = scratch.content.state_of(self._into)
+        if state is None or state.head != wanted:
+            draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
+
+
+def shown(seen: RequestObservation) -> str | None:
+    """Return which commit people are to look at; None before there is one."""
+    outcome = seen.outcome
+    return None if outcome is None else outcome.result or target_head(seen)

@@ -1,0 +1,66 @@
+"""What people and the owners' rules say of a request as it was observed. Pure."""
+
+from __future__ import annotations
+
+from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.engines.merging import AssertionResult
+from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
+from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.changerequest.resolutions import digest_of
+
+
+def rules_of(seen: RequestObservation) -> Rules:
+    """Return the rules that the store's owners have made for the target's branch."""
+    store = None if seen.source is None else seen.source.store
+    if not isinstance(store, DataStore) or not isinstance(seen.request, DataChangeRequest):
+        return Rules()
+    return rules_for(store.spec.protection, seen.request.spec.into.branch)
+
+
+def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
+    """Return what an approval is of: what would be published now; None before that is known."""
+    outcome, proposed = seen.outcome, seen.proposed
+    if outcome is None or outcome.changes is None or proposed is None:
+        return None
+    resolutions = digest_of(request.spec.resolutions)
+    return PatchStatus(source=proposed.head, resolutions=resolutions, digest=outcome.changes.digest)
+
+
+def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:
+    """Return what the reviews come to; None before it is known what they would be of."""
+    patch, metadata = patch_of(request, seen), request.metadata
+    if patch is None or metadata.creation_timestamp is None:
+        return None
+    authors = frozenset(name for commit in seen.commits for name in (commit.author, commit.email))
+    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, authors, patch)
+    return judge(proposal, seen.reviews, rules_of(seen))
+
+
+def failed_checks(seen: RequestObservation) -> tuple[AssertionResult, ...]:
+    """Return the owners' checks that found something, or could not be asked."""
+    return tuple(check for check in seen.checks if check.found or check.error)
+
+
+def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgement) -> bool:
+    """Return whether nothing stands in the way of publishing any more."""
+    outcome, spec = seen.outcome, request.spec
+    if outcome is None or outcome.result is None or not changes_anything(seen):
+        return False
+    if failed_checks(seen) or seen.unenforced is not None or not verdict.approved:
+        return False
+    return spec.merge is MergePolicy.WHEN_APPROVED and (spec.not_before is None or spec.not_before <= seen.now)
+
+
+def changes_anything(seen: RequestObservation) -> bool:
+    """Return whether the merge is another version than the target."""
+    outcome, head = seen.outcome, target_head(seen)
+    return outcome is not None and outcome.result is not None and outcome.result != head
+
+
+def target_head(seen: RequestObservation) -> str | None:
+    """Return where the target's branch is, or None where it cannot be told."""
+    content = None if seen.store is None else seen.store.content
+    if content is None or not isinstance(seen.request, DataChangeRequest):
+        return None
+    state = content.state_of(seen.request.spec.into.branch)
+    return None if state is None else state.head

@@ -1,0 +1,127 @@
+"""Everything a request's plan may look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataReview, InvalidResource
+from coppice.core.plan import Manifest, SecretKey, ServerRef
+from coppice.engines.base import Content, Endpoint, Engine, EngineError
+from coppice.engines.merging import AssertionResult, CommitInfo, MergeOutcome
+from coppice.kube.errors import KubeError
+from coppice.manifests.network import Peer
+from coppice.reconcile.access import Source
+from coppice.reconcile.copies import Copy
+from coppice.reconcile.grants import Terms
+from coppice.reconcile.reads import Answer, Server
+
+REMOTE_PASSWORD = "remote-password"  # noqa: S105 - the name of a key
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A server that takes part in a merge: whose Pods, which Secret opens it, and what it says it holds."""
+
+    peer: Peer
+    secret_name: str
+    server: Server
+    answer: Answer | None = None
+
+    @property
+    def content(self) -> Content | None:
+        """Return what the server holds, or None while it does not answer."""
+        return None if self.answer is None else self.answer.content
+
+    @property
+    def remote_password(self) -> SecretKey:
+        """Return where the password is kept with which this server fetches from others."""
+        return SecretKey(self.peer.namespace, self.secret_name, REMOTE_PASSWORD)
+
+    def endpoint(self, engine: Engine) -> Endpoint:
+        """Return where to log in as administrator; only of a server that answers."""
+        found = self.server.endpoint(engine)
+        if found is None:
+            raise TypeError("a call needs a server that answers")
+        return found
+
+    def ref(self, engine: Engine) -> ServerRef:
+        """Return the same for a plan, without the password."""
+        at = self.endpoint(engine)
+        return ServerRef(at.host, at.port, self.peer.namespace, self.secret_name)
+
+
+@dataclass(frozen=True, slots=True)
+class CloneSeen:
+    """A clone: the scratch server, or the one whose changes are proposed. ``serving`` is the copy that apps have."""
+
+    manifest: Manifest | None = None
+    clone: DataClone | InvalidResource | None = None
+    serving: Copy | None = None
+    party: Party | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What is proposed. ``unsaved``: the branch has writes that are no commit yet. ``kept``: its server cannot be
+    asked, and this is what it had when it last could.
+    """
+
+    head: str
+    branch: str
+    unsaved: bool = False
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestObservation:
+    """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
+
+    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``reverted``: the request that
+    is to be undone. ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever
+    namespace. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
+    reviewed; ``final``: the same with the message that it is published under. ``landed``: the commit that the status
+    says was to be published, once it is in the history of the target. ``unenforced``: why nobody can tell who reviews
+    are of. ``refused``: why the store has just refused to publish.
+    """
+
+    manifest: Manifest
+    now: datetime
+    request: DataChangeRequest | InvalidResource
+    source: Source | None = None
+    store: Party | None = None
+    terms: Terms | None = None
+    origin: CloneSeen = field(default_factory=CloneSeen)
+    reverted: DataChangeRequest | InvalidResource | None = None
+    proposed: Proposed | None = None
+    scratch: CloneSeen = field(default_factory=CloneSeen)
+    passages: tuple[Manifest, ...] = ()
+    policies: tuple[Manifest, ...] = ()
+    lacking: tuple[str, ...] = ()
+    merged: MergeOutcome | EngineError | None = None
+    commits: tuple[CommitInfo, ...] = ()
+    checks: tuple[AssertionResult, ...] = ()
+    reviews: tuple[DataReview, ...] = ()
+    unenforced: str | None = None
+    final: MergeOutcome | EngineError | None = None
+    landed: CommitInfo | None = None
+    refused: KubeError | EngineError | None = None
+
+    def policy(self, wanted: Manifest) -> Manifest | None:
+        """Return one of the passages as it is, or None while it is not there."""
+        return next((found for found in self.policies if _place(found) == _place(wanted)), None)
+
+    @property
+    def strays(self) -> tuple[Manifest, ...]:
+        """Return the passages that lead nowhere any more."""
+        wanted = [_place(entry) for entry in self.passages]
+        return tuple(found for found in self.policies if _place(found) not in wanted)
+
+    @property
+    def outcome(self) -> MergeOutcome | None:
+        """Return the merge as it is reviewed, if it has been computed."""
+        return self.merged if isinstance(self.merged, MergeOutcome) else None
+
+
+def _place(policy: Manifest) -> tuple[str, str]:
+    return policy["metadata"]["namespace"], policy["metadata"]["name"]

@@ -1,0 +1,35 @@
+"""How the store takes a result from the scratch server: by fast-forward only, which is the compare-and-set. Pure."""
+
+from __future__ import annotations
+
+from coppice.api.v1alpha1 import DataChangeRequest
+from coppice.core.names import digest
+from coppice.core.plan import EngineCall
+from coppice.engines.merging import MergingEngine
+from coppice.reconcile.changerequest.observation import REMOTE_PASSWORD, Party
+from coppice.reconcile.changerequest.scratch import let_fetch
+
+
+def tag_of(request: DataChangeRequest) -> str:
+    """Return the tag at what a request has brought; the UID is in it, for names are used again and tags are kept."""
+    return f"coppice/{request.metadata.name}-{digest(request.metadata.uid, length=5)}"
+
+
+def publication(
+    request: DataChangeRequest,
+    engine: MergingEngine,
+    database: str,
+    before: str,
+    result: str,
+    store: Party,
+    scratch: Party,
+) -> list[EngineCall]:
+    """Return the calls: the tag by which it can be undone is there before, wherever an earlier try has left it."""
+    at, source, tag = store.ref(engine), scratch.ref(engine), f"{tag_of(request)}/before"
+    move = {"branch": request.spec.into.branch, "expected": before, "result": result, "host": source.host}
+    return [
+        EngineCall(engine.name, at, "delete-tag", {"database": database, "tag": tag}),
+        EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": before}),
+        let_fetch(engine, scratch, store),
+        EngineCall(engine.name, at, "publish", {"database": database, **move}, {"password": REMOTE_PASSWORD}),
+    ]

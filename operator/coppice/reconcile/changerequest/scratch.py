@@ -1,0 +1,77 @@
+"""The scratch server of a request: a clone of the target's branch that merges are computed on, and that shows what
+would be published. Pure.
+
+It stays while the request is open, so that what it has fetched is kept although the clone that was proposed from goes;
+where the target moves on it fetches the rest, which takes less than another copy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from coppice.api.v1alpha1 import API_VERSION, NEVER, DataChangeRequest, Power
+from coppice.core.names import child, digest
+from coppice.core.plan import EngineCall, Manifest
+from coppice.engines.merging import MergingEngine
+from coppice.manifests.meta import Owner, build_metadata
+from coppice.manifests.network import Peer, build_passage
+from coppice.reconcile.changerequest.observation import Party
+
+_NAME_KEPT: Final = 24
+
+
+def scratch_name(request: DataChangeRequest) -> str:
+    """Return the name of the scratch clone; the UID is in it, for a request that is made anew under its name."""
+    name, uid = request.metadata.name, request.metadata.uid
+    return f"change-{name[:_NAME_KEPT].rstrip('-')}-{digest(uid)}"
+
+
+def build_scratch(request: DataChangeRequest, owner: Owner) -> dict[str, Any]:
+    """Return the scratch clone."""
+    source = {"store": {"name": request.spec.store.name}, "branch": request.spec.into.branch}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "DataClone",
+        "metadata": build_metadata(scratch_name(request), owner),
+        "spec": {"from": source, "lease": {"idle": NEVER, "max": NEVER}, "power": Power.ON.value},
+    }
+
+
+def build_passages(
+    owner: Owner, engine: MergingEngine, *, scratch: Peer, store: Peer, origin: Peer | None
+) -> list[Manifest]:
+    """Return the NetworkPolicies by which the scratch server fetches from the store and the clone, and the store from
+    the scratch server; a clone reaches neither.
+    """
+    ways = {"store": (scratch, store), "result": (store, scratch)}
+    if origin is not None:
+        ways["clone"] = (scratch, origin)
+    return [
+        policy
+        for what, (fetcher, source) in ways.items()
+        for policy in build_passage(
+            child(owner.name, what), owner, fetcher=fetcher, source=source, port=engine.remotes_port
+        )
+    ]
+
+
+def fetch(engine: MergingEngine, database: str, commit: str, *, by: Party, of: Party) -> list[EngineCall]:
+    """Return the calls by which one server fetches a commit of another; nobody may fetch there afterwards."""
+    source, fetcher = of.ref(engine), by.ref(engine)
+    return [
+        let_fetch(engine, of, by),
+        EngineCall(engine.name, fetcher, "fetch", {"database": database, "host": source.host, "commit": commit}),
+        EngineCall(engine.name, source, "drop-fetch-user", {}),
+    ]
+
+
+def let_fetch(engine: MergingEngine, of: Party, by: Party) -> EngineCall:
+    """Return the call that lets one server fetch from another."""
+    return EngineCall(
+        engine.name, of.ref(engine), "ensure-fetch-user", {}, borrowed_arguments={"password": by.remote_password}
+    )
+
+
+def revert_branch(commit: str) -> str:
+    """Return the branch on the scratch server whose one commit takes back what another brought."""
+    return f"revert-{commit}"

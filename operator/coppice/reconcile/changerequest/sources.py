@@ -1,0 +1,164 @@
+"""The first link of the chain: what is proposed is there, it may be proposed, and it can be merged. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Verb
+from coppice.engines.base import UnreachableError
+from coppice.engines.merging import MergingEngine
+from coppice.reconcile.access import Source, source_problem
+from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.draft import Fact, holds, stalls, waits
+from coppice.reconcile.observed import is_deleting
+
+SOURCE: Final = "SourceReady"
+
+
+def merging_engine(source: Source) -> MergingEngine | None:
+    """Return the store's engine, if it can merge."""
+    return source.engine if isinstance(source.engine, MergingEngine) else None
+
+
+def store_problem(request: DataChangeRequest, source: Source) -> Fact | None:
+    """Return why nothing can be merged into the store, or None."""
+    namespace = request.metadata.namespace
+    problem = source_problem(source, kind=SOURCE, namespace=namespace, verb=Verb.PROPOSE)
+    if problem is not None:
+        return problem
+    store, name = source.store, f"DataStore {source.name}"
+    if isinstance(store, DataStore) and store.spec.managed is None:
+        message = (
+            f"{name} is a database that somebody else runs, or a copy of one: changes come from there; delete this "
+            "DataChangeRequest"
+        )
+        return stalls(SOURCE, "StoreNotManaged", message)
+    if merging_engine(source) is None:
+        engine = "" if source.engine is None else source.engine.name
+        message = f"{name} is of engine {engine}, which merges nothing: delete this DataChangeRequest"
+        return stalls(SOURCE, "EngineHasNoMerges", message)
+    if isinstance(store, DataStore) and store.spec.mask is not None:
+        message = (
+            f"copies of {name} are masked, and what is masked has no history in common with it: delete this "
+            "DataChangeRequest"
+        )
+        return stalls(SOURCE, "MaskedLineage", message)
+    return None
+
+
+def clone_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why a clone's changes cannot be taken from it now, or None; stalled where they never can."""
+    words, clone = clone_words(request), seen.origin.clone
+    if seen.origin.manifest is None or is_deleting(seen.origin.manifest):
+        message = f"there is no {words}: delete this DataChangeRequest, and make another of a clone that is there"
+        return stalls(SOURCE, "SourceNotFound", message, retry_after=60)
+    if not isinstance(clone, DataClone):
+        return waits(SOURCE, "SourceNotReady", f"{words} is not usable: see its conditions")
+    store = clone.spec.from_.store
+    wanted = (request.metadata.namespace, request.spec.store.name)
+    if (store.namespace or clone.metadata.namespace, store.name) != wanted:
+        message = f"{words} is not of DataStore {wanted[1]}: delete this DataChangeRequest"
+        return stalls(SOURCE, "CloneOfAnotherStore", message)
+    if seen.origin.serving is None:
+        return waits(SOURCE, "SourceNotReady", f"waits for {words} to be Ready; see its conditions")
+    if seen.origin.serving.origin.masked:
+        message = (
+            f"{words} is of a masked snapshot, which has no history in common with the store: make the change on a "
+            "clone of raw data, or on a branch"
+        )
+        return stalls(SOURCE, "MaskedLineage", message)
+    return None
+
+
+def revert_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why a request cannot be undone by this one, or None."""
+    found, name = seen.reverted, request.spec.from_.revert_of
+    if not isinstance(found, DataChangeRequest):
+        message = f"there is no DataChangeRequest {name} in this namespace: make this one anew with the right name"
+        return stalls(SOURCE, "SourceNotFound", message, retry_after=60)
+    same = (found.spec.store.name, found.spec.into.branch) == (request.spec.store.name, request.spec.into.branch)
+    if not same:
+        message = (
+            f"DataChangeRequest {name} goes into branch {found.spec.into.branch} of DataStore {found.spec.store.name}: "
+            "make this one anew into the same"
+        )
+        return stalls(SOURCE, "OtherTarget", message)
+    if found.status.published is None:
+        message = f"DataChangeRequest {name} is not published: there is nothing to take back"
+        return stalls(SOURCE, "NotPublished", message, retry_after=60)
+    return None
+
+
+def target_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why the store's server has no branch to merge into now, or None."""
+    name, answer = request.spec.store.name, None if seen.store is None else seen.store.answer
+    if answer is None or answer.content is None:
+        error = None if answer is None else answer.error
+        detail = "" if error is None or isinstance(error, UnreachableError) else f": {error}"
+        message = f"the server of DataStore {name} does not answer yet{detail}"
+        return waits(SOURCE, "StoreNotReady", message, retry_after=5)
+    if answer.content.state_of(request.spec.into.branch) is None:
+        message = f"DataStore {name} has no branch {request.spec.into.branch}: make it, or this DataChangeRequest anew"
+        return stalls(SOURCE, "TargetNotFound", message, retry_after=60)
+    return None
+
+
+def proposal_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why it cannot be told what is proposed, or None."""
+    wanted = request.spec.from_
+    if wanted.revert_of is not None:
+        return revert_problem(request, seen)
+    if wanted.branch is not None and seen.proposed is None:
+        content = None if seen.store is None else seen.store.content
+        if content is None or content.state_of(wanted.branch) is not None:
+            message = (
+                f"the server of DataStore {request.spec.store.name} does not say what branch {wanted.branch} holds"
+            )
+            return waits(SOURCE, "StoreNotReady", message, retry_after=5)
+        message = (
+            f"DataStore {request.spec.store.name} has no branch {wanted.branch}: make the branch, or delete this "
+            "DataChangeRequest"
+        )
+        return stalls(SOURCE, "SourceNotFound", message, retry_after=30)
+    return None if wanted.clone is None else _clone_unusable(request, seen)
+
+
+def _clone_unusable(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    if seen.terms is None:
+        message = (
+            f"no DataGrant in this namespace gives namespace {_clone_namespace(request)} the verb Propose on DataStore "
+            f"{request.spec.store.name}: make one, or propose a clone of this namespace"
+        )
+        return stalls(SOURCE, "NotGranted", message)
+    problem = clone_problem(request, seen)
+    gone = problem is not None and problem.reason == "SourceNotFound"
+    if problem is not None and problem.stalled and not gone:
+        return problem
+    if seen.proposed is not None:
+        return None
+    answers = f"waits for the server of {clone_words(request)} to answer; wake it, if it is asleep"
+    return problem or waits(SOURCE, "SourceNotReady", answers, retry_after=10)
+
+
+def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
+    """Return that what is proposed is there."""
+    proposed, wanted = seen.proposed, request.spec.from_
+    if wanted.revert_of is not None:
+        return holds(SOURCE, "Found", f"takes back what DataChangeRequest {wanted.revert_of} brought")
+    if proposed is None:
+        raise TypeError("what is proposed was found")
+    if proposed.kept:
+        words = clone_words(request)
+        return holds(SOURCE, "Kept", f"{words} cannot be asked; what it had is kept, up to commit {proposed.head}")
+    return holds(SOURCE, "Found", f"proposes branch {proposed.branch} at {proposed.head}")
+
+
+def clone_words(request: DataChangeRequest) -> str:
+    """Return what the clone is called that changes are taken from."""
+    wanted = request.spec.from_.clone
+    return f"DataClone {_clone_namespace(request)}/{'' if wanted is None else wanted.name}"
+
+
+def _clone_namespace(request: DataChangeRequest) -> str:
+    wanted = request.spec.from_.clone
+    return (None if wanted is None else wanted.namespace) or request.metadata.namespace

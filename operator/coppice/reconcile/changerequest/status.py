@@ -1,0 +1,114 @@
+"""A request's status: counts, names and hashes, never a row's value. Pure.
+
+What cannot be told now stays as it was told last: a server that is away for a moment makes no review void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from coppice.api.v1alpha1 import DataChangeRequest
+from coppice.api.v1alpha1.datachangerequest import (
+    MAX_CHECKS,
+    MAX_LISTED_CONFLICTS,
+    MAX_REVIEWS,
+    MAX_STATEMENTS,
+    MAX_TABLES,
+)
+from coppice.engines.merging import AssertionResult, ChangeSet, MergeOutcome
+from coppice.reconcile.changerequest.chain import shown
+from coppice.reconcile.changerequest.judgement import judge_request, patch_of, target_head
+from coppice.reconcile.changerequest.observation import RequestObservation
+
+_MAX_STATEMENT: Final = 2000
+_MAX_TEXT: Final = 256
+_OF_THE_RUNTIME: Final = frozenset({"conditions", "observedGeneration"})
+
+
+def request_status(request: DataChangeRequest, seen: RequestObservation, publishing: str | None) -> dict[str, Any]:
+    """Return the status of a request that is open."""
+    before = told_before(seen)
+    if seen.outcome is None:
+        return {**before, "publishing": publishing, "preview": _preview(request, seen)}
+    patch, verdict = patch_of(request, seen), judge_request(request, seen)
+    reviews = [] if verdict is None else [entry.dump() for entry in verdict.reviews[:MAX_REVIEWS]]
+    if seen.unenforced is not None:
+        reviews = [{**entry, "counts": False, "why": "IdentityUnenforced"} for entry in reviews]
+    return {
+        **_versions(request, seen),
+        **_changes(seen.outcome.changes),
+        "base": seen.outcome.base,
+        "result": seen.outcome.result,
+        "patch": None if patch is None else patch.dump(),
+        "conflicts": _conflicts(seen.outcome),
+        "checks": [_check(check) for check in sorted(seen.checks, key=_passes)[:MAX_CHECKS]],
+        "reviews": reviews,
+        "preview": _preview(request, seen),
+        "publishing": publishing,
+    }
+
+
+def told_before(seen: RequestObservation) -> dict[str, Any]:
+    """Return what the status says already."""
+    status: Mapping[str, Any] = seen.manifest.get("status") or {}
+    return {key: value for key, value in status.items() if key not in _OF_THE_RUNTIME}
+
+
+def _versions(request: DataChangeRequest, seen: RequestObservation) -> dict[str, Any]:
+    proposed, head = seen.proposed, target_head(seen)
+    if proposed is None or head is None:
+        raise TypeError("a merge is of two versions")
+    return {
+        "source": {"branch": proposed.branch, "head": proposed.head},
+        "target": {"branch": request.spec.into.branch, "head": head},
+    }
+
+
+def _changes(changes: ChangeSet | None) -> dict[str, Any]:
+    if changes is None:
+        return {"tables": [], "tableCount": None, "schema": []}
+    return {
+        "tables": [
+            {"table": entry.table, "added": entry.added, "modified": entry.modified, "deleted": entry.deleted}
+            for entry in changes.tables[:MAX_TABLES]
+        ],
+        "tableCount": len(changes.tables),
+        "schema": [statement[:_MAX_STATEMENT] for statement in changes.statements[:MAX_STATEMENTS]],
+    }
+
+
+def _conflicts(outcome: MergeOutcome) -> dict[str, Any] | None:
+    if not outcome.total:
+        return None
+    listed = [
+        {
+            "id": entry.id,
+            "row": entry.row or None,
+            "kind": entry.kind,
+            "table": entry.table,
+            "column": entry.column,
+            "detail": entry.detail[:_MAX_TEXT] or None,
+        }
+        for entry in outcome.conflicts[:MAX_LISTED_CONFLICTS]
+    ]
+    return {"open": outcome.total - outcome.decided, "decided": outcome.decided, "listed": listed}
+
+
+def _passes(check: AssertionResult) -> bool:
+    return not (check.found or check.error)
+
+
+def _check(check: AssertionResult) -> dict[str, Any]:
+    found = f"found {check.found} rows" if check.found else None
+    return {"name": check.name, "passed": _passes(check), "message": check.error[:_MAX_TEXT] or found}
+
+
+def _preview(request: DataChangeRequest, seen: RequestObservation) -> dict[str, Any] | None:
+    scratch, wanted = seen.scratch, shown(seen)
+    if scratch.manifest is None or not request.spec.preview:
+        return None
+    content = None if scratch.party is None else scratch.party.content
+    state = None if content is None else content.state_of(request.spec.into.branch)
+    ready = state is not None and wanted is not None and state.head == wanted
+    return {"clone": scratch.manifest["metadata"]["name"], "ready": ready}

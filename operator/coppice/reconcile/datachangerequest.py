@@ -1,0 +1,121 @@
+"""DataChangeRequest: what changed on a clone or branch comes into a branch, reviewed and checked (ADR 22).
+
+It is computed on a scratch server of its own, and the store takes the result from there by fast-forward only: a crash
+at any point leaves the branch as it was before, or as it is to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from coppice.api.v1alpha1 import DataChangeRequest, InvalidResource
+from coppice.core import labels
+from coppice.core.key import Key
+from coppice.core.plan import EngineCall, Event, Manifest, Plan
+from coppice.engines.base import EngineError
+from coppice.engines.merging import TargetBusyError, TargetMovedError
+from coppice.kube.client import KubeReader
+from coppice.kube.errors import KubeError
+from coppice.reconcile.changerequest.chain import SOON, TYPES, OpenRequest
+from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.changerequest.observe import Computations, observe_request
+from coppice.reconcile.changerequest.publish import tag_of
+from coppice.reconcile.changerequest.sources import SOURCE, merging_engine
+from coppice.reconcile.changerequest.status import request_status, told_before
+from coppice.reconcile.draft import Draft, holds, stalls
+from coppice.reconcile.environment import Environment
+from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.observed import format_time, is_deleting
+
+LOOK_PERIOD = 30.0
+"""Seconds between two looks at what is proposed and at where it goes: nobody tells when rows change."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataChangeRequestReconciler:
+    """Keeps DataChangeRequests as their specifications say."""
+
+    environment: Environment
+    kind: str = "DataChangeRequest"
+    computations: Computations = field(default_factory=Computations, compare=False)
+
+    async def observe(self, reader: KubeReader, key: Key, now: datetime) -> RequestObservation | None:
+        """Read the request, the servers that take part, and what people say."""
+        return await observe_request(reader, self.environment, self.computations, key, now)
+
+    def plan(self, observation: RequestObservation) -> Plan:
+        """Return what to do for the request now."""
+        request = observation.request
+        draft = Draft(observation.manifest, observation.now)
+        if is_deleting(observation.manifest):
+            _drop(draft, observation.policies)
+            return Plan(delete=tuple(draft.delete), remove_finalizer=True)
+        if isinstance(request, InvalidResource):
+            draft.facts.append(stalls(SOURCE, "InvalidSpec", request.message))
+            return draft.finish(TYPES, told_before(observation))
+        if request.status.published is not None or observation.landed is not None:
+            return _plan_published(observation, request, draft)
+        return _plan_open(observation, request, draft)
+
+    def failed(self, observation: RequestObservation, error: KubeError | EngineError) -> Plan:
+        """Return the condition for a write that was refused."""
+        # Two that fetch from one server at once may get into each other's way.
+        fetching = isinstance(error, EngineError) and bool(observation.lacking)
+        if fetching or isinstance(error, TargetBusyError | TargetMovedError):
+            return self.plan(replace(observation, refused=error))
+        return plan_failure(observation.manifest, error)
+
+
+def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
+    chain = OpenRequest(request, seen)
+    chain.run(draft)
+    # After a call nobody but the next look tells what has come of it.
+    requeue = SOON if draft.calls else LOOK_PERIOD
+    plan = draft.finish(TYPES, request_status(request, seen, chain.publishing), requeue_after=requeue)
+    return replace(plan, add_finalizer=_reaches_out(seen) and labels.FINALIZER not in request.metadata.finalizers)
+
+
+def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
+    """Return the plan of a request whose change is in the target: it changes nothing any more, and its scratch server
+    goes.
+    """
+    status = told_before(seen)
+    published = request.status.published
+    commit = published.commit if published is not None else request.status.publishing
+    if seen.landed is not None and published is None:
+        draft.calls.append(_tag(seen, request))
+        status["published"] = {
+            "commit": commit,
+            "before": seen.landed.parents[0],
+            "tag": tag_of(request),
+            "at": format_time(seen.now),
+        }
+    message = f"branch {request.spec.into.branch} has it as commit {commit}"
+    draft.facts += [holds(kind, "Published", message) for kind in TYPES]
+    draft.events.append(Event("Published", message))
+    status = {**status, "preview": None, "publishing": None}
+    draft.drop(seen.scratch.manifest)
+    _drop(draft, seen.policies)
+    return replace(draft.finish(TYPES, status), remove_finalizer=labels.FINALIZER in request.metadata.finalizers)
+
+
+def _tag(seen: RequestObservation, request: DataChangeRequest) -> EngineCall:
+    engine = None if seen.source is None else merging_engine(seen.source)
+    content = None if seen.store is None else seen.store.content
+    if engine is None or seen.store is None or content is None or seen.landed is None:
+        raise TypeError("what has landed was seen on the store's server")
+    arguments = {"database": content.database, "tag": tag_of(request), "commit": seen.landed.hash}
+    return EngineCall(engine.name, seen.store.ref(engine), "create-tag", arguments)
+
+
+def _drop(draft: Draft, policies: Sequence[Manifest]) -> None:
+    for policy in policies:
+        draft.drop(policy)
+
+
+def _reaches_out(seen: RequestObservation) -> bool:
+    """Return whether something is made in another namespace, where Kubernetes does not collect it."""
+    own = seen.manifest["metadata"]["namespace"]
+    return any(policy["metadata"]["namespace"] != own for policy in seen.passages)

@@ -1,0 +1,73 @@
+"""Which branches of a store nobody writes to directly, and whether its server sees to that. Pure.
+
+The server itself refuses: what would guard a branch outside of it would guard one way to it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from coppice.api.v1alpha1 import DataStore
+from coppice.core.plan import EngineCall, ServerRef
+from coppice.engines.base import Engine
+from coppice.engines.merging import MergingEngine
+from coppice.reconcile.draft import Draft, Fact, holds, stalls
+
+PROTECTED: Final = "BranchesProtected"
+"""The condition; there only where protection is asked for."""
+ACTION: Final = "protect"
+
+
+def wanted_patterns(store: DataStore) -> list[str]:
+    """Return what the protected branches are called, in an order that depends on nothing else."""
+    return sorted({pattern for entry in store.spec.protection for pattern in entry.branches})
+
+
+def protect(
+    draft: Draft, store: DataStore, engine: Engine, server: ServerRef, *, database: str, pod_uid: str | None
+) -> None:
+    """Plan the call that puts protection in force as it is wanted, unless it is."""
+    if isinstance(engine, MergingEngine) and not _is_in_force(store, pod_uid):
+        patterns = json.dumps(wanted_patterns(store))
+        arguments = {"database": database, "branches": patterns, "username": engine.app_user}
+        draft.calls.append(EngineCall(store.spec.engine, server, ACTION, arguments))
+
+
+def _is_in_force(store: DataStore, pod_uid: str | None) -> bool:
+    """Return whether the server is known to protect what is wanted.
+
+    One that has not answered this store yet may have data of an earlier store of its name, which protected others.
+    """
+    wanted, status = wanted_patterns(store), store.status
+    if status.version is None or wanted != sorted(status.protected):
+        return False
+    return not wanted or status.protected_on == pod_uid
+
+
+def protection_status(draft: Draft, store: DataStore, pod_uid: str | None) -> dict[str, Any]:
+    """Return the part of the status that says what is in force, once the plan has been carried out."""
+    if any(call.action == ACTION for call in draft.calls):
+        return {"protected": wanted_patterns(store), "protectedOn": pod_uid}
+    return {"protected": list(store.status.protected), "protectedOn": store.status.protected_on}
+
+
+def is_protected(store: DataStore) -> Fact:
+    """Return that what is asked for is in force."""
+    patterns = ", ".join(wanted_patterns(store))
+    return holds(PROTECTED, "Protected", f"nobody writes to these branches but by an approved request: {patterns}")
+
+
+def unprotectable(store: DataStore, engine: Engine) -> Fact | None:
+    """Return that a store cannot have the protection it asks for, if so."""
+    if not store.spec.protection:
+        return None
+    if store.spec.managed is None:
+        kind = "an adopted database" if store.spec.adopted is not None else "a mirror"
+        why = f"{kind} is written to elsewhere, past any protection of Coppice's"
+    elif not isinstance(engine, MergingEngine):
+        why = f"engine {store.spec.engine} keeps no versions that could be reviewed and merged"
+    else:
+        return None
+    message = f"no branch can be protected: {why}. Remove spec.protection, or make a managed DataStore of engine dolt"
+    return stalls(PROTECTED, "EngineHasNoProtection", message)

@@ -1,0 +1,224 @@
+"""The merge cases on the real engine, and a three-way merge in memory beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from coppice.engines.base import UnknownVersionError
+from coppice.engines.merging import MAX_CONFLICTS, Conflict, Decision, MergeInputs
+
+from .conftest import open_stage
+from .merge_cases import CASES, MYSQL, PLAIN, Case
+from .merge_kit import Database, Databases, keys_of, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def databases() -> AsyncIterator[Databases]:
+    with open_stage("dolt") as stage:
+        workload = stage.store(load=False)
+        async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
+            yield Databases(stage.admin(server))
+
+
+async def _parted(databases: Databases, case: Case) -> tuple[Database, MergeInputs]:
+    database = await databases.new(case.statements(case.base, MYSQL))
+    sides = [case.statements(side, MYSQL) for side in (case.ours, case.theirs)]
+    return database, await database.diverged(*sides)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_merge_has_what_the_case_says_or_names_its_conflicts(databases: Databases, case: Case) -> None:
+    database, inputs = await _parted(databases, case)
+    outcome = await databases.engine.merge(databases.at, inputs)
+    expected = sorted((named.kind, named.table, named.column or "") for named in case.conflicts)
+    assert names_of(outcome.conflicts) == expected
+    assert outcome.total == len(expected)
+    if case.rows is not None:
+        assert outcome.result is not None
+        assert await database.ask(case.select, outcome.result) == case.rows
+    else:
+        assert outcome.result is None
+        assert outcome.changes is None
+        found = await database.conflicts(inputs)
+        assert names_of(found) == expected
+        assert keys_of(found) == sorted(((named.kind, named.key) for named in case.conflicts if named.key), key=str)
+        assert [(name.id, name.row) for name in outcome.conflicts] == [(each.id, each.row) for each in found]
+    assert await database.ask("SELECT name FROM dolt_branches WHERE name LIKE 'coppice/work%'") == ()
+    heads = dict(await database.ask("SELECT name, hash FROM dolt_branches"))
+    assert (heads["main"], heads["work"]) == (inputs.target, inputs.source)
+
+
+@pytest.mark.parametrize("side", ["Source", "Target"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.conflicts], ids=lambda case: case.name)
+async def test_a_decision_for_all_settles_what_can_be_decided(databases: Databases, case: Case, side: str) -> None:
+    database, inputs = await _parted(databases, case)
+    outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision(side),)))  # type: ignore[arg-type]
+    expected = case.take_source if side == "Source" else case.take_target
+    if expected is None:
+        assert outcome.result is None
+        assert outcome.conflicts
+        assert not {conflict.kind for conflict in outcome.conflicts} & {"Cell", "Row"}
+    else:
+        assert outcome.result is not None, outcome
+        assert (outcome.conflicts, outcome.unused) == ((), ())
+        assert await database.ask(case.select, outcome.result) == expected
+
+
+class TestDecisions:
+    async def _conflicting(self, databases: Databases) -> tuple[Database, MergeInputs, dict[str, Conflict]]:
+        database = await databases.new(
+            [*PLAIN, "CREATE TABLE u (id INT PRIMARY KEY, a INT)", "INSERT INTO u VALUES (1, 1)"]
+        )
+        inputs = await database.diverged(
+            ["UPDATE t SET a = 10, b = 'mine' WHERE id < 3", "UPDATE u SET a = 10"],
+            ["UPDATE t SET a = 11, b = 'yours' WHERE id < 3", "UPDATE u SET a = 11"],
+        )
+        found = await database.conflicts(inputs)
+        return database, inputs, {f"{each.table}{each.key['id']}{each.column}": each for each in found}
+
+    async def test_the_closest_one_wins(self, databases: Databases) -> None:
+        database, inputs, known = await self._conflicting(databases)
+        assert sorted(known) == ["t1a", "t1b", "t2a", "t2b", "u1a"]
+        assert known["t1a"].row == known["t1b"].row
+        assert len({each.row for each in known.values()}) == 3
+        decisions = (
+            Decision("Source", conflict=known["t1a"].id),
+            Decision("Target", row=known["t1a"].row),
+            Decision("Source", table="t"),
+            Decision("Target"),
+        )
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=decisions))
+        assert outcome.result is not None
+        assert (outcome.total, outcome.decided, outcome.unused) == (5, 5, ())
+        rows = await database.ask("SELECT * FROM t ORDER BY id", outcome.result)
+        assert rows == ((1, 11, "mine"), (2, 11, "yours"), (3, 3, "three"))
+        assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
+    async def test_what_is_left_is_named_and_what_meets_nothing_too(self, databases: Databases) -> None:
+        _, inputs, known = await self._conflicting(databases)
+        decisions = (
+            Decision("Source", conflict="0" * 16),
+            Decision("Source", row=known["t1a"].row),
+            Decision("Target", table="nothing"),
+            Decision("Target", conflict=known["u1a"].id),
+        )
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=decisions))
+        assert outcome.result is None
+        assert (outcome.total, outcome.decided, outcome.unused) == (5, 3, (0, 2))
+        assert {name.id for name in outcome.conflicts} == {known["t2a"].id, known["t2b"].id}
+
+    async def test_a_conflict_has_the_same_name_wherever_the_branches_have_moved_on_to(
+        self, databases: Databases
+    ) -> None:
+        database, inputs, known = await self._conflicting(databases)
+        target = await database.commit("main", ["UPDATE t SET a = 12 WHERE id = 1", "INSERT INTO t VALUES (7, 7, 'x')"])
+        source = await database.commit("work", ["UPDATE t SET b = 'again' WHERE id = 2"])
+        moved = await database.conflicts(database.inputs(target, source))
+        assert {each.id for each in moved} == {each.id for each in known.values()}
+        salted = await database.conflicts(replace(inputs, salt="another"))
+        assert not {each.id for each in salted} & {each.id for each in known.values()}
+
+    async def test_a_view_that_both_sides_have_changed_is_to_be_mended_on_the_source(
+        self, databases: Databases
+    ) -> None:
+        database = await databases.new(["CREATE VIEW v AS SELECT 1 AS n"])
+        inputs = await database.diverged(
+            ["CREATE OR REPLACE VIEW v AS SELECT 2 AS n"], ["CREATE OR REPLACE VIEW v AS SELECT 3 AS n"]
+        )
+        [conflict] = await database.conflicts(inputs)
+        assert (conflict.kind, conflict.table, conflict.detail) == ("Schema", "dolt_schemas", "view v")
+        assert "SELECT 3" in str(conflict.theirs)
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Source"),)))
+        assert (outcome.result, outcome.total, outcome.unused) == (None, 1, (0,))
+
+    async def test_a_decision_that_breaks_a_constraint_is_a_conflict(self, databases: Databases) -> None:
+        database = await databases.new(
+            ["CREATE TABLE t (id INT PRIMARY KEY, e VARCHAR(9) UNIQUE)", "INSERT INTO t VALUES (1, 'a'), (2, 'b')"]
+        )
+        inputs = await database.diverged(
+            ["UPDATE t SET e = 'mine' WHERE id = 1", "INSERT INTO t VALUES (3, 'c')"],
+            ["UPDATE t SET e = 'c' WHERE id = 1"],
+        )
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Source"),)))
+        assert outcome.result is None
+        assert [(each.kind, each.table) for each in outcome.conflicts] == [("Unique", "t")]
+
+
+async def test_a_merge_is_found_again_and_another_one_is_another(databases: Databases) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged(["UPDATE t SET a = 5 WHERE id = 1"], ["UPDATE t SET a = 6 WHERE id = 1"])
+    decided = replace(inputs, decisions=(Decision("Source"),))
+    first = await databases.engine.merge(databases.at, decided)
+    assert await databases.engine.merge(databases.at, decided) == first
+    other = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Target"),)))
+    assert other.result not in {None, first.result}
+    assert await databases.engine.merge(databases.at, decided) == first
+
+
+async def test_a_source_with_nothing_new_gives_the_target(databases: Databases) -> None:
+    database = await databases.new(PLAIN)
+    await database.branch("work")
+    target = await database.commit("main", ["UPDATE t SET a = 5"])
+    [(source,)] = await database.ask("SELECT hash FROM dolt_branches WHERE name = 'work'")
+    for old in (source, target):
+        inputs = replace(database.inputs(target, old), decisions=(Decision("Source"),))
+        outcome = await databases.engine.merge(databases.at, inputs)
+        assert (outcome.result, outcome.base, outcome.unused) == (target, old, (0,))
+        assert outcome.changes is not None
+        assert outcome.changes.tables == ()
+        assert await database.conflicts(inputs) == []
+
+
+async def test_a_target_that_has_nothing_of_its_own_still_gets_one_commit(databases: Databases) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged([], ["UPDATE t SET a = 5"])
+    outcome = await databases.engine.merge(databases.at, replace(inputs, target=(await _base(database, inputs))))
+    assert outcome.result is not None
+    [commit] = await databases.engine.log(databases.at, database.name, outcome.result, limit=1)
+    assert commit.parents == (outcome.base, inputs.source)
+
+
+async def _base(database: Database, inputs: MergeInputs) -> str:
+    found = await database.server.engine.merge_base(database.server.at, database.name, inputs.target, inputs.source)
+    assert found is not None
+    return found
+
+
+async def test_many_conflicts_are_counted_and_some_are_named(databases: Databases) -> None:
+    rows = ", ".join(f"({number}, 0)" for number in range(MAX_CONFLICTS + 7))
+    database = await databases.new(["CREATE TABLE t (id INT PRIMARY KEY, a INT)", f"INSERT INTO t VALUES {rows}"])
+    inputs = await database.diverged(["UPDATE t SET a = 1"], ["UPDATE t SET a = 2"])
+    outcome = await databases.engine.merge(databases.at, inputs)
+    assert (len(outcome.conflicts), outcome.total) == (MAX_CONFLICTS, MAX_CONFLICTS + 7)
+    assert len(await database.conflicts(inputs)) == MAX_CONFLICTS + 7
+    decided = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Source"),)))
+    assert await database.ask("SELECT DISTINCT a FROM t", decided.result or "") == ((2,),)
+
+
+async def test_names_of_conflicts_hold_no_values(databases: Databases) -> None:
+    database = await databases.new(
+        ["CREATE TABLE t (id VARCHAR(40) PRIMARY KEY, a VARCHAR(40))", "INSERT INTO t VALUES ('key-secret', 'x')"]
+    )
+    inputs = await database.diverged(["UPDATE t SET a = 'one-secret'"], ["UPDATE t SET a = 'two-secret'"])
+    outcome = await databases.engine.merge(databases.at, inputs)
+    assert outcome.total == 1
+    assert "secret" not in repr(outcome)
+    assert "secret" not in repr(await database.conflicts(inputs))
+
+
+async def test_what_cannot_be_merged_is_said_so(databases: Databases) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged([], ["UPDATE t SET a = 5"])
+    with pytest.raises(UnknownVersionError, match="0000"):
+        await databases.engine.merge(databases.at, replace(inputs, source="0" * 32))
+    with pytest.raises(UnknownVersionError, match="nowhere"):
+        await databases.engine.merge(databases.at, replace(inputs, database="nowhere"))
