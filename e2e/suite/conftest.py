@@ -1,5 +1,5 @@
 """The suite runs against the cluster the harness knows, or the one COPPICE_E2E_KUBECONFIG names; each story has
-namespaces of its own.
+namespaces of its own. Several modules are played at the same time; those marked ``alone`` follow (e2e/run.py).
 
 A module's stories share a store, its owners' namespace, and a namespace that has the owners' grant.
 """
@@ -14,7 +14,7 @@ import pytest
 from e2e.harness.cluster import current
 from e2e.suite.data import ITEMS, Store
 from e2e.suite.helm import Helm
-from e2e.suite.kube import OPERATOR, SUITE_LABEL, TIMEOUT, Kube
+from e2e.suite.kube import OPERATOR, TIMEOUT, Kube
 from e2e.suite.manifests import data_grant
 from e2e.suite.watch import OperatorLog
 
@@ -33,10 +33,11 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Iterator[Kube]:
-    """kubectl, as a user has it. In the end, what the stories deleted without waiting has to be gone."""
+    """kubectl, as a user has it. In the end, what these stories deleted without waiting has to be gone."""
     kube = Kube(cluster)
     yield kube
-    kube.run("delete", "namespace", "-l", f"{SUITE_LABEL}=true", "--wait", TIMEOUT)
+    if kube.made:
+        kube.run("delete", "namespace", *kube.made, "--ignore-not-found", "--wait", TIMEOUT)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,9 @@ OWNER_KINDS = "datastores,datagrants,datasnapshots,databranches,dataclones"
 SYSTEM = "coppice-system"
 OPERATOR = ("-n", SYSTEM)
 OPERATOR_PODS = (*OPERATOR, "-l", "app.kubernetes.io/component=operator")
-SUITE_LABEL = "coppice.dev.e2e"
 TIMEOUT = "--timeout=240s"
+THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
+"""Whether stories about many of something take as many as anybody asked for, as once a week."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Kube:
     """One cluster."""
 
     cluster: Cluster
+    made: set[str] = field(default_factory=set)
+    """The namespaces that stories made."""
 
     def run(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it prints. Raises CommandError."""
@@ -127,7 +131,8 @@ class Kube:
     def make_namespace(self, name: str, **labels: str) -> None:
         """Make a namespace as strict as users have it."""
         security = {"pod-security.kubernetes.io/enforce": "restricted"}
-        metadata = {"name": name, "labels": {**security, SUITE_LABEL: "true", **labels}}
+        self.made.add(name)
+        metadata = {"name": name, "labels": {**security, **labels}}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         # Without it, no Pod that a story makes itself is admitted.
         self.run("wait", "-n", name, "--for=create", "--timeout=60s", "serviceaccount/default")

@@ -63,6 +63,7 @@ def test_a_mistake_is_told_with_what_to_do(kube: Kube, store: Store, name: str) 
     assert made.words[0] in told[0]["message"]
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("mistakes")
 def test_mistakes_cost_next_to_nothing_while_they_stand(kube: Kube, store: Store) -> None:
     for name, made in MISTAKES.items():
@@ -180,6 +181,7 @@ def pool(kube: Kube) -> Iterator[Pool]:
     pool.make_room()
 
 
+@pytest.mark.alone
 def test_a_full_pool_is_told_and_room_is_enough(kube: Kube, store: Store, tenant: str, pool: Pool) -> None:
     kube.apply(data_snapshot("before", store.namespace, store=store.name))
     kube.ready(store.namespace, "dsnap/before")

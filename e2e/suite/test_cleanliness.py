@@ -20,6 +20,7 @@ from e2e.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.alone
 OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200"))
 NAMES = ("one", "two", "three", "four")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
+
 from e2e.suite.data import Clone
 from e2e.suite.manifests import data_clone, example
 from e2e.waiting import eventually
@@ -179,6 +181,7 @@ def test_an_environment_that_stays_follows_its_branch(kube: Kube, store: Store) 
     assert clone.binding == told
 
 
+@pytest.mark.alone
 def test_a_clone_that_nobody_uses_sleeps_and_a_word_wakes_it(kube: Kube, store: Store, tenant: str, helm: Helm) -> None:
     clone = Clone(kube, tenant, "dozer").apply(store).ready()
     clone.sql(MINE)

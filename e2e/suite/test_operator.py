@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from e2e.suite.helm import Helm
     from e2e.suite.kube import Kube
 
+pytestmark = pytest.mark.alone
 COUNT = "SELECT COUNT(*) AS items FROM item"
 
 

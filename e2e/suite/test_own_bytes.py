@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLASS = "coppice-e2e-bounded"
 OWN_BYTES = "16Mi"
 BOUNDED, LEFT = "ClonesBounded", "OwnBytesLeft"
-ENOUGH = 100
+ENOUGH = 30
 """More rows than go into a copy and its headroom."""
 
 
@@ -73,7 +73,7 @@ def told(kube: Kube, store: Store) -> dict[str, Any]:
 def flood(clone: Clone) -> int:
     """Write rows that cannot be compressed until no more go in; return how many were acknowledged."""
     for written in range(ENOUGH):
-        row = base64.b64encode(os.urandom(900_000)).decode()
+        row = base64.b64encode(os.urandom(3_000_000)).decode()
         try:
             clone.sql(f"INSERT INTO ballast (bytes) VALUES ('{row}')")
         except CommandError:

@@ -83,6 +83,7 @@ def test_a_server_that_was_killed_comes_back_with_all_it_acknowledged(kube: Kube
     assert store.sql(COUNT) == [{"items": there + 1}]
 
 
+@pytest.mark.alone
 def test_a_clone_survives_the_death_of_the_storage_driver(kube: Kube, store: Store, tenant: str) -> None:
     pool = Pool.of(kube)
     store.sql("INSERT INTO item VALUES (30, 'sloe', 3)")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from e2e.suite.kube import Kube
     from e2e.suite.manifests import Manifest
 
+pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[2]
 REMOVAL_GUIDE = ROOT / "docs" / "removal.md"
 KINDS = ("databranches", "dataclones", "datagrants", "datasnapshots", "datastores")
