@@ -498,6 +498,28 @@ async def test_uncommitted_work_on_the_target_is_not_buried(proposed):
     assert main(proposed).rows == {NEW, OTHER, "price/9=90"}
 
 
+async def test_what_was_begun_is_not_kept_when_something_else_is_decided_and_approved(conflicting):
+    [conflict] = status(conflicting)["conflicts"]["listed"]
+    conflicting.edit("DataChangeRequest", "fix", resolutions=[{"conflict": conflict["id"], "take": "Source"}])
+    main(conflicting).rows |= {"price/9=90"}
+    await conflicting.operator.live(minutes=1)
+    conflicting.review()
+    await conflicting.operator.live(minutes=1)
+    assert reason(conflicting, "Published") == "TargetBusy"
+    begun_with = status(conflicting)["publishing"]
+
+    conflicting.edit("DataChangeRequest", "fix", resolutions=[{"conflict": conflict["id"], "take": "Target"}])
+    await conflicting.operator.live(minutes=1)
+    conflicting.review(reviewer="carl@example.com")
+    await conflicting.operator.live(minutes=1)
+    assert reason(conflicting, "Published") == "TargetBusy"
+    main(conflicting).rows -= {"price/9=90"}
+    await conflicting.operator.live(minutes=1)
+    conflicting.expect_ready("DataChangeRequest", "fix")
+    assert main(conflicting).rows == {"price/1=4713", OTHER}
+    assert status(conflicting)["published"]["commit"] != begun_with
+
+
 # -- back --
 
 

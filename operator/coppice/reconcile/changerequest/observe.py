@@ -339,11 +339,11 @@ class _Reading:
         return replace(seen, final=await self._merge(scratch, inputs))
 
     async def _begun(self, seen: RequestObservation, content: Content, parents: tuple[str, str]) -> MergeOutcome | None:
-        """Return what was to be published already, if it is of the same two versions: the store may be about to take
-        it, and of two commits one would come too late.
+        """Return what was to be published already, if it is of the same two versions and changes what is approved now:
+        the store may be about to take it, and of two commits one would come too late.
         """
         commit, scratch, merged = self.request.status.publishing, seen.scratch.party, seen.outcome
-        if commit is None or scratch is None or merged is None:
+        if commit is None or scratch is None or merged is None or merged.changes is None:
             return None
         at = scratch.endpoint(self.engine)
         try:
@@ -351,7 +351,8 @@ class _Reading:
             changes = await self.engine.changes(at, content.database, parents[0], commit)
         except EngineError:
             return None
-        return replace(merged, result=commit, changes=changes) if info.parents == parents else None
+        same = info.parents == parents and changes.digest == merged.changes.digest
+        return replace(merged, result=commit, changes=changes) if same else None
 
     def _inputs(self, content: Content, target: str, proposed: Proposed, *, reviewers: tuple[str, ...]) -> MergeInputs:
         return MergeInputs(
