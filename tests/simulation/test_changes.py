@@ -23,9 +23,12 @@ SECRET = "Row-Value-4111"
 
 
 def change(story: Story, old: str, new: str, *, clone: str = "db", namespace: str = "data") -> None:
-    """Change a row through an app that is bound to a clone; nobody commits it."""
-    branch = story.world.login(namespace, f"{clone}-binding").volume.branches["main"]
+    """Change a row through an app that is bound to a clone; in another namespace the app commits it, as it has to."""
+    volume = story.world.login(namespace, f"{clone}-binding").volume
+    branch = volume.branches["main"]
     branch.rows = (branch.rows - {old}) | {new}
+    if namespace != "data":
+        volume.commit("main", at=story.world.now)
 
 
 class Witness:

@@ -76,6 +76,12 @@ def write(story, *rows, clone="db", namespace="data", without=(OLD,)):
     branch.rows = (branch.rows - set(without)) | set(rows or (NEW,))
 
 
+def write_and_commit(story, *rows, clone="db", namespace="data", without=(OLD,)):
+    """Change rows of a clone and commit them, as ``coppice commit`` does."""
+    write(story, *rows, clone=clone, namespace=namespace, without=without)
+    story.world.login(namespace, f"{clone}-binding").volume.commit("main", at=story.world.now)
+
+
 def change_main(story, *rows, without=(OLD,), branch="main"):
     """Change the target behind the request's back, as another request would."""
     found = story.data_of().branches[branch]
@@ -175,7 +181,7 @@ async def test_one_branch_goes_into_another(story):
 async def test_a_clone_of_another_namespace_is_proposed_by_a_grant_and_its_way_is_closed_afterwards(story):
     story.clone("db", namespace="app")
     await story.settle()
-    write(story, namespace="app")
+    write_and_commit(story, namespace="app")
     story.request(source={"clone": {"name": "db", "namespace": "app"}})
     await story.settle()
     assert len([name for name in story.names("NetworkPolicy", "app") if name != "db"]) == 1
@@ -188,6 +194,38 @@ async def test_a_clone_of_another_namespace_is_proposed_by_a_grant_and_its_way_i
         "finalizers" not in story.get("DataChangeRequest", "fix")["metadata"]
         or not story.get("DataChangeRequest", "fix")["metadata"]["finalizers"]
     )
+
+
+# -- what nobody has committed --
+
+
+@pytest.mark.parametrize("branch", ["dev", "main"])
+async def test_nothing_is_committed_on_a_branch_of_the_store_and_its_last_commit_is_proposed(story, branch):
+    target = "main" if branch == "dev" else "dev"
+    story.data_of().branches["dev"] = story.data_of().copy().branches["main"]
+    change_main(story, NEW, branch=branch)
+    found = story.data_of().branches[branch]
+    head, found.rows = found.head, found.rows | {"price/9=90"}
+    story.request(source={"branch": branch}, into=target, merge="Manual")
+    await story.operator.live(minutes=2)
+    assert "commit-work" not in story.world.engine.calls
+    assert (found.head, status(story)["source"]["head"]) == (head, head)
+    said = story.condition("DataChangeRequest", "fix", of="SourceReady")
+    assert (said["status"], said["reason"]) == ("True", "FoundInPart")
+    assert f"coppice commit shop:{branch} -m MESSAGE" in said["message"]
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
+
+
+async def test_nothing_is_committed_on_a_clone_of_another_namespace(story):
+    story.clone("db", namespace="app")
+    await story.settle()
+    write(story, namespace="app")
+    story.request(source={"clone": {"name": "db", "namespace": "app"}})
+    await story.settle()
+    assert "commit-work" not in story.world.engine.calls
+    hint = "coppice commit db -n app -m MESSAGE"
+    assert hint in story.condition("DataChangeRequest", "fix", of="SourceReady")["message"]
+    assert hint in story.expect_stalled("DataChangeRequest", "fix", "NothingToMerge")
 
 
 # -- where it waits --
@@ -542,7 +580,7 @@ async def test_what_is_not_published_cannot_be_taken_back(proposed):
 async def test_nothing_is_left_of_a_request_that_is_deleted(story):
     story.clone("db", namespace="app")
     await story.settle()
-    write(story, namespace="app")
+    write_and_commit(story, namespace="app")
     story.request(source={"clone": {"name": "db", "namespace": "app"}})
     await story.settle()
     story.delete("DataChangeRequest", "fix")

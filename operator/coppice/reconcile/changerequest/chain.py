@@ -21,11 +21,13 @@ from coppice.reconcile.changerequest.publish import publication
 from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
+    commits_work,
     merging_engine,
     proposal_problem,
     source_found,
     store_problem,
     target_problem,
+    uncommitted_words,
 )
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.observed import condition, format_time, is_true
@@ -112,25 +114,18 @@ class OpenRequest:
         if problem is not None:
             return problem
         proposed = self.seen.proposed
-        if proposed is not None and proposed.unsaved:
-            author = Signature.of(self.request.spec.author)
-            source = self._store if self.request.spec.from_.branch is not None else self.seen.origin.party
-            if source is None:
-                raise TypeError("what is proposed has a server")
-            draft.calls.append(
-                self._call(
-                    source,
-                    "commit-work",
-                    branch=proposed.branch,
-                    author=author.name,
-                    email=author.email,
-                    message=self.request.spec.title,
-                )
-            )
-            return waits(
-                SOURCE, "Committing", f"what branch {proposed.branch} holds is being committed", retry_after=SOON
-            )
+        if proposed is not None and proposed.unsaved and commits_work(self.request):
+            return self._commit_work(draft, proposed.branch)
         return source_found(self.request, self.seen)
+
+    def _commit_work(self, draft: Draft, branch: str) -> Fact:
+        """Commit what nobody has committed on the author's own clone."""
+        author, origin = Signature.of(self.request.spec.author), self.seen.origin.party
+        if origin is None:
+            raise TypeError("what is proposed has a server")
+        signed = {"author": author.name, "email": author.email, "message": self.request.spec.title}
+        draft.calls.append(self._call(origin, "commit-work", branch=branch, **signed))
+        return waits(SOURCE, "Committing", f"what branch {branch} holds is being committed", retry_after=SOON)
 
     def _merge_is_computed(self, draft: Draft) -> Fact:
         unready = self._scratch_is_up(draft)
@@ -224,6 +219,8 @@ class OpenRequest:
             return stalls(MERGEABLE, "Conflicts", message)
         if not changes_anything(self.seen):
             message = f"branch {self._into} has all that is proposed: propose more, or delete this DataChangeRequest"
+            beside = uncommitted_words(self.request, self.seen)
+            message += f"; {beside}" if beside else ""
             return stalls(MERGEABLE, "NothingToMerge", message)
         tables = len(outcome.changes.tables) if outcome.changes is not None else 0
         return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")

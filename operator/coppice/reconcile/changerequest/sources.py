@@ -150,7 +150,28 @@ def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
     if proposed.kept:
         words = clone_words(request)
         return holds(SOURCE, "Kept", f"{words} cannot be asked; what it had is kept, up to commit {proposed.head}")
-    return holds(SOURCE, "Found", f"proposes branch {proposed.branch} at {proposed.head}")
+    found, left = f"proposes branch {proposed.branch} at {proposed.head}", uncommitted_words(request, seen)
+    return holds(SOURCE, "FoundInPart", f"{found}; {left}") if left else holds(SOURCE, "Found", found)
+
+
+def commits_work(request: DataChangeRequest) -> bool:
+    """Return whether what nobody has committed at the source is committed for the author.
+
+    Only on a clone of the request's own namespace. On a branch of the store others may be in the middle of something,
+    and a protected one moves by a review alone; what is in another namespace is not the author's to finish.
+    """
+    return request.spec.from_.clone is not None and _clone_namespace(request) == request.metadata.namespace
+
+
+def uncommitted_words(request: DataChangeRequest, seen: RequestObservation) -> str:
+    """Return that rows at the source are no part of what is proposed, and how they become one; or nothing."""
+    proposed, wanted = seen.proposed, request.spec.from_
+    if proposed is None or not proposed.unsaved or commits_work(request):
+        return ""
+    where = f"{request.spec.store.name}:{wanted.branch}"
+    if wanted.clone is not None:
+        where = f"{wanted.clone.name} -n {_clone_namespace(request)}"
+    return f"what is written there and not committed is no part of it: coppice commit {where} -m MESSAGE"
 
 
 def clone_words(request: DataChangeRequest) -> str:
