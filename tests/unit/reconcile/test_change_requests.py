@@ -460,6 +460,49 @@ async def test_what_was_proposed_outlives_the_clone_that_it_was_proposed_from(pr
     assert main(proposed).rows == {NEW, OTHER}
 
 
+@pytest.mark.parametrize("begins_anew", ["reset", "made anew"])
+async def test_what_was_proposed_outlives_a_clone_that_begins_anew(proposed, begins_anew):
+    proposed.review()
+    proposed.edit("DataChangeRequest", "fix", notBefore="2026-03-02T09:12:00Z")
+    await proposed.settle()
+    before = status(proposed)
+    if begins_anew == "reset":
+        proposed.annotate("DataClone", "db", reset="now")
+    else:
+        proposed.delete("DataClone", "db")
+        await proposed.settle()
+        proposed.clone()
+    await proposed.operator.live(minutes=2)
+    write_and_commit(proposed, "price/6=60", without=())
+    await proposed.operator.live(minutes=2)
+    said = proposed.condition("DataChangeRequest", "fix", of="SourceReady")
+    assert (said["status"], said["reason"]) == ("True", "KeptOfEarlier")
+    assert "make another DataChangeRequest" in said["message"]
+    assert (status(proposed)["patch"], status(proposed)["tables"]) == (before["patch"], before["tables"])
+    await proposed.operator.live(minutes=10)
+    assert main(proposed).rows == {NEW, OTHER}
+
+
+async def test_a_clone_that_was_only_brought_up_to_date_proposes_what_is_written_on_it_then(story):
+    story.request()
+    await story.settle()
+    assert reason(story, "Mergeable") == "NothingToMerge"
+    change_main(story, "price/5=50", without=())
+    story.annotate("DataClone", "db", reset="now")
+    await story.operator.live(minutes=2)
+    write(story)
+    await story.operator.live(minutes=1)
+    assert reason(story, "SourceReady") == "Found"
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
+
+
+async def test_what_was_kept_and_is_lost_after_all_is_called_so(proposed):
+    proposed.annotate("DataClone", "db", reset="now")
+    proposed.delete("DataClone", scratch(proposed))
+    await proposed.operator.live(minutes=3)
+    assert "is nowhere else" in proposed.expect_stalled("DataChangeRequest", "fix", "SourceLost")
+
+
 async def test_a_request_at_which_nothing_changes_costs_its_server_no_merge(proposed):
     asked = []
     proposed.world.engine.before_call = asked.append

@@ -184,11 +184,12 @@ class OpenRequest:
         of_store = {target_head(self.seen)}
         if self.request.spec.from_.branch is not None and self.seen.proposed is not None:
             of_store.add(self.seen.proposed.head)
+        kept = self.seen.proposed is not None and self.seen.proposed.kept
         for commit in self.seen.lacking:
-            of = self._store if commit in of_store else self.seen.origin.party
+            of = self._store if commit in of_store else None if kept else self.seen.origin.party
             if of is None or of.content is None:
                 message = (
-                    f"commit {commit} is lost: it was on a clone that cannot be asked any more, and is nowhere else"
+                    f"commit {commit} is lost: it was on a clone that does not have it any more, and is nowhere else"
                 )
                 return stalls(COMPUTED, "SourceLost", message, retry_after=60)
             draft.calls += fetch(self._engine, self._database, commit, by=scratch, of=of)

@@ -64,13 +64,15 @@ class CloneSeen:
 @dataclass(frozen=True, slots=True)
 class Proposed:
     """What is proposed. ``unsaved``: the branch has writes that are no commit yet. ``kept``: its server cannot be
-    asked, and this is what it had when it last could.
+    asked, or does not have it any more, and this is what it had when it last could be asked. ``superseded``: it can be
+    asked, and has begun anew from something else since.
     """
 
     head: str
     branch: str
     unsaved: bool = False
     kept: bool = False
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

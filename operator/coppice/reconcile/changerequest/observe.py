@@ -217,15 +217,33 @@ class _Reading:
             return seen
         seen = replace(seen, origin=await self._clone(name, where))
         if clone_problem(self.request, seen) is not None or seen.origin.serving is None:
-            return replace(seen, proposed=self._kept(seen))
+            return replace(seen, proposed=self._kept())
         seen = replace(seen, origin=await self._asked(seen.origin))
         branch = seen.origin.serving.origin.version.branch if seen.origin.serving is not None else ""
-        return replace(seen, proposed=await self._head(seen.origin.party, branch) or self._kept(seen))
+        return replace(seen, proposed=await self._gone_on(seen, await self._head(seen.origin.party, branch)))
 
-    def _kept(self, seen: RequestObservation) -> Proposed | None:
-        """Return what was proposed last, of a clone that cannot be asked any more: the scratch server has it."""
+    async def _gone_on(self, seen: RequestObservation, found: Proposed | None) -> Proposed | None:
+        """Return what a clone has now if that comes after what was proposed of it before, else that: a clone that was
+        reset, refreshed or made anew takes nothing back that people may have approved.
+        """
+        before, party = self.request.status.source, seen.origin.party
+        if found is None or party is None:
+            return self._kept()
+        if before is None or before.head == found.head:
+            return found
+        database = "" if party.content is None else party.content.database
+        try:
+            at = party.endpoint(self.engine)
+            follows = await self.engine.contains(at, database, before.head, (found.head,))
+        except EngineError:
+            return self._kept()
+        kept = self._kept()
+        return found if follows or kept is None else replace(kept, superseded=True)
+
+    def _kept(self) -> Proposed | None:
+        """Return what was proposed last, which the scratch server has, although the clone may have it no more."""
         before = self.request.status.source
-        if before is None or before.branch is None or seen.scratch.party is None:
+        if before is None or before.branch is None:
             return None
         return Proposed(before.head, before.branch, kept=True)
 

@@ -147,6 +147,12 @@ def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
         return holds(SOURCE, "Found", f"takes back what DataChangeRequest {wanted.revert_of} brought")
     if proposed is None:
         raise TypeError("what is proposed was found")
+    if proposed.superseded:
+        message = (
+            f"{clone_words(request)} has begun anew, without what it had; that is kept, up to commit {proposed.head}. "
+            "To propose what is written there now, make another DataChangeRequest"
+        )
+        return holds(SOURCE, "KeptOfEarlier", message)
     if proposed.kept:
         words = clone_words(request)
         return holds(SOURCE, "Kept", f"{words} cannot be asked; what it had is kept, up to commit {proposed.head}")
