@@ -12,6 +12,7 @@ from coppice.api.v1alpha1 import DataStore
 from coppice.core.plan import EngineCall, ServerRef
 from coppice.engines.base import Engine
 from coppice.engines.merging import MergingEngine
+from coppice.reconcile.changerequest.approval import matches
 from coppice.reconcile.draft import Draft, Fact, holds, stalls
 
 PROTECTED: Final = "BranchesProtected"
@@ -22,6 +23,11 @@ ACTION: Final = "protect"
 def wanted_patterns(store: DataStore) -> list[str]:
     """Return what the protected branches are called, in an order that depends on nothing else."""
     return sorted({pattern for entry in store.spec.protection for pattern in entry.branches})
+
+
+def protecting_patterns(store: DataStore, branch: str) -> list[str]:
+    """Return the patterns that protect a branch."""
+    return [pattern for pattern in wanted_patterns(store) if matches(pattern, branch)]
 
 
 def protect(
