@@ -72,8 +72,8 @@ def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draf
     chain = OpenRequest(request, seen)
     chain.run(draft)
     # After a call nobody but the next look tells what has come of it.
-    requeue = SOON if draft.calls else LOOK_PERIOD
-    plan = draft.finish(TYPES, request_status(request, seen, chain.publishing), requeue_after=requeue)
+    requeue = SOON if draft.calls else min(LOOK_PERIOD, chain.look_again or LOOK_PERIOD)
+    plan = draft.finish(TYPES, request_status(request, seen, chain), requeue_after=requeue)
     return replace(plan, add_finalizer=_reaches_out(seen) and labels.FINALIZER not in request.metadata.finalizers)
 
 

@@ -442,6 +442,31 @@ async def test_an_app_on_the_preview_sees_the_change_merged_in(proposed):
     assert proposed.world.rows("data", f"{scratch(proposed)}-binding", "main") == {NEW, OTHER, "price/5=50"}
 
 
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_preview_that_somebody_writes_to_is_not_ready_and_is_set_back_after_a_while(proposed, commits):
+    volume = proposed.world.login("data", f"{scratch(proposed)}-binding").volume
+    shown = volume.branches["main"].head
+    calls = []
+
+    def write_again(action):
+        calls.append(action)
+        if action == "set-branch":
+            volume.write("main", f"price/{len(calls)}=1")
+            if commits:
+                volume.commit("main", at=proposed.world.now)
+
+    proposed.world.engine.after_call = write_again
+    write_again("set-branch")
+    await proposed.operator.live(minutes=10)
+    assert not status(proposed)["preview"]["ready"]
+    assert 5 <= calls.count("set-branch") - 1 <= 11
+
+    proposed.world.engine.after_call = lambda action: None
+    await proposed.operator.live(minutes=3)
+    assert (volume.branches["main"].head, volume.branches["main"].rows) == (shown, {NEW, OTHER})
+    assert status(proposed)["preview"]["ready"]
+
+
 async def test_who_wants_no_preview_has_none(story):
     write(story)
     story.request(preview=False)

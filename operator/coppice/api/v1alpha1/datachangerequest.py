@@ -216,7 +216,11 @@ class PreviewStatus(StatusModel):
     """Where people look at the change."""
 
     clone: Text = Field(description="Name of the DataClone in this namespace.")
-    ready: bool = Field(default=False, description="Whether it shows what would be published now.")
+    ready: bool = Field(
+        default=False, description="Whether it shows what would be published now, and nobody has written to it since."
+    )
+    commit: Text | None = Field(default=None, description="Hash of the commit that it was brought to last.")
+    set_at: Time | None = Field(default=None, description="When. What is written to it is taken back after a minute.")
 
 
 class PublishedStatus(StatusModel):

@@ -40,17 +40,24 @@ PUBLISHED: Final = "Published"
 TYPES: Final = (SOURCE, COMPUTED, MERGEABLE, CHECKED, APPROVED, PUBLISHED)
 SOON: Final = 0.1
 """Seconds until the next look after a call whose outcome nobody else tells."""
+BETWEEN_RESULTS: Final = 5.0
+"""Seconds at least for which the preview stays at a result, although there is another one."""
+TAKEN_BACK_AFTER: Final = 60.0
+"""Seconds for which the preview keeps what somebody writes to it."""
 
 
 @dataclass(slots=True)
 class OpenRequest:
     """A request that is not published, and its chain. ``publishing`` is what the status is to say of the commit that
-    the target is about to become.
+    the target is about to become, ``brought_to`` the commit that the preview is brought to now; ``look_again`` is when
+    it may be.
     """
 
     request: DataChangeRequest
     seen: RequestObservation
     publishing: str | None = field(default=None, init=False)
+    brought_to: str | None = field(default=None, init=False)
+    look_again: float | None = field(default=None, init=False)
 
     def run(self, draft: Draft) -> None:
         """Add facts to the draft until one does not hold."""
@@ -288,16 +295,34 @@ class OpenRequest:
     # -- the preview --
 
     def _show(self, draft: Draft) -> None:
-        """Have the scratch server's branch be at what would be published, or at the target while that is not known."""
+        """Have the scratch server's branch be at what would be published, or at the target while that is not known.
+
+        Apps are on it, which may write to it and commit as they like: what they wrote is taken back, but never as fast
+        as they write.
+        """
         scratch, wanted = self.seen.scratch.party, shown(self.seen)
         if scratch is None or scratch.content is None or wanted is None or not self.request.spec.preview:
             return
-        state = scratch.content.state_of(self._into)
-        if state is None or state.head != wanted:
-            draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
+        if shows(self.seen, wanted):
+            return
+        before = self.request.status.preview
+        if before is not None and before.set_at is not None:
+            pause = TAKEN_BACK_AFTER if before.commit == wanted else BETWEEN_RESULTS
+            left = pause - (self.seen.now - before.set_at).total_seconds()
+            if left > 0:
+                self.look_again = left
+                return
+        draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
+        self.brought_to = wanted
 
 
 def shown(seen: RequestObservation) -> str | None:
     """Return which commit people are to look at; None before there is one."""
     outcome = seen.outcome
     return None if outcome is None else outcome.result or target_head(seen)
+
+
+def shows(seen: RequestObservation, wanted: str) -> bool:
+    """Return whether people see a commit on the scratch server, and nothing else."""
+    previewed = seen.previewed
+    return previewed is not None and previewed.head == wanted and not previewed.unsaved

@@ -63,9 +63,9 @@ class CloneSeen:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """What is proposed. ``unsaved``: the branch has writes that are no commit yet. ``kept``: its server cannot be
-    asked, or does not have it any more, and this is what it had when it last could be asked. ``superseded``: it can be
-    asked, and has begun anew from something else since.
+    """Where a branch is that is proposed, or that people look at. ``unsaved``: it has writes that are no
+    commit yet. ``kept``: its server cannot be asked, or does not have it any more, and this is what it had when it last
+    could be asked. ``superseded``: it can be asked, and has begun anew from something else since.
     """
 
     head: str
@@ -83,7 +83,8 @@ class RequestObservation:
     is to be undone. ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever
     namespace. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
     reviewed; ``final``: the same with the message that it is published under. ``landed``: the commit that the status
-    says was to be published, once it is in the history of the target. ``unenforced``: why nobody can tell who reviews
+    says was to be published, once it is in the history of the target. ``previewed``: what people see on the scratch
+    server's branch. ``unenforced``: why nobody can tell who reviews
     are of. ``refused``: why the store has just refused to publish.
     """
 
@@ -107,6 +108,7 @@ class RequestObservation:
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None
     landed: CommitInfo | None = None
+    previewed: Proposed | None = None
     refused: KubeError | EngineError | None = None
 
     def policy(self, wanted: Manifest) -> Manifest | None:

@@ -122,7 +122,7 @@ class _Reading:
         seen = self.passages(await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
         seen = await self._reviews(await self._merged(seen, content, target.head))
-        return await self._final(seen, content, target.head)
+        return await self._final(await self._previewed(seen), content, target.head)
 
     # -- the servers --
 
@@ -257,6 +257,11 @@ class _Reading:
         content = None if seen.scratch.party is None else seen.scratch.party.content
         state = None if content is None else content.state_of(revert_branch(published.commit))
         return seen if state is None else replace(seen, proposed=Proposed(state.head, state.branch))
+
+    async def _previewed(self, seen: RequestObservation) -> RequestObservation:
+        if not self.request.spec.preview:
+            return seen
+        return replace(seen, previewed=await self._head(seen.scratch.party, self.request.spec.into.branch))
 
     # -- what comes of it --
 
