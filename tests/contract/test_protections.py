@@ -317,3 +317,28 @@ async def test_the_administrator_still_may(guarded: Guarded) -> None:
     await guarded.database.commit("main", ["DELETE FROM t WHERE id = 1"])
     await guarded.database.branch("release/2")
     await run(guarded.admin, f"{guarded.database.name}/main", ["CALL dolt_branch('-D', 'release/2')"])
+
+
+@pytest.mark.parametrize("branches", [(), ("main", "release/*")], ids=["nothing", "branches"])
+async def test_a_login_that_is_made_later_has_the_rights_of_one_that_was_there(
+    served: tuple[Stage, Server], branches: tuple[str, ...]
+) -> None:
+    stage, old = served
+    rights = []
+    async with stage.runner.serving(stage.store(load=False), stage.runner.new("volume"), stage.secret()) as new:
+        for server, first in ((old, True), (new, False)):
+            database = await Databases(stage.admin(server), numbers=iter([7000])).new(PLAIN)
+            guarded = Guarded(stage, server, database)
+            if first:
+                await guarded.ensure_app()
+            await guarded.protect(*branches)
+            if not first:
+                assert await run(guarded.admin, None, ["SELECT user FROM mysql.user WHERE user = 'app'"]) == ()
+                await guarded.ensure_app()
+            rights.append(await run(guarded.admin, None, ["SHOW GRANTS FOR app@'%'"]))
+            await run(guarded.admin, None, [f"DROP DATABASE {database.name}"])
+    assert _about("d7000", rights[0]) == _about("d7000", rights[1]) != []
+
+
+def _about(database: str, rights: Sequence[tuple[object, ...]]) -> list[str]:
+    return sorted(str(right) for (right,) in rights if f"`{database}`" in str(right))

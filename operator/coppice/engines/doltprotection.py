@@ -68,6 +68,10 @@ async def protect(at: Endpoint, database: str, branches: Sequence[str], username
     names = {(name, each, at.username, "%") for each in (*patterns, *(_PATTERN_NAMES if patterns else ()))}
     await _bring_to(at, database, _NAMES, frozenset(names))
     await _bring_to(at, database, _ACCESS, frozenset(access))
+    async with mysql.session(at) as session:
+        [there] = await session.ask("SELECT 1 FROM mysql.user WHERE user = %s AND host = '%%'", [username])
+    if not there:
+        return  # A new store has no login yet, and who makes one gives it these rights.
     rights = await grants(at, database, username)
     async with mysql.session(at) as session:
         await session.ask(rights)

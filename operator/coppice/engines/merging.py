@@ -244,7 +244,8 @@ class MergingEngine(Engine, Protocol):
     neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
-    the login ``username`` keeps all its other rights. It replaces what was said before; an empty list protects none.
+    the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.
+    It replaces what was said before; an empty list protects none.
     """
 
     remotes_port: int
