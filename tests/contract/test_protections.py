@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import count
 from typing import TYPE_CHECKING
@@ -46,12 +45,7 @@ class Guarded:
         self.app: Endpoint = stage.app(server)
 
     async def protect(self, *branches: str) -> None:
-        arguments = {
-            "database": self.database.name,
-            "branches": json.dumps(branches),
-            "username": self.app.username,
-        }
-        await self.stage.engine.execute(self.admin, "protect", arguments)
+        await self.stage.protect(self.server, self.database.name, *branches)
 
     async def ensure_app(self) -> None:
         await self.stage.ensure_app(self.server, self.database.name)

@@ -15,6 +15,7 @@ import pymysql.err
 import pytest
 import pytest_asyncio
 
+from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, Preparation, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetBusyError, TargetMovedError
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SCHEDULES = int(os.environ.get("COPPICE_MERGE_SCHEDULES", "12"))
+SIGHTINGS = 5
+"""Of how many statements that make a login an app must have had a look, for its finding nothing to mean something."""
 KILLS = int(os.environ.get("COPPICE_MERGE_KILLS", "12"))
 
 
@@ -208,6 +211,60 @@ class TestPublish:
         history = {row[0] for row in await database.ask("SELECT commit_hash FROM dolt_log")}
         assert {result, *filter(None, commits)} <= history
         assert await _left(database) == []
+
+
+class TestWatched:
+    async def test_an_app_that_reads_what_others_run_finds_no_password(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        app = await pair.stage.ensure_app(pair.store, database.name)
+        admin, secret = pair.stage.admin(pair.store), pair.store.secret
+        seen: set[str] = set()
+        over = asyncio.Event()
+
+        async def watch() -> None:
+            async with mysql.work_session(app) as session:
+                while not over.is_set():
+                    [rows] = await session.ask("SELECT info FROM information_schema.processlist WHERE user <> 'app'")
+                    seen.update(str(statement) for (statement,) in rows)
+
+        watchers = [asyncio.create_task(watch()) for _ in range(2)]
+        for number in range(200):
+            made = {"username": f"app{number}", "password": secret["app-password"], "database": database.name}
+            await pair.stage.engine.execute(admin, "ensure-app-user", made)
+            await pair.stage.engine.execute(admin, "ensure-fetch-user", {"password": secret["remote-password"]})
+            if len([statement for statement in seen if "CREATE USER" in statement]) >= SIGHTINGS:
+                break
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        await pair.publish(inputs, result)
+        over.set()
+        await asyncio.gather(*watchers)
+        assert len([statement for statement in seen if "CREATE USER" in statement]) >= SIGHTINGS
+        assert [text for text in seen for password in secret.values() if password in text] == []
+
+    async def test_the_login_that_pushes_is_let_in_from_the_server_alone_and_may_do_no_more(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        await pair.stage.protect(pair.store, database.name, "main")
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        rights: set[str] = set()
+        over = asyncio.Event()
+
+        async def watch() -> None:
+            while not over.is_set():
+                for name, host in await database.ask("SELECT user, host FROM mysql.user WHERE user LIKE 'coppice-p%'"):
+                    with suppress(pymysql.err.MySQLError):
+                        rights.update(right for (right,) in await database.ask(f"SHOW GRANTS FOR '{name}'@'{host}'"))
+
+        watcher = asyncio.create_task(watch())
+        await pair.publish(inputs, result)
+        over.set()
+        await watcher
+        pusher = f"`coppice-push-{result[:16]}`@`127.0.0.1`"
+        assert f"GRANT SUPER ON *.* TO {pusher}" in rights
+        assert rights <= {f"GRANT SUPER ON *.* TO {pusher}", f"GRANT USAGE ON *.* TO {pusher}"}
 
 
 class TestKilled:

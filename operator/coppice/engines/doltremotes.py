@@ -4,6 +4,8 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
+  the server itself alone. No statement has it, for an app reads what others run (``information_schema.processlist``).
 - ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
   it moves the branch by compare-and-set, and refuses one that has uncommitted changes. So a store, having fetched the
   result, pushes it to itself, by a login that exists for that long only.
@@ -19,16 +21,18 @@ from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.doltrefs import branch_row, holds, use
 from coppice.engines.merging import TargetBusyError, TargetMovedError
-from coppice.engines.mysql import Session, literal
+from coppice.engines.mysql import Session, identified, literal
 
 FETCH_USER: Final = "coppice-fetch"
+_ITSELF: Final = "127.0.0.1"
+"""From where a store pushes to itself."""
 _SHORT: Final = 16
 _PORT: Final = re.compile(r"(\[.+\]|[^:]+):(\d+)")
 
 
 async def ensure_fetch_user(session: Session, password: str) -> None:
     """Make the login that may fetch everything, and nothing else."""
-    await _make_user(session, FETCH_USER, password, "CLONE_ADMIN")
+    await _make_user(session, FETCH_USER, "%", password, "CLONE_ADMIN")
 
 
 async def drop_fetch_user(session: Session) -> None:
@@ -36,14 +40,13 @@ async def drop_fetch_user(session: Session) -> None:
     await session.ask(f"DROP USER IF EXISTS {literal(FETCH_USER)}@'%'")
 
 
-async def _make_user(session: Session, name: str, password: str, right: str) -> None:
-    user, secret = f"{literal(name)}@'%'", literal(password)
+async def _make_user(session: Session, name: str, host: str, password: str, right: str) -> None:
+    user, secret = f"{literal(name)}@{literal(host)}", identified(password)
     try:
         await session.ask(
-            f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {secret};"
-            f" ALTER USER {user} IDENTIFIED BY {secret}; GRANT {right} ON *.* TO {user}"
+            f"CREATE USER IF NOT EXISTS {user} {secret}; ALTER USER {user} {secret}; GRANT {right} ON *.* TO {user}"
         )
-    except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+    except mysql.StatementError as error:  # the server's words may quote the statement, hash and all
         raise EngineError(f"the server refused to make the login {name}: error {error.code}") from None
 
 
@@ -78,9 +81,9 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
         if not await holds(session, result):
             raise EngineError(f"the scratch server has no commit {result} of {database}")
         await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
-        await _make_user(session, names.pusher, arguments["password"], "ALL")
+        await _make_user(session, names.pusher, _ITSELF, arguments["password"], "SUPER")
         await session.ask(
-            "CALL dolt_remote('add', %s, %s)", [names.itself, _url(f"127.0.0.1:{at.port + 1}", 0, database)]
+            "CALL dolt_remote('add', %s, %s)", [names.itself, _url(f"{_ITSELF}:{at.port + 1}", 0, database)]
         )
         await _push(session, names, due)
     finally:
@@ -98,7 +101,7 @@ class _Names:
 
 
 async def _clean(session: Session, names: _Names) -> None:
-    await session.ask(f"DROP USER IF EXISTS {literal(names.pusher)}@'%'")
+    await session.ask(f"DROP USER IF EXISTS {literal(names.pusher)}@{literal(_ITSELF)}")
     await _forget(session, names.itself)
     await _forget(session, names.source)
     if await branch_row(session, names.step):
