@@ -76,6 +76,9 @@ class Pair:
             },
         )
 
+    async def sweep(self, database: Database) -> None:
+        await self.stage.engine.execute(self.stage.admin(self.store), "sweep", {"database": database.name})
+
     async def merged(self, database: Database, copy: Database, source: str) -> tuple[MergeInputs, str]:
         """Merge a commit of the scratch server into what the store's branch is at now."""
         [(head,)] = await database.ask("SELECT hash FROM dolt_branches WHERE name = 'main'")
@@ -211,6 +214,55 @@ class TestPublish:
         history = {row[0] for row in await database.ask("SELECT commit_hash FROM dolt_log")}
         assert {result, *filter(None, commits)} <= history
         assert await _left(database) == []
+
+
+LEFT = (
+    "CREATE USER 'coppice-push-0123456789abcdef'@'{host}' IDENTIFIED BY 'x'",
+    "GRANT ALL ON *.* TO 'coppice-push-0123456789abcdef'@'{host}'",
+    "CALL dolt_remote('add', 'coppice-self-0123456789abcdef', 'http://127.0.0.1:1/x')",
+    "CALL dolt_remote('add', 'coppice-0123456789abcdef', 'http://127.0.0.1:1/x')",
+    "CALL dolt_branch('coppice/publish-0123456789abcdef', 'main')",
+)
+
+
+class TestLeftovers:
+    @pytest.mark.parametrize("host", ["%", "127.0.0.1"])
+    async def test_a_publication_takes_away_what_another_one_has_left(self, pair: Pair, host: str) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        await run(pair.databases.at, database.name, [statement.format(host=host) for statement in LEFT])
+        await pair.publish(inputs, result)
+        assert (await _head(database), await _left(database)) == (result, [])
+
+    async def test_a_sweep_takes_away_all_that_was_left_and_no_more(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        await pair.let_in()
+        mine = ["CALL dolt_remote('add', 'mine', 'http://127.0.0.1:1/x')", "CALL dolt_branch('coppice/mine', 'main')"]
+        await run(pair.databases.at, database.name, [*mine, *(statement.format(host="%") for statement in LEFT)])
+        async with mysql.session(pair.databases.at) as session:
+            await session.ask(f"USE `{database.name}/coppice/publish-0123456789abcdef`; SELECT 1")
+            for _ in range(2):
+                await pair.sweep(database)
+                assert await _left(database) == [("mine",), ("coppice/mine",)]
+        assert await database.ask("SELECT user FROM mysql.user WHERE user LIKE 'coppice-%'") == ()
+        assert (await database.ask("SELECT COUNT(*) FROM t")) == ((3,),)
+
+    async def test_a_sweep_lets_a_publication_in_the_middle_go_on(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        publication = asyncio.create_task(pair.publish(inputs, result))
+        swept = 0
+        while not publication.done():
+            swept += bool(await database.ask("SELECT 1 FROM mysql.user WHERE user LIKE 'coppice-push-%'"))
+            await pair.sweep(database)
+            await pair.let_in()
+        await publication
+        assert swept
+        assert (await _head(database), await _left(database)) == (result, [])
 
 
 class TestWatched:

@@ -290,6 +290,10 @@ class MergingFakeEngine(FakeEngine):
     def _do_drop_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users.pop(FETCHER, None)
 
+    @staticmethod
+    def _do_sweep(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.users.pop(FETCHER, None)
+
     def _do_fetch(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         self._fetch(at, server, arguments["host"], arguments["commit"])
 

@@ -242,6 +242,9 @@ class MergingEngine(Engine, Protocol):
     fetch ``result`` from the scratch server at ``host`` and move the branch from ``expected`` to it, by fast-forward
     only, which is the compare-and-set. Done already when the branch holds ``result``. TargetMovedError when it is
     neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
+    ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
+    fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
+    to be let in again. Each publication begins with it.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
     the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.
