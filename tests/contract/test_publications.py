@@ -70,6 +70,7 @@ class Pair:
                 "database": inputs.database,
                 "branch": branch,
                 "expected": inputs.target,
+                "source": inputs.source,
                 "result": result,
                 "host": self.host(self.scratch),
                 "password": self.store.secret["remote-password"],
@@ -159,6 +160,20 @@ class TestPublish:
         await database.ask("CALL dolt_reset('--hard')")
         await pair.publish(inputs, result)
         assert await _head(database) == result
+
+    async def test_a_commit_that_is_not_the_merge_stays_out(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7"])
+        inputs, result = await pair.merged(database, copy, source)
+        await copy.branch("coppice/merge-planted", "main")
+        planted = await copy.commit("coppice/merge-planted", ["UPDATE t SET a = 7"], "ceo has looked at it")
+        for other in (planted, source):
+            with pytest.raises(EngineError, match="not the merge"):
+                await pair.publish(inputs, other)
+            assert (await _head(database), await _left(database)) == (inputs.target, [])
+        await pair.publish(inputs, result)
 
     async def test_without_the_scratch_server_nothing_happens(self, pair: Pair) -> None:
         database = await pair.databases.new(PLAIN)

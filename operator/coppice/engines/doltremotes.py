@@ -21,6 +21,7 @@ from typing import Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
+from coppice.engines.doltchanges import commit_info
 from coppice.engines.doltrefs import branch_row, holds, use
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.mysql import Session, identified, literal
@@ -88,6 +89,9 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
                 await _fetch_from(session, names.source, scratch, "refs/heads/coppice/*")
             if not await holds(session, result):
                 raise EngineError(f"the scratch server has no commit {result} of {database}")
+            parents = (await commit_info(session, result)).parents
+            if parents != (arguments["expected"], arguments["source"]):
+                raise EngineError(f"the commit {result} of {database} is not the merge that is to be published")
             await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
             await _make_user(session, names.pusher, _ITSELF, arguments["password"], "SUPER")
             await session.ask(
