@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pymysql.err
 import pytest
 import pytest_asyncio
 
@@ -53,7 +54,12 @@ async def test_a_merge_has_what_the_case_says_or_names_its_conflicts(databases: 
         assert names_of(found) == expected
         assert keys_of(found) == sorted(((named.kind, named.key) for named in case.conflicts if named.key), key=str)
         assert [(name.id, name.row) for name in outcome.conflicts] == [(each.id, each.row) for each in found]
-    assert await database.ask("SELECT name FROM dolt_branches WHERE name LIKE 'coppice/work%'") == ()
+    assert (
+        await database.ask(
+            "SELECT name FROM dolt_branches WHERE name LIKE 'coppice/%' AND name NOT LIKE 'coppice/merge-%'"
+        )
+        == ()
+    )
     heads = dict(await database.ask("SELECT name, hash FROM dolt_branches"))
     assert (heads["main"], heads["work"]) == (inputs.target, inputs.source)
 
@@ -128,6 +134,24 @@ async def test_nor_does_a_merge_of_the_same_two_that_says_something_else(
     planted = (await database.ask("SELECT dolt_hashof('HEAD')", place))[0][0]
     outcome = await databases.engine.merge(databases.at, inputs)
     assert outcome.result not in {None, planted}
+
+
+async def test_nobody_but_the_administrator_makes_a_branch_of_that_name_once_there_was_a_merge(
+    databases: Databases,
+) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged(["UPDATE t SET a = 10 WHERE id = 1"], ["DELETE FROM t WHERE id = 2"])
+    made = {"username": "preview", "password": "x", "database": database.name}
+    await databases.engine.execute(databases.at, "ensure-app-user", made)
+    app = replace(databases.at, username="preview", password="x")
+    await databases.engine.merge(databases.at, inputs)
+    await databases.engine.execute(databases.at, "ensure-app-user", made)
+    with pytest.raises(pymysql.err.MySQLError, match="cannot create"):
+        await run(app, database.name, ["CALL dolt_branch('coppice/merge-0123456789abcdef', 'main')"])
+    with pytest.raises(pymysql.err.MySQLError, match="permission"):
+        await run(app, f"{database.name}/{result_branch(inputs)}", ["DELETE FROM t"])
+    await run(app, database.name, ["DELETE FROM t", "CALL dolt_tag('mine')", "CALL dolt_checkout('-b', 'mine')"])
+    assert [conflict async for conflict in databases.engine.conflicts(app, inputs)] == []
 
 
 class TestDecisions:

@@ -58,7 +58,10 @@ class Guarded:
         """Return all of the protected branch that anybody sees."""
         return [
             await self.database.ask("SELECT * FROM t ORDER BY id"),
-            await self.database.ask("SELECT name, hash FROM dolt_branches WHERE name IN ('main', 'release/1')"),
+            await self.database.ask(
+                "SELECT name, hash FROM dolt_branches WHERE name IN ('main', 'release/1') OR name LIKE 'coppice/%'"
+            ),
+            await self.database.ask("SELECT tag_name, tag_hash FROM dolt_tags"),
             await self.database.ask("SELECT * FROM dolt_status"),
             await self.database.ask("SELECT table_name FROM information_schema.tables WHERE table_schema = database()"),
         ]
@@ -71,6 +74,7 @@ async def guarded(served: tuple[Stage, Server]) -> AsyncIterator[Guarded]:
     guarded = Guarded(stage, server, database)
     await database.commit("main", ["UPDATE t SET a = 100 WHERE id = 3"])
     await database.branch("release/1")
+    await database.ask("CALL dolt_tag('coppice/prices-0a1b2/before')")
     await guarded.ensure_app()
     await guarded.as_app("CALL dolt_branch('dev', 'main')")
     await database.commit("dev", ["UPDATE t SET a = 0"])
@@ -128,6 +132,13 @@ BYPASSES = [
     "CALL dolt_branch('release/2', 'dev')",
     "CALL dolt_checkout('-B', 'main', 'dev')",
     "CALL dolt_checkout('-b', 'release/3', 'dev')",
+    # What Coppice calls its own, and tags, by which a publication is undone.
+    "CALL dolt_branch('coppice/merge-0123456789abcdef', 'dev')",
+    "CALL dolt_branch('-f', 'coppice/publish-0123456789abcdef', 'dev')",
+    "CALL dolt_branch('-m', 'dev', 'coppice/merging-0123456789abcdef')",
+    "CALL dolt_checkout('-b', 'coppice/fetched-0123456789abcdef', 'dev')",
+    "CALL dolt_tag('mine')",
+    "CALL dolt_tag('-d', 'coppice/prices-0a1b2/before')",
     # The name of a branch is a pattern, of which its creator is the administrator.
     "CALL dolt_branch('%', 'dev')",
     "CALL dolt_branch('ma%', 'dev')",
@@ -249,8 +260,6 @@ async def test_the_app_keeps_its_work_on_its_own_branches(guarded: Guarded) -> N
         "CALL dolt_branch('next', 'dev')",
         "CALL dolt_branch('-m', 'next', 'other')",
         "CALL dolt_branch('-D', 'other')",
-        "CALL dolt_tag('mine')",
-        "CALL dolt_tag('-d', 'mine')",
         branch="dev",
     )
     assert await guarded.as_app("SELECT COUNT(*) FROM t") == ((3,),)

@@ -43,7 +43,8 @@ from coppice.engines.doltchanges import (
     hashed,
     read_definition,
 )
-from coppice.engines.doltrefs import branch_row, commit_of, use
+from coppice.engines.doltprotection import reserve
+from coppice.engines.doltrefs import LOOK_PREFIX, OWN_PREFIX, branch_row, commit_of, use
 from coppice.engines.merging import (
     MAX_CONFLICTS,
     Conflict,
@@ -57,8 +58,8 @@ from coppice.engines.merging import (
 )
 from coppice.engines.mysql import Session, identifier, literal
 
-RESULT_PREFIX: Final = "coppice/merge-"
-_WORK_PREFIX: Final = "coppice/work-"
+RESULT_PREFIX: Final = f"{OWN_PREFIX}merge-"
+_WORK_PREFIX: Final = f"{OWN_PREFIX}merging-"
 _BATCH: Final = 200
 _SYSTEM_PREFIX: Final = "dolt_"
 _REFUSED: Final = (
@@ -219,6 +220,7 @@ def result_branch(inputs: MergeInputs) -> str:
 
 async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     """Merge two commits, or say why they do not merge."""
+    await reserve(at, inputs.database)
     async with mysql.work_session(at) as session:
         await use(session, inputs.database)
         base = await _base(session, inputs)
@@ -259,7 +261,7 @@ async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflic
         return
     try:
         async with (
-            _merging(at, inputs, base, f"{_WORK_PREFIX}{secrets.token_hex(8)}") as under_way,
+            _merging(at, inputs, base, f"{LOOK_PREFIX}{secrets.token_hex(8)}") as under_way,
             aclosing(_found(under_way)) as found,
         ):
             async for conflict in found:

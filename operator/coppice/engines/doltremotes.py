@@ -22,7 +22,7 @@ from typing import Final
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.doltchanges import commit_info
-from coppice.engines.doltrefs import branch_row, holds, use
+from coppice.engines.doltrefs import OWN_PREFIX, branch_row, holds, use
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.mysql import Session, identified, literal
 
@@ -30,7 +30,7 @@ FETCH_USER: Final = "coppice-fetch"
 _ITSELF: Final = "127.0.0.1"
 """From where a store pushes to itself."""
 _PUSHER_PREFIX: Final = "coppice-push-"
-_STEP_PREFIX: Final = "coppice/publish-"
+_STEP_PREFIX: Final = f"{OWN_PREFIX}publish-"
 _UNDER_WAY: Final[set[tuple[str, int, str]]] = set()
 """Which publications are in the middle now, by server and result: what other ones have left is nobody's any more."""
 _SHORT: Final = 16
@@ -68,7 +68,7 @@ async def fetch(session: Session, database: str, host: str, commit: str, port: i
         if not await holds(session, commit):
             raise EngineError(f"the server at {host} has no commit {commit} of {database} on any branch")
         # A remote's branches go with it: what was fetched needs one of our own to stay.
-        await session.ask("CALL dolt_branch('-f', %s, %s)", [f"coppice/fetched-{commit[:_SHORT]}", commit])
+        await session.ask("CALL dolt_branch('-f', %s, %s)", [f"{OWN_PREFIX}fetched-{commit[:_SHORT]}", commit])
     finally:
         await _forget(session, remote)
 
@@ -86,7 +86,7 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
         try:
             if not await holds(session, result):
                 scratch = _url(arguments["host"], port, database)
-                await _fetch_from(session, names.source, scratch, "refs/heads/coppice/*")
+                await _fetch_from(session, names.source, scratch, f"refs/heads/{OWN_PREFIX}*")
             if not await holds(session, result):
                 raise EngineError(f"the scratch server has no commit {result} of {database}")
             parents = (await commit_info(session, result)).parents
