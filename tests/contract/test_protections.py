@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from itertools import count
 from typing import TYPE_CHECKING
@@ -245,6 +246,52 @@ async def test_what_an_app_stored_on_its_own_branch_does_nothing_elsewhere(guard
         with pytest.raises(pymysql.err.MySQLError):
             await guarded.as_app(statement, branch="dev")
     assert await guarded.state() == before
+
+
+@pytest.mark.parametrize("definer", ["", "DEFINER='root'@'%' "])
+async def test_no_event_writes_for_an_app_from_a_branch_of_its_own(guarded: Guarded, definer: str) -> None:
+    await guarded.protect()
+    name = guarded.database.name
+    event = (
+        f"CREATE {definer}EVENT e{{}} ON SCHEDULE EVERY 1 SECOND"
+        f" DO INSERT INTO `{name}/release/1`.t VALUES ({{}}, 9, 'nine')"
+    )
+    await guarded.as_app(event.format(1, 900))
+    await guarded.protect("release/*")
+    await guarded.as_app("CREATE TABLE mine (id INT PRIMARY KEY)")  # main is the app's, but for its events
+    await run(guarded.admin, f"{name}/release/1", ["CALL dolt_reset('--hard')"])
+    before = await guarded.state()
+    for statement in (event.format(2, 901), "ALTER EVENT e1 ENABLE", "ALTER EVENT e1 ON SCHEDULE EVERY 2 SECOND"):
+        for branch in (None, "dev"):
+            with pytest.raises(pymysql.err.MySQLError, match="denied"):
+                await guarded.as_app(statement, branch=branch)
+    assert await guarded.database.ask("SELECT @@GLOBAL.event_scheduler") == (("OFF",),)
+    await guarded.as_app("SET GLOBAL event_scheduler = ON")  # Dolt refuses no setting to anybody
+    await asyncio.sleep(2.5)
+    assert await guarded.state() == before
+    assert await guarded.database.ask("SELECT id FROM t WHERE id >= 900", "release/1") == ()
+    await guarded.protect()
+    assert await guarded.database.ask("SELECT @@GLOBAL.event_scheduler") == (("ON",),)
+    await guarded.as_app("DROP EVENT e1")
+
+
+@pytest.mark.parametrize("branch", ["main", "dev"])
+async def test_a_table_of_a_branch_that_is_gone_keeps_no_protection_away(guarded: Guarded, branch: str) -> None:
+    await guarded.protect()
+    await guarded.as_app(
+        "CALL dolt_branch('going', 'dev')",
+        "INSERT INTO dolt_nonlocal_tables VALUES ('u', 'going', '', 'immediate')",
+        "CALL dolt_branch('-D', 'going')",
+        branch=branch,
+    )
+    for _ in range(2):
+        await guarded.protect("main", "release/*")
+        with pytest.raises(pymysql.err.MySQLError, match="permission|branch not found"):
+            await guarded.as_app("DELETE FROM t", branch="main")
+        with pytest.raises(pymysql.err.MySQLError, match="denied"):
+            await guarded.as_app("CALL dolt_checkout('-B', 'main', 'dev')")
+        await guarded.as_app("UPDATE t SET a = a + 1", branch="dev")
+        await guarded.ensure_app()
 
 
 async def test_the_app_keeps_its_work_on_its_own_branches(guarded: Guarded) -> None:

@@ -10,6 +10,8 @@ Facts this rests on, each with a test in ``tests/contract``:
   branch; what is created later gets them when this is repeated.
 - ``dolt_branch('-f')`` asks the other table alone, the one that says who may create a branch of a name.
 - Nothing asks about tags: an application's login has no right to make or to delete one.
+- Nor about what an event writes to another branch, in the name of whoever it says. One runs when it is made or altered,
+  to which the login has no right. The scheduler is off besides; an app can turn it on, as it can set all settings.
 - Who creates a branch gets to be the administrator of its name *as a pattern*: of ``ma%`` or ``mai_``, of ``main`` as
   well. Such names are refused, and what was made before does not count.
 - All of this is read in a transaction begun before any ``USE``, and written by whole names: to say the same again is
@@ -46,7 +48,7 @@ PROCEDURES: Final = (
 
 _RIGHTS: Final = (
     "SELECT, CREATE, ALTER, INDEX, REFERENCES, CREATE VIEW, SHOW VIEW, TRIGGER,"
-    " CREATE ROUTINE, ALTER ROUTINE, EVENT, CREATE TEMPORARY TABLES, LOCK TABLES"
+    " CREATE ROUTINE, ALTER ROUTINE, CREATE TEMPORARY TABLES, LOCK TABLES"
 )
 _TABLE_RIGHTS: Final = "INSERT, UPDATE, DELETE, DROP"
 _PATTERN_NAMES: Final = ("%\\%%", "%\\_%")
@@ -78,7 +80,10 @@ async def protect(at: Endpoint, database: str, branches: Sequence[str], username
     await _bring_to(at, database, _NAMES, frozenset(names))
     await _bring_to(at, database, _ACCESS, frozenset(access))
     async with mysql.session(at) as session:
-        [there] = await session.ask("SELECT 1 FROM mysql.user WHERE user = %s AND host = '%%'", [username])
+        [there] = await session.ask(
+            f"SET GLOBAL event_scheduler = {'OFF' if patterns else 'ON'};"
+            f" SELECT 1 FROM mysql.user WHERE user = {literal(username)} AND host = '%'"
+        )
     if not there:
         return  # A new store has no login yet, and who makes one gives it these rights.
     rights = await grants(at, database, username)
@@ -163,13 +168,22 @@ async def grants(at: Endpoint, database: str, username: str) -> str:
         )
         if not protected:
             return f"GRANT ALL ON {name}.* TO {user}"
-        shown = await session.ask(
-            "; ".join(f"SHOW TABLES FROM {identifier(f'{database}/{branch}')}" for (branch,) in branches)
-        )
-    tables = sorted({table for rows in shown for (table, *_) in rows})
-    statements = [f"GRANT {_RIGHTS} ON {name}.* TO {user}"]
-    statements += [f"GRANT {_TABLE_RIGHTS} ON {name}.{identifier(table)} TO {user}" for table in tables]
+        tables = {table for (branch,) in branches for table in await _tables(session, database, branch)}
+    statements = [f"REVOKE EXECUTE, EVENT, {_TABLE_RIGHTS} ON {name}.* FROM {user}"]
+    statements.append(f"GRANT {_RIGHTS} ON {name}.* TO {user}")
+    statements += [f"GRANT {_TABLE_RIGHTS} ON {name}.{identifier(table)} TO {user}" for table in sorted(tables)]
     statements += [f"GRANT EXECUTE ON PROCEDURE {name}.{procedure} TO {user}" for procedure in PROCEDURES]
-    # Last, so that what an application does all the time is never refused.
-    statements.append(f"REVOKE EXECUTE, {_TABLE_RIGHTS} ON {name}.* FROM {user}")
     return "; ".join(statements)
+
+
+async def _tables(session: Session, database: str, branch: str) -> list[str]:
+    """Return the tables of a branch. One that an app has given a table of a branch which is gone cannot list them, and
+    its newest commit perhaps can: that keeps no right to go round protection with the app.
+    """
+    for shown in (identifier(f"{database}/{branch}"), f"{identifier(database)} AS OF {literal(branch)}"):
+        try:
+            [rows] = await session.ask(f"SHOW TABLES FROM {shown}")
+        except mysql.StatementError:
+            continue
+        return [str(row[0]) for row in rows]
+    return []
