@@ -330,6 +330,12 @@ class TestActions:
         with pytest.raises(EngineError, match="choose another name"):
             await self._do(database, "create-tag", tag="before-1", commit=second)
         assert await database.ask("SELECT tag_name, tag_hash FROM dolt_tags") == (("before-1", first),)
+        await self._do(database, "create-tag", tag="coppice/planted", commit=first)
+        for _ in range(2):
+            await self._do(database, "create-tag", tag="coppice/planted", commit=second)
+        tags = await database.ask("SELECT tag_name, tag_hash FROM dolt_tags ORDER BY tag_name")
+        assert tags == (("before-1", first), ("coppice/planted", second))
+        await self._do(database, "delete-tag", tag="coppice/planted")
         for _ in range(2):
             await self._do(database, "delete-tag", tag="before-1")
         assert await database.ask("SELECT * FROM dolt_tags") == ()

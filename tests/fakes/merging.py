@@ -275,6 +275,8 @@ class MergingFakeEngine(FakeEngine):
     @staticmethod
     def _do_create_tag(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         tags, name, commit = server.volume.tags, arguments["tag"], _find(server.volume, arguments["commit"])
+        if name.startswith("coppice/"):
+            tags.pop(name, None)
         if tags.setdefault(name, commit) != commit:
             raise EngineError(f"the tag {name} is at {tags[name]}")
 
@@ -288,6 +290,10 @@ class MergingFakeEngine(FakeEngine):
 
     @staticmethod
     def _do_drop_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.users.pop(FETCHER, None)
+
+    @staticmethod
+    def _do_sweep(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users.pop(FETCHER, None)
 
     def _do_fetch(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
@@ -334,8 +340,9 @@ class MergingFakeEngine(FakeEngine):
         if arguments["password"] != server.remote_password:
             raise EngineError("this is not the password with which this server fetches")
         self._fetch(at, server, arguments["host"], result)
-        if branch.head not in volume.ancestors(result):
-            raise EngineError(f"{result} does not come after {branch.head}")
+        made = volume.commits[result]
+        if (made.parent, made.other) != (branch.head, arguments["source"]):
+            raise EngineError(f"{result} is not the merge that is to be published")
         volume.branches[arguments["branch"]] = Branch(result, volume.commits[result].rows)
 
 

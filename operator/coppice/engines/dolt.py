@@ -69,7 +69,7 @@ from coppice.engines.merging import (
     MergeOutcome,
     RowChange,
 )
-from coppice.engines.mysql import Session, identifier, literal
+from coppice.engines.mysql import Session, identified, identifier, literal
 from coppice.engines.shell import script
 
 MAX_BRANCHES: Final = 500
@@ -512,18 +512,15 @@ def _first_rows(database: str, keys: Iterable[tuple[Any, ...]], tables: Iterable
 
 
 async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
-    user, password = f"{literal(app.username)}@'%'", literal(app.password)
+    user, password = f"{literal(app.username)}@'%'", identified(app.password)
     async with mysql.session(at) as session:
         [databases] = await session.ask("SHOW DATABASES")
         names = user_databases(databases)
         name = _default_database(names, database)
         rights = "; ".join([await grants(at, each, app.username) for each in names])
         try:
-            await session.ask(
-                f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};"
-                f" ALTER USER {user} IDENTIFIED BY {password}; {rights}"
-            )
-        except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+            await session.ask(f"CREATE USER IF NOT EXISTS {user} {password}; ALTER USER {user} {password}; {rights}")
+        except mysql.StatementError as error:  # the server's words may quote the statement, hash and all
             raise EngineError(f"the server refused to make the login {app.username}: error {error.code}") from None
     async with transaction(app) as session:
         await session.ask(f"USE {identifier(name)}; SELECT database()")

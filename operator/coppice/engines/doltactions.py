@@ -46,6 +46,8 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
             await doltbranches.set_branch(session, given["database"], given["branch"], given["commit"])
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
+        case "sweep":
+            await doltremotes.sweep(session, at, given["database"])
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:

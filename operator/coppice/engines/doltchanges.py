@@ -163,6 +163,12 @@ async def commits_between(at: Endpoint, database: str, base: str, head: str) -> 
         return await _log(session, "..".join(commits), MAX_COMMITS)
 
 
+async def commit_info(session: Session, commit: str) -> CommitInfo:
+    """Return a commit that is there."""
+    [info] = await _log(session, commit, 1)
+    return info
+
+
 async def _log(session: Session, revisions: str, limit: int) -> Sequence[CommitInfo]:
     [rows] = await session.ask(
         "SELECT commit_hash, parents, committer, email, date, message"

@@ -38,11 +38,13 @@ from coppice.engines.doltchanges import (
     base_of,
     canonical,
     changes,
+    commit_info,
     definition_at,
     hashed,
     read_definition,
 )
-from coppice.engines.doltrefs import branch_row, commit_of, use
+from coppice.engines.doltprotection import reserve
+from coppice.engines.doltrefs import LOOK_PREFIX, OWN_PREFIX, branch_row, commit_of, use
 from coppice.engines.merging import (
     MAX_CONFLICTS,
     Conflict,
@@ -52,11 +54,12 @@ from coppice.engines.merging import (
     MergeInputs,
     MergeOutcome,
     Side,
+    Signature,
 )
 from coppice.engines.mysql import Session, identifier, literal
 
-RESULT_PREFIX: Final = "coppice/merge-"
-_WORK_PREFIX: Final = "coppice/work-"
+RESULT_PREFIX: Final = f"{OWN_PREFIX}merge-"
+_WORK_PREFIX: Final = f"{OWN_PREFIX}merging-"
 _BATCH: Final = 200
 _SYSTEM_PREFIX: Final = "dolt_"
 _REFUSED: Final = (
@@ -217,10 +220,11 @@ def result_branch(inputs: MergeInputs) -> str:
 
 async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     """Merge two commits, or say why they do not merge."""
+    await reserve(at, inputs.database)
     async with mysql.work_session(at) as session:
         await use(session, inputs.database)
         base = await _base(session, inputs)
-        known = await branch_row(session, result_branch(inputs))
+        known = await _known(session, inputs)
     if base == inputs.source:
         none = await changes(at, inputs.database, inputs.target, inputs.target)
         return MergeOutcome(base, inputs.target, none, unused=tuple(range(len(inputs.decisions))))
@@ -228,11 +232,24 @@ async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     result = None
     try:
         async with _merging(at, inputs, base, f"{_WORK_PREFIX}{result_branch(inputs)[-16:]}") as under_way:
-            result = await _settle(under_way, decisions, tally, known[0] if known else None)
+            result = await _settle(under_way, decisions, tally, known)
     except _Refused as refused:
         tally.add(refused.conflict, None)
     found = await changes(at, inputs.database, inputs.target, result) if result else None
     return MergeOutcome(base, result, found, tuple(tally.names), tally.total, tally.decided, decisions.unused)
+
+
+async def _known(session: Session, inputs: MergeInputs) -> str | None:
+    """Return the merge if it was made before. Who writes to the server may have put anything on that branch, and what
+    is not the very commit that would be made does not count.
+    """
+    row = await branch_row(session, result_branch(inputs))
+    if row is None:
+        return None
+    found = await commit_info(session, row[0])
+    made = (found.parents, Signature(found.author, found.email), found.message.strip())
+    wanted = ((inputs.target, inputs.source), inputs.author, inputs.message.strip())  # Dolt strips it
+    return row[0] if made == wanted else None
 
 
 async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflict, None]:
@@ -244,7 +261,7 @@ async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflic
         return
     try:
         async with (
-            _merging(at, inputs, base, f"{_WORK_PREFIX}{secrets.token_hex(8)}") as under_way,
+            _merging(at, inputs, base, f"{LOOK_PREFIX}{secrets.token_hex(8)}") as under_way,
             aclosing(_found(under_way)) as found,
         ):
             async for conflict in found:

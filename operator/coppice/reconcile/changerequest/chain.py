@@ -284,11 +284,14 @@ class OpenRequest:
 
     def _publish(self, draft: Draft, result: str) -> Fact:
         """Write down what the target is about to become; then have the store take it."""
-        scratch, before = self.seen.scratch.party, target_head(self.seen)
-        if scratch is None or before is None:
+        scratch, before, proposed = self.seen.scratch.party, target_head(self.seen), self.seen.proposed
+        if scratch is None or before is None or proposed is None:
             raise TypeError("the chain goes on without a scratch server")
         if self.publishing == result:
-            draft.calls += publication(self.request, self._engine, self._database, before, result, self._store, scratch)
+            versions = (before, proposed.head)
+            draft.calls += publication(
+                self.request, self._engine, self._database, versions, result, self._store, scratch
+            )
         self.publishing = result
         return waits(PUBLISHED, "Publishing", f"branch {self._into} is about to become {result}", retry_after=SOON)
 

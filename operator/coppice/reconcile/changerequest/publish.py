@@ -19,14 +19,18 @@ def publication(
     request: DataChangeRequest,
     engine: MergingEngine,
     database: str,
-    before: str,
+    versions: tuple[str, str],
     result: str,
     store: Party,
     scratch: Party,
 ) -> list[EngineCall]:
-    """Return the calls: the tag by which it can be undone is there before, wherever an earlier try has left it."""
+    """Return the calls by which a merge of two versions, the target's and the source's, is published: the tag by which
+    it can be undone is there before, wherever an earlier try has left it.
+    """
+    before, merged = versions
     at, source, tag = store.ref(engine), scratch.ref(engine), f"{tag_of(request)}/before"
-    move = {"branch": request.spec.into.branch, "expected": before, "result": result, "host": source.host}
+    move = {"branch": request.spec.into.branch, "expected": before, "source": merged}
+    move |= {"result": result, "host": source.host}
     return [
         EngineCall(engine.name, at, "delete-tag", {"database": database, "tag": tag}),
         EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": before}),
