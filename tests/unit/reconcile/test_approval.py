@@ -12,7 +12,7 @@ from coppice.api.v1alpha1 import DataReview, PatchStatus, ProtectedBranches
 from coppice.reconcile.changerequest.approval import Proposal, judge, matches, rules_for
 
 AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-PATCH = {"source": "aaaa", "resolutions": "bbbb", "digest": "cccc"}
+PATCH = {"proposal": "eeee", "source": "aaaa", "resolutions": "bbbb", "digest": "cccc"}
 MAIN = ProtectedBranches.model_validate({"branches": ["main"]})
 DATA_OWNERS = ProtectedBranches.model_validate({"branches": ["main"], "reviewers": {"groups": ["data-owners"]}})
 
@@ -63,6 +63,8 @@ def test_without_approvals_it_waits_and_says_for_whom():
         (review("cy@example.com"), "CommitAuthor"),
         (review("system:serviceaccount:ci:bot"), "ServiceAccount"),
         (review(minutes=-1), "OfEarlierRequest"),
+        (review(minutes=0), "OfEarlierRequest"),
+        (review(patch={**PATCH, "proposal": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "source": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "resolutions": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "digest": "dddd"}), "OtherPatch"),
@@ -112,7 +114,7 @@ def test_whoever_asks_for_changes_is_heard_whatever_they_looked_at(patch):
 
 
 def test_who_approves_and_asks_for_changes_asks_for_changes():
-    assert judged(review("bea"), review("bea", "RequestChanges", minutes=0)).reason == "ChangesRequested"
+    assert judged(review("bea"), review("bea", "RequestChanges", minutes=2)).reason == "ChangesRequested"
 
 
 def test_the_author_cannot_hold_up_their_own_request():

@@ -359,6 +359,23 @@ async def test_when_something_else_would_be_published_the_approval_is_void(propo
     assert main(proposed).rows == {OLD, OTHER}
 
 
+async def test_an_approval_is_none_of_a_request_that_was_made_anew_under_its_name_meanwhile(proposed):
+    proposed.edit("DataChangeRequest", "fix", merge="Manual")
+    await proposed.settle()
+    looked_at = status(proposed)["patch"]
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.settle()
+    proposed.request()
+    await proposed.settle()
+    proposed.world.tick(5)
+    proposed.review(patch=looked_at)
+    await proposed.settle()
+    found = status(proposed)
+    assert {key for key in looked_at if looked_at[key] != found["patch"][key]} == {"proposal"}
+    assert found["reviews"][0]["why"] == "OtherPatch"
+    assert main(proposed).rows == {OLD, OTHER}
+
+
 async def test_whoever_asks_for_changes_keeps_it_out_until_they_are_content(proposed):
     proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
     proposed.review()

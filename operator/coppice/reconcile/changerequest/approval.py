@@ -1,7 +1,8 @@
 """Whether people have said yes to what would be published, by the rules of the store's owners. Pure.
 
 Who a review is of is what the API server has vouched for by an admission policy (``identity``); without it nothing here
-means anything. An approval is of one patch: of the proposed head, the resolutions, and all that changes on the target.
+means anything. An approval is of one patch: of the request itself, the proposed head, the
+resolutions, and all that changes on the target.
 When the target moves and the same rows change in the same way, it is still of what would be published.
 """
 
@@ -120,7 +121,7 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
     reviewer = review.spec.reviewer
     if review.metadata.is_deleting:
         return "Deleted"
-    if review.metadata.creation_timestamp is None or review.metadata.creation_timestamp < proposal.created_at:
+    if _is_older(review, proposal.created_at):
         return "OfEarlierRequest"
     if reviewer.startswith(SERVICE_ACCOUNT):
         return "ServiceAccount"
@@ -136,6 +137,15 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
     if patch is None or proposal.patch is None or patch.dump() != proposal.patch.dump():
         return "OtherPatch"
     return None
+
+
+def _is_older(review: DataReview, moment: datetime) -> bool:
+    """Return whether a review is older than something. Times are in whole seconds: of the same second it is taken to
+    be, unless it asks for changes.
+    """
+    made = review.metadata.creation_timestamp
+    vetoes = review.spec.verdict is Verdict.REQUEST_CHANGES
+    return made is None or made < moment or (made == moment and not vetoes)
 
 
 def _same(reviewer: str, author: str) -> bool:
