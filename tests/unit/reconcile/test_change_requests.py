@@ -411,6 +411,35 @@ async def test_while_the_policies_are_absent_no_review_counts(proposed):
     assert main(proposed).rows == {OLD, OTHER}
 
 
+@pytest.mark.parametrize("approvals", [0, 1])
+async def test_while_the_policies_are_absent_nothing_goes_into_a_protected_branch(proposed, approvals):
+    policy = build_policies()[0]
+    proposed.kube.remove(policy["kind"], None, policy["metadata"]["name"])
+    proposed.edit("DataStore", "shop", protection=[{"branches": ["main"], "approvals": approvals}])
+    await proposed.settle()
+    proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert main(proposed).rows == {OLD, OTHER}
+
+
+async def test_what_was_written_while_the_policies_were_absent_never_counts(proposed):
+    lost = build_policies()[3]
+    proposed.kube.remove(lost["kind"], None, lost["metadata"]["name"])
+    proposed.review()
+    proposed.world.tick(5)
+    proposed.kube.add(lost)
+    await proposed.operator.live(minutes=3)
+    message = proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert "propose it again" in message
+    assert status(proposed)["reviews"][0]["why"] == "IdentityUnenforced"
+    assert main(proposed).rows == {OLD, OTHER}
+
+    proposed.request("again")
+    await proposed.settle()
+    proposed.review("again")
+    await proposed.settle()
+    assert main(proposed).rows == {NEW, OTHER}
+
+
 # -- the preview --
 
 
