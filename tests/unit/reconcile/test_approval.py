@@ -117,8 +117,15 @@ def test_who_approves_and_asks_for_changes_asks_for_changes():
     assert judged(review("bea"), review("bea", "RequestChanges", minutes=2)).reason == "ChangesRequested"
 
 
-def test_the_author_cannot_hold_up_their_own_request():
-    assert judged(review("bea"), review("ann", "RequestChanges")).approved
+def test_the_author_may_hold_up_their_own_request():
+    assert judged(review("bea"), review("ann", "RequestChanges")).reason == "ChangesRequested"
+
+
+def test_a_service_account_that_is_called_like_a_person_silences_nobody():
+    robot = proposal(author="system:serviceaccount:team:bea", commit_authors=frozenset({"system:serviceaccount:a:cy"}))
+    assert judged(review("bea"), of=robot).approved
+    assert judged(review("cy"), of=robot).approved
+    assert judged(review("dan"), review("bea", "RequestChanges"), of=robot).reason == "ChangesRequested"
 
 
 def test_nobody_need_approve_what_goes_into_a_branch_without_protection():
@@ -172,7 +179,7 @@ def test_nothing_is_approved_but_by_people_who_may_and_against_nobodys_objection
         and entry.spec.patch.dump() == PATCH
     } & {"bea", "dan", "eve"}
     no = {entry.spec.reviewer for entry in reviews if entry.spec.verdict == "RequestChanges"}
-    assert found.approved is (bool(yes) and not no - {"ann", "system:serviceaccount:a:b"})
+    assert found.approved is (bool(yes) and not no - {"system:serviceaccount:a:b"})
     assert set(found.approvers) == yes
 
 

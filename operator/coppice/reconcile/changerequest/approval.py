@@ -125,10 +125,10 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
         return "OfEarlierRequest"
     if reviewer.startswith(SERVICE_ACCOUNT):
         return "ServiceAccount"
-    if _same(reviewer, proposal.author):
-        return "Author"
     if review.spec.verdict is Verdict.REQUEST_CHANGES:
         return None
+    if _same(reviewer, proposal.author):
+        return "Author"
     if any(_same(reviewer, author) for author in proposal.commit_authors):
         return "CommitAuthor"
     if not any(_may_approve(entry, review) for entry in rules.entries) and rules.entries:
@@ -152,14 +152,13 @@ def _same(reviewer: str, author: str) -> bool:
     """Return whether two names may be one person's: rather one approval too few than one's own.
 
     The API server may put a prefix before what an identity provider says, and commits hold names and addresses as
-    whoever made them wrote them.
+    whoever made them wrote them. A service account is called what somebody with a namespace likes, and is no person.
     """
-    one, other = reviewer.casefold(), author.casefold()
-    return one == other or _bare(one) == _bare(other)
+    return _bare(reviewer.casefold()) == _bare(author.casefold())
 
 
 def _bare(name: str) -> str:
-    return name.rpartition(":")[2]
+    return name if name.startswith(SERVICE_ACCOUNT) else name.rpartition(":")[2]
 
 
 def _may_approve(entry: ProtectedBranches, review: DataReview) -> bool:
