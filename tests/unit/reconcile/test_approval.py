@@ -149,7 +149,11 @@ def test_a_rule_that_names_nobody_is_met_by_nobody():
         ("release/*", "release/1/hotfix", True),
         ("release/*", "release", False),
         ("*", "feature/x", True),
-        ("Main", "main", False),
+        ("Main", "main", True),
+        ("main", "Main", True),
+        ("main", "m\u00e1in", True),
+        ("release/*", "Release/2", True),
+        ("main", "m", False),
     ],
 )
 def test_a_pattern_means_these_branches(pattern, branch, meant):

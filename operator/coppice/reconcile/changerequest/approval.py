@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Final
+from unicodedata import combining, normalize
 
 from coppice.api.v1alpha1 import Check, DataReview, PatchStatus, ProtectedBranches, ReviewStatus, Verdict
 
@@ -70,8 +71,16 @@ def rules_for(protection: Sequence[ProtectedBranches], branch: str) -> Rules:
 
 
 def matches(pattern: str, branch: str) -> bool:
-    """Return whether a pattern of ``spec.protection`` means a branch; it holds no wildcard but ``*``."""
-    return fnmatchcase(branch, pattern)
+    """Return whether a pattern of ``spec.protection`` means a branch; it holds no wildcard but ``*``.
+
+    Letters are compared without case and accents, as an engine may that protects the branch: of two branches which it
+    takes for one, none goes without a rule.
+    """
+    return fnmatchcase(_folded(branch), _folded(pattern))
+
+
+def _folded(name: str) -> str:
+    return "".join(letter for letter in normalize("NFKD", name.casefold()) if not combining(letter))
 
 
 def judge(proposal: Proposal, reviews: Sequence[DataReview], rules: Rules) -> Judgement:
