@@ -41,6 +41,7 @@ def cluster(tmp_path_factory):
         assert server.request("POST", "/api/v1/namespaces", namespace).ok
         allow(server, "writers", REQUESTS + REVIEWERS, WRITE, "system:authenticated")
         allow(server, "maintainers", REQUESTS, ["publish"], "maintainers")
+        allow(server, "clone-editors", ["dataclones"], ["update"], "clone-editors")
         for manifest in build_policies():
             reply = server.request("POST", place(manifest["kind"]), manifest)
             assert reply.ok, reply.body
@@ -136,6 +137,45 @@ def test_a_request_is_changed_by_its_author_and_maintainers_alone(cluster):
         assert send(cluster, "max", "PATCH", ours, {"spec": change}, ["maintainers"]).ok
     refused(send(cluster, "eve", "DELETE", ours), "only its author and whoever may publish")
     assert send(cluster, "max", "DELETE", ours, groups=["maintainers"]).ok
+
+
+@pytest.mark.parametrize("clone", [{"name": "db"}, {"name": "db", "namespace": "shop-pr-42"}])
+def test_a_clone_is_proposed_by_whoever_may_update_it(cluster, clone):
+    source = {"from": {"clone": clone}}
+    refused(made(cluster, "ann", request_of("ann", **source)), "a clone is proposed by whoever may update it")
+    refused(made(cluster, "ann", request_of("ann", **source), ["maintainers"]), "a clone is proposed by whoever")
+    reply = made(cluster, "ann", request_of("ann", **source), ["clone-editors"])
+    assert reply.ok, reply.body
+    # It was asked when it was proposed; what is proposed is immutable.
+    assert send(cluster, "max", "PATCH", reply.body, {"spec": {"merge": "Manual"}}, ["maintainers"]).ok
+    elsewhere = {"from": {"clone": {**clone, "name": "other"}}}
+    assert not send(cluster, "ann", "PATCH", reply.body, {"spec": elsewhere}).ok
+
+
+def test_the_right_to_one_clone_is_no_right_to_another(cluster):
+    own = {"name": "ann-s-clone", "namespace": "default"}
+    body = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": own,
+        "rules": [
+            {"apiGroups": ["coppice.dev"], "resources": ["dataclones"], "verbs": ["update"], "resourceNames": ["mine"]}
+        ],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": own,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": own["name"]},
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    for plural, manifest in (("roles", body), ("rolebindings", binding)):
+        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/default/{plural}"
+        assert cluster.request("POST", path, manifest).ok
+    mine = {"from": {"clone": {"name": "mine", "namespace": "default"}}}
+    wait_until(lambda: made(cluster, "ann", request_of("ann", **mine), dry=True).ok)
+    for clone in ({"name": "mine"}, {"name": "other", "namespace": "default"}):
+        refused(made(cluster, "ann", request_of("ann", **{"from": {"clone": clone}})), "a clone is proposed by")
 
 
 def test_nobody_becomes_another_author(cluster):

@@ -157,7 +157,8 @@ class Story:
     def review(
         self, request: str = "fix", reviewer: str = "bob@example.com", verdict: str = "Approve", **spec: Any
     ) -> str:
-        """Say what somebody thinks of what is proposed now; return the name of the review."""
+        """Say what somebody thinks of what is proposed now, after a moment; return the name of the review."""
+        self.world.tick(1)
         patch = self.status("DataChangeRequest", request).get("patch")
         name = f"{request}-{reviewer.partition('@')[0]}"
         wanted = {"request": request, "reviewer": reviewer, "verdict": verdict, **({"patch": patch} if patch else {})}

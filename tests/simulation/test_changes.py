@@ -245,6 +245,13 @@ async def test_nothing_is_counted_while_nobody_vouches_for_who_reviews(shop: Sto
 
     shop.policies()
     await shop.operator.live(minutes=5)
+    shop.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert witness.published == []
+
+    shop.request("again")
+    await shop.settle()
+    shop.review("again")
+    await shop.operator.live(minutes=5)
     assert len(witness.published) == 1
     witness.check()
 

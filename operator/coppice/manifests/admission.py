@@ -45,6 +45,14 @@ _MAINTAINS: Final = (
     f".check('{MAINTAIN}').allowed()"
 )
 
+_CLONE: Final = "object.spec.from.clone"
+_UPDATES_CLONE: Final = (
+    f"authorizer.group('{GROUP}').resource('dataclones')"
+    f".namespace(has({_CLONE}.namespace) ? {_CLONE}.namespace : request.namespace).name({_CLONE}.name)"
+    ".check('update').allowed()"
+)
+"""Whose right it is to write to a clone: what they left there uncommitted is committed for whoever proposes it."""
+
 
 def build_policies() -> list[dict[str, Any]]:
     """Return the policies and their bindings: cluster-wide objects, whose names are the same in every cluster."""
@@ -65,6 +73,10 @@ def _own_name(expression: str, field: str) -> dict[str, Any]:
 
 _REQUEST_RULES: Final = (
     _own_name(f"!({_CREATES}) || object.spec.author == {_ME}", "spec.author"),
+    _rule(
+        f"!({_CREATES}) || !has({_CLONE}) || {_UPDATES_CLONE}",
+        "a clone is proposed by whoever may update it: ask for the role edit in the namespace of the DataClone",
+    ),
     _rule(
         f"!({_UPDATES}) || object.spec.author == oldObject.spec.author",
         "spec.author is immutable: make another DataChangeRequest",

@@ -397,6 +397,23 @@ async def test_when_something_else_would_be_published_the_approval_is_void(propo
     assert main(proposed).rows == {OLD, OTHER}
 
 
+async def test_an_approval_is_none_of_a_request_that_was_made_anew_under_its_name_meanwhile(proposed):
+    proposed.edit("DataChangeRequest", "fix", merge="Manual")
+    await proposed.settle()
+    looked_at = status(proposed)["patch"]
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.settle()
+    proposed.request()
+    await proposed.settle()
+    proposed.world.tick(5)
+    proposed.review(patch=looked_at)
+    await proposed.settle()
+    found = status(proposed)
+    assert {key for key in looked_at if looked_at[key] != found["patch"][key]} == {"proposal"}
+    assert found["reviews"][0]["why"] == "OtherPatch"
+    assert main(proposed).rows == {OLD, OTHER}
+
+
 async def test_whoever_asks_for_changes_keeps_it_out_until_they_are_content(proposed):
     proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
     proposed.review()
@@ -430,6 +447,35 @@ async def test_while_the_policies_are_absent_no_review_counts(proposed):
     proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
     assert not status(proposed)["reviews"][0]["counts"]
     assert main(proposed).rows == {OLD, OTHER}
+
+
+@pytest.mark.parametrize("approvals", [0, 1])
+async def test_while_the_policies_are_absent_nothing_goes_into_a_protected_branch(proposed, approvals):
+    policy = build_policies()[0]
+    proposed.kube.remove(policy["kind"], None, policy["metadata"]["name"])
+    proposed.edit("DataStore", "shop", protection=[{"branches": ["main"], "approvals": approvals}])
+    await proposed.settle()
+    proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert main(proposed).rows == {OLD, OTHER}
+
+
+async def test_what_was_written_while_the_policies_were_absent_never_counts(proposed):
+    lost = build_policies()[3]
+    proposed.kube.remove(lost["kind"], None, lost["metadata"]["name"])
+    proposed.review()
+    proposed.world.tick(5)
+    proposed.kube.add(lost)
+    await proposed.operator.live(minutes=3)
+    message = proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert "propose it again" in message
+    assert status(proposed)["reviews"][0]["why"] == "IdentityUnenforced"
+    assert main(proposed).rows == {OLD, OTHER}
+
+    proposed.request("again")
+    await proposed.settle()
+    proposed.review("again")
+    await proposed.settle()
+    assert main(proposed).rows == {NEW, OTHER}
 
 
 # -- the preview --

@@ -9,7 +9,7 @@ from tests.fakes.story import Story
 
 BOB = "bob@example.com"
 MOMENT = "2026-03-02T09:00:00Z"
-PATCH = {"source": "a1", "resolutions": "b2", "digest": "c3"}
+PATCH = {"proposal": "f00d", "source": "a1", "resolutions": "b2", "digest": "c3"}
 
 
 def entry(*, counts: bool = True, verdict: str = "Approve", **more: Any) -> dict[str, Any]:

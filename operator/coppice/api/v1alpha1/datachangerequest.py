@@ -205,8 +205,12 @@ class ReviewStatus(StatusModel):
 
 
 class PatchStatus(StatusModel):
-    """What would be published now: an approval names these three."""
+    """What would be published now: an approval names all of it."""
 
+    proposal: Text = Field(
+        description="Digest of which DataChangeRequest it is (its UID), of which DataStore, from where and into what: "
+        "one that is made anew under its name is another."
+    )
     source: Text = Field(description="Hash of the newest commit that is proposed.")
     resolutions: Text = Field(description="Digest of spec.resolutions.")
     digest: Text = Field(description="Digest of all that changes on the target.")

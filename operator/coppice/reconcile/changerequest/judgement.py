@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.core.names import digest
 from coppice.engines.merging import AssertionResult
 from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
 from coppice.reconcile.changerequest.observation import RequestObservation
@@ -22,8 +25,22 @@ def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatu
     outcome, proposed = seen.outcome, seen.proposed
     if outcome is None or outcome.changes is None or proposed is None:
         return None
-    resolutions = digest_of(request.spec.resolutions)
-    return PatchStatus(source=proposed.head, resolutions=resolutions, digest=outcome.changes.digest)
+    return PatchStatus(
+        proposal=proposal_digest(request),
+        source=proposed.head,
+        resolutions=digest_of(request.spec.resolutions),
+        digest=outcome.changes.digest,
+    )
+
+
+def proposal_digest(request: DataChangeRequest) -> str:
+    """Return what is another for every other request, under whatever name.
+
+    When it is published is no part of it: a maintainer lets an approved request go, and nobody else can.
+    """
+    spec = request.spec
+    bound = [request.metadata.uid, spec.author, spec.store.dump(), spec.from_.dump(), spec.into.dump(), spec.publish]
+    return digest(json.dumps(bound, sort_keys=True), length=32)
 
 
 def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:

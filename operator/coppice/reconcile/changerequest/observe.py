@@ -22,7 +22,7 @@ from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source, reach, read_source, read_terms
-from coppice.reconcile.changerequest.identity import identity_problem
+from coppice.reconcile.changerequest.identity import identity_problem, unvouched
 from coppice.reconcile.changerequest.judgement import is_due, judge_request, rules_of
 from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.observation import CloneSeen, Party, Proposed, RequestObservation
@@ -32,7 +32,7 @@ from coppice.reconcile.changerequest.sources import clone_problem, merging_engin
 from coppice.reconcile.clone.names import engine_secret_name, secret_name
 from coppice.reconcile.copies import find_copies, serving_copy
 from coppice.reconcile.environment import Environment
-from coppice.reconcile.observed import is_deleting, is_true, label
+from coppice.reconcile.observed import created_at, is_deleting, is_true, label
 from coppice.reconcile.reads import Server, ask, get_each
 from coppice.reconcile.storenames import admin_secret_name
 
@@ -342,13 +342,14 @@ class _Reading:
         parsed = [DataReview.parse(found) for found in await self.reader.list("DataReview", metadata.namespace)]
         ours = (review for review in parsed if isinstance(review, DataReview))
         reviews = tuple(review for review in ours if review.spec.request == metadata.name)
-        if not rules_of(seen).approvals:
+        if not rules_of(seen).protected:
             return replace(seen, reviews=reviews)
         found: dict[tuple[str, str], Manifest | None] = {}
         for policy in build_policies():
             kind, name = str(policy["kind"]), str(policy["metadata"]["name"])
             found[kind, name] = await self.reader.get(kind, name)
-        return replace(seen, reviews=reviews, unenforced=identity_problem(found))
+        unenforced = identity_problem(found) or unvouched(found, created_at(seen.manifest))
+        return replace(seen, reviews=reviews, unenforced=unenforced)
 
     async def _final(self, seen: RequestObservation, content: Content, target: str) -> RequestObservation:
         """Compute what is published: the same merge under the message that names who approved it."""
