@@ -192,10 +192,6 @@ class Clone:
         """Run statements with the login that apps have."""
         return sql(self.kube, self.pod, statements, login_of(self.binding))
 
-    def commit(self, statements: str, message: str = "change") -> None:
-        """Run statements with the login that apps have, and make a Dolt commit of them."""
-        self.sql(f"{statements}; CALL dolt_commit('-A', '-m', '{message}')")
-
     def admin_sql(self, statements: str) -> list[Row]:
         """Run statements as the clone's administrator."""
         login = administrator(self.pod, self.admin_password, self.binding["database"])

@@ -82,7 +82,7 @@ def test_an_editors_change_is_looked_at_approved_and_published(
     kube: Kube, store: Store, tenant: str, ann: Person, bea: Person
 ) -> None:
     clone = Clone(kube, tenant, "db").apply(store).ready()
-    clone.commit(f"UPDATE item SET price = 12 WHERE id = 1; INSERT INTO item VALUES (4, '{WORD}', 40)")
+    clone.sql(f"UPDATE item SET price = 12 WHERE id = 1; INSERT INTO item VALUES (4, '{WORD}', 40)")
 
     request = Request(kube, store, "autumn")
     ann.apply(request.manifest({"clone": {"name": "db", "namespace": tenant}}))
@@ -131,7 +131,7 @@ def test_the_same_cell_changed_twice_is_a_conflict_that_somebody_decides(
     kube: Kube, store: Store, tenant: str, ann: Person, bea: Person
 ) -> None:
     clone = Clone(kube, tenant, "second").apply(store).ready()
-    clone.commit("UPDATE item SET price = 21 WHERE id = 2")
+    clone.sql("UPDATE item SET price = 21 WHERE id = 2")
     store.commit("UPDATE item SET price = 22 WHERE id = 2", "meanwhile")
     request = Request(kube, store, "pears")
     ann.apply(request.manifest({"clone": {"name": "second", "namespace": tenant}}))
@@ -152,12 +152,12 @@ def test_what_breaks_a_check_is_not_published_and_an_approval_is_of_one_patch(
     kube: Kube, store: Store, tenant: str, ann: Person, bea: Person
 ) -> None:
     clone = Clone(kube, tenant, "third").apply(store).ready()
-    clone.commit("UPDATE item SET price = 0 WHERE id = 2")
+    clone.sql("UPDATE item SET price = 0 WHERE id = 2")
     request = Request(kube, store, "gifts")
     ann.apply(request.manifest({"clone": {"name": "third", "namespace": tenant}}))
     assert "no-free-fruit" in request.until_reason("ChecksPassed", "ChecksFailed")
     bea.apply(request.review(REVIEWER))
-    clone.commit("UPDATE item SET price = 24 WHERE id = 2")
+    clone.sql("UPDATE item SET price = 24 WHERE id = 2")
     request.until("ChecksPassed")
     eventually(lambda: [e["why"] for e in request.status["reviews"]] == ["OtherPatch"], "it was of another patch")
     assert price(store, 2) == 21

@@ -216,16 +216,29 @@ async def test_nothing_is_committed_on_a_branch_of_the_store_and_its_last_commit
     assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
 
 
-async def test_nothing_is_committed_on_a_clone_of_another_namespace(story):
+async def test_nothing_is_committed_on_a_clone_next_door_while_nobody_vouches_for_the_author(story):
     story.clone("db", namespace="app")
     await story.settle()
     write(story, namespace="app")
+    for policy in build_policies():
+        story.kube.remove(policy["kind"], None, policy["metadata"]["name"])
     story.request(source={"clone": {"name": "db", "namespace": "app"}})
     await story.settle()
     assert "commit-work" not in story.world.engine.calls
     hint = "coppice commit db -n app -m MESSAGE"
     assert hint in story.condition("DataChangeRequest", "fix", of="SourceReady")["message"]
     assert hint in story.expect_stalled("DataChangeRequest", "fix", "NothingToMerge")
+
+
+async def test_what_an_app_wrote_next_door_is_committed_for_an_author_who_has_a_right_to_it(story):
+    story.clone("db", namespace="app")
+    await story.settle()
+    story.world.tick(60)
+    write(story, namespace="app")
+    story.request(source={"clone": {"name": "db", "namespace": "app"}})
+    await story.settle()
+    assert reason(story, "SourceReady") == "Found"
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
 
 
 # -- where it waits --

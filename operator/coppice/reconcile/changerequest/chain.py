@@ -21,7 +21,7 @@ from coppice.reconcile.changerequest.publish import publication
 from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
-    commits_work,
+    is_unfinished,
     merging_engine,
     proposal_problem,
     source_found,
@@ -121,7 +121,7 @@ class OpenRequest:
         if problem is not None:
             return problem
         proposed = self.seen.proposed
-        if proposed is not None and proposed.unsaved and commits_work(self.request):
+        if proposed is not None and is_unfinished(self.seen):
             return self._commit_work(draft, proposed.branch)
         return source_found(self.request, self.seen)
 

@@ -79,13 +79,13 @@ class Proposed:
 class RequestObservation:
     """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
 
-    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``reverted``: the request that
-    is to be undone. ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever
-    namespace. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
-    reviewed; ``final``: the same with the message that it is published under. ``landed``: the commit that the status
-    says was to be published, once it is in the history of the target. ``previewed``: what people see on the scratch
-    server's branch. ``unenforced``: why nobody can tell who reviews
-    are of. ``refused``: why the store has just refused to publish.
+    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``may_finish``: what nobody has
+    committed at the source is the author's to commit. ``reverted``: the request that is to be undone. ``passages``: the
+    NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
+    that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``final``: the same with the
+    message that it is published under. ``landed``: the commit that the status says was to be published, once it is in
+    the history of the target. ``previewed``: what people see on the scratch server's branch. ``unenforced``: why nobody
+    can tell who reviews are of. ``refused``: why the store has just refused to publish.
     """
 
     manifest: Manifest
@@ -97,6 +97,7 @@ class RequestObservation:
     origin: CloneSeen = field(default_factory=CloneSeen)
     reverted: DataChangeRequest | InvalidResource | None = None
     proposed: Proposed | None = None
+    may_finish: bool = False
     scratch: CloneSeen = field(default_factory=CloneSeen)
     passages: tuple[Manifest, ...] = ()
     policies: tuple[Manifest, ...] = ()

@@ -32,7 +32,7 @@ from coppice.reconcile.changerequest.sources import clone_problem, merging_engin
 from coppice.reconcile.clone.names import engine_secret_name, secret_name
 from coppice.reconcile.copies import find_copies, serving_copy
 from coppice.reconcile.environment import Environment
-from coppice.reconcile.observed import created_at, is_deleting, is_true, label
+from coppice.reconcile.observed import is_deleting, is_true, label
 from coppice.reconcile.reads import Server, ask, get_each
 from coppice.reconcile.storenames import admin_secret_name
 
@@ -220,7 +220,10 @@ class _Reading:
             return replace(seen, proposed=self._kept())
         seen = replace(seen, origin=await self._asked(seen.origin))
         branch = seen.origin.serving.origin.version.branch if seen.origin.serving is not None else ""
-        return replace(seen, proposed=await self._gone_on(seen, await self._head(seen.origin.party, branch)))
+        proposed = await self._gone_on(seen, await self._head(seen.origin.party, branch))
+        if proposed is None or not proposed.unsaved:
+            return replace(seen, proposed=proposed)
+        return replace(seen, proposed=proposed, may_finish=where == own or await self._unenforced() is None)
 
     async def _gone_on(self, seen: RequestObservation, found: Proposed | None) -> Proposed | None:
         """Return what a clone has now if that comes after what was proposed of it before, else that: a clone that was
@@ -344,12 +347,16 @@ class _Reading:
         reviews = tuple(review for review in ours if review.spec.request == metadata.name)
         if not rules_of(seen).protected:
             return replace(seen, reviews=reviews)
+        return replace(seen, reviews=reviews, unenforced=await self._unenforced())
+
+    async def _unenforced(self) -> str | None:
+        """Return why the API server vouches for nobody's name, and for no author's right to a clone; or None."""
         found: dict[tuple[str, str], Manifest | None] = {}
         for policy in build_policies():
             kind, name = str(policy["kind"]), str(policy["metadata"]["name"])
             found[kind, name] = await self.reader.get(kind, name)
-        unenforced = identity_problem(found) or unvouched(found, created_at(seen.manifest))
-        return replace(seen, reviews=reviews, unenforced=unenforced)
+        made = self.request.metadata.creation_timestamp
+        return identity_problem(found) or (None if made is None else unvouched(found, made))
 
     async def _final(self, seen: RequestObservation, content: Content, target: str) -> RequestObservation:
         """Compute what is published: the same merge under the message that names who approved it."""

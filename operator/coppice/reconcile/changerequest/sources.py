@@ -160,19 +160,19 @@ def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
     return holds(SOURCE, "FoundInPart", f"{found}; {left}") if left else holds(SOURCE, "Found", found)
 
 
-def commits_work(request: DataChangeRequest) -> bool:
-    """Return whether what nobody has committed at the source is committed for the author.
+def is_unfinished(seen: RequestObservation) -> bool:
+    """Return whether the source has what nobody has committed and is to be committed for the author.
 
-    Only on a clone of the request's own namespace. On a branch of the store others may be in the middle of something,
-    and a protected one moves by a review alone; what is in another namespace is not the author's to finish.
+    Only on a clone that is theirs: of the request's own namespace, or one that they have proven a right to. On a branch
+    of the store others may be in the middle of something, and a protected one moves by a review alone.
     """
-    return request.spec.from_.clone is not None and _clone_namespace(request) == request.metadata.namespace
+    return seen.proposed is not None and seen.proposed.unsaved and seen.may_finish
 
 
 def uncommitted_words(request: DataChangeRequest, seen: RequestObservation) -> str:
     """Return that rows at the source are no part of what is proposed, and how they become one; or nothing."""
     proposed, wanted = seen.proposed, request.spec.from_
-    if proposed is None or not proposed.unsaved or commits_work(request):
+    if proposed is None or not proposed.unsaved or is_unfinished(seen):
         return ""
     where = f"{request.spec.store.name}:{wanted.branch}"
     if wanted.clone is not None:
