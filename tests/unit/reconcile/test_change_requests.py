@@ -611,6 +611,20 @@ async def test_of_two_requests_into_one_branch_none_overwrites_the_other(propose
     assert main(proposed).rows == {NEW, OTHER, "price/7=70"}
 
 
+async def test_what_is_published_is_called_so_although_it_cannot_be_tagged(proposed):
+    def refuse(action):
+        if action == "publish":
+            proposed.world.engine.refused["create-tag"] = EngineError("no")
+
+    proposed.world.engine.after_call = refuse
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    proposed.expect_ready("DataChangeRequest", "fix")
+    assert status(proposed)["published"]["commit"] == main(proposed).head
+    assert "tag" not in status(proposed)["published"]
+    assert proposed.names("DataClone") == ["db"]
+
+
 async def test_a_target_that_moves_at_the_last_moment_is_merged_with_once_more(proposed):
     moved = []
 
@@ -657,6 +671,9 @@ async def test_uncommitted_work_on_the_target_is_not_buried(proposed):
     proposed.review()
     await proposed.settle()
     assert reason(proposed, "Published") == "TargetBusy"
+    message = proposed.condition("DataChangeRequest", "fix", of="Published")["message"]
+    assert "Secret shop-admin" in message
+    assert "dolt_commit" in message
     assert "price/9=90" in main(proposed).rows
     proposed.commit()
     await proposed.operator.live(minutes=1)
@@ -716,6 +733,26 @@ async def test_nothing_is_left_of_a_request_that_is_deleted(story):
     assert story.names("DataClone", "data") == ["db"]
     assert story.names("NetworkPolicy", "app") == ["db"]
     assert main(story).rows == {OLD, OTHER}
+
+
+@pytest.mark.parametrize("sweeps", [True, False])
+async def test_nobody_may_fetch_any_more_for_a_request_that_is_deleted(proposed, sweeps):
+    left = [proposed.data_of(), proposed.world.login("data", "db-binding").volume]
+    for volume in left:
+        volume.users["fetcher"] = "left by an operator that was killed"
+    if not sweeps:
+        proposed.world.engine.refused["sweep"] = EngineError("not now")
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.operator.live(minutes=3)
+    assert proposed.names("DataChangeRequest") == []
+    assert ["fetcher" in volume.users for volume in left] == [not sweeps, not sweeps]
+
+
+async def test_a_request_goes_although_its_store_does_not_answer(proposed):
+    proposed.world.login("data", "shop-binding").fault = UnreachableError("silence")
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.operator.live(minutes=3)
+    assert proposed.names("DataChangeRequest") == []
 
 
 # -- what is told --

@@ -232,7 +232,7 @@ class PublishedStatus(StatusModel):
 
     commit: Text = Field(description="Hash of the commit on the target's branch.")
     before: Text = Field(description="Where the branch was before.")
-    tag: Text = Field(description="The tag at that commit.")
+    tag: Text | None = Field(default=None, description="The tag at that commit, if it could be made.")
     at: Time = Field(description="When.")
 
 

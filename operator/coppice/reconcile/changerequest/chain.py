@@ -14,6 +14,7 @@ from coppice.reconcile.changerequest.judgement import (
     failed_checks,
     judge_request,
     patch_of,
+    rules_of,
     target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
@@ -31,6 +32,7 @@ from coppice.reconcile.changerequest.sources import (
 )
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.observed import condition, format_time, is_true
+from coppice.reconcile.storenames import admin_secret_name
 
 COMPUTED: Final = "Computed"
 MERGEABLE: Final = "Mergeable"
@@ -263,7 +265,7 @@ class OpenRequest:
             message = f"is published at {format_time(spec.not_before)} at the earliest"
             return waits(PUBLISHED, "NotBefore", message, retry_after=max(left, SOON))
         if isinstance(self.seen.refused, TargetBusyError):
-            message = f"{self.seen.refused}: have it committed or taken back"
+            message = f"{self.seen.refused}: {self._how_it_is_cleaned}"
             return waits(PUBLISHED, "TargetBusy", message, retry_after=10)
         if isinstance(self.seen.refused, TargetMovedError):
             return waits(
@@ -281,6 +283,18 @@ class OpenRequest:
         if final is None or final.result is None or not same:
             return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)
         return self._publish(draft, final.result)
+
+    @property
+    def _how_it_is_cleaned(self) -> str:
+        """Return who can commit or take back what is written to the target and not committed, and how."""
+        store = self.request.spec.store.name
+        if not rules_of(self.seen).protected:
+            return f"coppice commit {store}:{self._into} -m MESSAGE, or have it taken back"
+        return (
+            "no app may, on a protected branch. Whoever has the administrator's password, in Secret "
+            f"{admin_secret_name(store)}, calls dolt_commit or dolt_reset on it; or the owners take the rule out of "
+            "spec.protection for a moment, and whoever wrote it commits it"
+        )
 
     def _publish(self, draft: Draft, result: str) -> Fact:
         """Write down what the target is about to become; then have the store take it."""

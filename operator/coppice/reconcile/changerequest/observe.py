@@ -73,7 +73,7 @@ async def observe_request(
     seen = replace(seen, policies=await _read_policies(reader, manifest))
     if isinstance(request, InvalidResource):
         return seen
-    if is_deleting(manifest) or request.status.published is not None:
+    if request.status.published is not None:
         scratch = await reader.get("DataClone", scratch_name(request), key.namespace)
         return replace(seen, scratch=CloneSeen(scratch))
     source = await _read_store(reader, environment, request)
@@ -82,6 +82,8 @@ async def observe_request(
     if engine is None:
         return seen
     reading = _Reading(reader, environment, computations, request, engine)
+    if is_deleting(manifest):
+        return await reading.to_sweep(seen)
     seen = await reading.scratch(seen)
     if store_problem(request, source) is not None:
         return seen
@@ -134,6 +136,14 @@ class _Reading:
         answer = await ask(self.engine, source.endpoint, database=source.database)
         peer = Peer(source.namespace, str(source.manifest["metadata"]["uid"]), "store")
         return replace(seen, store=Party(peer, admin_secret_name(source.name), source.server, answer))
+
+    async def to_sweep(self, seen: RequestObservation) -> RequestObservation:
+        """Ask the servers that others may have been let into for the request's sake."""
+        seen, wanted = await self.store(seen), self.request.spec.from_.clone
+        if wanted is None or not self.request.status.source:
+            return seen
+        origin = await self._clone(wanted.name, wanted.namespace or self.request.metadata.namespace)
+        return replace(seen, origin=await self._asked(origin))
 
     async def scratch(self, seen: RequestObservation) -> RequestObservation:
         """Read the scratch clone, and ask its server once it is Ready."""
