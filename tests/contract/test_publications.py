@@ -77,6 +77,10 @@ class Pair:
             },
         )
 
+    async def fetch_result(self, inputs: MergeInputs, result: str) -> None:
+        arguments = {"database": inputs.database, "host": self.host(self.scratch), "result": result}
+        await self.stage.engine.execute(self.stage.admin(self.store), "fetch-result", arguments)
+
     async def sweep(self, database: Database) -> None:
         await self.stage.engine.execute(self.stage.admin(self.store), "sweep", {"database": database.name})
 
@@ -116,6 +120,38 @@ async def _left(database: Database) -> list[object]:
 async def _head(database: Database) -> str:
     [(head,)] = await database.ask("SELECT hash FROM dolt_branches WHERE name = 'main'")
     return str(head)
+
+
+class TestFetchResult:
+    async def test_what_was_fetched_before_is_published_without_asking_anybody_again(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        head = await _head(database)
+        for _ in range(2):
+            await pair.fetch_result(inputs, result)
+            assert await _head(database) == head
+        await pair.stage.engine.execute(pair.stage.admin(pair.scratch), "drop-fetch-user", {})
+        try:
+            await pair.publish(inputs, result)
+        finally:
+            await pair.let_in()
+        assert await _head(database) == result
+        assert await _left(database) == []
+
+    async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, _ = await pair.merged(database, copy, source)
+        with pytest.raises(EngineError, match="has no commit"):
+            await pair.fetch_result(inputs, "0" * 32)
+        assert await _left(database) == []
 
 
 class TestPublish:

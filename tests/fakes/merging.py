@@ -299,6 +299,9 @@ class MergingFakeEngine(FakeEngine):
     def _do_fetch(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         self._fetch(at, server, arguments["host"], arguments["commit"])
 
+    def _do_fetch_result(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        self._fetch(at, server, arguments["host"], arguments["result"])
+
     def _fetch(self, at: Endpoint, server: Server, host: str, commit: str) -> None:
         if commit in server.volume.commits:
             return

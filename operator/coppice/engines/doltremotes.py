@@ -73,6 +73,21 @@ async def fetch(session: Session, database: str, host: str, commit: str, port: i
         await _forget(session, remote)
 
 
+async def fetch_result(session: Session, database: str, host: str, result: str, port: int) -> None:
+    """Fetch a result from a scratch server, and keep it for its publication."""
+    await use(session, database)
+    if await holds(session, result):
+        return
+    names = _Names(result[:_SHORT])
+    try:
+        await _fetch_from(session, names.source, _url(host, port, database), f"refs/heads/{OWN_PREFIX}*")
+        if not await holds(session, result):
+            raise EngineError(f"the scratch server has no commit {result} of {database}")
+        await session.ask("CALL dolt_branch('-f', %s, %s)", [names.step, result])
+    finally:
+        await _forget(session, names.source)
+
+
 async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
     """Move a branch to a result, by fast-forward only."""
     database, result = arguments["database"], arguments["result"]

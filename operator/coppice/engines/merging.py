@@ -239,6 +239,8 @@ class MergingEngine(Engine, Protocol):
     the first parent of ``commit`` had.
     ``set-branch`` (database, branch, commit): on a scratch server or clone, make a branch be at a commit, whatever was
     there, uncommitted too.
+    ``fetch-result`` (database, host, result): on a store, fetch from the scratch server at ``host`` what ``publish`` of
+    this result needs, so that nothing is left for that one to wait for; nothing where it is there already.
     ``publish`` (database, branch, expected, source, result, host, password): on a store whose ``remote-password`` this
     is, fetch ``result``, a merge of ``source`` into ``expected``, from the scratch server at ``host`` and move the
     branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. EngineError when it is another

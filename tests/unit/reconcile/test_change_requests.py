@@ -625,6 +625,46 @@ async def test_what_is_published_is_called_so_although_it_cannot_be_tagged(propo
     assert proposed.names("DataClone") == ["db"]
 
 
+async def test_who_objects_while_the_result_is_fetched_is_heard(proposed):
+    def object_to_it(action):
+        if action == "fetch-result":
+            proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
+
+    proposed.world.engine.after_call = object_to_it
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    proposed.expect_stalled("DataChangeRequest", "fix", "ChangesRequested")
+    assert "publish" not in proposed.world.engine.calls
+    assert main(proposed).rows == {OLD, OTHER}
+
+
+@pytest.mark.parametrize("comes", ["an objection", "a rule", "an edit", "a deletion"])
+async def test_what_comes_after_the_last_look_at_the_servers_is_seen_before_the_push(proposed, comes):
+    engine, asked = proposed.world.engine, []
+    log = engine.log
+
+    async def late(at, database, start, *, limit):
+        if "fetch-result" in engine.calls and not asked:
+            asked.append(start)
+            match comes:
+                case "an objection":
+                    proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
+                case "a rule":
+                    proposed.edit("DataStore", "shop", protection=[{"branches": ["main"], "approvals": 2}])
+                case "an edit":
+                    proposed.edit("DataChangeRequest", "fix", merge="Manual")
+                case "a deletion":
+                    proposed.delete("DataChangeRequest", "fix")
+        return await log(at, database, start, limit=limit)
+
+    engine.log = late
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    assert asked
+    assert "publish" not in engine.calls
+    assert main(proposed).rows == {OLD, OTHER}
+
+
 async def test_a_target_that_moves_at_the_last_moment_is_merged_with_once_more(proposed):
     moved = []
 

@@ -18,7 +18,7 @@ from coppice.reconcile.changerequest.judgement import (
     target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
-from coppice.reconcile.changerequest.publish import publication
+from coppice.reconcile.changerequest.publish import fetching, publication
 from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
@@ -297,11 +297,13 @@ class OpenRequest:
         )
 
     def _publish(self, draft: Draft, result: str) -> Fact:
-        """Write down what the target is about to become; then have the store take it."""
+        """Write down what the target is about to become; then have the store fetch it, and then take it."""
         scratch, before, proposed = self.seen.scratch.party, target_head(self.seen), self.seen.proposed
         if scratch is None or before is None or proposed is None:
             raise TypeError("the chain goes on without a scratch server")
-        if self.publishing == result:
+        if self.publishing == result and not self.seen.fetched:
+            draft.calls += fetching(self._engine, self._database, result, self._store, scratch)
+        elif self.publishing == result:
             versions = (before, proposed.head)
             draft.calls += publication(
                 self.request, self._engine, self._database, versions, result, self._store, scratch

@@ -82,10 +82,11 @@ class RequestObservation:
     ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``may_finish``: what nobody has
     committed at the source is the author's to commit. ``reverted``: the request that is to be undone. ``passages``: the
     NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
-    that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``final``: the same with the
-    message that it is published under. ``landed``: the commit that the status says was to be published, once it is in
-    the history of the target. ``previewed``: what people see on the scratch server's branch. ``unenforced``: why nobody
-    can tell who reviews are of. ``refused``: why the store has just refused to publish.
+    that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``fetched``: the store has the
+    commit that the status says is to be published. ``final``: the same with the message that it is published under.
+    ``landed``: the commit that the status says was to be published, once it is in the history of the target.
+    ``previewed``: what people see on the scratch server's branch. ``unenforced``: why nobody can tell who reviews are
+    of. ``refused``: why the store has just refused to publish.
     """
 
     manifest: Manifest
@@ -108,6 +109,7 @@ class RequestObservation:
     reviews: tuple[DataReview, ...] = ()
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None
+    fetched: bool = False
     landed: CommitInfo | None = None
     previewed: Proposed | None = None
     refused: KubeError | EngineError | None = None

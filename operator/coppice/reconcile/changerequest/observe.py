@@ -124,7 +124,8 @@ class _Reading:
         seen = self.passages(await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
         seen = await self._reviews(await self._merged(seen, content, target.head))
-        return await self._final(await self._previewed(seen), content, target.head)
+        seen = await self._final(await self._previewed(seen), content, target.head)
+        return await self._judged_again(seen, content)
 
     # -- the servers --
 
@@ -389,11 +390,36 @@ class _Reading:
         at = scratch.endpoint(self.engine)
         try:
             [info] = await self.engine.log(at, content.database, commit, limit=1)
-            changes = await self.engine.changes(at, content.database, parents[0], commit)
+            changes = await self.computations.once(
+                (_pod_of(scratch), "changes", parents[0], commit),
+                lambda: self.engine.changes(at, content.database, parents[0], commit),
+                keeps=bool,
+            )
         except EngineError:
             return None
         same = info.parents == parents and changes.digest == merged.changes.digest
         return replace(merged, result=commit, changes=changes) if same else None
+
+    async def _judged_again(self, seen: RequestObservation, content: Content) -> RequestObservation:
+        """Look whether the store has fetched what is to be published; if so, read once more what decides whether it may
+        be, for all that was computed since may have taken long. Nothing but the push comes after that.
+        """
+        final, store = seen.final, seen.store
+        commit = self.request.status.publishing
+        if not isinstance(final, MergeOutcome) or commit is None or final.result != commit or store is None:
+            return seen
+        try:
+            await self.engine.log(store.endpoint(self.engine), content.database, commit, limit=1)
+        except EngineError:
+            return seen
+        namespace, name = self.request.metadata.namespace, self.request.metadata.name
+        now = await self.reader.get("DataChangeRequest", name, namespace)
+        rules = await self.reader.get("DataStore", self.request.spec.store.name, namespace)
+        if not _is_same(seen.manifest, now) or not _is_same(
+            None if seen.source is None else seen.source.manifest, rules
+        ):
+            return replace(seen, final=None)
+        return replace(await self._reviews(seen), fetched=True)
 
     def _inputs(self, content: Content, target: str, proposed: Proposed, *, reviewers: tuple[str, ...]) -> MergeInputs:
         return MergeInputs(
@@ -412,3 +438,12 @@ def _pod_of(party: Party) -> str:
     if party.server.pod is None:
         raise TypeError("a server that answers has a Pod")
     return str(party.server.pod["metadata"]["uid"])
+
+
+def _is_same(before: Manifest | None, now: Manifest | None) -> bool:
+    """Return whether an object asks for the same as before."""
+    if before is None or now is None:
+        return False
+    return all(before["metadata"].get(key) == now["metadata"].get(key) for key in ("uid", "generation")) and (
+        not is_deleting(now)
+    )

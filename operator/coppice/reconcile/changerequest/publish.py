@@ -34,6 +34,14 @@ def publication(
     return [
         EngineCall(engine.name, at, "delete-tag", {"database": database, "tag": tag}),
         EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": before}),
-        let_fetch(engine, scratch, store),
         EngineCall(engine.name, at, "publish", {"database": database, **move}, {"password": REMOTE_PASSWORD}),
     ]
+
+
+def fetching(engine: MergingEngine, database: str, result: str, store: Party, scratch: Party) -> list[EngineCall]:
+    """Return the calls by which the store has the result before it is asked to publish it: what takes long is over
+    when it is judged for the last time whether it may.
+    """
+    source = scratch.ref(engine)
+    arguments = {"database": database, "host": source.host, "result": result}
+    return [let_fetch(engine, scratch, store), EngineCall(engine.name, store.ref(engine), "fetch-result", arguments)]
