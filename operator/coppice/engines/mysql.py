@@ -32,8 +32,9 @@ CONNECT_ATTEMPTS: Final = 2
 ANSWER_SECONDS: Final = 15.0
 """For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
 
-WORK_SECONDS: Final = 600.0
-"""For each answer, and each row, in a session that works through whole tables."""
+WORK_SECONDS: Final = 240.0
+"""For each answer, and each row, in a session that works through whole tables: less than what a reconciliation may take
+before the operator is taken to be stuck (``COPPICE_STUCK``)."""
 
 GUARDED_PLUGIN: Final = "mysql_native_password"
 """The one form of a login without TLS in which the password itself is never sent, whatever the server asks for."""
