@@ -355,6 +355,24 @@ async def test_a_change_is_not_published_before_its_time(proposed):
     assert main(proposed).rows == {NEW, OTHER}
 
 
+async def test_who_has_many_requests_open_waits_with_the_next_and_nobody_else_does(story):
+    story.edit("DataStore", "shop", protection=[])
+    write(story)
+    for number in range(11):
+        story.request(f"fix-{number:02}", merge="Manual")
+    await story.settle()
+    message = story.expect_stalled("DataChangeRequest", "fix-10", "TooManyRequests")
+    assert f"10 of {AUTHOR}" in message
+    story.request("theirs", author="dora@example.com", merge="Manual")
+    await story.settle()
+    assert story.reason("DataChangeRequest", "theirs") == "Manual"
+    assert len(story.names("DataClone")) == 1 + 10 + 1
+
+    story.delete("DataChangeRequest", "fix-03")
+    await story.settle()
+    assert story.reason("DataChangeRequest", "fix-10") == "Manual"
+
+
 # -- conflicts --
 
 

@@ -19,7 +19,7 @@ from coppice.reconcile.changerequest.judgement import (
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.publish import fetching, publication
-from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
+from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR, build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
     is_unfinished,
@@ -165,6 +165,9 @@ class OpenRequest:
     def _scratch_is_up(self, draft: Draft) -> Fact | None:
         """See to the scratch clone, and to the ways between its server and those that it has to do with."""
         desired, found = build_scratch(self.request, draft.owner), self.seen.scratch.manifest
+        crowd = self._crowd
+        if crowd is not None:
+            return crowd
         problem = draft.make_once(desired, found, COMPUTED)
         if problem is not None:
             return problem
@@ -185,6 +188,20 @@ class OpenRequest:
         if any(self.seen.policy(policy) is None for policy in self.seen.passages):
             return waits(COMPUTED, "Connecting", f"the way to DataClone {name} is being opened", retry_after=SOON)
         return None
+
+    @property
+    def _crowd(self) -> Fact | None:
+        """Return that too many requests into the store are open for this one to have a server, if so."""
+        author, store = self.request.spec.author, self.request.spec.store.name
+        own = sum(other.spec.author == author for other in self.seen.ahead)
+        if own < MAX_OPEN_OF_AUTHOR and len(self.seen.ahead) < MAX_OPEN:
+            return None
+        whose = f"{own} of {author}" if own >= MAX_OPEN_OF_AUTHOR else str(len(self.seen.ahead))
+        message = (
+            f"{whose} requests into DataStore {store} are open and came before, and each holds a server: have some "
+            "published, or delete them"
+        )
+        return stalls(COMPUTED, "TooManyRequests", message)
 
     def _fetch(self, draft: Draft, scratch: Party) -> Fact:
         """Fetch what the scratch server lacks: the target's newest commits of the store, what is proposed of where it

@@ -100,6 +100,7 @@ class RequestObservation:
     proposed: Proposed | None = None
     may_finish: bool = False
     scratch: CloneSeen = field(default_factory=CloneSeen)
+    ahead: tuple[DataChangeRequest, ...] = ()
     passages: tuple[Manifest, ...] = ()
     policies: tuple[Manifest, ...] = ()
     lacking: tuple[str, ...] = ()

@@ -149,9 +149,24 @@ class _Reading:
     async def scratch(self, seen: RequestObservation) -> RequestObservation:
         """Read the scratch clone, and ask its server once it is Ready."""
         scratch = await self._clone(scratch_name(self.request), self.request.metadata.namespace)
+        if scratch.manifest is None:
+            return replace(seen, scratch=scratch, ahead=await self._ahead())
         if not is_true(scratch.manifest or {}, "Ready"):
             return replace(seen, scratch=replace(scratch, party=None))
         return replace(seen, scratch=await self._asked(scratch))
+
+    async def _ahead(self) -> tuple[DataChangeRequest, ...]:
+        """Read the open requests into the same store that came before this one."""
+        listed = await self.reader.list("DataChangeRequest", self.request.metadata.namespace)
+        parsed = [DataChangeRequest.parse(found) for found in listed if not is_deleting(found)]
+        return tuple(
+            other
+            for other in parsed
+            if isinstance(other, DataChangeRequest)
+            and other.spec.store == self.request.spec.store
+            and other.status.published is None
+            and _age(other) < _age(self.request)
+        )
 
     def passages(self, seen: RequestObservation) -> RequestObservation:
         """Find which ways are wanted between the servers that the scratch server has to do with."""
@@ -447,3 +462,9 @@ def _is_same(before: Manifest | None, now: Manifest | None) -> bool:
     return all(before["metadata"].get(key) == now["metadata"].get(key) for key in ("uid", "generation")) and (
         not is_deleting(now)
     )
+
+
+def _age(request: DataChangeRequest) -> tuple[str, str]:
+    """Return by what requests stand in line."""
+    made = request.metadata.creation_timestamp
+    return "" if made is None else made.isoformat(), request.metadata.name
