@@ -184,6 +184,23 @@ class TestDecisions:
         assert rows == ((1, 11, "mine"), (2, 11, "yours"), (3, 3, "three"))
         assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
 
+    @pytest.mark.parametrize("by", ["conflict", "row", "table", "all"])
+    async def test_of_two_about_the_same_the_first_wins(self, databases: Databases, by: str) -> None:
+        database, inputs, known = await self._conflicting(databases)
+        named = {
+            "conflict": {"conflict": known["t1a"].id},
+            "row": {"row": known["t1a"].row},
+            "table": {"table": "t"},
+            "all": {},
+        }
+        decisions = (Decision("Source", **named[by]), Decision("Target", **named[by]), Decision("Target", table="u"))
+        if by in {"conflict", "row"}:
+            decisions = (*decisions, Decision("Target"))
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=decisions))
+        assert outcome.result is not None
+        assert await database.ask("SELECT a FROM t WHERE id = 1", outcome.result) == ((11,),)
+        assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
     async def test_what_is_left_is_named_and_what_meets_nothing_too(self, databases: Databases) -> None:
         _, inputs, known = await self._conflicting(databases)
         decisions = (

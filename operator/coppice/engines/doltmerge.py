@@ -143,16 +143,17 @@ class _Decisions:
     met: set[int] = field(default_factory=set)
 
     def side_of(self, conflict: Conflict) -> Side | None:
-        """Return the side that the closest decision takes; of two that are as close, the later one counts."""
+        """Return the side that the closest decision takes; of two that are as close, the first counts."""
         if conflict.kind not in _DECIDABLE:
             return None
-        found: tuple[int, int] = (-1, -1)
+        best, side = -1, None
         for place, decision in enumerate(self.decisions):
             closeness = _closeness(decision, conflict)
             if closeness is not None:
                 self.met.add(place)
-                found = max(found, (closeness, place))
-        return None if found[0] < 0 else self.decisions[found[1]].take
+                if closeness > best:
+                    best, side = closeness, decision.take
+        return side
 
     @property
     def unused(self) -> tuple[int, ...]:
