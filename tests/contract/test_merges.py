@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -183,6 +184,40 @@ class TestDecisions:
         rows = await database.ask("SELECT * FROM t ORDER BY id", outcome.result)
         assert rows == ((1, 11, "mine"), (2, 11, "yours"), (3, 3, "three"))
         assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
+    @pytest.mark.parametrize("by", ["conflict", "row", "table", "all"])
+    async def test_of_two_about_the_same_the_first_wins(self, databases: Databases, by: str) -> None:
+        database, inputs, known = await self._conflicting(databases)
+        named = {
+            "conflict": {"conflict": known["t1a"].id},
+            "row": {"row": known["t1a"].row},
+            "table": {"table": "t"},
+            "all": {},
+        }
+        decisions = (Decision("Source", **named[by]), Decision("Target", **named[by]), Decision("Target", table="u"))
+        if by in {"conflict", "row"}:
+            decisions = (*decisions, Decision("Target"))
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=decisions))
+        assert outcome.result is not None
+        assert await database.ask("SELECT a FROM t WHERE id = 1", outcome.result) == ((11,),)
+        assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
+    async def test_the_rows_in_conflict_are_not_held_all_at_once(self, databases: Databases) -> None:
+        digits = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {digit}" for digit in range(1, 10))])
+        many = f"SELECT x.n + 10 * y.n + 100 * z.n FROM ({digits}) x CROSS JOIN ({digits}) y CROSS JOIN ({digits}) z"
+        database = await databases.new(
+            ["CREATE TABLE wide (id INT PRIMARY KEY, a INT, b TEXT)", f"INSERT INTO wide (id) {many}"]
+        )
+        inputs = await database.diverged(
+            ["UPDATE wide SET a = 1, b = REPEAT('x', 20000)"], ["UPDATE wide SET a = 2, b = REPEAT('y', 20000)"]
+        )
+        tracemalloc.start()
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Source"),)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (outcome.total, outcome.decided) == (2000, 2000)
+        assert await database.ask("SELECT DISTINCT a, LEFT(b, 1) FROM wide", str(outcome.result)) == ((2, "y"),)
+        assert peak < 1000 * 2 * 20000 / 2
 
     async def test_what_is_left_is_named_and_what_meets_nothing_too(self, databases: Databases) -> None:
         _, inputs, known = await self._conflicting(databases)

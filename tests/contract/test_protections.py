@@ -286,7 +286,7 @@ async def test_a_table_of_a_branch_that_is_gone_keeps_no_protection_away(guarded
     )
     for _ in range(2):
         await guarded.protect("main", "release/*")
-        with pytest.raises(pymysql.err.MySQLError, match="permission|branch not found"):
+        with pytest.raises(pymysql.err.MySQLError, match=r"permission|branch not found"):
             await guarded.as_app("DELETE FROM t", branch="main")
         with pytest.raises(pymysql.err.MySQLError, match="denied"):
             await guarded.as_app("CALL dolt_checkout('-B', 'main', 'dev')")
