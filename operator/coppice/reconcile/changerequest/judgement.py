@@ -48,8 +48,7 @@ def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judge
     patch, metadata = patch_of(request, seen), request.metadata
     if patch is None or metadata.creation_timestamp is None:
         return None
-    authors = frozenset(name for commit in seen.commits for name in (commit.author, commit.email))
-    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, authors, patch)
+    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, seen.authors, patch)
     return judge(proposal, seen.reviews, rules_of(seen))
 
 
