@@ -18,6 +18,7 @@ from coppice.engines.merging import (
     MAX_CONFLICTS,
     Assertion,
     AssertionResult,
+    Authors,
     ChangeSet,
     CommitInfo,
     Conflict,
@@ -171,10 +172,11 @@ class MergingFakeEngine(FakeEngine):
         volume = self._enter(at).volume
         return [_info(volume, name) for name in volume.ancestors(_find(volume, start))[:limit]]
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
         volume = self._enter(at).volume
         known = set(volume.ancestors(_find(volume, base)))
-        return [_info(volume, name) for name in volume.ancestors(_find(volume, head)) if name not in known]
+        made = [_info(volume, name) for name in volume.ancestors(_find(volume, head)) if name not in known]
+        return Authors(frozenset(name for commit in made for name in (commit.author, commit.email)))
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:
         volume = self._enter(at).volume

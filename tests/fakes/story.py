@@ -137,9 +137,12 @@ class Story:
         self.add("DataGrant", name, wanted, "data")
 
     def policies(self) -> None:
-        """Install what the chart installs: the policies by which the API server vouches for authors and reviewers."""
+        """Install what the chart installs, a while ago: the policies by which the API server vouches for authors and
+        reviewers.
+        """
         for manifest in build_policies():
             self.kube.add(manifest)
+        self.world.tick(60)
 
     def request(self, name: str = "fix", *, author: str = "anna@example.com", into: str = "main", **spec: Any) -> None:
         """Propose what a clone holds, or whatever ``source`` says."""

@@ -14,6 +14,9 @@ from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
+from coppice.manifests.secret import read_secret
+from coppice.reconcile.changerequest.judgement import sealed
+
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 SEEDS = range(300 if THOROUGH else 12)
 PROTECTED = [{"branches": ["main"], "reviewers": {"users": ["bob@example.com", "carol@example.com"]}}]
@@ -52,7 +55,8 @@ class Witness:
             return
         commit = volume.commits[head]
         assert commit.parent == before, "a publication came after another version than it was computed for"
-        done = change_set(volume.commits[before].rows, commit.rows).digest
+        changed = change_set(volume.commits[before].rows, commit.rows).digest
+        done = sealed(changed, read_secret(self.story.get("Secret", "shop-admin"))["admin-password"])
         assert self._approved(str(commit.other), done), "somebody approved something else than was published"
         self.published.append(head)
         self._head = head

@@ -62,6 +62,7 @@ from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.merging import (
     Assertion,
     AssertionResult,
+    Authors,
     ChangeSet,
     CommitInfo,
     Conflict,
@@ -268,9 +269,9 @@ class DoltEngine:
         """Return commits from a version backwards."""
         return await doltchanges.log(at, database, start, limit=limit)
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
-        """Return the commits that ``head`` has and ``base`` has not."""
-        return await doltchanges.commits_between(at, database, base, head)
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
+        """Return who made the commits that ``head`` has and ``base`` has not."""
+        return await doltchanges.authors_between(at, database, base, head)
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:
         """Return the newest commit that two versions share."""

@@ -58,6 +58,14 @@ class CommitInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Authors:
+    """Who made commits: names and addresses, as they wrote them. ``cut``: there are more than these."""
+
+    names: frozenset[str] = frozenset()
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TableChanges:
     """How many rows of a table differ, and whether its definition does."""
 
@@ -262,8 +270,8 @@ class MergingEngine(Engine, Protocol):
         """Return commits from a branch, tag or commit backwards, newest first."""
         ...
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
-        """Return the commits that ``head`` has and ``base`` has not, newest first, at most 1000."""
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
+        """Return who made the commits that ``head`` has and ``base`` has not, however many they are."""
         ...
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:

@@ -40,8 +40,9 @@ _VARIABLES: Final[Mapping[str, str]] = {
     "(has(object.metadata.ownerReferences) ? object.metadata.ownerReferences : []) == "
     "(has(oldObject.metadata.ownerReferences) ? oldObject.metadata.ownerReferences : []))",
 }
+# Of what is there: a deletion of all has no name.
 _MAINTAINS: Final = (
-    f"authorizer.group('{GROUP}').resource('datachangerequests').namespace(request.namespace).name(request.name)"
+    f"authorizer.group('{GROUP}').resource('datachangerequests').namespace(request.namespace).name(oldObject.metadata.name)"
     f".check('{MAINTAIN}').allowed()"
 )
 

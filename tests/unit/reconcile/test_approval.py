@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.api.v1alpha1 import DataReview, PatchStatus, ProtectedBranches
+from coppice.engines.merging import Authors
 from coppice.reconcile.changerequest.approval import Proposal, judge, matches, rules_for
 
 AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -22,7 +23,7 @@ def proposal(**changes):
         "name": "prices",
         "created_at": AT,
         "author": "ann",
-        "commit_authors": frozenset({"ann", "cy@example.com"}),
+        "commit_authors": Authors(frozenset({"ann", "cy@example.com"})),
         "patch": PatchStatus.model_validate(PATCH),
     }
     return Proposal(**{**values, **changes})
@@ -84,6 +85,14 @@ def test_an_approval_of_another_request_is_none_of_this_one():
     assert not found.approved
 
 
+def test_nobody_approves_what_may_hold_commits_of_their_own():
+    crowd = proposal(commit_authors=Authors(frozenset({"ann"}), cut=True))
+    found = judged(review(), of=crowd)
+    assert not found.approved
+    assert found.reviews[0].why == "TooManyAuthors"
+    assert judged(review("dan", "RequestChanges"), of=crowd).reason == "ChangesRequested"
+
+
 def test_before_anything_is_computed_no_approval_counts():
     assert not judged(review(), of=proposal(patch=None)).approved
 
@@ -122,7 +131,9 @@ def test_the_author_may_hold_up_their_own_request():
 
 
 def test_a_service_account_that_is_called_like_a_person_silences_nobody():
-    robot = proposal(author="system:serviceaccount:team:bea", commit_authors=frozenset({"system:serviceaccount:a:cy"}))
+    robot = proposal(
+        author="system:serviceaccount:team:bea", commit_authors=Authors(frozenset({"system:serviceaccount:a:cy"}))
+    )
     assert judged(review("bea"), of=robot).approved
     assert judged(review("cy"), of=robot).approved
     assert judged(review("dan"), review("bea", "RequestChanges"), of=robot).reason == "ChangesRequested"

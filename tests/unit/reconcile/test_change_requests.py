@@ -5,10 +5,13 @@ import json
 import pytest
 from tests.fakes.audit import orphans
 from tests.fakes.engine import Commit, FakeEngine
+from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.manifests.admission import build_policies
+from coppice.manifests.secret import read_secret
+from coppice.reconcile.changerequest.judgement import sealed
 
 AUTHOR, REVIEWER = "anna@example.com", "bob@example.com"
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"
@@ -814,6 +817,14 @@ async def test_a_request_goes_although_its_store_does_not_answer(proposed):
 
 
 # -- what is told --
+
+
+async def test_whoever_sees_the_status_cannot_try_by_the_digest_which_value_a_row_has_got(proposed):
+    guess = change_set(frozenset({OLD, OTHER}), frozenset({NEW, OTHER})).digest
+    admin = read_secret(proposed.get("Secret", "shop-admin"))["admin-password"]
+    told = status(proposed)["patch"]["digest"]
+    assert told != guess
+    assert told == sealed(guess, admin)
 
 
 async def test_no_value_of_a_row_is_told_to_anybody(conflicting, caplog):

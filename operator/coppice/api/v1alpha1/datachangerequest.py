@@ -213,7 +213,9 @@ class PatchStatus(StatusModel):
     )
     source: Text = Field(description="Hash of the newest commit that is proposed.")
     resolutions: Text = Field(description="Digest of spec.resolutions.")
-    digest: Text = Field(description="Digest of all that changes on the target.")
+    digest: Text = Field(
+        description="Digest of all that changes on the target, by a key of the store's: no value can be tried by it."
+    )
 
 
 class PreviewStatus(StatusModel):

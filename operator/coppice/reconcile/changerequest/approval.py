@@ -16,6 +16,7 @@ from typing import Final
 from unicodedata import combining, normalize
 
 from coppice.api.v1alpha1 import Check, DataReview, PatchStatus, ProtectedBranches, ReviewStatus, Verdict
+from coppice.engines.merging import Authors
 
 SERVICE_ACCOUNT: Final = "system:serviceaccount:"
 
@@ -44,12 +45,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What is reviewed. ``commit_authors`` are the names and addresses in the proposed commits."""
+    """What is reviewed. ``commit_authors`` are those of the proposed commits."""
 
     name: str
     created_at: datetime
     author: str
-    commit_authors: frozenset[str]
+    commit_authors: Authors
     patch: PatchStatus | None
 
 
@@ -138,8 +139,9 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
         return None
     if _same(reviewer, proposal.author):
         return "Author"
-    if any(_same(reviewer, author) for author in proposal.commit_authors):
-        return "CommitAuthor"
+    own = _own_work(reviewer, proposal.commit_authors)
+    if own is not None:
+        return own
     if not any(_may_approve(entry, review) for entry in rules.entries) and rules.entries:
         return "NotAReviewer"
     patch = review.spec.patch
@@ -155,6 +157,12 @@ def _is_older(review: DataReview, moment: datetime) -> bool:
     made = review.metadata.creation_timestamp
     vetoes = review.spec.verdict is Verdict.REQUEST_CHANGES
     return made is None or made < moment or (made == moment and not vetoes)
+
+
+def _own_work(reviewer: str, authors: Authors) -> str | None:
+    if any(_same(reviewer, author) for author in authors.names):
+        return "CommitAuthor"
+    return "TooManyAuthors" if authors.cut else None
 
 
 def _same(reviewer: str, author: str) -> bool:

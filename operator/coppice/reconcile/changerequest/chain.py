@@ -13,7 +13,6 @@ from coppice.reconcile.changerequest.judgement import (
     changes_anything,
     failed_checks,
     judge_request,
-    patch_of,
     rules_of,
     target_head,
 )
@@ -288,14 +287,14 @@ class OpenRequest:
             return waits(
                 PUBLISHED, "TargetMoved", f"branch {self._into} has moved on: it is computed again", retry_after=SOON
             )
-        final, patch = self.seen.final, patch_of(self.request, self.seen)
+        final, reviewed = self.seen.final, self._outcome.changes
         if isinstance(final, EngineError):
             return waits(PUBLISHED, "MergeFailed", f"the merge cannot be computed: {final}", retry_after=10)
         same = (
             final is not None
             and final.changes is not None
-            and patch is not None
-            and final.changes.digest == patch.digest
+            and reviewed is not None
+            and final.changes.digest == reviewed.digest
         )
         if final is None or final.result is None or not same:
             return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 
 from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
@@ -23,13 +25,13 @@ def rules_of(seen: RequestObservation) -> Rules:
 def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
     """Return what an approval is of: what would be published now; None before that is known."""
     outcome, proposed = seen.outcome, seen.proposed
-    if outcome is None or outcome.changes is None or proposed is None:
+    if outcome is None or outcome.changes is None or proposed is None or seen.store is None:
         return None
     return PatchStatus(
         proposal=proposal_digest(request),
         source=proposed.head,
         resolutions=digest_of(request.spec.resolutions),
-        digest=outcome.changes.digest,
+        digest=sealed(outcome.changes.digest, seen.store.server.credentials["admin-password"]),
     )
 
 
@@ -43,13 +45,19 @@ def proposal_digest(request: DataChangeRequest) -> str:
     return digest(json.dumps(bound, sort_keys=True), length=32)
 
 
+def sealed(digest_of_rows: str, secret: str) -> str:
+    """Return a digest of rows as everybody may read it: by the digest alone one could try which value a single changed
+    row has got.
+    """
+    return hmac.new(secret.encode(), f"patch {digest_of_rows}".encode(), hashlib.sha256).hexdigest()
+
+
 def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:
     """Return what the reviews come to; None before it is known what they would be of."""
     patch, metadata = patch_of(request, seen), request.metadata
     if patch is None or metadata.creation_timestamp is None:
         return None
-    authors = frozenset(name for commit in seen.commits for name in (commit.author, commit.email))
-    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, authors, patch)
+    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, seen.authors, patch)
     return judge(proposal, seen.reviews, rules_of(seen))
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataReview, InvalidResource
 from coppice.core.plan import Manifest, SecretKey, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
-from coppice.engines.merging import AssertionResult, CommitInfo, MergeOutcome
+from coppice.engines.merging import AssertionResult, Authors, CommitInfo, MergeOutcome
 from coppice.kube.errors import KubeError
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source
@@ -105,7 +105,7 @@ class RequestObservation:
     policies: tuple[Manifest, ...] = ()
     lacking: tuple[str, ...] = ()
     merged: MergeOutcome | EngineError | None = None
-    commits: tuple[CommitInfo, ...] = ()
+    authors: Authors = field(default_factory=Authors)
     checks: tuple[AssertionResult, ...] = ()
     reviews: tuple[DataReview, ...] = ()
     unenforced: str | None = None

@@ -15,7 +15,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.engines.base import Content, EngineError, Reference, UnknownVersionError
-from coppice.engines.merging import Assertion, CommitInfo, MergeInputs, MergeOutcome, MergingEngine, Signature
+from coppice.engines.merging import Assertion, MergeInputs, MergeOutcome, MergingEngine, Signature
 from coppice.kube.client import KubeReader
 from coppice.manifests.admission import build_policies
 from coppice.manifests.job import MIGRATE_ROLE
@@ -352,9 +352,9 @@ class _Reading:
         at, head = scratch.endpoint(self.engine), "" if seen.proposed is None else seen.proposed.head
         wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks]
         try:
-            commits = await self.computations.once(
+            authors = await self.computations.once(
                 (_pod_of(scratch), merged.base, head),
-                lambda: self.engine.commits_between(at, content.database, merged.base, head),
+                lambda: self.engine.authors_between(at, content.database, merged.base, head),
                 keeps=bool,
             )
             found = await self.computations.once(
@@ -364,7 +364,7 @@ class _Reading:
             )
         except EngineError as error:
             return replace(seen, merged=error)
-        return replace(seen, commits=tuple[CommitInfo, ...](commits), checks=tuple(found))
+        return replace(seen, authors=authors, checks=tuple(found))
 
     async def _reviews(self, seen: RequestObservation) -> RequestObservation:
         metadata = self.request.metadata
