@@ -119,7 +119,12 @@ REVIEW = {
     "reviewer": "rosa",
     "groups": ["data-owners"],
     "verdict": "Approve",
-    "patch": {"source": "0123456789abcdefghijklmnopqrstuv", "resolutions": "0123456789abcdef", "digest": "0123abcd"},
+    "patch": {
+        "proposal": "0123456789abcdef0123456789abcdef",
+        "source": "0123456789abcdefghijklmnopqrstuv",
+        "resolutions": "0123456789abcdef",
+        "digest": "0123abcd",
+    },
     "comment": "Fine.",
 }
 SPECS: dict[str, list[dict[str, Any]]] = {

@@ -26,6 +26,7 @@ BOT = "system:serviceaccount:ci:bot"
 WRITE = ["create", "update", "patch", "delete", "deletecollection", "get", "list"]
 REVIEWERS = ["datareviews"]
 REQUESTS = ["datachangerequests"]
+PATCH = {"proposal": "a1", "source": "b2", "resolutions": "c3", "digest": "d4"}
 NUMBERS = itertools.count(1)
 
 
@@ -41,6 +42,7 @@ def cluster(tmp_path_factory):
         assert server.request("POST", "/api/v1/namespaces", namespace).ok
         allow(server, "writers", REQUESTS + REVIEWERS, WRITE, "system:authenticated")
         allow(server, "maintainers", REQUESTS, ["publish"], "maintainers")
+        allow(server, "clone-editors", ["dataclones"], ["update"], "clone-editors")
         for manifest in build_policies():
             reply = server.request("POST", place(manifest["kind"]), manifest)
             assert reply.ok, reply.body
@@ -138,6 +140,45 @@ def test_a_request_is_changed_by_its_author_and_maintainers_alone(cluster):
     assert send(cluster, "max", "DELETE", ours, groups=["maintainers"]).ok
 
 
+@pytest.mark.parametrize("clone", [{"name": "db"}, {"name": "db", "namespace": "shop-pr-42"}])
+def test_a_clone_is_proposed_by_whoever_may_update_it(cluster, clone):
+    source = {"from": {"clone": clone}}
+    refused(made(cluster, "ann", request_of("ann", **source)), "a clone is proposed by whoever may update it")
+    refused(made(cluster, "ann", request_of("ann", **source), ["maintainers"]), "a clone is proposed by whoever")
+    reply = made(cluster, "ann", request_of("ann", **source), ["clone-editors"])
+    assert reply.ok, reply.body
+    # It was asked when it was proposed; what is proposed is immutable.
+    assert send(cluster, "max", "PATCH", reply.body, {"spec": {"merge": "Manual"}}, ["maintainers"]).ok
+    elsewhere = {"from": {"clone": {**clone, "name": "other"}}}
+    assert not send(cluster, "ann", "PATCH", reply.body, {"spec": elsewhere}).ok
+
+
+def test_the_right_to_one_clone_is_no_right_to_another(cluster):
+    own = {"name": "ann-s-clone", "namespace": "default"}
+    body = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": own,
+        "rules": [
+            {"apiGroups": ["coppice.dev"], "resources": ["dataclones"], "verbs": ["update"], "resourceNames": ["mine"]}
+        ],
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": own,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": own["name"]},
+        "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    for plural, manifest in (("roles", body), ("rolebindings", binding)):
+        path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/default/{plural}"
+        assert cluster.request("POST", path, manifest).ok
+    mine = {"from": {"clone": {"name": "mine", "namespace": "default"}}}
+    wait_until(lambda: made(cluster, "ann", request_of("ann", **mine), dry=True).ok)
+    for clone in ({"name": "mine"}, {"name": "other", "namespace": "default"}):
+        refused(made(cluster, "ann", request_of("ann", **{"from": {"clone": clone}})), "a clone is proposed by")
+
+
 def test_nobody_becomes_another_author(cluster):
     ours = there(cluster, "ann", request_of("ann"))
     for user in ("ann", "eve"):
@@ -163,6 +204,95 @@ def test_an_author_may_hold_back(cluster):
     ours = there(cluster, "ann", request_of("ann"))
     for later in ({"notBefore": "2030-01-01T00:00:00Z"}, {"notBefore": "2030-01-01T00:00:01Z"}, {"merge": "Manual"}):
         assert send(cluster, "ann", "PATCH", ours, {"spec": later}).ok
+
+
+def test_a_name_that_only_looks_like_the_author_s_is_another(cluster):
+    ours = there(cluster, "ann", request_of("ann"))
+    for user in ("Ann", "oidc:ann", "system:serviceaccount:data:ann", "ann@example.com"):
+        refused(made(cluster, user, request_of("ann")), "spec.author must be your own user name")
+        refused(send(cluster, user, "PATCH", ours, {"spec": {"title": "Other"}}), "only its author")
+        refused(send(cluster, user, "DELETE", ours), "only its author")
+
+
+def test_nobody_takes_a_request_over_by_a_whole_new_version_of_it(cluster):
+    ours = there(cluster, "ann", request_of("ann"))
+    path = url("DataChangeRequest", ours["metadata"]["name"], NAMESPACE)
+    for user, groups in (("eve", ()), ("ann-s-friend", ["clone-editors"]), (BOT, ())):
+        refused(send(cluster, user, "PUT", ours, put(ours, ".spec.title", "Other"), groups), "only its author")
+        applied = {**request_of(user, title="Other"), "metadata": {"name": ours["metadata"]["name"]}}
+        assert not cluster.request("APPLY", f"{path}?fieldManager=eve&force=true", applied, user=user, groups=groups).ok
+    assert cluster.request("GET", path).body["spec"] == ours["spec"]
+
+
+def test_all_requests_at_once_are_deleted_by_nobody_whose_they_are_not(cluster):
+    ours = there(cluster, "ann", request_of("ann"))
+    refused(cluster.request("DELETE", url("DataChangeRequest", namespace=NAMESPACE), user="eve"), "only its author")
+    assert cluster.request("GET", url("DataChangeRequest", ours["metadata"]["name"], NAMESPACE)).ok
+    assert cluster.request(
+        "DELETE", url("DataChangeRequest", namespace=NAMESPACE), user="max", groups=["maintainers"]
+    ).ok
+
+
+def test_a_request_is_not_collected_by_giving_it_an_owner_that_is_gone(cluster):
+    ours = there(cluster, "ann", request_of("ann"))
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "u"}
+    refused(send(cluster, "eve", "PATCH", ours, {"metadata": {"ownerReferences": [owner]}}), "only its author")
+
+
+@pytest.mark.parametrize("body", [request_of, review_of])
+@pytest.mark.parametrize("change", [{"finalizers": ["eve.example.com/keep"]}, {"labels": {"a": "b"}}])
+def test_marks_are_for_anybody_who_may_write_and_change_nothing_that_counts(cluster, body, change):
+    ours = there(cluster, "bea", body("bea"))
+    reply = send(cluster, "eve", "PATCH", ours, {"metadata": change})
+    assert reply.ok, reply.body
+    assert reply.body["spec"] == ours["spec"]
+
+
+@pytest.mark.parametrize("body", [request_of, review_of])
+def test_nobody_but_the_operator_writes_a_status(cluster, body):
+    ours = there(cluster, "bea", body("bea"))
+    path = f"{url(ours['kind'], ours['metadata']['name'], NAMESPACE)}/status"
+    for user in ("bea", "eve", BOT):
+        for method in ("PATCH", "PUT"):
+            sent = {"status": {"observedGeneration": 7}} if method == "PATCH" else {**ours, "status": {}}
+            assert cluster.request(method, path, sent, user=user, groups=["maintainers"]).status == 403
+    # A status beside a specification is left out.
+    sent = send(cluster, "bea", "PATCH", ours, {"status": {"observedGeneration": 7}})
+    assert sent.ok, sent.body
+    assert "observedGeneration" not in sent.body.get("status", {})
+
+
+@pytest.mark.parametrize("body", [request_of, review_of])
+def test_who_writes_by_a_status_writes_no_specification(cluster, body):
+    ours = there(cluster, "bea", body("bea"))
+    path = f"{url(ours['kind'], ours['metadata']['name'], NAMESPACE)}/status"
+    taken = {"title": "Other"} if body is request_of else {"verdict": "Approve"}
+    reply = cluster.request("PATCH", path, {"spec": taken}, user="admin", groups=["system:masters"])
+    assert reply.ok, reply.body
+    assert reply.body["spec"] == ours["spec"]
+
+
+def test_a_service_account_reviews_as_nobody_whatever_groups_it_has(cluster):
+    refused(made(cluster, "bea", review_of(BOT)), "spec.reviewer must be your own user name")
+    refused(made(cluster, BOT, review_of("bea")), "spec.reviewer must be your own")
+    refused(made(cluster, BOT, review_of(BOT), ["system:masters"]), "people review, no service accounts")
+    refused(made(cluster, BOT, review_of("bea"), ["system:masters"]), "spec.reviewer must be your own")
+
+
+def test_a_group_counts_as_it_is_written(cluster):
+    for group in ("Owners", "owners ", "oidc:owners", "system:masters"):
+        refused(made(cluster, "bea", review_of("bea", groups=[group]), ["owners"]), "groups that you are in")
+    refused(made(cluster, "bea", review_of("bea", groups=["owners", "others"]), ["owners"]), "groups that you are in")
+
+
+def test_a_review_is_not_given_to_somebody_else_and_back(cluster):
+    ours = there(cluster, "bea", review_of("bea"))
+    assert not send(cluster, "bea", "PATCH", ours, {"spec": {"reviewer": "cy"}}).ok
+    for user in ("cy", "Bea", "oidc:bea", "system:serviceaccount:data:bea"):
+        refused(
+            send(cluster, user, "PATCH", ours, {"spec": {"verdict": "Approve", "patch": PATCH}}), "nobody changes or"
+        )
+        refused(send(cluster, user, "DELETE", ours), "nobody changes or removes a review")
 
 
 def test_a_review_is_of_whoever_makes_it(cluster):

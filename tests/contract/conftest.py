@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Stage:
         arguments = {"username": at.username, "password": at.password, "database": database or self.kit.database}
         await self.engine.execute(self.admin(server), "ensure-app-user", arguments)
         return at
+
+    async def protect(self, server: Server, database: str, *branches: str) -> None:
+        arguments = {"database": database, "branches": json.dumps(branches), "username": self.engine.app_user}
+        await self.engine.execute(self.admin(server), "protect", arguments)
 
     async def prepared(self, volume: Path, server: Server | None = None) -> tuple[Path, Content]:
         """Return a prepared copy of a volume, and the report."""

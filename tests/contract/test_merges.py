@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pymysql.err
 import pytest
 import pytest_asyncio
 
 from coppice.engines.base import UnknownVersionError
+from coppice.engines.doltmerge import result_branch
 from coppice.engines.merging import MAX_CONFLICTS, Conflict, Decision, MergeInputs
 
 from .conftest import open_stage
 from .merge_cases import CASES, MYSQL, PLAIN, Case
-from .merge_kit import Database, Databases, keys_of, names_of
+from .merge_kit import Database, Databases, keys_of, names_of, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,7 +55,12 @@ async def test_a_merge_has_what_the_case_says_or_names_its_conflicts(databases: 
         assert names_of(found) == expected
         assert keys_of(found) == sorted(((named.kind, named.key) for named in case.conflicts if named.key), key=str)
         assert [(name.id, name.row) for name in outcome.conflicts] == [(each.id, each.row) for each in found]
-    assert await database.ask("SELECT name FROM dolt_branches WHERE name LIKE 'coppice/work%'") == ()
+    assert (
+        await database.ask(
+            "SELECT name FROM dolt_branches WHERE name LIKE 'coppice/%' AND name NOT LIKE 'coppice/merge-%'"
+        )
+        == ()
+    )
     heads = dict(await database.ask("SELECT name, hash FROM dolt_branches"))
     assert (heads["main"], heads["work"]) == (inputs.target, inputs.source)
 
@@ -71,6 +79,80 @@ async def test_a_decision_for_all_settles_what_can_be_decided(databases: Databas
         assert outcome.result is not None, outcome
         assert (outcome.conflicts, outcome.unused) == ((), ())
         assert await database.ask(case.select, outcome.result) == expected
+
+
+FORGED = ("ceo <ceo@example.org>", "Ann Editor <ann@example.org>")
+
+
+@pytest.mark.parametrize("author", FORGED)
+async def test_what_somebody_has_put_in_the_place_of_the_merge_does_not_count(
+    databases: Databases, author: str
+) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged(
+        ["UPDATE t SET a = 10 WHERE id = 1"], ["UPDATE t SET b = 'yours' WHERE id IN (1, 2)"]
+    )
+    place = result_branch(inputs)
+    await database.branch(place, inputs.target)
+    await database.commit(place, ["INSERT INTO t VALUES (666, 6, 'six')"], "smuggled in")
+    call = f"CALL dolt_commit('-A', '-m', '{inputs.message}', '--author', '{author}')"
+    undone = ["DELETE FROM t WHERE id = 666", "UPDATE t SET b = 'yours' WHERE id IN (1, 2)", call]
+    await run(databases.at, f"{database.name}/{place}", undone)
+    planted = (await database.ask("SELECT dolt_hashof('HEAD')", place))[0][0]
+    outcome = await databases.engine.merge(databases.at, inputs)
+    assert outcome.result is not None
+    assert outcome.result != planted
+    [made] = await databases.engine.log(databases.at, database.name, outcome.result, limit=1)
+    assert (made.parents, made.author, made.message) == (
+        (inputs.target, inputs.source),
+        inputs.author.name,
+        inputs.message,
+    )
+    assert await databases.engine.merge(databases.at, inputs) == outcome
+
+
+@pytest.mark.parametrize("message", [" Prices\n\n", "Prices\n\nReviewed-by: o'neil\nReviewed-by: ü", "'q\"\\n%s"])
+async def test_a_merge_is_found_again_whatever_it_says(databases: Databases, message: str) -> None:
+    database = await databases.new(PLAIN)
+    parted = await database.diverged(["UPDATE t SET a = 10 WHERE id = 1"], ["DELETE FROM t WHERE id = 2"])
+    inputs = replace(parted, message=message)
+    outcome = await databases.engine.merge(databases.at, inputs)
+    assert await databases.engine.merge(databases.at, inputs) == outcome
+
+
+@pytest.mark.parametrize(("author", "message"), [(FORGED[0], None), (FORGED[1], "Reviewed-by: ceo")])
+async def test_nor_does_a_merge_of_the_same_two_that_says_something_else(
+    databases: Databases, author: str, message: str | None
+) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged(
+        ["UPDATE t SET a = 10 WHERE id = 1"], ["UPDATE t SET b = 'yours' WHERE id IN (1, 2)"]
+    )
+    place = result_branch(inputs)
+    await database.branch(place, inputs.target)
+    call = f"CALL dolt_merge('{inputs.source}', '--no-ff', '-m', '{message or inputs.message}', '--author', '{author}')"
+    await run(databases.at, f"{database.name}/{place}", [call])
+    planted = (await database.ask("SELECT dolt_hashof('HEAD')", place))[0][0]
+    outcome = await databases.engine.merge(databases.at, inputs)
+    assert outcome.result not in {None, planted}
+
+
+async def test_nobody_but_the_administrator_makes_a_branch_of_that_name_once_there_was_a_merge(
+    databases: Databases,
+) -> None:
+    database = await databases.new(PLAIN)
+    inputs = await database.diverged(["UPDATE t SET a = 10 WHERE id = 1"], ["DELETE FROM t WHERE id = 2"])
+    made = {"username": "preview", "password": "x", "database": database.name}
+    await databases.engine.execute(databases.at, "ensure-app-user", made)
+    app = replace(databases.at, username="preview", password="x")
+    await databases.engine.merge(databases.at, inputs)
+    await databases.engine.execute(databases.at, "ensure-app-user", made)
+    with pytest.raises(pymysql.err.MySQLError, match="cannot create"):
+        await run(app, database.name, ["CALL dolt_branch('coppice/merge-0123456789abcdef', 'main')"])
+    with pytest.raises(pymysql.err.MySQLError, match="permission"):
+        await run(app, f"{database.name}/{result_branch(inputs)}", ["DELETE FROM t"])
+    await run(app, database.name, ["DELETE FROM t", "CALL dolt_tag('mine')", "CALL dolt_checkout('-b', 'mine')"])
+    assert [conflict async for conflict in databases.engine.conflicts(app, inputs)] == []
 
 
 class TestDecisions:
@@ -102,6 +184,40 @@ class TestDecisions:
         rows = await database.ask("SELECT * FROM t ORDER BY id", outcome.result)
         assert rows == ((1, 11, "mine"), (2, 11, "yours"), (3, 3, "three"))
         assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
+    @pytest.mark.parametrize("by", ["conflict", "row", "table", "all"])
+    async def test_of_two_about_the_same_the_first_wins(self, databases: Databases, by: str) -> None:
+        database, inputs, known = await self._conflicting(databases)
+        named = {
+            "conflict": {"conflict": known["t1a"].id},
+            "row": {"row": known["t1a"].row},
+            "table": {"table": "t"},
+            "all": {},
+        }
+        decisions = (Decision("Source", **named[by]), Decision("Target", **named[by]), Decision("Target", table="u"))
+        if by in {"conflict", "row"}:
+            decisions = (*decisions, Decision("Target"))
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=decisions))
+        assert outcome.result is not None
+        assert await database.ask("SELECT a FROM t WHERE id = 1", outcome.result) == ((11,),)
+        assert await database.ask("SELECT a FROM u", outcome.result) == ((10,),)
+
+    async def test_the_rows_in_conflict_are_not_held_all_at_once(self, databases: Databases) -> None:
+        digits = " UNION ALL ".join(["SELECT 0 AS n", *(f"SELECT {digit}" for digit in range(1, 10))])
+        many = f"SELECT x.n + 10 * y.n + 100 * z.n FROM ({digits}) x CROSS JOIN ({digits}) y CROSS JOIN ({digits}) z"
+        database = await databases.new(
+            ["CREATE TABLE wide (id INT PRIMARY KEY, a INT, b TEXT)", f"INSERT INTO wide (id) {many}"]
+        )
+        inputs = await database.diverged(
+            ["UPDATE wide SET a = 1, b = REPEAT('x', 20000)"], ["UPDATE wide SET a = 2, b = REPEAT('y', 20000)"]
+        )
+        tracemalloc.start()
+        outcome = await databases.engine.merge(databases.at, replace(inputs, decisions=(Decision("Source"),)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (outcome.total, outcome.decided) == (2000, 2000)
+        assert await database.ask("SELECT DISTINCT a, LEFT(b, 1) FROM wide", str(outcome.result)) == ((2, "y"),)
+        assert peak < 1000 * 2 * 20000 / 2
 
     async def test_what_is_left_is_named_and_what_meets_nothing_too(self, databases: Databases) -> None:
         _, inputs, known = await self._conflicting(databases)

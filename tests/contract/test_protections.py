@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
 from itertools import count
 from typing import TYPE_CHECKING
@@ -46,12 +46,7 @@ class Guarded:
         self.app: Endpoint = stage.app(server)
 
     async def protect(self, *branches: str) -> None:
-        arguments = {
-            "database": self.database.name,
-            "branches": json.dumps(branches),
-            "username": self.app.username,
-        }
-        await self.stage.engine.execute(self.admin, "protect", arguments)
+        await self.stage.protect(self.server, self.database.name, *branches)
 
     async def ensure_app(self) -> None:
         await self.stage.ensure_app(self.server, self.database.name)
@@ -64,7 +59,10 @@ class Guarded:
         """Return all of the protected branch that anybody sees."""
         return [
             await self.database.ask("SELECT * FROM t ORDER BY id"),
-            await self.database.ask("SELECT name, hash FROM dolt_branches WHERE name IN ('main', 'release/1')"),
+            await self.database.ask(
+                "SELECT name, hash FROM dolt_branches WHERE name IN ('main', 'release/1') OR name LIKE 'coppice/%'"
+            ),
+            await self.database.ask("SELECT tag_name, tag_hash FROM dolt_tags"),
             await self.database.ask("SELECT * FROM dolt_status"),
             await self.database.ask("SELECT table_name FROM information_schema.tables WHERE table_schema = database()"),
         ]
@@ -77,6 +75,7 @@ async def guarded(served: tuple[Stage, Server]) -> AsyncIterator[Guarded]:
     guarded = Guarded(stage, server, database)
     await database.commit("main", ["UPDATE t SET a = 100 WHERE id = 3"])
     await database.branch("release/1")
+    await database.ask("CALL dolt_tag('coppice/prices-0a1b2/before')")
     await guarded.ensure_app()
     await guarded.as_app("CALL dolt_branch('dev', 'main')")
     await database.commit("dev", ["UPDATE t SET a = 0"])
@@ -134,6 +133,13 @@ BYPASSES = [
     "CALL dolt_branch('release/2', 'dev')",
     "CALL dolt_checkout('-B', 'main', 'dev')",
     "CALL dolt_checkout('-b', 'release/3', 'dev')",
+    # What Coppice calls its own, and tags, by which a publication is undone.
+    "CALL dolt_branch('coppice/merge-0123456789abcdef', 'dev')",
+    "CALL dolt_branch('-f', 'coppice/publish-0123456789abcdef', 'dev')",
+    "CALL dolt_branch('-m', 'dev', 'coppice/merging-0123456789abcdef')",
+    "CALL dolt_checkout('-b', 'coppice/fetched-0123456789abcdef', 'dev')",
+    "CALL dolt_tag('mine')",
+    "CALL dolt_tag('-d', 'coppice/prices-0a1b2/before')",
     # The name of a branch is a pattern, of which its creator is the administrator.
     "CALL dolt_branch('%', 'dev')",
     "CALL dolt_branch('ma%', 'dev')",
@@ -242,6 +248,52 @@ async def test_what_an_app_stored_on_its_own_branch_does_nothing_elsewhere(guard
     assert await guarded.state() == before
 
 
+@pytest.mark.parametrize("definer", ["", "DEFINER='root'@'%' "])
+async def test_no_event_writes_for_an_app_from_a_branch_of_its_own(guarded: Guarded, definer: str) -> None:
+    await guarded.protect()
+    name = guarded.database.name
+    event = (
+        f"CREATE {definer}EVENT e{{}} ON SCHEDULE EVERY 1 SECOND"
+        f" DO INSERT INTO `{name}/release/1`.t VALUES ({{}}, 9, 'nine')"
+    )
+    await guarded.as_app(event.format(1, 900))
+    await guarded.protect("release/*")
+    await guarded.as_app("CREATE TABLE mine (id INT PRIMARY KEY)")  # main is the app's, but for its events
+    await run(guarded.admin, f"{name}/release/1", ["CALL dolt_reset('--hard')"])
+    before = await guarded.state()
+    for statement in (event.format(2, 901), "ALTER EVENT e1 ENABLE", "ALTER EVENT e1 ON SCHEDULE EVERY 2 SECOND"):
+        for branch in (None, "dev"):
+            with pytest.raises(pymysql.err.MySQLError, match="denied"):
+                await guarded.as_app(statement, branch=branch)
+    assert await guarded.database.ask("SELECT @@GLOBAL.event_scheduler") == (("OFF",),)
+    await guarded.as_app("SET GLOBAL event_scheduler = ON")  # Dolt refuses no setting to anybody
+    await asyncio.sleep(2.5)
+    assert await guarded.state() == before
+    assert await guarded.database.ask("SELECT id FROM t WHERE id >= 900", "release/1") == ()
+    await guarded.protect()
+    assert await guarded.database.ask("SELECT @@GLOBAL.event_scheduler") == (("ON",),)
+    await guarded.as_app("DROP EVENT e1")
+
+
+@pytest.mark.parametrize("branch", ["main", "dev"])
+async def test_a_table_of_a_branch_that_is_gone_keeps_no_protection_away(guarded: Guarded, branch: str) -> None:
+    await guarded.protect()
+    await guarded.as_app(
+        "CALL dolt_branch('going', 'dev')",
+        "INSERT INTO dolt_nonlocal_tables VALUES ('u', 'going', '', 'immediate')",
+        "CALL dolt_branch('-D', 'going')",
+        branch=branch,
+    )
+    for _ in range(2):
+        await guarded.protect("main", "release/*")
+        with pytest.raises(pymysql.err.MySQLError, match=r"permission|branch not found"):
+            await guarded.as_app("DELETE FROM t", branch="main")
+        with pytest.raises(pymysql.err.MySQLError, match="denied"):
+            await guarded.as_app("CALL dolt_checkout('-B', 'main', 'dev')")
+        await guarded.as_app("UPDATE t SET a = a + 1", branch="dev")
+        await guarded.ensure_app()
+
+
 async def test_the_app_keeps_its_work_on_its_own_branches(guarded: Guarded) -> None:
     await guarded.as_app(
         "INSERT INTO t VALUES (9, 9, 'nine')",
@@ -255,8 +307,6 @@ async def test_the_app_keeps_its_work_on_its_own_branches(guarded: Guarded) -> N
         "CALL dolt_branch('next', 'dev')",
         "CALL dolt_branch('-m', 'next', 'other')",
         "CALL dolt_branch('-D', 'other')",
-        "CALL dolt_tag('mine')",
-        "CALL dolt_tag('-d', 'mine')",
         branch="dev",
     )
     assert await guarded.as_app("SELECT COUNT(*) FROM t") == ((3,),)
@@ -317,3 +367,28 @@ async def test_the_administrator_still_may(guarded: Guarded) -> None:
     await guarded.database.commit("main", ["DELETE FROM t WHERE id = 1"])
     await guarded.database.branch("release/2")
     await run(guarded.admin, f"{guarded.database.name}/main", ["CALL dolt_branch('-D', 'release/2')"])
+
+
+@pytest.mark.parametrize("branches", [(), ("main", "release/*")], ids=["nothing", "branches"])
+async def test_a_login_that_is_made_later_has_the_rights_of_one_that_was_there(
+    served: tuple[Stage, Server], branches: tuple[str, ...]
+) -> None:
+    stage, old = served
+    rights = []
+    async with stage.runner.serving(stage.store(load=False), stage.runner.new("volume"), stage.secret()) as new:
+        for server, first in ((old, True), (new, False)):
+            database = await Databases(stage.admin(server), numbers=iter([7000])).new(PLAIN)
+            guarded = Guarded(stage, server, database)
+            if first:
+                await guarded.ensure_app()
+            await guarded.protect(*branches)
+            if not first:
+                assert await run(guarded.admin, None, ["SELECT user FROM mysql.user WHERE user = 'app'"]) == ()
+                await guarded.ensure_app()
+            rights.append(await run(guarded.admin, None, ["SHOW GRANTS FOR app@'%'"]))
+            await run(guarded.admin, None, [f"DROP DATABASE {database.name}"])
+    assert _about("d7000", rights[0]) == _about("d7000", rights[1]) != []
+
+
+def _about(database: str, rights: Sequence[tuple[object, ...]]) -> list[str]:
+    return sorted(str(right) for (right,) in rights if f"`{database}`" in str(right))

@@ -15,6 +15,7 @@ import pymysql.err
 import pytest
 import pytest_asyncio
 
+from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, Preparation, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetBusyError, TargetMovedError
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SCHEDULES = int(os.environ.get("COPPICE_MERGE_SCHEDULES", "12"))
+SIGHTINGS = 5
+"""Of how many statements that make a login an app must have had a look, for its finding nothing to mean something."""
 KILLS = int(os.environ.get("COPPICE_MERGE_KILLS", "12"))
 
 
@@ -67,11 +70,19 @@ class Pair:
                 "database": inputs.database,
                 "branch": branch,
                 "expected": inputs.target,
+                "source": inputs.source,
                 "result": result,
                 "host": self.host(self.scratch),
                 "password": self.store.secret["remote-password"],
             },
         )
+
+    async def fetch_result(self, inputs: MergeInputs, result: str) -> None:
+        arguments = {"database": inputs.database, "host": self.host(self.scratch), "result": result}
+        await self.stage.engine.execute(self.stage.admin(self.store), "fetch-result", arguments)
+
+    async def sweep(self, database: Database) -> None:
+        await self.stage.engine.execute(self.stage.admin(self.store), "sweep", {"database": database.name})
 
     async def merged(self, database: Database, copy: Database, source: str) -> tuple[MergeInputs, str]:
         """Merge a commit of the scratch server into what the store's branch is at now."""
@@ -109,6 +120,38 @@ async def _left(database: Database) -> list[object]:
 async def _head(database: Database) -> str:
     [(head,)] = await database.ask("SELECT hash FROM dolt_branches WHERE name = 'main'")
     return str(head)
+
+
+class TestFetchResult:
+    async def test_what_was_fetched_before_is_published_without_asking_anybody_again(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        head = await _head(database)
+        for _ in range(2):
+            await pair.fetch_result(inputs, result)
+            assert await _head(database) == head
+        await pair.stage.engine.execute(pair.stage.admin(pair.scratch), "drop-fetch-user", {})
+        try:
+            await pair.publish(inputs, result)
+        finally:
+            await pair.let_in()
+        assert await _head(database) == result
+        assert await _left(database) == []
+
+    async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, _ = await pair.merged(database, copy, source)
+        with pytest.raises(EngineError, match="has no commit"):
+            await pair.fetch_result(inputs, "0" * 32)
+        assert await _left(database) == []
 
 
 class TestPublish:
@@ -153,6 +196,20 @@ class TestPublish:
         await database.ask("CALL dolt_reset('--hard')")
         await pair.publish(inputs, result)
         assert await _head(database) == result
+
+    async def test_a_commit_that_is_not_the_merge_stays_out(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        source = await copy.commit("work", ["UPDATE t SET a = 7"])
+        inputs, result = await pair.merged(database, copy, source)
+        await copy.branch("coppice/merge-planted", "main")
+        planted = await copy.commit("coppice/merge-planted", ["UPDATE t SET a = 7"], "ceo has looked at it")
+        for other in (planted, source):
+            with pytest.raises(EngineError, match="not the merge"):
+                await pair.publish(inputs, other)
+            assert (await _head(database), await _left(database)) == (inputs.target, [])
+        await pair.publish(inputs, result)
 
     async def test_without_the_scratch_server_nothing_happens(self, pair: Pair) -> None:
         database = await pair.databases.new(PLAIN)
@@ -208,6 +265,109 @@ class TestPublish:
         history = {row[0] for row in await database.ask("SELECT commit_hash FROM dolt_log")}
         assert {result, *filter(None, commits)} <= history
         assert await _left(database) == []
+
+
+LEFT = (
+    "CREATE USER 'coppice-push-0123456789abcdef'@'{host}' IDENTIFIED BY 'x'",
+    "GRANT ALL ON *.* TO 'coppice-push-0123456789abcdef'@'{host}'",
+    "CALL dolt_remote('add', 'coppice-self-0123456789abcdef', 'http://127.0.0.1:1/x')",
+    "CALL dolt_remote('add', 'coppice-0123456789abcdef', 'http://127.0.0.1:1/x')",
+    "CALL dolt_branch('coppice/publish-0123456789abcdef', 'main')",
+)
+
+
+class TestLeftovers:
+    @pytest.mark.parametrize("host", ["%", "127.0.0.1"])
+    async def test_a_publication_takes_away_what_another_one_has_left(self, pair: Pair, host: str) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        await run(pair.databases.at, database.name, [statement.format(host=host) for statement in LEFT])
+        await pair.publish(inputs, result)
+        assert (await _head(database), await _left(database)) == (result, [])
+
+    async def test_a_sweep_takes_away_all_that_was_left_and_no_more(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        await pair.let_in()
+        mine = ["CALL dolt_remote('add', 'mine', 'http://127.0.0.1:1/x')", "CALL dolt_branch('coppice/mine', 'main')"]
+        await run(pair.databases.at, database.name, [*mine, *(statement.format(host="%") for statement in LEFT)])
+        async with mysql.session(pair.databases.at) as session:
+            await session.ask(f"USE `{database.name}/coppice/publish-0123456789abcdef`; SELECT 1")
+            for _ in range(2):
+                await pair.sweep(database)
+                assert await _left(database) == [("mine",), ("coppice/mine",)]
+        assert await database.ask("SELECT user FROM mysql.user WHERE user LIKE 'coppice-%'") == ()
+        assert (await database.ask("SELECT COUNT(*) FROM t")) == ((3,),)
+
+    async def test_a_sweep_lets_a_publication_in_the_middle_go_on(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        publication = asyncio.create_task(pair.publish(inputs, result))
+        swept = 0
+        while not publication.done():
+            swept += bool(await database.ask("SELECT 1 FROM mysql.user WHERE user LIKE 'coppice-push-%'"))
+            await pair.sweep(database)
+            await pair.let_in()
+        await publication
+        assert swept
+        assert (await _head(database), await _left(database)) == (result, [])
+
+
+class TestWatched:
+    async def test_an_app_that_reads_what_others_run_finds_no_password(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        app = await pair.stage.ensure_app(pair.store, database.name)
+        admin, secret = pair.stage.admin(pair.store), pair.store.secret
+        seen: set[str] = set()
+        over = asyncio.Event()
+
+        async def watch() -> None:
+            async with mysql.work_session(app) as session:
+                while not over.is_set():
+                    [rows] = await session.ask("SELECT info FROM information_schema.processlist WHERE user <> 'app'")
+                    seen.update(str(statement) for (statement,) in rows)
+
+        watchers = [asyncio.create_task(watch()) for _ in range(2)]
+        for number in range(200):
+            made = {"username": f"app{number}", "password": secret["app-password"], "database": database.name}
+            await pair.stage.engine.execute(admin, "ensure-app-user", made)
+            await pair.stage.engine.execute(admin, "ensure-fetch-user", {"password": secret["remote-password"]})
+            if len([statement for statement in seen if "CREATE USER" in statement]) >= SIGHTINGS:
+                break
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        await pair.publish(inputs, result)
+        over.set()
+        await asyncio.gather(*watchers)
+        assert len([statement for statement in seen if "CREATE USER" in statement]) >= SIGHTINGS
+        assert [text for text in seen for password in secret.values() if password in text] == []
+
+    async def test_the_login_that_pushes_is_let_in_from_the_server_alone_and_may_do_no_more(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        await pair.stage.protect(pair.store, database.name, "main")
+        copy = await pair.copy(database)
+        await copy.branch("work")
+        inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
+        rights: set[str] = set()
+        over = asyncio.Event()
+
+        async def watch() -> None:
+            while not over.is_set():
+                for name, host in await database.ask("SELECT user, host FROM mysql.user WHERE user LIKE 'coppice-p%'"):
+                    with suppress(pymysql.err.MySQLError):
+                        rights.update(right for (right,) in await database.ask(f"SHOW GRANTS FOR '{name}'@'{host}'"))
+
+        watcher = asyncio.create_task(watch())
+        await pair.publish(inputs, result)
+        over.set()
+        await watcher
+        pusher = f"`coppice-push-{result[:16]}`@`127.0.0.1`"
+        assert f"GRANT SUPER ON *.* TO {pusher}" in rights
+        assert rights <= {f"GRANT SUPER ON *.* TO {pusher}", f"GRANT USAGE ON *.* TO {pusher}"}
 
 
 class TestKilled:

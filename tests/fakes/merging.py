@@ -18,6 +18,7 @@ from coppice.engines.merging import (
     MAX_CONFLICTS,
     Assertion,
     AssertionResult,
+    Authors,
     ChangeSet,
     CommitInfo,
     Conflict,
@@ -171,10 +172,11 @@ class MergingFakeEngine(FakeEngine):
         volume = self._enter(at).volume
         return [_info(volume, name) for name in volume.ancestors(_find(volume, start))[:limit]]
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
         volume = self._enter(at).volume
         known = set(volume.ancestors(_find(volume, base)))
-        return [_info(volume, name) for name in volume.ancestors(_find(volume, head)) if name not in known]
+        made = [_info(volume, name) for name in volume.ancestors(_find(volume, head)) if name not in known]
+        return Authors(frozenset(name for commit in made for name in (commit.author, commit.email)))
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:
         volume = self._enter(at).volume
@@ -275,6 +277,8 @@ class MergingFakeEngine(FakeEngine):
     @staticmethod
     def _do_create_tag(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         tags, name, commit = server.volume.tags, arguments["tag"], _find(server.volume, arguments["commit"])
+        if name.startswith("coppice/"):
+            tags.pop(name, None)
         if tags.setdefault(name, commit) != commit:
             raise EngineError(f"the tag {name} is at {tags[name]}")
 
@@ -290,8 +294,15 @@ class MergingFakeEngine(FakeEngine):
     def _do_drop_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users.pop(FETCHER, None)
 
+    @staticmethod
+    def _do_sweep(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.users.pop(FETCHER, None)
+
     def _do_fetch(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         self._fetch(at, server, arguments["host"], arguments["commit"])
+
+    def _do_fetch_result(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        self._fetch(at, server, arguments["host"], arguments["result"])
 
     def _fetch(self, at: Endpoint, server: Server, host: str, commit: str) -> None:
         if commit in server.volume.commits:
@@ -334,8 +345,9 @@ class MergingFakeEngine(FakeEngine):
         if arguments["password"] != server.remote_password:
             raise EngineError("this is not the password with which this server fetches")
         self._fetch(at, server, arguments["host"], result)
-        if branch.head not in volume.ancestors(result):
-            raise EngineError(f"{result} does not come after {branch.head}")
+        made = volume.commits[result]
+        if (made.parent, made.other) != (branch.head, arguments["source"]):
+            raise EngineError(f"{result} is not the merge that is to be published")
         volume.branches[arguments["branch"]] = Branch(result, volume.commits[result].rows)
 
 

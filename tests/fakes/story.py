@@ -137,9 +137,12 @@ class Story:
         self.add("DataGrant", name, wanted, "data")
 
     def policies(self) -> None:
-        """Install what the chart installs: the policies by which the API server vouches for authors and reviewers."""
+        """Install what the chart installs, a while ago: the policies by which the API server vouches for authors and
+        reviewers.
+        """
         for manifest in build_policies():
             self.kube.add(manifest)
+        self.world.tick(60)
 
     def request(self, name: str = "fix", *, author: str = "anna@example.com", into: str = "main", **spec: Any) -> None:
         """Propose what a clone holds, or whatever ``source`` says."""
@@ -157,7 +160,8 @@ class Story:
     def review(
         self, request: str = "fix", reviewer: str = "bob@example.com", verdict: str = "Approve", **spec: Any
     ) -> str:
-        """Say what somebody thinks of what is proposed now; return the name of the review."""
+        """Say what somebody thinks of what is proposed now, after a moment; return the name of the review."""
+        self.world.tick(1)
         patch = self.status("DataChangeRequest", request).get("patch")
         name = f"{request}-{reviewer.partition('@')[0]}"
         wanted = {"request": request, "reviewer": reviewer, "verdict": verdict, **({"patch": patch} if patch else {})}

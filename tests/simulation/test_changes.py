@@ -14,6 +14,9 @@ from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
+from coppice.manifests.secret import read_secret
+from coppice.reconcile.changerequest.judgement import sealed
+
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 SEEDS = range(300 if THOROUGH else 12)
 PROTECTED = [{"branches": ["main"], "reviewers": {"users": ["bob@example.com", "carol@example.com"]}}]
@@ -52,7 +55,8 @@ class Witness:
             return
         commit = volume.commits[head]
         assert commit.parent == before, "a publication came after another version than it was computed for"
-        done = change_set(volume.commits[before].rows, commit.rows).digest
+        changed = change_set(volume.commits[before].rows, commit.rows).digest
+        done = sealed(changed, read_secret(self.story.get("Secret", "shop-admin"))["admin-password"])
         assert self._approved(str(commit.other), done), "somebody approved something else than was published"
         self.published.append(head)
         self._head = head
@@ -85,6 +89,7 @@ async def _open(story: Story) -> None:
     story.clone()
     await story.settle()
     change(story, ALBUMS[0], f"album/1.title={SECRET}-a")
+    story.world.tick(60)
 
 
 @pytest.fixture
@@ -242,6 +247,13 @@ async def test_nothing_is_counted_while_nobody_vouches_for_who_reviews(shop: Sto
 
     shop.policies()
     await shop.operator.live(minutes=5)
+    shop.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert witness.published == []
+
+    shop.request("again")
+    await shop.settle()
+    shop.review("again")
+    await shop.operator.live(minutes=5)
     assert len(witness.published) == 1
     witness.check()
 
@@ -268,6 +280,7 @@ async def _open_next_door(story: Story) -> None:
     story.clone(namespace="app")
     await story.settle()
     change(story, ALBUMS[0], f"album/1.title={SECRET}-a", namespace="app")
+    story.world.tick(60)
 
 
 @pytest.fixture

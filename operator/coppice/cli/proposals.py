@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from coppice.api.v1alpha1 import ReviewedPatch
 from coppice.cli.problems import Failure
 from coppice.cli.words import aspect, counted, is_current, is_stalled, next_step, state, title
 from coppice.core.plan import Manifest
@@ -137,7 +138,7 @@ def patch_to_review(request: Manifest) -> Mapping[str, str]:
     patch: Mapping[str, str] | None = status.get("patch")
     if not patch:
         raise Failure(f"{title(request)} has nothing that could be approved ({state(request)}): {advice(request)}")
-    return {key: patch[key] for key in ("source", "resolutions", "digest")}
+    return {key: patch[key] for key in ReviewedPatch.model_fields}
 
 
 def advice(request: Manifest) -> str:

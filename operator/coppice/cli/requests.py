@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from coppice.api.v1alpha1 import Verdict
+from coppice.api.v1alpha1 import ReviewedPatch, Verdict
 from coppice.cli import options, proposals
 from coppice.cli.cells import visible
 from coppice.cli.completion import names_of
@@ -229,7 +229,7 @@ async def review(
 def _seen_patch(request: Manifest) -> dict[str, str] | None:
     """Return what was looked at, if anything: changes can be asked for before there is something to approve."""
     patch = (request.get("status") or {}).get("patch")
-    return {key: patch[key] for key in ("source", "resolutions", "digest")} if patch else None
+    return {key: patch[key] for key in ReviewedPatch.model_fields} if patch else None
 
 
 def _bound(patch: Any) -> Iterator[RenderableType]:

@@ -62,6 +62,7 @@ from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.merging import (
     Assertion,
     AssertionResult,
+    Authors,
     ChangeSet,
     CommitInfo,
     Conflict,
@@ -69,7 +70,7 @@ from coppice.engines.merging import (
     MergeOutcome,
     RowChange,
 )
-from coppice.engines.mysql import Session, identifier, literal
+from coppice.engines.mysql import Session, identified, identifier, literal
 from coppice.engines.shell import script
 
 MAX_BRANCHES: Final = 500
@@ -268,9 +269,9 @@ class DoltEngine:
         """Return commits from a version backwards."""
         return await doltchanges.log(at, database, start, limit=limit)
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
-        """Return the commits that ``head`` has and ``base`` has not."""
-        return await doltchanges.commits_between(at, database, base, head)
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
+        """Return who made the commits that ``head`` has and ``base`` has not."""
+        return await doltchanges.authors_between(at, database, base, head)
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:
         """Return the newest commit that two versions share."""
@@ -512,18 +513,15 @@ def _first_rows(database: str, keys: Iterable[tuple[Any, ...]], tables: Iterable
 
 
 async def _ensure_app_user(at: Endpoint, app: Endpoint, database: str) -> None:
-    user, password = f"{literal(app.username)}@'%'", literal(app.password)
+    user, password = f"{literal(app.username)}@'%'", identified(app.password)
     async with mysql.session(at) as session:
         [databases] = await session.ask("SHOW DATABASES")
         names = user_databases(databases)
         name = _default_database(names, database)
         rights = "; ".join([await grants(at, each, app.username) for each in names])
         try:
-            await session.ask(
-                f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {password};"
-                f" ALTER USER {user} IDENTIFIED BY {password}; {rights}"
-            )
-        except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+            await session.ask(f"CREATE USER IF NOT EXISTS {user} {password}; ALTER USER {user} {password}; {rights}")
+        except mysql.StatementError as error:  # the server's words may quote the statement, hash and all
             raise EngineError(f"the server refused to make the login {app.username}: error {error.code}") from None
     async with transaction(app) as session:
         await session.ask(f"USE {identifier(name)}; SELECT database()")

@@ -13,7 +13,7 @@ from coppice.engines.doltrefs import create_branch, delete_branch
 from coppice.engines.merging import Signature
 from coppice.engines.mysql import Session
 
-LONG_ACTIONS: Final = frozenset({"commit-work", "fetch", "undo", "set-branch", "publish"})
+LONG_ACTIONS: Final = frozenset({"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish"})
 """Those that take as long as the data are big."""
 
 
@@ -44,8 +44,12 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
             await doltbranches.undo(session, given["database"], given["branch"], given["commit"])
         case "set-branch":
             await doltbranches.set_branch(session, given["database"], given["branch"], given["commit"])
+        case "fetch-result":
+            await doltremotes.fetch_result(session, given["database"], given["host"], given["result"], remotes_port)
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
+        case "sweep":
+            await doltremotes.sweep(session, at, given["database"])
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:

@@ -15,7 +15,7 @@ from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError, UnreachableError
 from coppice.engines.doltrefs import commit_of, use
 from coppice.engines.merging import Assertion, AssertionResult
-from coppice.engines.mysql import Session, identifier, literal
+from coppice.engines.mysql import Session, identified, identifier, literal
 
 MAX_FOUND: Final = 1000
 _USER: Final = "coppice-check"
@@ -31,7 +31,7 @@ async def assertions(
         await use(session, database)
         exact = await commit_of(session, database, commit)
         await session.ask(
-            f"DROP USER IF EXISTS {user}; CREATE USER {user} IDENTIFIED BY {literal(reader.password)};"
+            f"DROP USER IF EXISTS {user}; CREATE USER {user} {identified(reader.password)};"
             f" GRANT SELECT ON {identifier(database)}.* TO {user}"
         )
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coppice.engines.base import EngineError, UnknownVersionError
-from coppice.engines.doltrefs import branch_row, commit_of, create_branch, use
+from coppice.engines.doltrefs import OWN_PREFIX, branch_row, commit_of, create_branch, use
 from coppice.engines.merging import Signature
 from coppice.engines.mysql import Session
 
@@ -29,12 +29,17 @@ def signature_of(author: Signature) -> str:
 
 
 async def create_tag(session: Session, database: str, tag: str, commit: str) -> None:
-    """Make a tag; done already when it is at that commit."""
+    """Make a tag; done already when it is at that commit. A name of Coppice's own means what Coppice says, whoever has
+    used it before.
+    """
     there = await _tagged(session, database, tag)
-    if there is None:
-        await session.ask("CALL dolt_tag(%s, %s)", [tag, commit])
-    elif there != commit:
-        raise EngineError(f"the tag {tag} of {database} is at {there}, not at {commit}: choose another name")
+    if there == commit:
+        return
+    if there is not None:
+        if not tag.startswith(OWN_PREFIX):
+            raise EngineError(f"the tag {tag} of {database} is at {there}, not at {commit}: choose another name")
+        await session.ask("CALL dolt_tag('-d', %s)", [tag])
+    await session.ask("CALL dolt_tag(%s, %s)", [tag, commit])
 
 
 async def delete_tag(session: Session, database: str, tag: str) -> None:

@@ -26,10 +26,10 @@ from typing import Any, Final
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, UnknownVersionError
 from coppice.engines.doltrefs import commit_of, use
-from coppice.engines.merging import Binary, ChangeKind, ChangeSet, CommitInfo, RowChange, TableChanges, Value
+from coppice.engines.merging import Authors, Binary, ChangeKind, ChangeSet, CommitInfo, RowChange, TableChanges, Value
 from coppice.engines.mysql import Session, identifier, literal
 
-MAX_COMMITS: Final = 1000
+MAX_AUTHORS: Final = 1000
 _KINDS: Final[Mapping[str, ChangeKind]] = {"added": "Added", "modified": "Modified", "removed": "Deleted"}
 _COLUMN: Final = re.compile(r"^  `((?:[^`]|``)+)` ", re.MULTILINE)
 _KEY: Final = re.compile(r"^  PRIMARY KEY \((.+?)\),?$", re.MULTILINE)
@@ -156,11 +156,21 @@ async def log(at: Endpoint, database: str, start: str, *, limit: int) -> Sequenc
         return await _log(session, await commit_of(session, database, start), limit)
 
 
-async def commits_between(at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
-    """Return the commits that ``head`` has and ``base`` has not."""
+async def authors_between(at: Endpoint, database: str, base: str, head: str) -> Authors:
+    """Return who made the commits that ``head`` has and ``base`` has not."""
     async with reading(at, database) as session:
         commits = [await commit_of(session, database, version) for version in (base, head)]
-        return await _log(session, "..".join(commits), MAX_COMMITS)
+        [rows] = await session.ask(
+            f"SELECT DISTINCT committer, email FROM dolt_log({literal('..'.join(commits))}) LIMIT {MAX_AUTHORS + 1}"
+        )
+    names = frozenset(str(name) for row in rows[:MAX_AUTHORS] for name in row)
+    return Authors(names, cut=len(rows) > MAX_AUTHORS)
+
+
+async def commit_info(session: Session, commit: str) -> CommitInfo:
+    """Return a commit that is there."""
+    [info] = await _log(session, commit, 1)
+    return info
 
 
 async def _log(session: Session, revisions: str, limit: int) -> Sequence[CommitInfo]:

@@ -38,11 +38,13 @@ from coppice.engines.doltchanges import (
     base_of,
     canonical,
     changes,
+    commit_info,
     definition_at,
     hashed,
     read_definition,
 )
-from coppice.engines.doltrefs import branch_row, commit_of, use
+from coppice.engines.doltprotection import reserve
+from coppice.engines.doltrefs import LOOK_PREFIX, OWN_PREFIX, branch_row, commit_of, use
 from coppice.engines.merging import (
     MAX_CONFLICTS,
     Conflict,
@@ -52,12 +54,14 @@ from coppice.engines.merging import (
     MergeInputs,
     MergeOutcome,
     Side,
+    Signature,
 )
 from coppice.engines.mysql import Session, identifier, literal
 
-RESULT_PREFIX: Final = "coppice/merge-"
-_WORK_PREFIX: Final = "coppice/work-"
+RESULT_PREFIX: Final = f"{OWN_PREFIX}merge-"
+_WORK_PREFIX: Final = f"{OWN_PREFIX}merging-"
 _BATCH: Final = 200
+"""How many rows in conflict are in memory at once."""
 _SYSTEM_PREFIX: Final = "dolt_"
 _REFUSED: Final = (
     (re.compile(r"table (.+?) has different primary keys"), "the primary keys differ"),
@@ -140,16 +144,17 @@ class _Decisions:
     met: set[int] = field(default_factory=set)
 
     def side_of(self, conflict: Conflict) -> Side | None:
-        """Return the side that the closest decision takes; of two that are as close, the later one counts."""
+        """Return the side that the closest decision takes; of two that are as close, the first counts."""
         if conflict.kind not in _DECIDABLE:
             return None
-        found: tuple[int, int] = (-1, -1)
+        best, side = -1, None
         for place, decision in enumerate(self.decisions):
             closeness = _closeness(decision, conflict)
             if closeness is not None:
                 self.met.add(place)
-                found = max(found, (closeness, place))
-        return None if found[0] < 0 else self.decisions[found[1]].take
+                if closeness > best:
+                    best, side = closeness, decision.take
+        return side
 
     @property
     def unused(self) -> tuple[int, ...]:
@@ -180,6 +185,14 @@ class _Tally:
             self.decided += 1
             return
         self.firm += conflict.kind != "ForeignKey"
+        self._name(conflict)
+
+    def broken(self, conflict: Conflict) -> None:
+        """Count what the decisions break."""
+        self.total += 1
+        self._name(conflict)
+
+    def _name(self, conflict: Conflict) -> None:
         if len(self.names) < MAX_CONFLICTS:
             self.names.append(_name_of(conflict))
 
@@ -217,10 +230,11 @@ def result_branch(inputs: MergeInputs) -> str:
 
 async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     """Merge two commits, or say why they do not merge."""
+    await reserve(at, inputs.database)
     async with mysql.work_session(at) as session:
         await use(session, inputs.database)
         base = await _base(session, inputs)
-        known = await branch_row(session, result_branch(inputs))
+        known = await _known(session, inputs)
     if base == inputs.source:
         none = await changes(at, inputs.database, inputs.target, inputs.target)
         return MergeOutcome(base, inputs.target, none, unused=tuple(range(len(inputs.decisions))))
@@ -228,11 +242,24 @@ async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     result = None
     try:
         async with _merging(at, inputs, base, f"{_WORK_PREFIX}{result_branch(inputs)[-16:]}") as under_way:
-            result = await _settle(under_way, decisions, tally, known[0] if known else None)
+            result = await _settle(under_way, decisions, tally, known)
     except _Refused as refused:
         tally.add(refused.conflict, None)
     found = await changes(at, inputs.database, inputs.target, result) if result else None
     return MergeOutcome(base, result, found, tuple(tally.names), tally.total, tally.decided, decisions.unused)
+
+
+async def _known(session: Session, inputs: MergeInputs) -> str | None:
+    """Return the merge if it was made before. Who writes to the server may have put anything on that branch, and what
+    is not the very commit that would be made does not count.
+    """
+    row = await branch_row(session, result_branch(inputs))
+    if row is None:
+        return None
+    found = await commit_info(session, row[0])
+    made = (found.parents, Signature(found.author, found.email), found.message.strip())
+    wanted = ((inputs.target, inputs.source), inputs.author, inputs.message.strip())  # Dolt strips it
+    return row[0] if made == wanted else None
 
 
 async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflict, None]:
@@ -244,7 +271,7 @@ async def conflicts(at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflic
         return
     try:
         async with (
-            _merging(at, inputs, base, f"{_WORK_PREFIX}{secrets.token_hex(8)}") as under_way,
+            _merging(at, inputs, base, f"{LOOK_PREFIX}{secrets.token_hex(8)}") as under_way,
             aclosing(_found(under_way)) as found,
         ):
             async for conflict in found:
@@ -315,12 +342,11 @@ async def _settle(merge: _Merge, decisions: _Decisions, tally: _Tally, known: st
         tally.names, tally.total = [], tally.decided
         return known
     if tally.decided:
-        broken = await _applied(merge, decisions)
-        tally.names, tally.total = (
-            [_name_of(conflict) for conflict in broken[:MAX_CONFLICTS]],
-            tally.decided + len(broken),
-        )
-        if broken:
+        tally.names, tally.total = [], tally.decided
+        async with aclosing(_applied(merge, decisions)) as broken:
+            async for conflict in broken:
+                tally.broken(conflict)
+        if tally.names:
             return None
     [((commit,),)] = await merge.session.ask(
         "CALL dolt_commit('-A', '--allow-empty', '-m', %s, '--author', %s)",
@@ -384,13 +410,17 @@ async def _renames(merge: _Merge, table: str) -> Mapping[str, str]:
     return renamed
 
 
-async def _rows(session: Session, table: _Table) -> AsyncGenerator[_Row, None]:
-    """Hand out the rows in conflict. The columns are: the commit; the base's; ours and a kind; theirs and a kind; an
-    id; and three counts where there is no key.
+async def _rows(session: Session, table: _Table, limit: int | None = None) -> AsyncGenerator[_Row, None]:
+    """Hand out the rows in conflict, all or the first of them.
+
+    The columns are: the commit; the base's; ours and a kind; theirs and a kind; an id; three counts if there is no key.
     """
     width = len(table.definition.columns)
     keyless = not table.definition.key
-    async with aclosing(session.named_rows(f"SELECT * FROM {identifier(f'dolt_conflicts_{table.name}')}")) as rows:
+    statement = f"SELECT * FROM {identifier(f'dolt_conflicts_{table.name}')}"
+    if limit is not None:
+        statement += f" LIMIT {limit}"
+    async with aclosing(session.named_rows(statement)) as rows:
         async for names, row in rows:
             end = len(row) - (4 if keyless else 1)
             theirs, ours = end - 1 - width, end - 2 - 2 * width
@@ -483,26 +513,29 @@ def _constraint(information: str) -> str:
     return str(known.get("ForeignKey") or known.get("Name") or ", ".join(known.get("Columns", ())))
 
 
-async def _applied(merge: _Merge, decisions: _Decisions) -> Sequence[Conflict]:
-    """Let the decisions have their way in a merge, and return what they break."""
+async def _applied(merge: _Merge, decisions: _Decisions) -> AsyncGenerator[Conflict, None]:
+    """Let the decisions have their way in a merge, and hand out what they break."""
     session, inputs = merge.session, merge.inputs
     [tables] = await session.ask("SELECT `table` FROM dolt_conflicts ORDER BY `table`")
     for (name,) in tables:
         table = await _table(merge, name)
-        async with aclosing(_rows(session, table)) as found:
-            # All at once: statements cannot be sent while rows are coming, and each row is decided by itself.
-            rows = [row async for row in found]
         try:
-            await _apply(session, inputs, table, rows, decisions)
+            while await _apply(session, inputs, table, decisions):
+                pass
         except mysql.StatementError as error:
             kind = _REFUSALS.get(error.code)
             if kind is None:
                 raise EngineError(f"the server refused a decision on {name}: error {error.code}") from None
-            return [replace(_conflict(inputs, kind, name, {}, None), detail="a decision breaks a constraint")]
-    return await _broken_keys(session, inputs, {name for (name,) in tables})
+            yield replace(_conflict(inputs, kind, name, {}, None), detail="a decision breaks a constraint")
+            return
+    async with aclosing(_broken_keys(session, inputs, {name for (name,) in tables})) as found:
+        async for conflict in found:
+            yield conflict
 
 
-async def _broken_keys(session: Session, inputs: MergeInputs, tables: AbstractSet[str]) -> Sequence[Conflict]:
+async def _broken_keys(
+    session: Session, inputs: MergeInputs, tables: AbstractSet[str]
+) -> AsyncGenerator[Conflict, None]:
     """Look for rows without their parent in all foreign keys from or to some tables, and forget what Dolt has noted of
     the rows as they were before the decisions.
     """
@@ -519,15 +552,15 @@ async def _broken_keys(session: Session, inputs: MergeInputs, tables: AbstractSe
     for child, constraint, parent, column, referenced in columns:
         if child in touched or parent in touched:
             keys.setdefault((child, constraint, parent), []).append((column, referenced))
-    found: list[Conflict] = []
-    for (child, constraint, parent), pairs in keys.items():
-        found.extend(await _orphans(session, inputs, (child, constraint, parent), pairs))
-    return found
+    for key, pairs in keys.items():
+        async with aclosing(_orphans(session, inputs, key, pairs)) as found:
+            async for conflict in found:
+                yield conflict
 
 
 async def _orphans(
     session: Session, inputs: MergeInputs, key: tuple[str, str, str], pairs: Sequence[tuple[str, str]]
-) -> Sequence[Conflict]:
+) -> AsyncGenerator[Conflict, None]:
     child, constraint, parent = key
     same = " AND ".join(f"c.{identifier(column)} = p.{identifier(referenced)}" for column, referenced in pairs)
     there = " AND ".join(f"c.{identifier(column)} IS NOT NULL" for column, _ in pairs)
@@ -537,17 +570,18 @@ async def _orphans(
         f"SELECT c.* FROM {identifier(child)} c LEFT JOIN {identifier(parent)} p ON {same}"
         f" WHERE {there} AND p.{identifier(pairs[0][1])} IS NULL"
     )
-    found = []
     async with aclosing(session.named_rows(statement)) as rows:
         async for names, row in rows:
             cells = dict(zip(names, row, strict=True))
-            found.append(_broken(inputs, "ForeignKey", child, (definition, cells), constraint))
-    return found
+            yield _broken(inputs, "ForeignKey", child, (definition, cells), constraint)
 
 
-async def _apply(
-    session: Session, inputs: MergeInputs, table: _Table, rows: Sequence[_Row], decisions: _Decisions
-) -> None:
+async def _apply(session: Session, inputs: MergeInputs, table: _Table, decisions: _Decisions) -> bool:
+    """Settle the first rows that are in conflict, and return whether there were any. Statements cannot be sent while
+    rows are coming, and all of them may be more than there is memory for.
+    """
+    async with aclosing(_rows(session, table, _BATCH)) as found:
+        rows = [row async for row in found]
     cells: dict[frozenset[str], list[str]] = {}
     for row in rows:
         sides = {conflict.column: decisions.side_of(conflict) for conflict in _conflicts_of(inputs, table, row)}
@@ -560,7 +594,15 @@ async def _apply(
             continue
     for taken, ids in cells.items():
         await _take_cells(session, table, sorted(taken), ids)
-    await session.ask(f"DELETE FROM {identifier(f'dolt_conflicts_{table.name}')}")
+    if rows:
+        await session.ask(f"DELETE FROM {identifier(f'dolt_conflicts_{table.name}')} {_only(row.id for row in rows)}")
+    return bool(rows)
+
+
+def _only(ids: Iterable[str]) -> str:
+    """Return what picks rows in conflict: they are the first ones, and without a limit all would be looked at."""
+    places = [literal(each) for each in ids]
+    return f"WHERE dolt_conflict_id IN ({', '.join(places)}) LIMIT {len(places)}"
 
 
 async def _take_cells(session: Session, table: _Table, columns: Sequence[str], ids: Sequence[str]) -> None:
@@ -568,17 +610,13 @@ async def _take_cells(session: Session, table: _Table, columns: Sequence[str], i
     if not columns:
         return
     values = ", ".join(f"{identifier(f'our_{name}')} = {identifier(f'their_{name}')}" for name in columns)
-    for place in range(0, len(ids), _BATCH):
-        places = ", ".join(literal(each) for each in ids[place : place + _BATCH])
-        await session.ask(
-            f"UPDATE {identifier(f'dolt_conflicts_{table.name}')} SET {values} WHERE dolt_conflict_id IN ({places})"
-        )
+    await session.ask(f"UPDATE {identifier(f'dolt_conflicts_{table.name}')} SET {values} {_only(ids)}")
 
 
 async def _take_row(session: Session, table: _Table, row: _Row) -> None:
     """Make a row be there as often as it is on the source."""
     conflicts = identifier(f"dolt_conflicts_{table.name}")
-    where = f"FROM {conflicts} WHERE dolt_conflict_id = {literal(row.id)}"
+    where = f"FROM {conflicts} {_only([row.id])}"
     _, ours, theirs = row.counts or (0, int(row.ours is not None), int(row.theirs is not None))
     names = table.definition.columns
     if theirs > ours:

@@ -14,6 +14,10 @@ from coppice.engines.base import Endpoint, EngineError, UnknownVersionError, Ver
 from coppice.engines.mysql import Session, identifier, literal
 
 NEW_BRANCH: Final = "coppice"
+OWN_PREFIX: Final = "coppice/"
+"""What branches and tags of Coppice's own begin with."""
+LOOK_PREFIX: Final = f"{OWN_PREFIX}work-"
+"""And the branches that conflicts are read on, by whoever wants to know them."""
 SYSTEM_DATABASES: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
 _HASH: Final = re.compile(r"[0-9a-v]{7,32}")
 _HASH_LENGTH: Final = 32

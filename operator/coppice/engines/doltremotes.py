@@ -1,9 +1,12 @@
+# ruff: noqa: S608 - the only names in a statement are constants
 """What goes from one Dolt server to another: commits, always fetched by who needs them.
 
 Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
+  the server itself alone. No statement has it, for an app reads what others run (``information_schema.processlist``).
 - ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
   it moves the branch by compare-and-set, and refuses one that has uncommitted changes. So a store, having fetched the
   result, pushes it to itself, by a login that exists for that long only.
@@ -12,23 +15,31 @@ Facts this rests on, each with a test in ``tests/contract``:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
-from coppice.engines.doltrefs import branch_row, holds, use
+from coppice.engines.doltchanges import commit_info
+from coppice.engines.doltrefs import OWN_PREFIX, branch_row, holds, use
 from coppice.engines.merging import TargetBusyError, TargetMovedError
-from coppice.engines.mysql import Session, literal
+from coppice.engines.mysql import Session, identified, literal
 
 FETCH_USER: Final = "coppice-fetch"
+_ITSELF: Final = "127.0.0.1"
+"""From where a store pushes to itself."""
+_PUSHER_PREFIX: Final = "coppice-push-"
+_STEP_PREFIX: Final = f"{OWN_PREFIX}publish-"
+_UNDER_WAY: Final[set[tuple[str, int, str]]] = set()
+"""Which publications are in the middle now, by server and result: what other ones have left is nobody's any more."""
 _SHORT: Final = 16
 _PORT: Final = re.compile(r"(\[.+\]|[^:]+):(\d+)")
 
 
 async def ensure_fetch_user(session: Session, password: str) -> None:
     """Make the login that may fetch everything, and nothing else."""
-    await _make_user(session, FETCH_USER, password, "CLONE_ADMIN")
+    await _make_user(session, FETCH_USER, "%", password, "CLONE_ADMIN")
 
 
 async def drop_fetch_user(session: Session) -> None:
@@ -36,14 +47,13 @@ async def drop_fetch_user(session: Session) -> None:
     await session.ask(f"DROP USER IF EXISTS {literal(FETCH_USER)}@'%'")
 
 
-async def _make_user(session: Session, name: str, password: str, right: str) -> None:
-    user, secret = f"{literal(name)}@'%'", literal(password)
+async def _make_user(session: Session, name: str, host: str, password: str, right: str) -> None:
+    user, secret = f"{literal(name)}@{literal(host)}", identified(password)
     try:
         await session.ask(
-            f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY {secret};"
-            f" ALTER USER {user} IDENTIFIED BY {secret}; GRANT {right} ON *.* TO {user}"
+            f"CREATE USER IF NOT EXISTS {user} {secret}; ALTER USER {user} {secret}; GRANT {right} ON *.* TO {user}"
         )
-    except mysql.StatementError as error:  # the server's words may quote the statement, and it holds the password
+    except mysql.StatementError as error:  # the server's words may quote the statement, hash and all
         raise EngineError(f"the server refused to make the login {name}: error {error.code}") from None
 
 
@@ -58,9 +68,24 @@ async def fetch(session: Session, database: str, host: str, commit: str, port: i
         if not await holds(session, commit):
             raise EngineError(f"the server at {host} has no commit {commit} of {database} on any branch")
         # A remote's branches go with it: what was fetched needs one of our own to stay.
-        await session.ask("CALL dolt_branch('-f', %s, %s)", [f"coppice/fetched-{commit[:_SHORT]}", commit])
+        await session.ask("CALL dolt_branch('-f', %s, %s)", [f"{OWN_PREFIX}fetched-{commit[:_SHORT]}", commit])
     finally:
         await _forget(session, remote)
+
+
+async def fetch_result(session: Session, database: str, host: str, result: str, port: int) -> None:
+    """Fetch a result from a scratch server, and keep it for its publication."""
+    await use(session, database)
+    if await holds(session, result):
+        return
+    names = _Names(result[:_SHORT])
+    try:
+        await _fetch_from(session, names.source, _url(host, port, database), f"refs/heads/{OWN_PREFIX}*")
+        if not await holds(session, result):
+            raise EngineError(f"the scratch server has no commit {result} of {database}")
+        await session.ask("CALL dolt_branch('-f', %s, %s)", [names.step, result])
+    finally:
+        await _forget(session, names.source)
 
 
 async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
@@ -69,40 +94,96 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
     due = (database, arguments["branch"], arguments["expected"], result)
     await use(session, database)
     names = _Names(result[:_SHORT])
-    await _clean(session, names)
+    await _sweep(session, at)
     if not await _is_due(session, *due):
         return
-    try:
-        if not await holds(session, result):
-            await _fetch_from(session, names.source, _url(arguments["host"], port, database), "refs/heads/coppice/*")
-        if not await holds(session, result):
-            raise EngineError(f"the scratch server has no commit {result} of {database}")
-        await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
-        await _make_user(session, names.pusher, arguments["password"], "ALL")
-        await session.ask(
-            "CALL dolt_remote('add', %s, %s)", [names.itself, _url(f"127.0.0.1:{at.port + 1}", 0, database)]
-        )
-        await _push(session, names, due)
-    finally:
-        await _clean(session, names)
+    with names.under_way(at):
+        try:
+            if not await holds(session, result):
+                scratch = _url(arguments["host"], port, database)
+                await _fetch_from(session, names.source, scratch, f"refs/heads/{OWN_PREFIX}*")
+            if not await holds(session, result):
+                raise EngineError(f"the scratch server has no commit {result} of {database}")
+            parents = (await commit_info(session, result)).parents
+            if parents != (arguments["expected"], arguments["source"]):
+                raise EngineError(f"the commit {result} of {database} is not the merge that is to be published")
+            await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
+            await _make_user(session, names.pusher, _ITSELF, arguments["password"], "SUPER")
+            await session.ask(
+                "CALL dolt_remote('add', %s, %s)", [names.itself, _url(f"{_ITSELF}:{at.port + 1}", 0, database)]
+            )
+            await _push(session, names, due)
+        finally:
+            await _take_away(at, database, names)
 
 
 class _Names:
     """What a publication makes in its store and takes away again: the same when it is repeated."""
 
     def __init__(self, short: str) -> None:
+        self.short = short
         self.source = f"coppice-{short}"
         self.itself = f"coppice-self-{short}"
-        self.step = f"coppice/publish-{short}"
-        self.pusher = f"coppice-push-{short}"
+        self.step = f"{_STEP_PREFIX}{short}"
+        self.pusher = f"{_PUSHER_PREFIX}{short}"
+
+    @contextmanager
+    def under_way(self, at: Endpoint) -> Iterator[None]:
+        """Keep these from being swept away, by this process: no other one publishes at the same time."""
+        place = (at.host, at.port, self.short)
+        _UNDER_WAY.add(place)
+        try:
+            yield
+        finally:
+            _UNDER_WAY.discard(place)
 
 
-async def _clean(session: Session, names: _Names) -> None:
-    await session.ask(f"DROP USER IF EXISTS {literal(names.pusher)}@'%'")
-    await _forget(session, names.itself)
-    await _forget(session, names.source)
-    if await branch_row(session, names.step):
-        await session.ask("CALL dolt_branch('-D', %s)", [names.step])
+async def _take_away(at: Endpoint, database: str, names: _Names) -> None:
+    """Take away what a publication has made, in a session of its own: the publication's may be lost."""
+    async with mysql.session(at) as session:
+        await use(session, database)
+        await _drop_users(session, [(names.pusher, _ITSELF)])
+        for remote in (names.itself, names.source):
+            await _forget(session, remote)
+        if await branch_row(session, names.step):
+            await _drop_branch(session, names.step)
+
+
+async def sweep(session: Session, at: Endpoint, database: str) -> None:
+    """Take away what publications and fetches have left that somebody ended in the middle."""
+    await use(session, database)
+    await _sweep(session, at)
+    await drop_fetch_user(session)
+
+
+async def _sweep(session: Session, at: Endpoint) -> None:
+    users, remotes, branches = await session.ask(
+        f"SELECT user, host FROM mysql.user WHERE user LIKE '{_PUSHER_PREFIX}%';"
+        " SELECT name FROM dolt_remotes WHERE name LIKE 'coppice-%';"
+        f" SELECT name FROM dolt_branches WHERE name LIKE '{_STEP_PREFIX}%'"
+    )
+    kept = {short for host, port, short in _UNDER_WAY if (host, port) == (at.host, at.port)}
+    await _drop_users(session, [user for user in users if _short(user[0]) not in kept])
+    for (remote,) in remotes:
+        if _short(remote) not in kept:
+            await _forget(session, remote)
+    for (branch,) in branches:
+        if _short(branch) not in kept:
+            await _drop_branch(session, branch)
+
+
+def _short(name: str) -> str:
+    return name.rpartition("-")[2]
+
+
+async def _drop_users(session: Session, users: Iterable[tuple[str, ...]]) -> None:
+    for name, host in users:
+        await session.ask(f"DROP USER IF EXISTS {literal(name)}@{literal(host)}")
+
+
+async def _drop_branch(session: Session, branch: str) -> None:
+    """Delete a branch, also one that somebody is on."""
+    await session.ask("CALL dolt_branch('-D', '-f', %s)", [branch])
 
 
 async def _is_due(session: Session, database: str, branch: str, expected: str, result: str) -> bool:

@@ -58,6 +58,14 @@ class CommitInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Authors:
+    """Who made commits: names and addresses, as they wrote them. ``cut``: there are more than these."""
+
+    names: frozenset[str] = frozenset()
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TableChanges:
     """How many rows of a table differ, and whether its definition does."""
 
@@ -228,7 +236,8 @@ class MergingEngine(Engine, Protocol):
 
     ``commit-work`` (database, branch, author, email, message): make a commit of what was written on a branch and not
     committed; nothing where there is no such thing.
-    ``create-tag`` (database, tag, commit): done already when it exists there; EngineError when elsewhere.
+    ``create-tag`` (database, tag, commit): done already when it exists there; EngineError when elsewhere,
+    but for a name that begins with ``coppice/``: such a tag is put where it belongs.
     ``delete-tag`` (database, tag): nothing where there is none.
     ``ensure-fetch-user`` (password): let somebody with this password fetch from this server, and do nothing else.
     ``drop-fetch-user`` (): nobody may any more.
@@ -238,13 +247,20 @@ class MergingEngine(Engine, Protocol):
     the first parent of ``commit`` had.
     ``set-branch`` (database, branch, commit): on a scratch server or clone, make a branch be at a commit, whatever was
     there, uncommitted too.
-    ``publish`` (database, branch, expected, result, host, password): on a store whose ``remote-password`` this is,
-    fetch ``result`` from the scratch server at ``host`` and move the branch from ``expected`` to it, by fast-forward
-    only, which is the compare-and-set. Done already when the branch holds ``result``. TargetMovedError when it is
+    ``fetch-result`` (database, host, result): on a store, fetch from the scratch server at ``host`` what ``publish`` of
+    this result needs, so that nothing is left for that one to wait for; nothing where it is there already.
+    ``publish`` (database, branch, expected, source, result, host, password): on a store whose ``remote-password`` this
+    is, fetch ``result``, a merge of ``source`` into ``expected``, from the scratch server at ``host`` and move the
+    branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. EngineError when it is another
+    commit. Done already when the branch holds ``result``. TargetMovedError when it is
     neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
+    ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
+    fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
+    to be let in again. Each publication begins with it.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
-    the login ``username`` keeps all its other rights. It replaces what was said before; an empty list protects none.
+    the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.
+    It replaces what was said before; an empty list protects none.
     """
 
     remotes_port: int
@@ -254,8 +270,8 @@ class MergingEngine(Engine, Protocol):
         """Return commits from a branch, tag or commit backwards, newest first."""
         ...
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
-        """Return the commits that ``head`` has and ``base`` has not, newest first, at most 1000."""
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
+        """Return who made the commits that ``head`` has and ``base`` has not, however many they are."""
         ...
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:

@@ -40,10 +40,19 @@ _VARIABLES: Final[Mapping[str, str]] = {
     "(has(object.metadata.ownerReferences) ? object.metadata.ownerReferences : []) == "
     "(has(oldObject.metadata.ownerReferences) ? oldObject.metadata.ownerReferences : []))",
 }
+# Of what is there: a deletion of all has no name.
 _MAINTAINS: Final = (
-    f"authorizer.group('{GROUP}').resource('datachangerequests').namespace(request.namespace).name(request.name)"
+    f"authorizer.group('{GROUP}').resource('datachangerequests').namespace(request.namespace).name(oldObject.metadata.name)"
     f".check('{MAINTAIN}').allowed()"
 )
+
+_CLONE: Final = "object.spec.from.clone"
+_UPDATES_CLONE: Final = (
+    f"authorizer.group('{GROUP}').resource('dataclones')"
+    f".namespace(has({_CLONE}.namespace) ? {_CLONE}.namespace : request.namespace).name({_CLONE}.name)"
+    ".check('update').allowed()"
+)
+"""Whose right it is to write to a clone: what they left there uncommitted is committed for whoever proposes it."""
 
 
 def build_policies() -> list[dict[str, Any]]:
@@ -65,6 +74,10 @@ def _own_name(expression: str, field: str) -> dict[str, Any]:
 
 _REQUEST_RULES: Final = (
     _own_name(f"!({_CREATES}) || object.spec.author == {_ME}", "spec.author"),
+    _rule(
+        f"!({_CREATES}) || !has({_CLONE}) || {_UPDATES_CLONE}",
+        "a clone is proposed by whoever may update it: ask for the role edit in the namespace of the DataClone",
+    ),
     _rule(
         f"!({_UPDATES}) || object.spec.author == oldObject.spec.author",
         "spec.author is immutable: make another DataChangeRequest",

@@ -11,7 +11,7 @@ from typing import Any
 from coppice.api.v1alpha1 import DataBranch, DataStore, DeletionPolicy, From, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
-from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
+from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
 from coppice.engines.base import BranchState, EngineError, Reference, UnknownVersionError, UnreachableError, Version
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
@@ -22,6 +22,7 @@ from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.ledgers import describe, find_within
 from coppice.reconcile.observed import format_time, is_deleting, is_true
+from coppice.reconcile.protection import protecting_patterns
 from coppice.reconcile.reads import Answer, ask
 from coppice.reconcile.storenames import admin_secret_name
 
@@ -144,7 +145,7 @@ async def _version_at_migration(reader: KubeReader, source: Source, migration: s
 
 def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
     """Remove the branch from the store if this object made it and its policy says Delete, and only as it was last
-    seen.
+    seen; a protected one stays.
     """
     state = _state(observation, branch)
     source = observation.source
@@ -154,6 +155,13 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
         return Plan(remove_finalizer=True)
     if source.is_adopted or (source.engine is not None and not source.engine.versioned):
         return Plan(remove_finalizer=True)
+    rule = _rule(source, branch)
+    if rule:
+        message = (
+            f"branch {branch.spec.branch_name} is kept in DataStore {source.name}, for {rule}. To remove it, have the "
+            "owners take the rule out of spec.protection, make the DataBranch anew, and delete it"
+        )
+        return Plan(remove_finalizer=True, events=(Event("BranchKept", message, "Warning"),))
     if observation.answer is None or observation.answer.content is None:
         message = (
             f"waits for the server of DataStore {source.name} to answer, to delete the branch "
@@ -176,6 +184,14 @@ def _is_created(branch: DataBranch, state: BranchState | None) -> bool | None:
     if branch.status.created is not None or state is None:
         return branch.status.created
     return branch.status.base is not None and branch.status.base == state.head
+
+
+def _rule(source: Source, branch: DataBranch) -> str:
+    """Return the rule of the store's owners by which nobody makes or removes the branch alone, or nothing."""
+    if not isinstance(source.store, DataStore):
+        return ""
+    patterns = ", ".join(protecting_patterns(source.store, branch.spec.branch_name))
+    return f"spec.protection protects branches {patterns}" if patterns else ""
 
 
 def _state(observation: BranchObservation, branch: DataBranch) -> BranchState | None:
@@ -263,6 +279,15 @@ class _BranchPlan:
                 "BranchLost",
                 f"branch {name} was at {self.branch.status.head} and is gone from the store: "
                 "make it again there, or delete this DataBranch",
+                retry_after=60,
+            )
+        rule = _rule(self._source, self.branch)
+        if rule:
+            return stalls(
+                BRANCH,
+                "BranchProtected",
+                f"branch {name} is not made, for {rule} of DataStore {self._source.name}: give the branch a name that "
+                "no rule means, or have the owners take the rule out of spec.protection until the branch is there",
                 retry_after=60,
             )
         start, base = self.observation.start, self._base

@@ -27,7 +27,7 @@ from coppice.reconcile.changerequest.status import request_status, told_before
 from coppice.reconcile.draft import Draft, holds, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
-from coppice.reconcile.observed import format_time, is_deleting
+from coppice.reconcile.observed import condition, format_time, is_deleting
 
 LOOK_PERIOD = 30.0
 """Seconds between two looks at what is proposed and at where it goes: nobody tells when rows change."""
@@ -50,8 +50,7 @@ class DataChangeRequestReconciler:
         request = observation.request
         draft = Draft(observation.manifest, observation.now)
         if is_deleting(observation.manifest):
-            _drop(draft, observation.policies)
-            return Plan(delete=tuple(draft.delete), remove_finalizer=True)
+            return _plan_deletion(observation, draft)
         if isinstance(request, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", request.message))
             return draft.finish(TYPES, told_before(observation))
@@ -61,6 +60,11 @@ class DataChangeRequestReconciler:
 
     def failed(self, observation: RequestObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
+        if is_deleting(observation.manifest):
+            return plan_failure(observation.manifest, error)
+        if observation.landed is not None and isinstance(error, EngineError):
+            # It is in the target, whatever else can be done about it.
+            return self.plan(replace(observation, refused=error))
         # Two that fetch from one server at once may get into each other's way.
         fetching = isinstance(error, EngineError) and bool(observation.lacking)
         if fetching or isinstance(error, TargetBusyError | TargetMovedError):
@@ -68,13 +72,29 @@ class DataChangeRequestReconciler:
         return plan_failure(observation.manifest, error)
 
 
+def _plan_deletion(seen: RequestObservation, draft: Draft) -> Plan:
+    """Return the plan of a request that goes: what it made elsewhere goes with it, on servers as well.
+
+    A server that does not answer, or refuses, holds nobody up: the next publication sweeps, too.
+    """
+    _drop(draft, seen.policies)
+    engine = None if seen.source is None else merging_engine(seen.source)
+    ready = condition(seen.manifest, "Ready")
+    if engine is not None and (ready is None or ready["reason"] != "EngineError"):
+        for party in (seen.store, seen.origin.party):
+            if party is not None and party.content is not None:
+                arguments = {"database": party.content.database}
+                draft.calls.append(EngineCall(engine.name, party.ref(engine), "sweep", arguments))
+    return Plan(calls=tuple(draft.calls), delete=tuple(draft.delete), remove_finalizer=True)
+
+
 def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
     chain = OpenRequest(request, seen)
     chain.run(draft)
     # After a call nobody but the next look tells what has come of it.
-    requeue = SOON if draft.calls else LOOK_PERIOD
-    plan = draft.finish(TYPES, request_status(request, seen, chain.publishing), requeue_after=requeue)
-    return replace(plan, add_finalizer=_reaches_out(seen) and labels.FINALIZER not in request.metadata.finalizers)
+    requeue = SOON if draft.calls else min(LOOK_PERIOD, chain.look_again or LOOK_PERIOD)
+    plan = draft.finish(TYPES, request_status(request, seen, chain), requeue_after=requeue)
+    return replace(plan, add_finalizer=bool(seen.passages) and labels.FINALIZER not in request.metadata.finalizers)
 
 
 def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
@@ -85,11 +105,12 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     published = request.status.published
     commit = published.commit if published is not None else request.status.publishing
     if seen.landed is not None and published is None:
-        draft.calls.append(_tag(seen, request))
+        if seen.refused is None:
+            draft.calls.append(_tag(seen, request))
         status["published"] = {
             "commit": commit,
             "before": seen.landed.parents[0],
-            "tag": tag_of(request),
+            "tag": tag_of(request) if seen.refused is None else None,
             "at": format_time(seen.now),
         }
     message = f"branch {request.spec.into.branch} has it as commit {commit}"
@@ -113,9 +134,3 @@ def _tag(seen: RequestObservation, request: DataChangeRequest) -> EngineCall:
 def _drop(draft: Draft, policies: Sequence[Manifest]) -> None:
     for policy in policies:
         draft.drop(policy)
-
-
-def _reaches_out(seen: RequestObservation) -> bool:
-    """Return whether something is made in another namespace, where Kubernetes does not collect it."""
-    own = seen.manifest["metadata"]["namespace"]
-    return any(policy["metadata"]["namespace"] != own for policy in seen.passages)

@@ -33,6 +33,8 @@ _WHY: Final[Mapping[str, str]] = {
     "ServiceAccount": "a service account is nobody who can have looked at the change",
     "Author": "whoever proposes a change does not approve it",
     "CommitAuthor": "whoever made one of the proposed commits does not approve them",
+    "TooManyAuthors": "the proposed commits have more authors than are looked at, and whoever reviews may be one of "
+    "them: have them proposed in parts, or as one commit",
     "NotAReviewer": "spec.protection of the DataStore names others as reviewers of this branch; a group counts that "
     "spec.groups names",
     "OtherPatch": "what would be published now is not what was looked at: look again, and approve what is there now "

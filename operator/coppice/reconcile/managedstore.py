@@ -15,7 +15,7 @@ from coppice.core import labels
 from coppice.core.names import digest
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.core.quantities import quantity_bytes
-from coppice.engines.base import LoginRefusedError, StoreServer, UnreachableError
+from coppice.engines.base import Content, LoginRefusedError, StoreServer, UnreachableError
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
@@ -429,8 +429,8 @@ class ManagedPlan(ServedPlan):
         problem = unprotectable(self.store, self.engine)
         if problem is not None:
             return problem
-        server, database = self._server_ref, self._database
-        protect(draft, self.store, self.engine, server, database=database, pod_uid=self._server_uid)
+        server, content = self._server_ref, self._answered
+        protect(draft, self.store, self.engine, server, content=content, pod_uid=self._server_uid)
         return self.answering if not self.store.spec.protection else is_protected(self.store)
 
     def branches_are_protected(self, draft: Draft) -> Fact:
@@ -460,11 +460,15 @@ class ManagedPlan(ServedPlan):
         return f"{self.name}.{self.store.metadata.namespace}.svc"
 
     @property
-    def _database(self) -> str:
+    def _answered(self) -> Content:
         answer = self.observation.answer
         if answer is None or answer.content is None:
             raise TypeError("the chain goes on without an answer")
-        return answer.content.database
+        return answer.content
+
+    @property
+    def _database(self) -> str:
+        return self._answered.database
 
     @property
     def _server_ref(self) -> ServerRef:

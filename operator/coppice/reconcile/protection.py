@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from coppice.api.v1alpha1 import DataStore
 from coppice.core.plan import EngineCall, ServerRef
-from coppice.engines.base import Engine
+from coppice.engines.base import Content, Engine
 from coppice.engines.merging import MergingEngine
+from coppice.reconcile.changerequest.approval import matches
 from coppice.reconcile.draft import Draft, Fact, holds, stalls
 
 PROTECTED: Final = "BranchesProtected"
@@ -24,14 +25,37 @@ def wanted_patterns(store: DataStore) -> list[str]:
     return sorted({pattern for entry in store.spec.protection for pattern in entry.branches})
 
 
+def protecting_patterns(store: DataStore, branch: str) -> list[str]:
+    """Return the patterns that protect a branch."""
+    return [pattern for pattern in wanted_patterns(store) if matches(pattern, branch)]
+
+
 def protect(
-    draft: Draft, store: DataStore, engine: Engine, server: ServerRef, *, database: str, pod_uid: str | None
+    draft: Draft, store: DataStore, engine: Engine, server: ServerRef, *, content: Content, pod_uid: str | None
 ) -> None:
-    """Plan the call that puts protection in force as it is wanted, unless it is."""
-    if isinstance(engine, MergingEngine) and not _is_in_force(store, pod_uid):
-        patterns = json.dumps(wanted_patterns(store))
-        arguments = {"database": database, "branches": patterns, "username": engine.app_user}
+    """Plan the call that puts protection in force as it is wanted, unless it is; again whenever a branch has moved.
+
+    Apps have their rights table by table while a branch is protected: who has made a table gets those to it then.
+    """
+    if not isinstance(engine, MergingEngine):
+        return
+    patterns = wanted_patterns(store)
+    if not _is_in_force(store, pod_uid) or (patterns and _has_moved(store, content)):
+        arguments = {"database": content.database, "branches": json.dumps(patterns), "username": engine.app_user}
         draft.calls.append(EngineCall(store.spec.engine, server, ACTION, arguments))
+
+
+def _has_moved(store: DataStore, content: Content) -> bool:
+    """Return whether a branch, or its working set, is elsewhere than the status says: always, where not all are listed
+    there.
+    """
+    told = {(entry.name, entry.head, entry.working_root) for entry in store.status.branches}
+    seen = {
+        (state.branch, state.head, state.working_root)
+        for state in content.branches
+        if state.database == content.database
+    }
+    return told != seen
 
 
 def _is_in_force(store: DataStore, pod_uid: str | None) -> bool:

@@ -24,7 +24,7 @@ from coppice.kube.errors import (
     TransientError,
     WiringConflictError,
 )
-from coppice.runtime.metrics import CloneMetrics, MirrorMetrics
+from coppice.runtime.metrics import CloneMetrics, MirrorMetrics, RequestMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,6 +127,7 @@ class Controller:
         self._metrics = metrics
         self._clones = CloneMetrics(metrics)
         self._mirrors = MirrorMetrics(metrics)
+        self._requests = RequestMetrics(metrics)
         self._clock = clock
         self._bugs: dict[Key, tuple[int | None, str]] = {}
         self._failed: set[Key] = set()
@@ -193,11 +194,14 @@ class Controller:
             self._clones.changed(key, manifest.get("status") or {}, status)
         elif key.kind == MirrorMetrics.KIND:
             self._mirrors.changed(key, status)
+        elif key.kind == RequestMetrics.KIND:
+            self._requests.changed(key, manifest, status)
 
     def _forget(self, key: Key) -> None:
         self._dependencies.forget(key)
         self._clones.gone(key)
         self._mirrors.gone(key)
+        self._requests.gone(key)
 
     def _counted(self, key: Key, outcome: str, result: Outcome) -> Outcome:
         self._metrics.reconciles.labels(key.kind, outcome).inc()

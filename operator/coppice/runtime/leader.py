@@ -47,6 +47,14 @@ SPREAD: Final = 0.1
 """The part of the time until the next resync over which keys come due: a user's change need not wait behind all."""
 
 _LATE_RESYNCS: Final = 3
+_SLOW_KINDS: Final = frozenset({"DataChangeRequest"})
+"""Kinds whose reconciliation waits for a server to merge, or to fetch from another one, which may say nothing."""
+_SLOW_PART: Final = 4
+"""The part of the workers that these may have: a quarter."""
+
+
+def _is_slow(key: Key) -> bool:
+    return key.kind in _SLOW_KINDS
 
 
 class Operator:
@@ -65,7 +73,7 @@ class Operator:
         self._client = client
         self._clock = clock
         self.metrics = Metrics()
-        self.queue: WorkQueue[Key] = WorkQueue()
+        self.queue: WorkQueue[Key] = WorkQueue(slow=_is_slow, slow_limit=max(1, settings.workers // _SLOW_PART))
         self._dependencies = Dependencies()
         self._recorder = EventRecorder(client, identity=settings.identity, clock=clock)
         self._cache = WatchCache()

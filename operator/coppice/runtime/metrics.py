@@ -58,6 +58,16 @@ class Metrics:
             "coppice_mirror_oldest_timestamp_seconds",
             "Of when the data of the mirror are that has the oldest, as Unix time; 0 if no mirror has any.",
         )
+        self.requests = self._gauge(
+            "coppice_change_requests", "DataChangeRequests by state: Published, or the reason why not.", "state"
+        )
+        self.request_oldest = self._gauge(
+            "coppice_change_request_oldest_timestamp_seconds",
+            "When the oldest DataChangeRequest was made that is not published, as Unix time; 0 if there is none.",
+        )
+        self.request_conflicts = self._gauge(
+            "coppice_change_request_conflicts", "Conflicts that wait for a decision, of all DataChangeRequests."
+        )
         self.orphans = self._gauge(
             "coppice_orphans", "Objects made for an owner that is gone, as of the last resync.", "kind"
         )
@@ -177,6 +187,38 @@ class MirrorMetrics:
                 self._tally[name] += change
                 self._metrics.mirrors.labels(name).set(self._tally[name])
         self._metrics.mirror_oldest.set(min(self._moments.values(), default=0))
+
+
+class RequestMetrics:
+    """Follows how change requests fare, how old the oldest is and how many conflicts wait, without a name."""
+
+    KIND = "DataChangeRequest"
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._known: dict[Key, tuple[str, float, int]] = {}
+        self._told: set[str] = set()
+
+    def changed(self, key: Key, manifest: Manifest, status: Mapping[str, Any]) -> None:
+        """Tell what a request's status says."""
+        made = datetime.fromisoformat(manifest["metadata"]["creationTimestamp"]).timestamp()
+        conflicts = int((status.get("conflicts") or {}).get("open", 0))
+        self._known[key] = (_state(status, well="Published"), made, conflicts)
+        self._tell()
+
+    def gone(self, key: Key) -> None:
+        """Forget a request."""
+        if self._known.pop(key, None) is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        tally = Tally(state for state, _, _ in self._known.values())
+        self._told |= tally.keys()
+        for state in self._told:
+            self._metrics.requests.labels(state).set(tally[state])
+        waiting = [(made, conflicts) for state, made, conflicts in self._known.values() if state != "Published"]
+        self._metrics.request_oldest.set(min((made for made, _ in waiting), default=0))
+        self._metrics.request_conflicts.set(sum(conflicts for _, conflicts in waiting))
 
 
 def _state(status: Mapping[str, Any], kind: str = "Ready", well: str = "Ready") -> str:

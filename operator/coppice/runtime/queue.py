@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     KeyT = TypeVar("KeyT", bound=Hashable)
 else:
@@ -24,10 +24,21 @@ BACKOFF_LIMIT_SECONDS: Final = 300.0
 
 
 class WorkQueue(Generic[KeyT]):
-    """Keys to work on, in the order in which they became due. Times are the event loop's seconds."""
+    """Keys to work on, in the order in which they became due. Times are the event loop's seconds.
 
-    def __init__(self, *, backoff: float = BACKOFF_SECONDS, backoff_limit: float = BACKOFF_LIMIT_SECONDS) -> None:
+    Of those that are ``slow`` no more than ``slow_limit`` are worked on at the same time: the others go past.
+    """
+
+    def __init__(
+        self,
+        *,
+        backoff: float = BACKOFF_SECONDS,
+        backoff_limit: float = BACKOFF_LIMIT_SECONDS,
+        slow: Callable[[KeyT], bool] = lambda _: False,
+        slow_limit: int = 1,
+    ) -> None:
         self._backoff, self._backoff_limit = backoff, backoff_limit
+        self._slow, self._slow_limit = slow, slow_limit
         self._ready: deque[KeyT] = deque()
         self._waiting: dict[KeyT, float] = {}
         self._active: dict[KeyT, float] = {}
@@ -70,12 +81,12 @@ class WorkQueue(Generic[KeyT]):
 
     async def get(self) -> KeyT | None:
         """Wait for a key that is due and take it; None once the queue is closed. Call ``done`` after the work."""
-        while not self._ready and not self._closed:
+        while (key := self._next()) is None and not self._closed:
             self._changed.clear()
             await self._changed.wait()
-        if self._closed:
+        if self._closed or key is None:
             return None
-        key = self._ready.popleft()
+        self._ready.remove(key)
         del self._waiting[key]
         self._active[key] = self._now()
         return key
@@ -85,6 +96,8 @@ class WorkQueue(Generic[KeyT]):
         del self._active[key]
         if key in self._waiting:
             self._hand_out(key)
+        if self._slow(key):
+            self._changed.set()
 
     def close(self) -> None:
         """Hand out nothing more: workers that wait get None, those at work finish."""
@@ -108,6 +121,10 @@ class WorkQueue(Generic[KeyT]):
     def longest_work(self) -> float:
         """For how long the slowest worker has been on its key, in seconds; 0 if all are idle."""
         return self._age(self._active)
+
+    def _next(self) -> KeyT | None:
+        full = sum(map(self._slow, self._active)) >= self._slow_limit
+        return next((key for key in self._ready if not (full and self._slow(key))), None)
 
     def _hand_out(self, key: KeyT) -> None:
         self._ready.append(key)

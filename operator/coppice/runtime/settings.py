@@ -72,7 +72,10 @@ class Settings:
     """
 
     workers: int = 16
-    """``COPPICE_WORKERS``: how many objects are reconciled at the same time; each holds at most a few requests."""
+    """``COPPICE_WORKERS``: how many objects are reconciled at the same time; each holds at most a few requests.
+
+    DataChangeRequests are a quarter of them at most: one may wait for a server that says nothing.
+    """
 
     log_level: str = "info"
     """``COPPICE_LOG_LEVEL``: debug, info, warning or error. No level logs objects' contents."""

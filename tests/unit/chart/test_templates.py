@@ -187,4 +187,5 @@ def test_the_admission_policies_are_those_that_the_operator_asks_for(render: Ren
     rendered = [*named(render(), POLICY).values(), *named(render(), BINDING).values()]
     for manifest in rendered:
         assert manifest["metadata"].pop("labels")["app.kubernetes.io/name"] == "coppice"
+        assert manifest["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert {identity(one): one for one in rendered} == {identity(one): one for one in build_policies()}

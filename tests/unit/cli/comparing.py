@@ -13,6 +13,7 @@ from coppice.engines.base import Content, Endpoint, LoginRefusedError, Reference
 from coppice.engines.merging import (
     Assertion,
     AssertionResult,
+    Authors,
     ChangeSet,
     CommitInfo,
     Conflict,
@@ -96,7 +97,7 @@ class Comparing(FakeEngine):
         self.compared.append((database, start, "", None))
         return self.commits[:limit]
 
-    async def commits_between(self, at: Endpoint, database: str, base: str, head: str) -> Sequence[CommitInfo]:
+    async def authors_between(self, at: Endpoint, database: str, base: str, head: str) -> Authors:
         raise AssertionError("nobody asks for this")
 
     async def merge_base(self, at: Endpoint, database: str, one: str, other: str) -> str | None:

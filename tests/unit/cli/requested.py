@@ -7,7 +7,7 @@ from typing import Any
 from tests.fakes.person import Person
 from tests.unit.cli.comparing import FIRST, SECOND, THIRD
 
-PATCH = {"source": SECOND, "resolutions": "e3b0", "digest": "d1d1"}
+PATCH = {"proposal": "f00d", "source": SECOND, "resolutions": "e3b0", "digest": "d1d1"}
 WAITS = {"id": "0123456789abcdef", "row": "fedcba9876543210", "kind": "Cell", "table": "track", "column": "price"}
 
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coppice.api.v1alpha1 import DataReview, PatchStatus, ProtectedBranches
+from coppice.engines.merging import Authors
 from coppice.reconcile.changerequest.approval import Proposal, judge, matches, rules_for
 
 AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-PATCH = {"source": "aaaa", "resolutions": "bbbb", "digest": "cccc"}
+PATCH = {"proposal": "eeee", "source": "aaaa", "resolutions": "bbbb", "digest": "cccc"}
 MAIN = ProtectedBranches.model_validate({"branches": ["main"]})
 DATA_OWNERS = ProtectedBranches.model_validate({"branches": ["main"], "reviewers": {"groups": ["data-owners"]}})
 
@@ -22,7 +23,7 @@ def proposal(**changes):
         "name": "prices",
         "created_at": AT,
         "author": "ann",
-        "commit_authors": frozenset({"ann", "cy@example.com"}),
+        "commit_authors": Authors(frozenset({"ann", "cy@example.com"})),
         "patch": PatchStatus.model_validate(PATCH),
     }
     return Proposal(**{**values, **changes})
@@ -63,6 +64,8 @@ def test_without_approvals_it_waits_and_says_for_whom():
         (review("cy@example.com"), "CommitAuthor"),
         (review("system:serviceaccount:ci:bot"), "ServiceAccount"),
         (review(minutes=-1), "OfEarlierRequest"),
+        (review(minutes=0), "OfEarlierRequest"),
+        (review(patch={**PATCH, "proposal": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "source": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "resolutions": "dddd"}), "OtherPatch"),
         (review(patch={**PATCH, "digest": "dddd"}), "OtherPatch"),
@@ -80,6 +83,14 @@ def test_an_approval_of_another_request_is_none_of_this_one():
     found = judged(review(request="others"))
     assert found.reviews == ()
     assert not found.approved
+
+
+def test_nobody_approves_what_may_hold_commits_of_their_own():
+    crowd = proposal(commit_authors=Authors(frozenset({"ann"}), cut=True))
+    found = judged(review(), of=crowd)
+    assert not found.approved
+    assert found.reviews[0].why == "TooManyAuthors"
+    assert judged(review("dan", "RequestChanges"), of=crowd).reason == "ChangesRequested"
 
 
 def test_before_anything_is_computed_no_approval_counts():
@@ -112,11 +123,20 @@ def test_whoever_asks_for_changes_is_heard_whatever_they_looked_at(patch):
 
 
 def test_who_approves_and_asks_for_changes_asks_for_changes():
-    assert judged(review("bea"), review("bea", "RequestChanges", minutes=0)).reason == "ChangesRequested"
+    assert judged(review("bea"), review("bea", "RequestChanges", minutes=2)).reason == "ChangesRequested"
 
 
-def test_the_author_cannot_hold_up_their_own_request():
-    assert judged(review("bea"), review("ann", "RequestChanges")).approved
+def test_the_author_may_hold_up_their_own_request():
+    assert judged(review("bea"), review("ann", "RequestChanges")).reason == "ChangesRequested"
+
+
+def test_a_service_account_that_is_called_like_a_person_silences_nobody():
+    robot = proposal(
+        author="system:serviceaccount:team:bea", commit_authors=Authors(frozenset({"system:serviceaccount:a:cy"}))
+    )
+    assert judged(review("bea"), of=robot).approved
+    assert judged(review("cy"), of=robot).approved
+    assert judged(review("dan"), review("bea", "RequestChanges"), of=robot).reason == "ChangesRequested"
 
 
 def test_nobody_need_approve_what_goes_into_a_branch_without_protection():
@@ -140,7 +160,11 @@ def test_a_rule_that_names_nobody_is_met_by_nobody():
         ("release/*", "release/1/hotfix", True),
         ("release/*", "release", False),
         ("*", "feature/x", True),
-        ("Main", "main", False),
+        ("Main", "main", True),
+        ("main", "Main", True),
+        ("main", "m\u00e1in", True),
+        ("release/*", "Release/2", True),
+        ("main", "m", False),
     ],
 )
 def test_a_pattern_means_these_branches(pattern, branch, meant):
@@ -170,7 +194,7 @@ def test_nothing_is_approved_but_by_people_who_may_and_against_nobodys_objection
         and entry.spec.patch.dump() == PATCH
     } & {"bea", "dan", "eve"}
     no = {entry.spec.reviewer for entry in reviews if entry.spec.verdict == "RequestChanges"}
-    assert found.approved is (bool(yes) and not no - {"ann", "system:serviceaccount:a:b"})
+    assert found.approved is (bool(yes) and not no - {"system:serviceaccount:a:b"})
     assert set(found.approvers) == yes
 
 

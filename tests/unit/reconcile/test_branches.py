@@ -48,6 +48,53 @@ async def test_deleting_the_object_keeps_or_removes_the_branch(story, policy, st
     assert ("autumn" in story.data_of().branches) is stays
 
 
+RELEASES = [{"branches": ["main", "release/*"]}]
+
+
+async def test_no_object_makes_a_branch_that_is_protected(story):
+    story.store(protection=RELEASES)
+    await story.settle()
+    story.branch("release-9", branchName="release/9")
+    story.branch("autumn")
+    await story.settle()
+    message = story.expect_stalled("DataBranch", "release-9", "BranchProtected")
+    assert "release/*" in message
+    assert "spec.protection" in message
+    story.expect_ready("DataBranch", "autumn")
+    assert set(story.data_of().branches) == {"main", "autumn"}
+
+    story.edit("DataStore", "shop", protection=[{"branches": ["main"]}])
+    await story.operator.live(minutes=2)
+    story.expect_ready("DataBranch", "release-9")
+
+
+async def test_no_object_makes_a_protected_branch_that_was_to_be_made_before_the_rule(story):
+    await ready_store(story)
+    story.world.engine.refused["create-branch"] = UnreachableError("silence")
+    story.branch("release-9", branchName="release/9")
+    await story.settle()
+    assert story.status("DataBranch", "release-9")["base"]
+    story.edit("DataStore", "shop", protection=RELEASES)
+    story.world.engine.refused.clear()
+    await story.operator.live(minutes=2)
+    story.expect_stalled("DataBranch", "release-9", "BranchProtected")
+    assert "release/9" not in story.data_of().branches
+
+
+async def test_a_branch_that_is_protected_since_outlives_the_object_that_made_it(story):
+    await ready_store(story)
+    story.branch("release-9", branchName="release/9", deletionPolicy="Delete")
+    await story.settle()
+    story.edit("DataStore", "shop", protection=RELEASES)
+    await story.operator.live(minutes=2)
+    story.expect_ready("DataBranch", "release-9")
+    story.delete("DataBranch", "release-9")
+    await story.settle()
+    assert story.names("DataBranch") == []
+    assert "release/9" in story.data_of().branches
+    assert "BranchKept" in story.events("DataBranch", "release-9")
+
+
 async def test_delete_never_removes_a_branch_that_was_there_before(story):
     await ready_store(story)
     story.data_of().branches["autumn"] = story.data_of().branches["main"]

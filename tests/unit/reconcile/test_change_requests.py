@@ -5,10 +5,13 @@ import json
 import pytest
 from tests.fakes.audit import orphans
 from tests.fakes.engine import Commit, FakeEngine
+from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.manifests.admission import build_policies
+from coppice.manifests.secret import read_secret
+from coppice.reconcile.changerequest.judgement import sealed
 
 AUTHOR, REVIEWER = "anna@example.com", "bob@example.com"
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"
@@ -74,6 +77,12 @@ def write(story, *rows, clone="db", namespace="data", without=(OLD,)):
     """Change rows through an app that is bound to a clone, and commit nothing."""
     branch = story.world.login(namespace, f"{clone}-binding").volume.branches["main"]
     branch.rows = (branch.rows - set(without)) | set(rows or (NEW,))
+
+
+def write_and_commit(story, *rows, clone="db", namespace="data", without=(OLD,)):
+    """Change rows of a clone and commit them, as ``coppice commit`` does."""
+    write(story, *rows, clone=clone, namespace=namespace, without=without)
+    story.world.login(namespace, f"{clone}-binding").volume.commit("main", at=story.world.now)
 
 
 def change_main(story, *rows, without=(OLD,), branch="main"):
@@ -175,7 +184,7 @@ async def test_one_branch_goes_into_another(story):
 async def test_a_clone_of_another_namespace_is_proposed_by_a_grant_and_its_way_is_closed_afterwards(story):
     story.clone("db", namespace="app")
     await story.settle()
-    write(story, namespace="app")
+    write_and_commit(story, namespace="app")
     story.request(source={"clone": {"name": "db", "namespace": "app"}})
     await story.settle()
     assert len([name for name in story.names("NetworkPolicy", "app") if name != "db"]) == 1
@@ -188,6 +197,51 @@ async def test_a_clone_of_another_namespace_is_proposed_by_a_grant_and_its_way_i
         "finalizers" not in story.get("DataChangeRequest", "fix")["metadata"]
         or not story.get("DataChangeRequest", "fix")["metadata"]["finalizers"]
     )
+
+
+# -- what nobody has committed --
+
+
+@pytest.mark.parametrize("branch", ["dev", "main"])
+async def test_nothing_is_committed_on_a_branch_of_the_store_and_its_last_commit_is_proposed(story, branch):
+    target = "main" if branch == "dev" else "dev"
+    story.data_of().branches["dev"] = story.data_of().copy().branches["main"]
+    change_main(story, NEW, branch=branch)
+    found = story.data_of().branches[branch]
+    head, found.rows = found.head, found.rows | {"price/9=90"}
+    story.request(source={"branch": branch}, into=target, merge="Manual")
+    await story.operator.live(minutes=2)
+    assert "commit-work" not in story.world.engine.calls
+    assert (found.head, status(story)["source"]["head"]) == (head, head)
+    said = story.condition("DataChangeRequest", "fix", of="SourceReady")
+    assert (said["status"], said["reason"]) == ("True", "FoundInPart")
+    assert f"coppice commit shop:{branch} -m MESSAGE" in said["message"]
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
+
+
+async def test_nothing_is_committed_on_a_clone_next_door_while_nobody_vouches_for_the_author(story):
+    story.clone("db", namespace="app")
+    await story.settle()
+    write(story, namespace="app")
+    for policy in build_policies():
+        story.kube.remove(policy["kind"], None, policy["metadata"]["name"])
+    story.request(source={"clone": {"name": "db", "namespace": "app"}})
+    await story.settle()
+    assert "commit-work" not in story.world.engine.calls
+    hint = "coppice commit db -n app -m MESSAGE"
+    assert hint in story.condition("DataChangeRequest", "fix", of="SourceReady")["message"]
+    assert hint in story.expect_stalled("DataChangeRequest", "fix", "NothingToMerge")
+
+
+async def test_what_an_app_wrote_next_door_is_committed_for_an_author_who_has_a_right_to_it(story):
+    story.clone("db", namespace="app")
+    await story.settle()
+    story.world.tick(60)
+    write(story, namespace="app")
+    story.request(source={"clone": {"name": "db", "namespace": "app"}})
+    await story.settle()
+    assert reason(story, "SourceReady") == "Found"
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
 
 
 # -- where it waits --
@@ -304,6 +358,24 @@ async def test_a_change_is_not_published_before_its_time(proposed):
     assert main(proposed).rows == {NEW, OTHER}
 
 
+async def test_who_has_many_requests_open_waits_with_the_next_and_nobody_else_does(story):
+    story.edit("DataStore", "shop", protection=[])
+    write(story)
+    for number in range(11):
+        story.request(f"fix-{number:02}", merge="Manual")
+    await story.settle()
+    message = story.expect_stalled("DataChangeRequest", "fix-10", "TooManyRequests")
+    assert f"10 of {AUTHOR}" in message
+    story.request("theirs", author="dora@example.com", merge="Manual")
+    await story.settle()
+    assert story.reason("DataChangeRequest", "theirs") == "Manual"
+    assert len(story.names("DataClone")) == 1 + 10 + 1
+
+    story.delete("DataChangeRequest", "fix-03")
+    await story.settle()
+    assert story.reason("DataChangeRequest", "fix-10") == "Manual"
+
+
 # -- conflicts --
 
 
@@ -359,6 +431,23 @@ async def test_when_something_else_would_be_published_the_approval_is_void(propo
     assert main(proposed).rows == {OLD, OTHER}
 
 
+async def test_an_approval_is_none_of_a_request_that_was_made_anew_under_its_name_meanwhile(proposed):
+    proposed.edit("DataChangeRequest", "fix", merge="Manual")
+    await proposed.settle()
+    looked_at = status(proposed)["patch"]
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.settle()
+    proposed.request()
+    await proposed.settle()
+    proposed.world.tick(5)
+    proposed.review(patch=looked_at)
+    await proposed.settle()
+    found = status(proposed)
+    assert {key for key in looked_at if looked_at[key] != found["patch"][key]} == {"proposal"}
+    assert found["reviews"][0]["why"] == "OtherPatch"
+    assert main(proposed).rows == {OLD, OTHER}
+
+
 async def test_whoever_asks_for_changes_keeps_it_out_until_they_are_content(proposed):
     proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
     proposed.review()
@@ -394,6 +483,35 @@ async def test_while_the_policies_are_absent_no_review_counts(proposed):
     assert main(proposed).rows == {OLD, OTHER}
 
 
+@pytest.mark.parametrize("approvals", [0, 1])
+async def test_while_the_policies_are_absent_nothing_goes_into_a_protected_branch(proposed, approvals):
+    policy = build_policies()[0]
+    proposed.kube.remove(policy["kind"], None, policy["metadata"]["name"])
+    proposed.edit("DataStore", "shop", protection=[{"branches": ["main"], "approvals": approvals}])
+    await proposed.settle()
+    proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert main(proposed).rows == {OLD, OTHER}
+
+
+async def test_what_was_written_while_the_policies_were_absent_never_counts(proposed):
+    lost = build_policies()[3]
+    proposed.kube.remove(lost["kind"], None, lost["metadata"]["name"])
+    proposed.review()
+    proposed.world.tick(5)
+    proposed.kube.add(lost)
+    await proposed.operator.live(minutes=3)
+    message = proposed.expect_stalled("DataChangeRequest", "fix", "IdentityUnenforced")
+    assert "propose it again" in message
+    assert status(proposed)["reviews"][0]["why"] == "IdentityUnenforced"
+    assert main(proposed).rows == {OLD, OTHER}
+
+    proposed.request("again")
+    await proposed.settle()
+    proposed.review("again")
+    await proposed.settle()
+    assert main(proposed).rows == {NEW, OTHER}
+
+
 # -- the preview --
 
 
@@ -402,6 +520,31 @@ async def test_an_app_on_the_preview_sees_the_change_merged_in(proposed):
     change_main(proposed, "price/5=50", without=())
     await proposed.operator.live(minutes=1)
     assert proposed.world.rows("data", f"{scratch(proposed)}-binding", "main") == {NEW, OTHER, "price/5=50"}
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_preview_that_somebody_writes_to_is_not_ready_and_is_set_back_after_a_while(proposed, commits):
+    volume = proposed.world.login("data", f"{scratch(proposed)}-binding").volume
+    shown = volume.branches["main"].head
+    calls = []
+
+    def write_again(action):
+        calls.append(action)
+        if action == "set-branch":
+            volume.write("main", f"price/{len(calls)}=1")
+            if commits:
+                volume.commit("main", at=proposed.world.now)
+
+    proposed.world.engine.after_call = write_again
+    write_again("set-branch")
+    await proposed.operator.live(minutes=10)
+    assert not status(proposed)["preview"]["ready"]
+    assert 5 <= calls.count("set-branch") - 1 <= 11
+
+    proposed.world.engine.after_call = lambda action: None
+    await proposed.operator.live(minutes=3)
+    assert (volume.branches["main"].head, volume.branches["main"].rows) == (shown, {NEW, OTHER})
+    assert status(proposed)["preview"]["ready"]
 
 
 async def test_who_wants_no_preview_has_none(story):
@@ -420,6 +563,49 @@ async def test_what_was_proposed_outlives_the_clone_that_it_was_proposed_from(pr
     proposed.review()
     await proposed.settle()
     assert main(proposed).rows == {NEW, OTHER}
+
+
+@pytest.mark.parametrize("begins_anew", ["reset", "made anew"])
+async def test_what_was_proposed_outlives_a_clone_that_begins_anew(proposed, begins_anew):
+    proposed.review()
+    proposed.edit("DataChangeRequest", "fix", notBefore="2026-03-02T09:12:00Z")
+    await proposed.settle()
+    before = status(proposed)
+    if begins_anew == "reset":
+        proposed.annotate("DataClone", "db", reset="now")
+    else:
+        proposed.delete("DataClone", "db")
+        await proposed.settle()
+        proposed.clone()
+    await proposed.operator.live(minutes=2)
+    write_and_commit(proposed, "price/6=60", without=())
+    await proposed.operator.live(minutes=2)
+    said = proposed.condition("DataChangeRequest", "fix", of="SourceReady")
+    assert (said["status"], said["reason"]) == ("True", "KeptOfEarlier")
+    assert "make another DataChangeRequest" in said["message"]
+    assert (status(proposed)["patch"], status(proposed)["tables"]) == (before["patch"], before["tables"])
+    await proposed.operator.live(minutes=10)
+    assert main(proposed).rows == {NEW, OTHER}
+
+
+async def test_a_clone_that_was_only_brought_up_to_date_proposes_what_is_written_on_it_then(story):
+    story.request()
+    await story.settle()
+    assert reason(story, "Mergeable") == "NothingToMerge"
+    change_main(story, "price/5=50", without=())
+    story.annotate("DataClone", "db", reset="now")
+    await story.operator.live(minutes=2)
+    write(story)
+    await story.operator.live(minutes=1)
+    assert reason(story, "SourceReady") == "Found"
+    assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
+
+
+async def test_what_was_kept_and_is_lost_after_all_is_called_so(proposed):
+    proposed.annotate("DataClone", "db", reset="now")
+    proposed.delete("DataClone", scratch(proposed))
+    await proposed.operator.live(minutes=3)
+    assert "is nowhere else" in proposed.expect_stalled("DataChangeRequest", "fix", "SourceLost")
 
 
 async def test_a_request_at_which_nothing_changes_costs_its_server_no_merge(proposed):
@@ -444,6 +630,60 @@ async def test_of_two_requests_into_one_branch_none_overwrites_the_other(propose
     proposed.expect_ready("DataChangeRequest", "fix")
     proposed.expect_ready("DataChangeRequest", "second")
     assert main(proposed).rows == {NEW, OTHER, "price/7=70"}
+
+
+async def test_what_is_published_is_called_so_although_it_cannot_be_tagged(proposed):
+    def refuse(action):
+        if action == "publish":
+            proposed.world.engine.refused["create-tag"] = EngineError("no")
+
+    proposed.world.engine.after_call = refuse
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    proposed.expect_ready("DataChangeRequest", "fix")
+    assert status(proposed)["published"]["commit"] == main(proposed).head
+    assert "tag" not in status(proposed)["published"]
+    assert proposed.names("DataClone") == ["db"]
+
+
+async def test_who_objects_while_the_result_is_fetched_is_heard(proposed):
+    def object_to_it(action):
+        if action == "fetch-result":
+            proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
+
+    proposed.world.engine.after_call = object_to_it
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    proposed.expect_stalled("DataChangeRequest", "fix", "ChangesRequested")
+    assert "publish" not in proposed.world.engine.calls
+    assert main(proposed).rows == {OLD, OTHER}
+
+
+@pytest.mark.parametrize("comes", ["an objection", "a rule", "an edit", "a deletion"])
+async def test_what_comes_after_the_last_look_at_the_servers_is_seen_before_the_push(proposed, comes):
+    engine, asked = proposed.world.engine, []
+    log = engine.log
+
+    async def late(at, database, start, *, limit):
+        if "fetch-result" in engine.calls and not asked:
+            asked.append(start)
+            match comes:
+                case "an objection":
+                    proposed.review(reviewer="carl@example.com", verdict="RequestChanges")
+                case "a rule":
+                    proposed.edit("DataStore", "shop", protection=[{"branches": ["main"], "approvals": 2}])
+                case "an edit":
+                    proposed.edit("DataChangeRequest", "fix", merge="Manual")
+                case "a deletion":
+                    proposed.delete("DataChangeRequest", "fix")
+        return await log(at, database, start, limit=limit)
+
+    engine.log = late
+    proposed.review()
+    await proposed.operator.live(minutes=3)
+    assert asked
+    assert "publish" not in engine.calls
+    assert main(proposed).rows == {OLD, OTHER}
 
 
 async def test_a_target_that_moves_at_the_last_moment_is_merged_with_once_more(proposed):
@@ -492,10 +732,35 @@ async def test_uncommitted_work_on_the_target_is_not_buried(proposed):
     proposed.review()
     await proposed.settle()
     assert reason(proposed, "Published") == "TargetBusy"
+    message = proposed.condition("DataChangeRequest", "fix", of="Published")["message"]
+    assert "Secret shop-admin" in message
+    assert "dolt_commit" in message
     assert "price/9=90" in main(proposed).rows
     proposed.commit()
     await proposed.operator.live(minutes=1)
     assert main(proposed).rows == {NEW, OTHER, "price/9=90"}
+
+
+async def test_what_was_begun_is_not_kept_when_something_else_is_decided_and_approved(conflicting):
+    [conflict] = status(conflicting)["conflicts"]["listed"]
+    conflicting.edit("DataChangeRequest", "fix", resolutions=[{"conflict": conflict["id"], "take": "Source"}])
+    main(conflicting).rows |= {"price/9=90"}
+    await conflicting.operator.live(minutes=1)
+    conflicting.review()
+    await conflicting.operator.live(minutes=1)
+    assert reason(conflicting, "Published") == "TargetBusy"
+    begun_with = status(conflicting)["publishing"]
+
+    conflicting.edit("DataChangeRequest", "fix", resolutions=[{"conflict": conflict["id"], "take": "Target"}])
+    await conflicting.operator.live(minutes=1)
+    conflicting.review(reviewer="carl@example.com")
+    await conflicting.operator.live(minutes=1)
+    assert reason(conflicting, "Published") == "TargetBusy"
+    main(conflicting).rows -= {"price/9=90"}
+    await conflicting.operator.live(minutes=1)
+    conflicting.expect_ready("DataChangeRequest", "fix")
+    assert main(conflicting).rows == {"price/1=4713", OTHER}
+    assert status(conflicting)["published"]["commit"] != begun_with
 
 
 # -- back --
@@ -520,7 +785,7 @@ async def test_what_is_not_published_cannot_be_taken_back(proposed):
 async def test_nothing_is_left_of_a_request_that_is_deleted(story):
     story.clone("db", namespace="app")
     await story.settle()
-    write(story, namespace="app")
+    write_and_commit(story, namespace="app")
     story.request(source={"clone": {"name": "db", "namespace": "app"}})
     await story.settle()
     story.delete("DataChangeRequest", "fix")
@@ -531,7 +796,35 @@ async def test_nothing_is_left_of_a_request_that_is_deleted(story):
     assert main(story).rows == {OLD, OTHER}
 
 
+@pytest.mark.parametrize("sweeps", [True, False])
+async def test_nobody_may_fetch_any_more_for_a_request_that_is_deleted(proposed, sweeps):
+    left = [proposed.data_of(), proposed.world.login("data", "db-binding").volume]
+    for volume in left:
+        volume.users["fetcher"] = "left by an operator that was killed"
+    if not sweeps:
+        proposed.world.engine.refused["sweep"] = EngineError("not now")
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.operator.live(minutes=3)
+    assert proposed.names("DataChangeRequest") == []
+    assert ["fetcher" in volume.users for volume in left] == [not sweeps, not sweeps]
+
+
+async def test_a_request_goes_although_its_store_does_not_answer(proposed):
+    proposed.world.login("data", "shop-binding").fault = UnreachableError("silence")
+    proposed.delete("DataChangeRequest", "fix")
+    await proposed.operator.live(minutes=3)
+    assert proposed.names("DataChangeRequest") == []
+
+
 # -- what is told --
+
+
+async def test_whoever_sees_the_status_cannot_try_by_the_digest_which_value_a_row_has_got(proposed):
+    guess = change_set(frozenset({OLD, OTHER}), frozenset({NEW, OTHER})).digest
+    admin = read_secret(proposed.get("Secret", "shop-admin"))["admin-password"]
+    told = status(proposed)["patch"]["digest"]
+    assert told != guess
+    assert told == sealed(guess, admin)
 
 
 async def test_no_value_of_a_row_is_told_to_anybody(conflicting, caplog):

@@ -9,7 +9,7 @@ from tests.fakes.story import Story
 
 BOB = "bob@example.com"
 MOMENT = "2026-03-02T09:00:00Z"
-PATCH = {"source": "a1", "resolutions": "b2", "digest": "c3"}
+PATCH = {"proposal": "f00d", "source": "a1", "resolutions": "b2", "digest": "c3"}
 
 
 def entry(*, counts: bool = True, verdict: str = "Approve", **more: Any) -> dict[str, Any]:
@@ -61,7 +61,8 @@ async def test_a_review_that_asks_for_changes_says_that_it_blocks(reviewed: Stor
 
 
 @pytest.mark.parametrize(
-    "why", ["OfEarlierRequest", "ServiceAccount", "Author", "CommitAuthor", "NotAReviewer", "OtherPatch"]
+    "why",
+    ["OfEarlierRequest", "ServiceAccount", "Author", "CommitAuthor", "TooManyAuthors", "NotAReviewer", "OtherPatch"],
 )
 async def test_a_review_says_why_it_does_not_count(reviewed: Story, why: str) -> None:
     judged(reviewed, entry(counts=False, why=why))

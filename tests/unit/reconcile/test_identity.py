@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime, timedelta
 
 import pytest
 
 from coppice.manifests.admission import BINDING, POLICY, REQUESTS, REVIEWS, build_policies
-from coppice.reconcile.changerequest.identity import identity_problem
+from coppice.reconcile.changerequest.identity import TAKEN_UP, identity_problem, unvouched
 
 KEYS = [(kind, name) for name in (REQUESTS, REVIEWS) for kind in (POLICY, BINDING)]
 
@@ -18,7 +19,12 @@ def stored():
     """The policies as the API server hands them out: with what it adds."""
     found = {(one["kind"], one["metadata"]["name"]): copy.deepcopy(one) for one in build_policies()}
     for (kind, name), one in found.items():
-        one["metadata"] = {"name": name, "uid": "u", "labels": {"app.kubernetes.io/name": "coppice"}}
+        one["metadata"] = {
+            "name": name,
+            "uid": "u",
+            "creationTimestamp": "2026-05-01T12:00:00Z",
+            "labels": {"app.kubernetes.io/name": "coppice"},
+        }
         if kind == POLICY:
             one["spec"]["matchConstraints"] |= {"namespaceSelector": {}, "objectSelector": {}}
             one["status"] = {"observedGeneration": 1, "typeChecking": {}}
@@ -92,3 +98,12 @@ def test_whatever_is_added_is_noticed(key, place, more):
         target = target[step]
     target.update(more)
     assert f"{key[0]} {key[1]} is not as Coppice made it" in (identity_problem(found) or "")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_may_be_older_than_any_policy_was_vouched_for_by_nobody(key):
+    found, youngest = stored(), datetime.fromisoformat("2026-05-02T12:00:00Z")
+    found[key]["metadata"]["creationTimestamp"] = youngest.isoformat()
+    for made in (youngest - timedelta(hours=1), youngest, youngest + TAKEN_UP):
+        assert f"older than {key[0]} {key[1]}" in (unvouched(found, made) or "")
+    assert unvouched(found, youngest + TAKEN_UP + timedelta(seconds=1)) is None

@@ -86,6 +86,24 @@ async def test_only_a_change_and_another_server_are_told(story: Story) -> None:
     story.expect_ready("DataStore", "shop")
 
 
+async def test_whoever_has_made_a_table_may_write_to_it_soon(story: Story) -> None:
+    await settled(story, protection=MAIN)
+    story.branch("dev")
+    await story.operator.live(minutes=3)
+    told = story.world.engine.calls.count("protect")
+    await story.operator.live(minutes=10)
+    assert story.world.engine.calls.count("protect") == told
+
+    story.data_of().write("dev", "table album: id, title")
+    await story.operator.live(minutes=2)
+    assert story.world.engine.calls.count("protect") == told + 1
+    story.commit(branch="dev")
+    await story.operator.live(minutes=2)
+    assert story.world.engine.calls.count("protect") == told + 2
+    await story.operator.live(minutes=10)
+    assert story.world.engine.calls.count("protect") == told + 2
+
+
 async def test_data_of_an_earlier_store_of_the_name_are_protected_as_this_one_says(story: Story) -> None:
     await settled(story, protection=MAIN)
     story.delete("DataStore", "shop")

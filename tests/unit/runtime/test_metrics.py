@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coppice.core.key import Key
-from coppice.runtime.metrics import CloneMetrics, Metrics, MirrorMetrics
+from coppice.runtime.metrics import CloneMetrics, Metrics, MirrorMetrics, RequestMetrics
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 KEY = Key("DataClone", "app", "db")
@@ -116,4 +116,38 @@ def test_the_oldest_data_of_all_mirrors_are_told_and_how_many_fare_how(metrics):
 
 def test_nothing_that_is_told_of_mirrors_has_a_name_in_it(metrics):
     MirrorMetrics(metrics).changed(Key("DataStore", "its-namespace", "its-name"), mirrored("2026-03-02T09:00:00Z"))
+    assert "its-" not in metrics.exposition().decode()
+
+
+def test_how_requests_fare_how_old_the_oldest_is_and_how_many_conflicts_wait(metrics):
+    requests, first, second = RequestMetrics(metrics), *(Key("DataChangeRequest", "data", name) for name in "ab")
+
+    def made(hour):
+        return {"metadata": {"creationTimestamp": f"2026-03-02T{hour}:00:00Z"}}
+
+    def told():
+        names = ("coppice_change_request_oldest_timestamp_seconds", "coppice_change_request_conflicts")
+        states = {
+            sample.labels["state"]: sample.value
+            for metric in metrics.registry.collect()
+            for sample in metric.samples
+            if metric.name == "coppice_change_requests" and sample.value
+        }
+        return [metrics.registry.get_sample_value(name) for name in names], states
+
+    requests.changed(first, made("08"), {**status(Ready="False"), "conflicts": {"open": 3, "decided": 1}})
+    requests.changed(second, made("09"), {**status(Ready="False"), "conflicts": {"open": 2, "decided": 0}})
+    assert told() == ([1772442000 - 3600, 5], {"R": 2})
+    requests.changed(first, made("08"), {**status(Ready="True"), "conflicts": {"open": 3, "decided": 1}})
+    assert told() == ([1772442000, 2], {"Published": 1, "R": 1})
+    requests.gone(second)
+    requests.gone(second)
+    assert told() == ([0, 0], {"Published": 1})
+    requests.gone(first)
+    assert told() == ([0, 0], {})
+
+
+def test_nothing_that_is_told_of_requests_has_a_name_in_it(metrics):
+    made = {"metadata": {"creationTimestamp": "2026-03-02T09:00:00Z"}}
+    RequestMetrics(metrics).changed(Key("DataChangeRequest", "its-namespace", "its-name"), made, status(Ready="False"))
     assert "its-" not in metrics.exposition().decode()

@@ -25,6 +25,23 @@ async def test_keys_come_once_and_in_order():
     assert await take(queue, 2) == ["a", "b"]
 
 
+async def test_of_slow_keys_few_are_worked_on_and_the_others_go_past():
+    queue = WorkQueue(slow=str.isupper, slow_limit=2)
+    for key in "ABCaDb":
+        queue.add(key)
+    assert await take(queue, 4) == ["A", "B", "a", "b"]
+    waiting = asyncio.create_task(queue.get())
+    queue.done("a")
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    queue.done("B")
+    assert await waiting == "C"
+    queue.add("A")
+    queue.done("A")
+    assert await queue.get() == "D"
+    assert queue.depth == 1
+
+
 async def test_a_key_added_during_its_work_comes_again_and_not_before(looptime):
     queue = WorkQueue()
     queue.add("a")

@@ -205,18 +205,28 @@ class ReviewStatus(StatusModel):
 
 
 class PatchStatus(StatusModel):
-    """What would be published now: an approval names these three."""
+    """What would be published now: an approval names all of it."""
 
+    proposal: Text = Field(
+        description="Digest of which DataChangeRequest it is (its UID), of which DataStore, from where and into what: "
+        "one that is made anew under its name is another."
+    )
     source: Text = Field(description="Hash of the newest commit that is proposed.")
     resolutions: Text = Field(description="Digest of spec.resolutions.")
-    digest: Text = Field(description="Digest of all that changes on the target.")
+    digest: Text = Field(
+        description="Digest of all that changes on the target, by a key of the store's: no value can be tried by it."
+    )
 
 
 class PreviewStatus(StatusModel):
     """Where people look at the change."""
 
     clone: Text = Field(description="Name of the DataClone in this namespace.")
-    ready: bool = Field(default=False, description="Whether it shows what would be published now.")
+    ready: bool = Field(
+        default=False, description="Whether it shows what would be published now, and nobody has written to it since."
+    )
+    commit: Text | None = Field(default=None, description="Hash of the commit that it was brought to last.")
+    set_at: Time | None = Field(default=None, description="When. What is written to it is taken back after a minute.")
 
 
 class PublishedStatus(StatusModel):
@@ -224,7 +234,7 @@ class PublishedStatus(StatusModel):
 
     commit: Text = Field(description="Hash of the commit on the target's branch.")
     before: Text = Field(description="Where the branch was before.")
-    tag: Text = Field(description="The tag at that commit.")
+    tag: Text | None = Field(default=None, description="The tag at that commit, if it could be made.")
     at: Time = Field(description="When.")
 
 

@@ -24,6 +24,9 @@ class Verdict(StrEnum):
 class ReviewedPatch(SpecModel):
     """The state that was looked at, as status.patch of the DataChangeRequest names it."""
 
+    proposal: Digest = Field(
+        description="Digest of which DataChangeRequest it is (its UID), of which DataStore, from where and into what."
+    )
     source: Digest = Field(description="Hash of the newest commit that is proposed.")
     resolutions: Digest = Field(description="Digest of spec.resolutions.")
     digest: Digest = Field(description="Digest of all that changes on the target.")

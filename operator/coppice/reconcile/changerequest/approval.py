@@ -1,7 +1,8 @@
 """Whether people have said yes to what would be published, by the rules of the store's owners. Pure.
 
 Who a review is of is what the API server has vouched for by an admission policy (``identity``); without it nothing here
-means anything. An approval is of one patch: of the proposed head, the resolutions, and all that changes on the target.
+means anything. An approval is of one patch: of the request itself, the proposed head, the
+resolutions, and all that changes on the target.
 When the target moves and the same rows change in the same way, it is still of what would be published.
 """
 
@@ -12,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Final
+from unicodedata import combining, normalize
 
 from coppice.api.v1alpha1 import Check, DataReview, PatchStatus, ProtectedBranches, ReviewStatus, Verdict
+from coppice.engines.merging import Authors
 
 SERVICE_ACCOUNT: Final = "system:serviceaccount:"
 
@@ -42,12 +45,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What is reviewed. ``commit_authors`` are the names and addresses in the proposed commits."""
+    """What is reviewed. ``commit_authors`` are those of the proposed commits."""
 
     name: str
     created_at: datetime
     author: str
-    commit_authors: frozenset[str]
+    commit_authors: Authors
     patch: PatchStatus | None
 
 
@@ -69,8 +72,16 @@ def rules_for(protection: Sequence[ProtectedBranches], branch: str) -> Rules:
 
 
 def matches(pattern: str, branch: str) -> bool:
-    """Return whether a pattern of ``spec.protection`` means a branch; it holds no wildcard but ``*``."""
-    return fnmatchcase(branch, pattern)
+    """Return whether a pattern of ``spec.protection`` means a branch; it holds no wildcard but ``*``.
+
+    Letters are compared without case and accents, as an engine may that protects the branch: of two branches which it
+    takes for one, none goes without a rule.
+    """
+    return fnmatchcase(_folded(branch), _folded(pattern))
+
+
+def _folded(name: str) -> str:
+    return "".join(letter for letter in normalize("NFKD", name.casefold()) if not combining(letter))
 
 
 def judge(proposal: Proposal, reviews: Sequence[DataReview], rules: Rules) -> Judgement:
@@ -120,16 +131,17 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
     reviewer = review.spec.reviewer
     if review.metadata.is_deleting:
         return "Deleted"
-    if review.metadata.creation_timestamp is None or review.metadata.creation_timestamp < proposal.created_at:
+    if _is_older(review, proposal.created_at):
         return "OfEarlierRequest"
     if reviewer.startswith(SERVICE_ACCOUNT):
         return "ServiceAccount"
-    if _same(reviewer, proposal.author):
-        return "Author"
     if review.spec.verdict is Verdict.REQUEST_CHANGES:
         return None
-    if any(_same(reviewer, author) for author in proposal.commit_authors):
-        return "CommitAuthor"
+    if _same(reviewer, proposal.author):
+        return "Author"
+    own = _own_work(reviewer, proposal.commit_authors)
+    if own is not None:
+        return own
     if not any(_may_approve(entry, review) for entry in rules.entries) and rules.entries:
         return "NotAReviewer"
     patch = review.spec.patch
@@ -138,18 +150,32 @@ def _why_not(proposal: Proposal, review: DataReview, rules: Rules) -> str | None
     return None
 
 
+def _is_older(review: DataReview, moment: datetime) -> bool:
+    """Return whether a review is older than something. Times are in whole seconds: of the same second it is taken to
+    be, unless it asks for changes.
+    """
+    made = review.metadata.creation_timestamp
+    vetoes = review.spec.verdict is Verdict.REQUEST_CHANGES
+    return made is None or made < moment or (made == moment and not vetoes)
+
+
+def _own_work(reviewer: str, authors: Authors) -> str | None:
+    if any(_same(reviewer, author) for author in authors.names):
+        return "CommitAuthor"
+    return "TooManyAuthors" if authors.cut else None
+
+
 def _same(reviewer: str, author: str) -> bool:
     """Return whether two names may be one person's: rather one approval too few than one's own.
 
     The API server may put a prefix before what an identity provider says, and commits hold names and addresses as
-    whoever made them wrote them.
+    whoever made them wrote them. A service account is called what somebody with a namespace likes, and is no person.
     """
-    one, other = reviewer.casefold(), author.casefold()
-    return one == other or _bare(one) == _bare(other)
+    return _bare(reviewer.casefold()) == _bare(author.casefold())
 
 
 def _bare(name: str) -> str:
-    return name.rpartition(":")[2]
+    return name if name.startswith(SERVICE_ACCOUNT) else name.rpartition(":")[2]
 
 
 def _may_approve(entry: ProtectedBranches, review: DataReview) -> bool:

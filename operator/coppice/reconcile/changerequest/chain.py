@@ -13,22 +13,25 @@ from coppice.reconcile.changerequest.judgement import (
     changes_anything,
     failed_checks,
     judge_request,
-    patch_of,
+    rules_of,
     target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
-from coppice.reconcile.changerequest.publish import publication
-from coppice.reconcile.changerequest.scratch import build_scratch, fetch, revert_branch
+from coppice.reconcile.changerequest.publish import fetching, publication
+from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR, build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
+    is_unfinished,
     merging_engine,
     proposal_problem,
     source_found,
     store_problem,
     target_problem,
+    uncommitted_words,
 )
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.observed import condition, format_time, is_true
+from coppice.reconcile.storenames import admin_secret_name
 
 COMPUTED: Final = "Computed"
 MERGEABLE: Final = "Mergeable"
@@ -38,17 +41,24 @@ PUBLISHED: Final = "Published"
 TYPES: Final = (SOURCE, COMPUTED, MERGEABLE, CHECKED, APPROVED, PUBLISHED)
 SOON: Final = 0.1
 """Seconds until the next look after a call whose outcome nobody else tells."""
+BETWEEN_RESULTS: Final = 5.0
+"""Seconds at least for which the preview stays at a result, although there is another one."""
+TAKEN_BACK_AFTER: Final = 60.0
+"""Seconds for which the preview keeps what somebody writes to it."""
 
 
 @dataclass(slots=True)
 class OpenRequest:
     """A request that is not published, and its chain. ``publishing`` is what the status is to say of the commit that
-    the target is about to become.
+    the target is about to become, ``brought_to`` the commit that the preview is brought to now; ``look_again`` is when
+    it may be.
     """
 
     request: DataChangeRequest
     seen: RequestObservation
     publishing: str | None = field(default=None, init=False)
+    brought_to: str | None = field(default=None, init=False)
+    look_again: float | None = field(default=None, init=False)
 
     def run(self, draft: Draft) -> None:
         """Add facts to the draft until one does not hold."""
@@ -112,25 +122,18 @@ class OpenRequest:
         if problem is not None:
             return problem
         proposed = self.seen.proposed
-        if proposed is not None and proposed.unsaved:
-            author = Signature.of(self.request.spec.author)
-            source = self._store if self.request.spec.from_.branch is not None else self.seen.origin.party
-            if source is None:
-                raise TypeError("what is proposed has a server")
-            draft.calls.append(
-                self._call(
-                    source,
-                    "commit-work",
-                    branch=proposed.branch,
-                    author=author.name,
-                    email=author.email,
-                    message=self.request.spec.title,
-                )
-            )
-            return waits(
-                SOURCE, "Committing", f"what branch {proposed.branch} holds is being committed", retry_after=SOON
-            )
+        if proposed is not None and is_unfinished(self.seen):
+            return self._commit_work(draft, proposed.branch)
         return source_found(self.request, self.seen)
+
+    def _commit_work(self, draft: Draft, branch: str) -> Fact:
+        """Commit what nobody has committed on the author's own clone."""
+        author, origin = Signature.of(self.request.spec.author), self.seen.origin.party
+        if origin is None:
+            raise TypeError("what is proposed has a server")
+        signed = {"author": author.name, "email": author.email, "message": self.request.spec.title}
+        draft.calls.append(self._call(origin, "commit-work", branch=branch, **signed))
+        return waits(SOURCE, "Committing", f"what branch {branch} holds is being committed", retry_after=SOON)
 
     def _merge_is_computed(self, draft: Draft) -> Fact:
         unready = self._scratch_is_up(draft)
@@ -161,6 +164,9 @@ class OpenRequest:
     def _scratch_is_up(self, draft: Draft) -> Fact | None:
         """See to the scratch clone, and to the ways between its server and those that it has to do with."""
         desired, found = build_scratch(self.request, draft.owner), self.seen.scratch.manifest
+        crowd = self._crowd
+        if crowd is not None:
+            return crowd
         problem = draft.make_once(desired, found, COMPUTED)
         if problem is not None:
             return problem
@@ -182,6 +188,20 @@ class OpenRequest:
             return waits(COMPUTED, "Connecting", f"the way to DataClone {name} is being opened", retry_after=SOON)
         return None
 
+    @property
+    def _crowd(self) -> Fact | None:
+        """Return that too many requests into the store are open for this one to have a server, if so."""
+        author, store = self.request.spec.author, self.request.spec.store.name
+        own = sum(other.spec.author == author for other in self.seen.ahead)
+        if own < MAX_OPEN_OF_AUTHOR and len(self.seen.ahead) < MAX_OPEN:
+            return None
+        whose = f"{own} of {author}" if own >= MAX_OPEN_OF_AUTHOR else str(len(self.seen.ahead))
+        message = (
+            f"{whose} requests into DataStore {store} are open and came before, and each holds a server: have some "
+            "published, or delete them"
+        )
+        return stalls(COMPUTED, "TooManyRequests", message)
+
     def _fetch(self, draft: Draft, scratch: Party) -> Fact:
         """Fetch what the scratch server lacks: the target's newest commits of the store, what is proposed of where it
         is.
@@ -189,11 +209,12 @@ class OpenRequest:
         of_store = {target_head(self.seen)}
         if self.request.spec.from_.branch is not None and self.seen.proposed is not None:
             of_store.add(self.seen.proposed.head)
+        kept = self.seen.proposed is not None and self.seen.proposed.kept
         for commit in self.seen.lacking:
-            of = self._store if commit in of_store else self.seen.origin.party
+            of = self._store if commit in of_store else None if kept else self.seen.origin.party
             if of is None or of.content is None:
                 message = (
-                    f"commit {commit} is lost: it was on a clone that cannot be asked any more, and is nowhere else"
+                    f"commit {commit} is lost: it was on a clone that does not have it any more, and is nowhere else"
                 )
                 return stalls(COMPUTED, "SourceLost", message, retry_after=60)
             draft.calls += fetch(self._engine, self._database, commit, by=scratch, of=of)
@@ -224,6 +245,8 @@ class OpenRequest:
             return stalls(MERGEABLE, "Conflicts", message)
         if not changes_anything(self.seen):
             message = f"branch {self._into} has all that is proposed: propose more, or delete this DataChangeRequest"
+            beside = uncommitted_words(self.request, self.seen)
+            message += f"; {beside}" if beside else ""
             return stalls(MERGEABLE, "NothingToMerge", message)
         tables = len(outcome.changes.tables) if outcome.changes is not None else 0
         return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")
@@ -258,48 +281,83 @@ class OpenRequest:
             message = f"is published at {format_time(spec.not_before)} at the earliest"
             return waits(PUBLISHED, "NotBefore", message, retry_after=max(left, SOON))
         if isinstance(self.seen.refused, TargetBusyError):
-            message = f"{self.seen.refused}: have it committed or taken back"
+            message = f"{self.seen.refused}: {self._how_it_is_cleaned}"
             return waits(PUBLISHED, "TargetBusy", message, retry_after=10)
         if isinstance(self.seen.refused, TargetMovedError):
             return waits(
                 PUBLISHED, "TargetMoved", f"branch {self._into} has moved on: it is computed again", retry_after=SOON
             )
-        final, patch = self.seen.final, patch_of(self.request, self.seen)
+        final, reviewed = self.seen.final, self._outcome.changes
         if isinstance(final, EngineError):
             return waits(PUBLISHED, "MergeFailed", f"the merge cannot be computed: {final}", retry_after=10)
         same = (
             final is not None
             and final.changes is not None
-            and patch is not None
-            and final.changes.digest == patch.digest
+            and reviewed is not None
+            and final.changes.digest == reviewed.digest
         )
         if final is None or final.result is None or not same:
             return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)
         return self._publish(draft, final.result)
 
+    @property
+    def _how_it_is_cleaned(self) -> str:
+        """Return who can commit or take back what is written to the target and not committed, and how."""
+        store = self.request.spec.store.name
+        if not rules_of(self.seen).protected:
+            return f"coppice commit {store}:{self._into} -m MESSAGE, or have it taken back"
+        return (
+            "no app may, on a protected branch. Whoever has the administrator's password, in Secret "
+            f"{admin_secret_name(store)}, calls dolt_commit or dolt_reset on it; or the owners take the rule out of "
+            "spec.protection for a moment, and whoever wrote it commits it"
+        )
+
     def _publish(self, draft: Draft, result: str) -> Fact:
-        """Write down what the target is about to become; then have the store take it."""
-        scratch, before = self.seen.scratch.party, target_head(self.seen)
-        if scratch is None or before is None:
+        """Write down what the target is about to become; then have the store fetch it, and then take it."""
+        scratch, before, proposed = self.seen.scratch.party, target_head(self.seen), self.seen.proposed
+        if scratch is None or before is None or proposed is None:
             raise TypeError("the chain goes on without a scratch server")
-        if self.publishing == result:
-            draft.calls += publication(self.request, self._engine, self._database, before, result, self._store, scratch)
+        if self.publishing == result and not self.seen.fetched:
+            draft.calls += fetching(self._engine, self._database, result, self._store, scratch)
+        elif self.publishing == result:
+            versions = (before, proposed.head)
+            draft.calls += publication(
+                self.request, self._engine, self._database, versions, result, self._store, scratch
+            )
         self.publishing = result
         return waits(PUBLISHED, "Publishing", f"branch {self._into} is about to become {result}", retry_after=SOON)
 
     # -- the preview --
 
     def _show(self, draft: Draft) -> None:
-        """Have the scratch server's branch be at what would be published, or at the target while that is not known."""
+        """Have the scratch server's branch be at what would be published, or at the target while that is not known.
+
+        Apps are on it, which may write to it and commit as they like: what they wrote is taken back, but never as fast
+        as they write.
+        """
         scratch, wanted = self.seen.scratch.party, shown(self.seen)
         if scratch is None or scratch.content is None or wanted is None or not self.request.spec.preview:
             return
-        state = scratch.content.state_of(self._into)
-        if state is None or state.head != wanted:
-            draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
+        if shows(self.seen, wanted):
+            return
+        before = self.request.status.preview
+        if before is not None and before.set_at is not None:
+            pause = TAKEN_BACK_AFTER if before.commit == wanted else BETWEEN_RESULTS
+            left = pause - (self.seen.now - before.set_at).total_seconds()
+            if left > 0:
+                self.look_again = left
+                return
+        draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
+        self.brought_to = wanted
 
 
 def shown(seen: RequestObservation) -> str | None:
     """Return which commit people are to look at; None before there is one."""
     outcome = seen.outcome
     return None if outcome is None else outcome.result or target_head(seen)
+
+
+def shows(seen: RequestObservation, wanted: str) -> bool:
+    """Return whether people see a commit on the scratch server, and nothing else."""
+    previewed = seen.previewed
+    return previewed is not None and previewed.head == wanted and not previewed.unsaved

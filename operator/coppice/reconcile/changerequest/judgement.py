@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+
 from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.core.names import digest
 from coppice.engines.merging import AssertionResult
 from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
 from coppice.reconcile.changerequest.observation import RequestObservation
@@ -20,10 +25,31 @@ def rules_of(seen: RequestObservation) -> Rules:
 def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
     """Return what an approval is of: what would be published now; None before that is known."""
     outcome, proposed = seen.outcome, seen.proposed
-    if outcome is None or outcome.changes is None or proposed is None:
+    if outcome is None or outcome.changes is None or proposed is None or seen.store is None:
         return None
-    resolutions = digest_of(request.spec.resolutions)
-    return PatchStatus(source=proposed.head, resolutions=resolutions, digest=outcome.changes.digest)
+    return PatchStatus(
+        proposal=proposal_digest(request),
+        source=proposed.head,
+        resolutions=digest_of(request.spec.resolutions),
+        digest=sealed(outcome.changes.digest, seen.store.server.credentials["admin-password"]),
+    )
+
+
+def proposal_digest(request: DataChangeRequest) -> str:
+    """Return what is another for every other request, under whatever name.
+
+    When it is published is no part of it: a maintainer lets an approved request go, and nobody else can.
+    """
+    spec = request.spec
+    bound = [request.metadata.uid, spec.author, spec.store.dump(), spec.from_.dump(), spec.into.dump(), spec.publish]
+    return digest(json.dumps(bound, sort_keys=True), length=32)
+
+
+def sealed(digest_of_rows: str, secret: str) -> str:
+    """Return a digest of rows as everybody may read it: by the digest alone one could try which value a single changed
+    row has got.
+    """
+    return hmac.new(secret.encode(), f"patch {digest_of_rows}".encode(), hashlib.sha256).hexdigest()
 
 
 def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:
@@ -31,8 +57,7 @@ def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judge
     patch, metadata = patch_of(request, seen), request.metadata
     if patch is None or metadata.creation_timestamp is None:
         return None
-    authors = frozenset(name for commit in seen.commits for name in (commit.author, commit.email))
-    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, authors, patch)
+    proposal = Proposal(metadata.name, metadata.creation_timestamp, request.spec.author, seen.authors, patch)
     return judge(proposal, seen.reviews, rules_of(seen))
 
 

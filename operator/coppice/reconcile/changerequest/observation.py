@@ -8,7 +8,7 @@ from datetime import datetime
 from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataReview, InvalidResource
 from coppice.core.plan import Manifest, SecretKey, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
-from coppice.engines.merging import AssertionResult, CommitInfo, MergeOutcome
+from coppice.engines.merging import AssertionResult, Authors, CommitInfo, MergeOutcome
 from coppice.kube.errors import KubeError
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source
@@ -63,26 +63,30 @@ class CloneSeen:
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """What is proposed. ``unsaved``: the branch has writes that are no commit yet. ``kept``: its server cannot be
-    asked, and this is what it had when it last could.
+    """Where a branch is that is proposed, or that people look at. ``unsaved``: it has writes that are no
+    commit yet. ``kept``: its server cannot be asked, or does not have it any more, and this is what it had when it last
+    could be asked. ``superseded``: it can be asked, and has begun anew from something else since.
     """
 
     head: str
     branch: str
     unsaved: bool = False
     kept: bool = False
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RequestObservation:
     """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
 
-    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``reverted``: the request that
-    is to be undone. ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever
-    namespace. ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is
-    reviewed; ``final``: the same with the message that it is published under. ``landed``: the commit that the status
-    says was to be published, once it is in the history of the target. ``unenforced``: why nobody can tell who reviews
-    are of. ``refused``: why the store has just refused to publish.
+    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``may_finish``: what nobody has
+    committed at the source is the author's to commit. ``reverted``: the request that is to be undone. ``passages``: the
+    NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
+    that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``fetched``: the store has the
+    commit that the status says is to be published. ``final``: the same with the message that it is published under.
+    ``landed``: the commit that the status says was to be published, once it is in the history of the target.
+    ``previewed``: what people see on the scratch server's branch. ``unenforced``: why nobody can tell who reviews are
+    of. ``refused``: why the store has just refused to publish.
     """
 
     manifest: Manifest
@@ -94,17 +98,21 @@ class RequestObservation:
     origin: CloneSeen = field(default_factory=CloneSeen)
     reverted: DataChangeRequest | InvalidResource | None = None
     proposed: Proposed | None = None
+    may_finish: bool = False
     scratch: CloneSeen = field(default_factory=CloneSeen)
+    ahead: tuple[DataChangeRequest, ...] = ()
     passages: tuple[Manifest, ...] = ()
     policies: tuple[Manifest, ...] = ()
     lacking: tuple[str, ...] = ()
     merged: MergeOutcome | EngineError | None = None
-    commits: tuple[CommitInfo, ...] = ()
+    authors: Authors = field(default_factory=Authors)
     checks: tuple[AssertionResult, ...] = ()
     reviews: tuple[DataReview, ...] = ()
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None
+    fetched: bool = False
     landed: CommitInfo | None = None
+    previewed: Proposed | None = None
     refused: KubeError | EngineError | None = None
 
     def policy(self, wanted: Manifest) -> Manifest | None:

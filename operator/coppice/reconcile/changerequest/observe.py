@@ -15,14 +15,14 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
 from coppice.engines.base import Content, EngineError, Reference, UnknownVersionError
-from coppice.engines.merging import Assertion, CommitInfo, MergeInputs, MergeOutcome, MergingEngine, Signature
+from coppice.engines.merging import Assertion, MergeInputs, MergeOutcome, MergingEngine, Signature
 from coppice.kube.client import KubeReader
 from coppice.manifests.admission import build_policies
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source, reach, read_source, read_terms
-from coppice.reconcile.changerequest.identity import identity_problem
+from coppice.reconcile.changerequest.identity import identity_problem, unvouched
 from coppice.reconcile.changerequest.judgement import is_due, judge_request, rules_of
 from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.observation import CloneSeen, Party, Proposed, RequestObservation
@@ -73,7 +73,7 @@ async def observe_request(
     seen = replace(seen, policies=await _read_policies(reader, manifest))
     if isinstance(request, InvalidResource):
         return seen
-    if is_deleting(manifest) or request.status.published is not None:
+    if request.status.published is not None:
         scratch = await reader.get("DataClone", scratch_name(request), key.namespace)
         return replace(seen, scratch=CloneSeen(scratch))
     source = await _read_store(reader, environment, request)
@@ -82,6 +82,8 @@ async def observe_request(
     if engine is None:
         return seen
     reading = _Reading(reader, environment, computations, request, engine)
+    if is_deleting(manifest):
+        return await reading.to_sweep(seen)
     seen = await reading.scratch(seen)
     if store_problem(request, source) is not None:
         return seen
@@ -122,7 +124,8 @@ class _Reading:
         seen = self.passages(await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
         seen = await self._reviews(await self._merged(seen, content, target.head))
-        return await self._final(seen, content, target.head)
+        seen = await self._final(await self._previewed(seen), content, target.head)
+        return await self._judged_again(seen, content)
 
     # -- the servers --
 
@@ -135,12 +138,35 @@ class _Reading:
         peer = Peer(source.namespace, str(source.manifest["metadata"]["uid"]), "store")
         return replace(seen, store=Party(peer, admin_secret_name(source.name), source.server, answer))
 
+    async def to_sweep(self, seen: RequestObservation) -> RequestObservation:
+        """Ask the servers that others may have been let into for the request's sake."""
+        seen, wanted = await self.store(seen), self.request.spec.from_.clone
+        if wanted is None or not self.request.status.source:
+            return seen
+        origin = await self._clone(wanted.name, wanted.namespace or self.request.metadata.namespace)
+        return replace(seen, origin=await self._asked(origin))
+
     async def scratch(self, seen: RequestObservation) -> RequestObservation:
         """Read the scratch clone, and ask its server once it is Ready."""
         scratch = await self._clone(scratch_name(self.request), self.request.metadata.namespace)
+        if scratch.manifest is None:
+            return replace(seen, scratch=scratch, ahead=await self._ahead())
         if not is_true(scratch.manifest or {}, "Ready"):
             return replace(seen, scratch=replace(scratch, party=None))
         return replace(seen, scratch=await self._asked(scratch))
+
+    async def _ahead(self) -> tuple[DataChangeRequest, ...]:
+        """Read the open requests into the same store that came before this one."""
+        listed = await self.reader.list("DataChangeRequest", self.request.metadata.namespace)
+        parsed = [DataChangeRequest.parse(found) for found in listed if not is_deleting(found)]
+        return tuple(
+            other
+            for other in parsed
+            if isinstance(other, DataChangeRequest)
+            and other.spec.store == self.request.spec.store
+            and other.status.published is None
+            and _age(other) < _age(self.request)
+        )
 
     def passages(self, seen: RequestObservation) -> RequestObservation:
         """Find which ways are wanted between the servers that the scratch server has to do with."""
@@ -217,15 +243,36 @@ class _Reading:
             return seen
         seen = replace(seen, origin=await self._clone(name, where))
         if clone_problem(self.request, seen) is not None or seen.origin.serving is None:
-            return replace(seen, proposed=self._kept(seen))
+            return replace(seen, proposed=self._kept())
         seen = replace(seen, origin=await self._asked(seen.origin))
         branch = seen.origin.serving.origin.version.branch if seen.origin.serving is not None else ""
-        return replace(seen, proposed=await self._head(seen.origin.party, branch) or self._kept(seen))
+        proposed = await self._gone_on(seen, await self._head(seen.origin.party, branch))
+        if proposed is None or not proposed.unsaved:
+            return replace(seen, proposed=proposed)
+        return replace(seen, proposed=proposed, may_finish=where == own or await self._unenforced() is None)
 
-    def _kept(self, seen: RequestObservation) -> Proposed | None:
-        """Return what was proposed last, of a clone that cannot be asked any more: the scratch server has it."""
+    async def _gone_on(self, seen: RequestObservation, found: Proposed | None) -> Proposed | None:
+        """Return what a clone has now if that comes after what was proposed of it before, else that: a clone that was
+        reset, refreshed or made anew takes nothing back that people may have approved.
+        """
+        before, party = self.request.status.source, seen.origin.party
+        if found is None or party is None:
+            return self._kept()
+        if before is None or before.head == found.head:
+            return found
+        database = "" if party.content is None else party.content.database
+        try:
+            at = party.endpoint(self.engine)
+            follows = await self.engine.contains(at, database, before.head, (found.head,))
+        except EngineError:
+            return self._kept()
+        kept = self._kept()
+        return found if follows or kept is None else replace(kept, superseded=True)
+
+    def _kept(self) -> Proposed | None:
+        """Return what was proposed last, which the scratch server has, although the clone may have it no more."""
         before = self.request.status.source
-        if before is None or before.branch is None or seen.scratch.party is None:
+        if before is None or before.branch is None:
             return None
         return Proposed(before.head, before.branch, kept=True)
 
@@ -239,6 +286,11 @@ class _Reading:
         content = None if seen.scratch.party is None else seen.scratch.party.content
         state = None if content is None else content.state_of(revert_branch(published.commit))
         return seen if state is None else replace(seen, proposed=Proposed(state.head, state.branch))
+
+    async def _previewed(self, seen: RequestObservation) -> RequestObservation:
+        if not self.request.spec.preview:
+            return seen
+        return replace(seen, previewed=await self._head(seen.scratch.party, self.request.spec.into.branch))
 
     # -- what comes of it --
 
@@ -300,9 +352,9 @@ class _Reading:
         at, head = scratch.endpoint(self.engine), "" if seen.proposed is None else seen.proposed.head
         wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks]
         try:
-            commits = await self.computations.once(
+            authors = await self.computations.once(
                 (_pod_of(scratch), merged.base, head),
-                lambda: self.engine.commits_between(at, content.database, merged.base, head),
+                lambda: self.engine.authors_between(at, content.database, merged.base, head),
                 keeps=bool,
             )
             found = await self.computations.once(
@@ -312,20 +364,25 @@ class _Reading:
             )
         except EngineError as error:
             return replace(seen, merged=error)
-        return replace(seen, commits=tuple[CommitInfo, ...](commits), checks=tuple(found))
+        return replace(seen, authors=authors, checks=tuple(found))
 
     async def _reviews(self, seen: RequestObservation) -> RequestObservation:
         metadata = self.request.metadata
         parsed = [DataReview.parse(found) for found in await self.reader.list("DataReview", metadata.namespace)]
         ours = (review for review in parsed if isinstance(review, DataReview))
         reviews = tuple(review for review in ours if review.spec.request == metadata.name)
-        if not rules_of(seen).approvals:
+        if not rules_of(seen).protected:
             return replace(seen, reviews=reviews)
+        return replace(seen, reviews=reviews, unenforced=await self._unenforced())
+
+    async def _unenforced(self) -> str | None:
+        """Return why the API server vouches for nobody's name, and for no author's right to a clone; or None."""
         found: dict[tuple[str, str], Manifest | None] = {}
         for policy in build_policies():
             kind, name = str(policy["kind"]), str(policy["metadata"]["name"])
             found[kind, name] = await self.reader.get(kind, name)
-        return replace(seen, reviews=reviews, unenforced=identity_problem(found))
+        made = self.request.metadata.creation_timestamp
+        return identity_problem(found) or (None if made is None else unvouched(found, made))
 
     async def _final(self, seen: RequestObservation, content: Content, target: str) -> RequestObservation:
         """Compute what is published: the same merge under the message that names who approved it."""
@@ -339,19 +396,45 @@ class _Reading:
         return replace(seen, final=await self._merge(scratch, inputs))
 
     async def _begun(self, seen: RequestObservation, content: Content, parents: tuple[str, str]) -> MergeOutcome | None:
-        """Return what was to be published already, if it is of the same two versions: the store may be about to take
-        it, and of two commits one would come too late.
+        """Return what was to be published already, if it is of the same two versions and changes what is approved now:
+        the store may be about to take it, and of two commits one would come too late.
         """
         commit, scratch, merged = self.request.status.publishing, seen.scratch.party, seen.outcome
-        if commit is None or scratch is None or merged is None:
+        if commit is None or scratch is None or merged is None or merged.changes is None:
             return None
         at = scratch.endpoint(self.engine)
         try:
             [info] = await self.engine.log(at, content.database, commit, limit=1)
-            changes = await self.engine.changes(at, content.database, parents[0], commit)
+            changes = await self.computations.once(
+                (_pod_of(scratch), "changes", parents[0], commit),
+                lambda: self.engine.changes(at, content.database, parents[0], commit),
+                keeps=bool,
+            )
         except EngineError:
             return None
-        return replace(merged, result=commit, changes=changes) if info.parents == parents else None
+        same = info.parents == parents and changes.digest == merged.changes.digest
+        return replace(merged, result=commit, changes=changes) if same else None
+
+    async def _judged_again(self, seen: RequestObservation, content: Content) -> RequestObservation:
+        """Look whether the store has fetched what is to be published; if so, read once more what decides whether it may
+        be, for all that was computed since may have taken long. Nothing but the push comes after that.
+        """
+        final, store = seen.final, seen.store
+        commit = self.request.status.publishing
+        if not isinstance(final, MergeOutcome) or commit is None or final.result != commit or store is None:
+            return seen
+        try:
+            await self.engine.log(store.endpoint(self.engine), content.database, commit, limit=1)
+        except EngineError:
+            return seen
+        namespace, name = self.request.metadata.namespace, self.request.metadata.name
+        now = await self.reader.get("DataChangeRequest", name, namespace)
+        rules = await self.reader.get("DataStore", self.request.spec.store.name, namespace)
+        if not _is_same(seen.manifest, now) or not _is_same(
+            None if seen.source is None else seen.source.manifest, rules
+        ):
+            return replace(seen, final=None)
+        return replace(await self._reviews(seen), fetched=True)
 
     def _inputs(self, content: Content, target: str, proposed: Proposed, *, reviewers: tuple[str, ...]) -> MergeInputs:
         return MergeInputs(
@@ -370,3 +453,18 @@ def _pod_of(party: Party) -> str:
     if party.server.pod is None:
         raise TypeError("a server that answers has a Pod")
     return str(party.server.pod["metadata"]["uid"])
+
+
+def _is_same(before: Manifest | None, now: Manifest | None) -> bool:
+    """Return whether an object asks for the same as before."""
+    if before is None or now is None:
+        return False
+    return all(before["metadata"].get(key) == now["metadata"].get(key) for key in ("uid", "generation")) and (
+        not is_deleting(now)
+    )
+
+
+def _age(request: DataChangeRequest) -> tuple[str, str]:
+    """Return by what requests stand in line."""
+    made = request.metadata.creation_timestamp
+    return "" if made is None else made.isoformat(), request.metadata.name

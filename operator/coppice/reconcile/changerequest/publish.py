@@ -19,17 +19,29 @@ def publication(
     request: DataChangeRequest,
     engine: MergingEngine,
     database: str,
-    before: str,
+    versions: tuple[str, str],
     result: str,
     store: Party,
     scratch: Party,
 ) -> list[EngineCall]:
-    """Return the calls: the tag by which it can be undone is there before, wherever an earlier try has left it."""
+    """Return the calls by which a merge of two versions, the target's and the source's, is published: the tag by which
+    it can be undone is there before, wherever an earlier try has left it.
+    """
+    before, merged = versions
     at, source, tag = store.ref(engine), scratch.ref(engine), f"{tag_of(request)}/before"
-    move = {"branch": request.spec.into.branch, "expected": before, "result": result, "host": source.host}
+    move = {"branch": request.spec.into.branch, "expected": before, "source": merged}
+    move |= {"result": result, "host": source.host}
     return [
         EngineCall(engine.name, at, "delete-tag", {"database": database, "tag": tag}),
         EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": before}),
-        let_fetch(engine, scratch, store),
         EngineCall(engine.name, at, "publish", {"database": database, **move}, {"password": REMOTE_PASSWORD}),
     ]
+
+
+def fetching(engine: MergingEngine, database: str, result: str, store: Party, scratch: Party) -> list[EngineCall]:
+    """Return the calls by which the store has the result before it is asked to publish it: what takes long is over
+    when it is judged for the last time whether it may.
+    """
+    source = scratch.ref(engine)
+    arguments = {"database": database, "host": source.host, "result": result}
+    return [let_fetch(engine, scratch, store), EngineCall(engine.name, store.ref(engine), "fetch-result", arguments)]

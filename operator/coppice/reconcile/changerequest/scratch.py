@@ -17,6 +17,11 @@ from coppice.manifests.meta import Owner, build_metadata
 from coppice.manifests.network import Peer, build_passage
 from coppice.reconcile.changerequest.observation import Party
 
+MAX_OPEN_OF_AUTHOR: Final = 10
+MAX_OPEN: Final = 50
+"""How many open requests of one author, and of all, into one store have a scratch server: each is a server that runs
+until its request is published or deleted.
+"""
 _NAME_KEPT: Final = 24
 
 

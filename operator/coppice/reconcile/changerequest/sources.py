@@ -147,10 +147,37 @@ def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
         return holds(SOURCE, "Found", f"takes back what DataChangeRequest {wanted.revert_of} brought")
     if proposed is None:
         raise TypeError("what is proposed was found")
+    if proposed.superseded:
+        message = (
+            f"{clone_words(request)} has begun anew, without what it had; that is kept, up to commit {proposed.head}. "
+            "To propose what is written there now, make another DataChangeRequest"
+        )
+        return holds(SOURCE, "KeptOfEarlier", message)
     if proposed.kept:
         words = clone_words(request)
         return holds(SOURCE, "Kept", f"{words} cannot be asked; what it had is kept, up to commit {proposed.head}")
-    return holds(SOURCE, "Found", f"proposes branch {proposed.branch} at {proposed.head}")
+    found, left = f"proposes branch {proposed.branch} at {proposed.head}", uncommitted_words(request, seen)
+    return holds(SOURCE, "FoundInPart", f"{found}; {left}") if left else holds(SOURCE, "Found", found)
+
+
+def is_unfinished(seen: RequestObservation) -> bool:
+    """Return whether the source has what nobody has committed and is to be committed for the author.
+
+    Only on a clone that is theirs: of the request's own namespace, or one that they have proven a right to. On a branch
+    of the store others may be in the middle of something, and a protected one moves by a review alone.
+    """
+    return seen.proposed is not None and seen.proposed.unsaved and seen.may_finish
+
+
+def uncommitted_words(request: DataChangeRequest, seen: RequestObservation) -> str:
+    """Return that rows at the source are no part of what is proposed, and how they become one; or nothing."""
+    proposed, wanted = seen.proposed, request.spec.from_
+    if proposed is None or not proposed.unsaved or is_unfinished(seen):
+        return ""
+    where = f"{request.spec.store.name}:{wanted.branch}"
+    if wanted.clone is not None:
+        where = f"{wanted.clone.name} -n {_clone_namespace(request)}"
+    return f"what is written there and not committed is no part of it: coppice commit {where} -m MESSAGE"
 
 
 def clone_words(request: DataChangeRequest) -> str:

@@ -17,20 +17,21 @@ from coppice.api.v1alpha1.datachangerequest import (
     MAX_TABLES,
 )
 from coppice.engines.merging import AssertionResult, ChangeSet, MergeOutcome
-from coppice.reconcile.changerequest.chain import shown
+from coppice.reconcile.changerequest.chain import OpenRequest, shown, shows
 from coppice.reconcile.changerequest.judgement import judge_request, patch_of, target_head
 from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.observed import format_time
 
 _MAX_STATEMENT: Final = 2000
 _MAX_TEXT: Final = 256
 _OF_THE_RUNTIME: Final = frozenset({"conditions", "observedGeneration"})
 
 
-def request_status(request: DataChangeRequest, seen: RequestObservation, publishing: str | None) -> dict[str, Any]:
-    """Return the status of a request that is open."""
-    before = told_before(seen)
+def request_status(request: DataChangeRequest, seen: RequestObservation, chain: OpenRequest) -> dict[str, Any]:
+    """Return the status of a request that is open, after its chain has run."""
+    now = {"publishing": chain.publishing, "preview": _preview(request, seen, chain.brought_to)}
     if seen.outcome is None:
-        return {**before, "publishing": publishing, "preview": _preview(request, seen)}
+        return {**told_before(seen), **now}
     patch, verdict = patch_of(request, seen), judge_request(request, seen)
     reviews = [] if verdict is None else [entry.dump() for entry in verdict.reviews[:MAX_REVIEWS]]
     if seen.unenforced is not None:
@@ -44,8 +45,7 @@ def request_status(request: DataChangeRequest, seen: RequestObservation, publish
         "conflicts": _conflicts(seen.outcome),
         "checks": [_check(check) for check in sorted(seen.checks, key=_passes)[:MAX_CHECKS]],
         "reviews": reviews,
-        "preview": _preview(request, seen),
-        "publishing": publishing,
+        **now,
     }
 
 
@@ -104,11 +104,12 @@ def _check(check: AssertionResult) -> dict[str, Any]:
     return {"name": check.name, "passed": _passes(check), "message": check.error[:_MAX_TEXT] or found}
 
 
-def _preview(request: DataChangeRequest, seen: RequestObservation) -> dict[str, Any] | None:
-    scratch, wanted = seen.scratch, shown(seen)
+def _preview(request: DataChangeRequest, seen: RequestObservation, brought_to: str | None) -> dict[str, Any] | None:
+    scratch, wanted, before = seen.scratch, shown(seen), request.status.preview
     if scratch.manifest is None or not request.spec.preview:
         return None
-    content = None if scratch.party is None else scratch.party.content
-    state = None if content is None else content.state_of(request.spec.into.branch)
-    ready = state is not None and wanted is not None and state.head == wanted
-    return {"clone": scratch.manifest["metadata"]["name"], "ready": ready}
+    told: dict[str, Any] = {} if before is None else {"commit": before.commit, "setAt": before.dump().get("setAt")}
+    if brought_to is not None:
+        told = {"commit": brought_to, "setAt": format_time(seen.now)}
+    ready = wanted is not None and shows(seen, wanted)
+    return {"clone": scratch.manifest["metadata"]["name"], "ready": ready, **told}
