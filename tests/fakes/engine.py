@@ -230,6 +230,7 @@ class FakeEngine:
     """What its servers know besides the administrator's."""
     mirrors = True
     """Whether it has a way to mirror."""
+    remotes_port: int | None = None
     port = 3306
     binding_type = "mysql"
     user_id = 999
@@ -343,6 +344,7 @@ class FakeEngine:
             load_script=load_script,
             wait_script="wait",
             port=self.port,
+            remotes_port=self.remotes_port,
         )
 
     # -- the half that talks --

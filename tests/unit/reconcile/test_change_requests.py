@@ -727,6 +727,22 @@ async def test_who_cannot_fetch_says_so_and_tries_again(proposed):
     assert reason(proposed, "Computed") == "Computed"
 
 
+async def test_servers_of_an_earlier_operator_are_named_and_restarted_once(story):
+    write(story)
+    story.world.engine.remotes_port = 9999
+    story.request()
+    for words, role in (("DataStore shop", "store"), ("DataClone data/db", "clone")):
+        await story.operator.live(minutes=1)
+        message = story.expect_stalled("DataChangeRequest", "fix", "ServerOutdated")
+        [pod] = [found for found in story.kube.all("Pod") if found["metadata"]["labels"]["coppice.dev/role"] == role]
+        name = pod["metadata"]["name"]
+        assert f"the server of {words} " in message
+        assert f"kubectl delete pod {name} -n data" in message
+        story.delete("Pod", name)
+    await story.operator.live(minutes=2)
+    assert story.condition("DataChangeRequest", "fix", of="SourceReady")["status"] == "True"
+
+
 async def test_uncommitted_work_on_the_target_is_not_buried(proposed):
     main(proposed).rows |= {"price/9=90"}
     proposed.review()

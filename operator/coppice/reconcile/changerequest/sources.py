@@ -8,7 +8,7 @@ from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Verb
 from coppice.engines.base import UnreachableError
 from coppice.engines.merging import MergingEngine
 from coppice.reconcile.access import Source, source_problem
-from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.draft import Fact, holds, stalls, waits
 from coppice.reconcile.observed import is_deleting
 
@@ -67,7 +67,7 @@ def clone_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact 
             "clone of raw data, or on a branch"
         )
         return stalls(SOURCE, "MaskedLineage", message)
-    return None
+    return _outdated(seen, seen.origin.party, words)
 
 
 def revert_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
@@ -100,7 +100,28 @@ def target_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact
     if answer.content.state_of(request.spec.into.branch) is None:
         message = f"DataStore {name} has no branch {request.spec.into.branch}: make it, or this DataChangeRequest anew"
         return stalls(SOURCE, "TargetNotFound", message, retry_after=60)
-    return None
+    return _outdated(seen, seen.store, f"DataStore {name}")
+
+
+def _outdated(seen: RequestObservation, party: Party | None, words: str) -> Fact | None:
+    """Return that nobody can fetch from a server, because it was started before the operator knew how, or None."""
+    engine, pod = (
+        None if seen.source is None else merging_engine(seen.source),
+        None if party is None else party.server.pod,
+    )
+    if engine is None or pod is None:
+        return None
+    open_ports = {
+        port["containerPort"] for container in pod["spec"]["containers"] for port in container.get("ports") or ()
+    }
+    if engine.remotes_port in open_ports:
+        return None
+    metadata = pod["metadata"]
+    message = (
+        f"the server of {words} was started by an earlier version of the operator, and nothing can be fetched from it: "
+        f"restart it, kubectl delete pod {metadata['name']} -n {metadata['namespace']}"
+    )
+    return stalls(SOURCE, "ServerOutdated", message, retry_after=10)
 
 
 def proposal_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
