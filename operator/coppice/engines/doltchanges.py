@@ -35,7 +35,10 @@ _COLUMN: Final = re.compile(r"^  `((?:[^`]|``)+)` ", re.MULTILINE)
 _KEY: Final = re.compile(r"^  PRIMARY KEY \((.+?)\),?$", re.MULTILINE)
 _NAME: Final = re.compile(r"`((?:[^`]|``)+)`")
 _COUNTER: Final = re.compile(r" AUTO_INCREMENT=\d+(?=[^\n]*\Z)")
-_HASH_SPACE: Final = 1 << 256
+_SUM_BYTES: Final = 256
+"""How wide the sum of the rows' hashes is. Other rows of the same sum are not to be found, as they are for a narrow one
+by who may choose many (the generalised birthday problem).
+"""
 _PROGRAMS: Final = {"dolt_schemas": "fragment", "dolt_procedures": "create_stmt"}
 """The tables that hold views, triggers, events and procedures, and the column that is the statement."""
 
@@ -138,7 +141,20 @@ def canonical(cells: Cells | None) -> Any:
 
 def hashed(value: Any) -> bytes:
     """Return a hash of something that JSON can hold, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(_encoded(value)).digest()
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _addend(row: Any) -> int:
+    return int.from_bytes(hashlib.shake_256(_encoded(row)).digest(_SUM_BYTES))
+
+
+def summary(counts: Mapping[ChangeKind, int], total: int) -> Sequence[Any]:
+    """Return what a digest has of a table's rows, in whatever order they were found: how many, and their sum."""
+    return [counts["Added"], counts["Modified"], counts["Deleted"], f"{total % (1 << 8 * _SUM_BYTES):x}"]
 
 
 @asynccontextmanager
@@ -221,13 +237,13 @@ async def changes_between(session: Session, old: str, new: str) -> ChangeSet:
         async with aclosing(_changed(session, old, new, pair)) as rows:
             async for row in rows:
                 counts[row.kind] += 1
-                total += int.from_bytes(hashed([canonical(row.before), canonical(row.after)]))
+                total += _addend([canonical(row.before), canonical(row.after)])
                 if pair.name in _PROGRAMS:
                     statements.append(_program(pair.name, row))
         redefined = pair.redefined or pair.name in _PROGRAMS
         tables.append(TableChanges(pair.name, counts["Added"], counts["Modified"], counts["Deleted"], redefined))
         definitions = [pair.old, pair.new] if pair.redefined else None
-        digests.append([pair.before, pair.after, definitions, f"{total % _HASH_SPACE:x}"])
+        digests.append([pair.before, pair.after, definitions, *summary(counts, total)])
     return ChangeSet(tuple(tables), tuple(statements), hashed(digests).hex())
 
 
