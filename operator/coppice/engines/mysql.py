@@ -51,12 +51,13 @@ ResultSet = tuple[Row, ...]
 class StatementError(EngineError):
     """The server refused a statement; ``code`` is the MySQL error number.
 
-    Its words may quote the statement: whoever sends a password reports the number only.
+    Its words are in ``text`` alone, to be told apart by, and are shown to nobody: they may quote the statement and
+    rows, and are of whoever runs the server.
     """
 
     def __init__(self, code: int, text: str) -> None:
-        """Keep the number beside the server's words."""
-        super().__init__(f"the server answered with error {code}: {text[:300]}")
+        """Keep the server's words, and say the number only."""
+        super().__init__(f"the server answered with error {code}")
         self.code = code
         self.text = text
 

@@ -23,6 +23,14 @@ def test_names_and_strings_cannot_end_their_own_quotes() -> None:
     assert mysql.literal("it's \\' -- ") == "'it''s \\\\'' -- '"
 
 
+def test_the_servers_words_are_known_and_not_said() -> None:
+    raised = pymysql.err.IntegrityError(1062, "duplicate unique key given: [somebody@example.org]")
+    with pytest.raises(mysql.StatementError) as caught, mysql._translated():
+        raise raised
+    assert str(caught.value) == "the server answered with error 1062"
+    assert "duplicate unique key" in caught.value.text
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
