@@ -180,7 +180,7 @@ def test_nobody_writes_to_a_protected_branch_but_by_a_request(kube: Kube, store:
         with pytest.raises(CommandError):
             sql(kube, store.server, statement, login_of(binding))
     assert store.sql("SELECT dolt_hashof('main') AS head") == head
-    forged = Request(kube, store, "forged").manifest({"branch": "main"}, author=OUTSIDER)
+    forged = Request(kube, store, "forged").manifest({"branch": "dev"}, author=OUTSIDER)
     assert "author" in ann.refused(forged)
     change = '{"status":{"published":null}}'
     ann.may_not("patch", "dcr", "autumn", "-n", store.namespace, "--subresource=status", "--type=merge", "-p", change)
