@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 
-from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus, Publish
 from coppice.core.names import digest
 from coppice.engines.merging import AssertionResult
 from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
@@ -66,6 +66,11 @@ def failed_checks(seen: RequestObservation) -> tuple[AssertionResult, ...]:
     return tuple(check for check in seen.checks if check.found or check.error)
 
 
+def rebases(request: DataChangeRequest) -> bool:
+    """Return whether it is the clone that changes, and not the branch."""
+    return request.spec.publish is Publish.REBASE
+
+
 def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgement) -> bool:
     """Return whether nothing stands in the way of publishing any more."""
     outcome, spec = seen.outcome, request.spec
@@ -77,8 +82,12 @@ def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgem
 
 
 def changes_anything(seen: RequestObservation) -> bool:
-    """Return whether the merge is another version than the target."""
+    """Return whether the merge is another version than what is to change: than the target, or than the clone, which
+    lacks nothing of the target if that is what both have in common.
+    """
     outcome, head = seen.outcome, target_head(seen)
+    if outcome is not None and isinstance(seen.request, DataChangeRequest) and rebases(seen.request):
+        return outcome.result is not None and outcome.base != head
     return outcome is not None and outcome.result is not None and outcome.result != head
 
 
