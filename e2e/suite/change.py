@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from e2e.harness.shell import CommandError
 from e2e.suite.kube import TIMEOUT
 from e2e.suite.manifests import resource
-from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from e2e.suite.data import Store
@@ -36,16 +35,12 @@ class Person:
 
     def refused(self, *manifests: Manifest) -> str:
         """Create objects that must be refused; return the words."""
-        try:
-            self.apply(*manifests)
-        except CommandError as error:
-            return str(error)
-        raise AssertionError("the API server accepted what it must refuse")
+        return self.may_not("create", "-f", "-", stdin=self.kube.yaml(*manifests))
 
-    def may_not(self, *words: str) -> str:
+    def may_not(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl, which must be refused; return the words."""
         try:
-            self.kube.run(*words, *self._identity)
+            self.kube.run(*words, *self._identity, stdin=stdin)
         except CommandError as error:
             return str(error)
         raise AssertionError(f"{self.name} may {' '.join(words)}")
@@ -83,9 +78,4 @@ class Request:
 
     def until_reason(self, condition: str, reason: str) -> str:
         """Wait until a condition has a reason; return the message."""
-
-        def found() -> str:
-            seen = self.kube.condition("dcr", self.name, self.store.namespace, condition)
-            return str(seen["message"]) if seen.get("reason") == reason else ""
-
-        return eventually(found, f"{condition} of {self.name} says {reason}")
+        return str(self.kube.until_reason(reason, "dcr", self.name, self.store.namespace, condition)["message"])

@@ -103,11 +103,15 @@ class Kube:
         conditions = found.get("status", {}).get("conditions", [])
         return next((entry for entry in conditions if entry["type"] == condition), {})
 
-    def until_reason(self, reason: str, kind: str, name: str, namespace: str) -> dict[str, Any]:
-        """Wait until Ready has this reason; return the condition."""
+    def until_reason(
+        self, reason: str, kind: str, name: str, namespace: str, condition: str = "Ready"
+    ) -> dict[str, Any]:
+        """Wait until a condition has this reason; return it."""
         return eventually(
-            lambda: found if (found := self.condition(kind, name, namespace)).get("reason") == reason else {},
-            f"{kind}/{name} in {namespace} says {reason}",
+            lambda: (
+                found if (found := self.condition(kind, name, namespace, condition)).get("reason") == reason else {}
+            ),
+            f"{condition} of {kind}/{name} in {namespace} says {reason}",
         )
 
     def events(self, kind: str, name: str, namespace: str) -> list[dict[str, Any]]:

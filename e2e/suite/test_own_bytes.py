@@ -59,15 +59,7 @@ def bounded(kube: Kube, store: Store) -> Iterator[Store]:
 
 def until(kube: Kube, store: Store, reason: str) -> dict[str, Any]:
     """Wait until the store says this of its bound; return the condition."""
-    return eventually(
-        lambda: found if (found := told(kube, store)).get("reason") == reason else {},
-        f"the store's condition {BOUNDED} says {reason}",
-    )
-
-
-def told(kube: Kube, store: Store) -> dict[str, Any]:
-    """Return what the store says of its bound."""
-    return kube.condition("dstore", store.name, store.namespace, BOUNDED)
+    return kube.until_reason(reason, "dstore", store.name, store.namespace, BOUNDED)
 
 
 def flood(clone: Clone) -> int:

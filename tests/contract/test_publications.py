@@ -62,6 +62,13 @@ class Pair:
         await run(at, database.name, ["CALL dolt_remote('remove', 'origin')"])
         return Database(Databases(at), database.name)
 
+    async def begun(self) -> tuple[Database, Database]:
+        """Return a new database of the store, and the scratch server's copy with a branch ``work``."""
+        database = await self.databases.new(PLAIN)
+        copy = await self.copy(database)
+        await copy.branch("work")
+        return database, copy
+
     async def publish(self, inputs: MergeInputs, result: str, branch: str = "main") -> None:
         await self.stage.engine.execute(
             self.stage.admin(self.store),
@@ -124,9 +131,7 @@ async def _head(database: Database) -> str:
 
 class TestFetchResult:
     async def test_what_was_fetched_before_is_published_without_asking_anybody_again(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
         await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
         inputs, result = await pair.merged(database, copy, source)
@@ -143,9 +148,7 @@ class TestFetchResult:
         assert await _left(database) == []
 
     async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
         await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
         inputs, _ = await pair.merged(database, copy, source)
@@ -156,9 +159,7 @@ class TestFetchResult:
 
 class TestPublish:
     async def test_a_result_lands_as_the_commit_that_was_made_and_again_changes_nothing(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
         await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
         inputs, result = await pair.merged(database, copy, source)
@@ -172,9 +173,7 @@ class TestPublish:
         await pair.publish(inputs, result)
 
     async def test_a_target_that_has_moved_stays_where_it_is(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
         head = await database.commit("main", ["UPDATE t SET b = 'mine'"])
         with pytest.raises(TargetMovedError, match=f"is at {head}"):
@@ -184,9 +183,7 @@ class TestPublish:
             await pair.publish(inputs, result, branch="gone")
 
     async def test_a_target_with_uncommitted_changes_keeps_them(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
         await database.ask("UPDATE t SET b = 'mine'")
         with pytest.raises(TargetBusyError, match="branch main"):
@@ -198,9 +195,7 @@ class TestPublish:
         assert await _head(database) == result
 
     async def test_a_commit_that_is_not_the_merge_stays_out(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7"])
         inputs, result = await pair.merged(database, copy, source)
         await copy.branch("coppice/merge-planted", "main")
@@ -212,9 +207,7 @@ class TestPublish:
         await pair.publish(inputs, result)
 
     async def test_without_the_scratch_server_nothing_happens(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
         await pair.stage.engine.execute(pair.stage.admin(pair.scratch), "drop-fetch-user", {})
         with pytest.raises(EngineError):
@@ -228,9 +221,7 @@ class TestPublish:
     @pytest.mark.parametrize("seed", range(SCHEDULES))
     async def test_nothing_is_lost_of_what_others_write_meanwhile(self, pair: Pair, seed: int) -> None:
         chance = random.Random(seed)
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         source = await copy.commit("work", ["INSERT INTO t VALUES (1000, 0, 'published')"])
         written: list[int] = []
         commits: list[str] = []
@@ -279,9 +270,7 @@ LEFT = (
 class TestLeftovers:
     @pytest.mark.parametrize("host", ["%", "127.0.0.1"])
     async def test_a_publication_takes_away_what_another_one_has_left(self, pair: Pair, host: str) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
         await run(pair.databases.at, database.name, [statement.format(host=host) for statement in LEFT])
         await pair.publish(inputs, result)
@@ -301,9 +290,7 @@ class TestLeftovers:
         assert (await database.ask("SELECT COUNT(*) FROM t")) == ((3,),)
 
     async def test_a_sweep_lets_a_publication_in_the_middle_go_on(self, pair: Pair) -> None:
-        database = await pair.databases.new(PLAIN)
-        copy = await pair.copy(database)
-        await copy.branch("work")
+        database, copy = await pair.begun()
         inputs, result = await pair.merged(database, copy, await copy.commit("work", ["UPDATE t SET a = 7"]))
         publication = asyncio.create_task(pair.publish(inputs, result))
         swept = 0

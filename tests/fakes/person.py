@@ -116,6 +116,11 @@ class AsPerson:
         return Echo(pod, port)
 
 
+def words(text: str) -> str:
+    """Return what was printed, however its lines were broken."""
+    return " ".join(text.split())
+
+
 def _merge(present: dict[str, Any], patch: Mapping[str, Any]) -> None:
     """Do what RFC 7386 says."""
     for key, value in patch.items():

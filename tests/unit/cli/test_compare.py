@@ -7,7 +7,7 @@ import json
 
 import pytest
 from tests.fakes.engine import FakeEngine
-from tests.fakes.person import Person
+from tests.fakes.person import Person, words
 from tests.unit.cli.comparing import FIRST, SECOND, THIRD, Comparing, added
 from tests.unit.cli.requested import ask, computed, conflicting
 
@@ -18,10 +18,6 @@ PRICE = RowChange(
     "track", "Modified", {"id": 1}, {"id": 1, "price": "0.99", "name": "x"}, {"id": 1, "price": "1.29", "name": "x"}
 )
 CELL = Conflict("0123456789abcdef", "fedcba9876543210", "Cell", "track", "price", {"id": 1}, "0.99", "1.09", "1.29")
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
 
 
 def engine_of(person: Person) -> Comparing:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.fakes.person import Person
+from tests.fakes.person import Person, words
 from tests.unit.cli.comparing import FIRST, SECOND, THIRD, Comparing, commit
 
 from coppice.engines.base import EngineError
 from coppice.kube.client import Caller
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
 
 
 def engine_of(person: Person) -> Comparing:

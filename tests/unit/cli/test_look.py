@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.fakes.person import Person
+from tests.fakes.person import Person, words
 from tests.fakes.story import Story, begun
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_a_namespace_is_listed(bea):

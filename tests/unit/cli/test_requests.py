@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.fakes.person import Person
+from tests.fakes.person import Person, words
 from tests.unit.cli.comparing import FIRST, SECOND, THIRD
 from tests.unit.cli.requested import PATCH, WAITS, ask, computed, condition, conflicting, tell
 
@@ -15,10 +15,6 @@ from coppice.kube.errors import TransientError
 
 PUBLISHED = {"commit": THIRD, "before": FIRST, "tag": "published-autumn", "at": "2026-03-01T12:00:00Z"}
 ALBUM = {"id": "aaaaaaaaaaaaaaaa", "kind": "Schema", "table": "album"}
-
-
-def words(text: str) -> str:
-    return " ".join(text.split())
 
 
 def spec_of(person: Person, name: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class _Reading:
         scratch = await self._clone(scratch_name(self.request), self.request.metadata.namespace)
         if scratch.manifest is None:
             return replace(seen, scratch=scratch, ahead=await self._ahead())
-        if not is_true(scratch.manifest or {}, "Ready"):
+        if not is_true(scratch.manifest, "Ready"):
             return replace(seen, scratch=replace(scratch, party=None))
         return replace(seen, scratch=await self._asked(scratch))
 
@@ -242,11 +242,11 @@ class _Reading:
         if terms is None:
             return seen
         seen = replace(seen, origin=await self._clone(name, where))
-        if clone_problem(self.request, seen) is not None or seen.origin.serving is None:
+        serving = seen.origin.serving
+        if clone_problem(self.request, seen) is not None or serving is None:
             return replace(seen, proposed=self._kept())
         seen = replace(seen, origin=await self._asked(seen.origin))
-        branch = seen.origin.serving.origin.version.branch if seen.origin.serving is not None else ""
-        proposed = await self._gone_on(seen, await self._head(seen.origin.party, branch))
+        proposed = await self._gone_on(seen, await self._head(seen.origin.party, serving.origin.version.branch))
         if proposed is None or not proposed.unsaved:
             return replace(seen, proposed=proposed)
         return replace(seen, proposed=proposed, may_finish=where == own or await self._unenforced() is None)
