@@ -42,6 +42,8 @@ watched() {
   phase=$1 total=$2 told=0
   shift 2
   tell "$phase" 0 "$total"
+  # The program opens its log after it has begun: until then there would be none to look into, or an earlier one.
+  : >"$log"
   "$@" >/dev/null 2>"$log" &
   program=$!
   while kill -0 "$program" 2>/dev/null; do
