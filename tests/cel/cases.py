@@ -131,6 +131,7 @@ SPECS: dict[str, list[dict[str, Any]]] = {
     "DataStore": [
         STORE,
         {**STORE, "protection": [PROTECTION]},
+        {**STORE, "protection": [{**PROTECTION, "checks": [{"name": "prices", "jobTemplate": "shop-prices"}]}]},
         *(
             {**STORE, "managed": {**MANAGED, "load": load}}
             for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})

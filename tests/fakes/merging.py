@@ -33,6 +33,7 @@ from coppice.engines.merging import (
 )
 
 FETCHER = "fetcher"
+CHECKER = "checker"
 Record = dict[str, str] | None
 """A row's cells by column; None where it is not there."""
 
@@ -241,6 +242,9 @@ class MergingFakeEngine(FakeEngine):
         versions = [volume.commits[name].rows for name in (base, inputs.target, inputs.source)]
         return base, merge_rows(versions[0], versions[1], versions[2], inputs.salt, inputs.decisions)
 
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        return {**self.binding(host=host, database=f"{database}/{commit}", password=password), "username": CHECKER}
+
     async def assertions(
         self, at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
     ) -> Sequence[AssertionResult]:
@@ -293,6 +297,10 @@ class MergingFakeEngine(FakeEngine):
     @staticmethod
     def _do_drop_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users.pop(FETCHER, None)
+
+    @staticmethod
+    def _do_ensure_check_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.users[CHECKER] = arguments["password"]
 
     @staticmethod
     def _do_sweep(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:

@@ -295,6 +295,11 @@ class DoltEngine:
         """Hand out the conflicts of a merge, made for that alone on a branch that goes again."""
         return doltmerge.conflicts(at, inputs)
 
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        """Return what reads a commit: as a database it is ``database/commit``, which nobody can write to."""
+        reader = Endpoint(host, self.port, doltassertions.PROGRAM_USER, password)
+        return binding_values(self.binding_type, self.name, reader, f"{database}/{commit}")
+
     async def assertions(
         self, at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
     ) -> Sequence[AssertionResult]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from coppice.engines import doltbranches, doltremotes
 from coppice.engines.base import Endpoint
+from coppice.engines.doltassertions import ensure_program_user
 from coppice.engines.doltprotection import protect
 from coppice.engines.doltrefs import create_branch, delete_branch
 from coppice.engines.merging import Signature
@@ -50,6 +51,8 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
             await doltremotes.publish(session, at, given, remotes_port)
         case "sweep":
             await doltremotes.sweep(session, at, given["database"])
+        case "ensure-check-user":
+            await ensure_program_user(session, given["database"], given["password"])
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:

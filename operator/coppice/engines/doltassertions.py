@@ -1,8 +1,8 @@
-"""The owners' own checks, asked of a commit on a scratch server.
+"""The owners' own checks of a commit on a scratch server: queries that are asked, and a login for programs.
 
 Whatever a query says, it changes nothing: it is one SELECT (the only statement that may stand in another's FROM, and
 the only one that PREPARE takes), it is asked of a commit, which nobody can write to, and by a login that may read and
-nothing else.
+nothing else. A program has such a login as well, and a binding whose database is the commit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from coppice.engines.mysql import Session, identified, identifier, literal
 
 MAX_FOUND: Final = 1000
 _USER: Final = "coppice-check"
+PROGRAM_USER: Final = "coppice-program"
+"""As whom the owners' programs read: a login of its own, for the other comes and goes with each query."""
 
 
 async def assertions(
@@ -39,6 +41,18 @@ async def assertions(
     finally:
         async with mysql.session(at) as session:
             await session.ask(f"DROP USER IF EXISTS {user}")
+
+
+async def ensure_program_user(session: Session, database: str, password: str) -> None:
+    """Make the login of the owners' programs, which may read a database and nothing else."""
+    user, secret = f"{literal(PROGRAM_USER)}@'%'", identified(password)
+    try:
+        await session.ask(
+            f"CREATE USER IF NOT EXISTS {user} {secret}; ALTER USER {user} {secret};"
+            f" GRANT SELECT ON {identifier(database)}.* TO {user}"
+        )
+    except mysql.StatementError as error:  # the server's words may quote the statement, hash and all
+        raise EngineError(f"the server refused to make the login {PROGRAM_USER}: error {error.code}") from None
 
 
 async def _asked(reader: Endpoint, version: str, check: Assertion) -> AssertionResult:

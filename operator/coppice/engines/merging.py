@@ -257,6 +257,8 @@ class MergingEngine(Engine, Protocol):
     ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
     fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
     to be let in again. Each publication begins with it.
+    ``ensure-check-user`` (database, password): on a scratch server, let the login of ``check_binding`` read everything,
+    and do nothing else.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
     the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.
@@ -296,6 +298,10 @@ class MergingEngine(Engine, Protocol):
 
     def conflicts(self, at: Endpoint, inputs: MergeInputs) -> AsyncIterator[Conflict]:
         """Hand out the conflicts of a merge with their values, those decided too."""
+        ...
+
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        """Return what a check's program needs to read a commit on a scratch server, as ``binding`` does."""
         ...
 
     async def assertions(

@@ -19,6 +19,7 @@ from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.changerequest.chain import SOON, TYPES, OpenRequest
+from coppice.reconcile.changerequest.checks import drop_checks
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.observe import Computations, observe_request
 from coppice.reconcile.changerequest.publish import tag_of
@@ -119,6 +120,7 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     status = {**status, "preview": None, "publishing": None}
     draft.drop(seen.scratch.manifest)
     _drop(draft, seen.policies)
+    drop_checks(draft, seen.check_jobs)
     return replace(draft.finish(TYPES, status), remove_finalizer=labels.FINALIZER in request.metadata.finalizers)
 
 

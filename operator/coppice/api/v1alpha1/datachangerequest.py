@@ -190,8 +190,16 @@ class CheckStatus(StatusModel):
     """One check of the owners'."""
 
     name: Text = Field(description="Its name in spec.protection of the DataStore.")
-    passed: bool = Field(description="Whether it found nothing.")
-    message: Text | None = Field(default=None, description="What it found, in numbers.")
+    passed: bool = Field(description="Whether it found nothing, or its Job has succeeded.")
+    message: Text | None = Field(default=None, description="What it found, in numbers, or how its Job is.")
+    job: Text | None = Field(default=None, description="The Job that runs it, or has run it, for its log.")
+    digest: Text | None = Field(
+        default=None, description="Digest of what that Job runs: of the Job's that spec.protection names."
+    )
+    result: Text | None = Field(
+        default=None, description="Hash of the merged commit that it was run on; one of another commit runs anew."
+    )
+    finished_at: Time | None = Field(default=None, description="When its Job ended; it runs until then.")
 
 
 class ReviewStatus(StatusModel):

@@ -292,11 +292,19 @@ class ProtectionReviewers(SpecModel):
 class Check(SpecModel):
     """What must hold of the merged data."""
 
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("sql", "jobTemplate")
+
     name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_PATTERN)] = Field(
         description="What it is called in status.checks of a DataChangeRequest."
     )
-    sql: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
-        description="A query that must find nothing, for example SELECT 1 FROM track WHERE price < 0."
+    sql: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = Field(
+        default=None, description="A query that must find nothing, for example SELECT 1 FROM track WHERE price < 0."
+    )
+    job_template: ObjectName | None = Field(
+        default=None,
+        description="A suspended Job in this namespace. A Job made from its Pod template runs once for each result, "
+        "with a connection that reads the merged data, and nothing else, in its containers' environment; the check "
+        "passes once it has succeeded.",
     )
 
 

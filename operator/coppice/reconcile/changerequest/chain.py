@@ -9,15 +9,16 @@ from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy
 from coppice.core.plan import EngineCall
 from coppice.engines.base import EngineError
 from coppice.engines.merging import MergeOutcome, MergingEngine, Signature, TargetBusyError, TargetMovedError
+from coppice.reconcile.changerequest.checks import CHECKED, Runner, check_runs, drop_checks, failed_runs, log_words
 from coppice.reconcile.changerequest.judgement import (
     changes_anything,
     failed_checks,
     judge_request,
-    rules_of,
     target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.publish import fetching, publication
+from coppice.reconcile.changerequest.rules import rules_of
 from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR, build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
@@ -30,12 +31,12 @@ from coppice.reconcile.changerequest.sources import (
     uncommitted_words,
 )
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
+from coppice.reconcile.jobs import LOOK_SECONDS
 from coppice.reconcile.observed import condition, format_time, is_true
 from coppice.reconcile.storenames import admin_secret_name
 
 COMPUTED: Final = "Computed"
 MERGEABLE: Final = "Mergeable"
-CHECKED: Final = "ChecksPassed"
 APPROVED: Final = "Approved"
 PUBLISHED: Final = "Published"
 TYPES: Final = (SOURCE, COMPUTED, MERGEABLE, CHECKED, APPROVED, PUBLISHED)
@@ -75,6 +76,8 @@ class OpenRequest:
             draft.facts.append(fact)
             if not fact.holds:
                 break
+        if self.seen.outcome is not None and not any(fact.type == CHECKED for fact in draft.facts):
+            drop_checks(draft, self.seen.check_jobs)
         self._show(draft)
 
     # -- what the steps look at --
@@ -252,12 +255,17 @@ class OpenRequest:
         return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")
 
     def _checks_pass(self, draft: Draft) -> Fact:
-        del draft
-        failed, asked = failed_checks(self.seen), len(self.seen.checks)
-        if failed:
-            names = ", ".join(check.name for check in failed)
-            message = f"{len(failed)} of {asked} checks of the store's owners fail: {names}; see status.checks"
-            return stalls(CHECKED, "ChecksFailed", message)
+        runs = check_runs(self.request, self.seen)
+        unfinished = Runner(self.request, self.seen, self._engine, self._database, runs).run(draft)
+        failed, broken = failed_checks(self.seen), failed_runs(runs)
+        names, asked = [*(check.name for check in failed), *(run.check for run in broken)], len(self.seen.checks)
+        asked += len(runs)
+        if names:
+            message = f"{len(names)} of {asked} checks of the store's owners fail: {', '.join(names)}; see "
+            message += f"status.checks{log_words(broken, draft.owner.namespace)}"
+            return stalls(CHECKED, "ChecksFailed", message, retry_after=LOOK_SECONDS if broken else 300)
+        if unfinished is not None:
+            return unfinished
         return holds(CHECKED, "ChecksPassed", f"{asked} checks of the store's owners pass")
 
     def _people_approve(self, draft: Draft) -> Fact:

@@ -6,20 +6,14 @@ import hashlib
 import hmac
 import json
 
-from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy, PatchStatus
 from coppice.core.names import digest
 from coppice.engines.merging import AssertionResult
-from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
+from coppice.reconcile.changerequest.approval import Judgement, Proposal, judge
+from coppice.reconcile.changerequest.checks import all_have_passed, check_runs
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.resolutions import digest_of
-
-
-def rules_of(seen: RequestObservation) -> Rules:
-    """Return the rules that the store's owners have made for the target's branch."""
-    store = None if seen.source is None else seen.source.store
-    if not isinstance(store, DataStore) or not isinstance(seen.request, DataChangeRequest):
-        return Rules()
-    return rules_for(store.spec.protection, seen.request.spec.into.branch)
+from coppice.reconcile.changerequest.rules import rules_of
 
 
 def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
@@ -71,7 +65,9 @@ def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgem
     outcome, spec = seen.outcome, request.spec
     if outcome is None or outcome.result is None or not changes_anything(seen):
         return False
-    if failed_checks(seen) or seen.unenforced is not None or not verdict.approved:
+    if failed_checks(seen) or not all_have_passed(check_runs(request, seen)):
+        return False
+    if seen.unenforced is not None or not verdict.approved:
         return False
     return spec.merge is MergePolicy.WHEN_APPROVED and (spec.not_before is None or spec.not_before <= seen.now)
 

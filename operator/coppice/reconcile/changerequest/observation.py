@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -62,6 +63,19 @@ class CloneSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckJobs:
+    """The owners' checks that are programs: the Jobs that they name, and what was made for the request, of whatever
+    result. ``password``: a new one, for a Secret that is not there yet.
+    """
+
+    templates: Mapping[str, Manifest | None] = field(default_factory=dict)
+    jobs: tuple[Manifest, ...] = ()
+    pods: tuple[Manifest, ...] = ()
+    secrets: tuple[Manifest, ...] = ()
+    password: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True)
 class Proposed:
     """Where a branch is that is proposed, or that people look at. ``unsaved``: it has writes that are no
     commit yet. ``kept``: its server cannot be asked, or does not have it any more, and this is what it had when it last
@@ -84,9 +98,10 @@ class RequestObservation:
     NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
     that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``fetched``: the store has the
     commit that the status says is to be published. ``final``: the same with the message that it is published under.
-    ``landed``: the commit that the status says was to be published, once it is in the history of the target.
-    ``previewed``: what people see on the scratch server's branch. ``unenforced``: why nobody can tell who reviews are
-    of. ``refused``: why the store has just refused to publish.
+    ``checks``: what the owners' queries found; ``check_jobs``: their programs. ``landed``: the commit that the status
+    says was to be published, once it is in the history of the target. ``previewed``: what people see on the scratch
+    server's branch. ``unenforced``: why nobody can tell who reviews are of. ``refused``: why the store has just refused
+    to publish.
     """
 
     manifest: Manifest
@@ -107,6 +122,7 @@ class RequestObservation:
     merged: MergeOutcome | EngineError | None = None
     authors: Authors = field(default_factory=Authors)
     checks: tuple[AssertionResult, ...] = ()
+    check_jobs: CheckJobs = field(default_factory=CheckJobs)
     reviews: tuple[DataReview, ...] = ()
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None

@@ -5,9 +5,10 @@ one finds what it has made.
 from __future__ import annotations
 
 from asyncio import gather
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from secrets import token_urlsafe
 from typing import Any, Final, TypeVar
 
 from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataReview, InvalidResource, StoreRef, Verb
@@ -18,15 +19,16 @@ from coppice.engines.base import Content, EngineError, Reference, UnknownVersion
 from coppice.engines.merging import Assertion, MergeInputs, MergeOutcome, MergingEngine, Signature
 from coppice.kube.client import KubeReader
 from coppice.manifests.admission import build_policies
-from coppice.manifests.job import MIGRATE_ROLE
+from coppice.manifests.job import CHECK_ROLE, MIGRATE_ROLE
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source, reach, read_source, read_terms
 from coppice.reconcile.changerequest.identity import identity_problem, unvouched
-from coppice.reconcile.changerequest.judgement import is_due, judge_request, rules_of
+from coppice.reconcile.changerequest.judgement import is_due, judge_request
 from coppice.reconcile.changerequest.message import commit_message
-from coppice.reconcile.changerequest.observation import CloneSeen, Party, Proposed, RequestObservation
+from coppice.reconcile.changerequest.observation import CheckJobs, CloneSeen, Party, Proposed, RequestObservation
 from coppice.reconcile.changerequest.resolutions import decisions_of
+from coppice.reconcile.changerequest.rules import rules_of
 from coppice.reconcile.changerequest.scratch import build_passages, revert_branch, scratch_name
 from coppice.reconcile.changerequest.sources import clone_problem, merging_engine, revert_problem, store_problem
 from coppice.reconcile.clone.names import engine_secret_name, secret_name
@@ -37,6 +39,7 @@ from coppice.reconcile.reads import Server, ask, get_each
 from coppice.reconcile.storenames import admin_secret_name
 
 MAX_REMEMBERED: Final = 512
+_PASSWORD_BYTES: Final = 24
 T = TypeVar("T")
 
 
@@ -75,7 +78,7 @@ async def observe_request(
         return seen
     if request.status.published is not None:
         scratch = await reader.get("DataClone", scratch_name(request), key.namespace)
-        return replace(seen, scratch=CloneSeen(scratch))
+        return replace(seen, scratch=CloneSeen(scratch), check_jobs=await _read_check_jobs(reader, seen, ()))
     source = await _read_store(reader, environment, request)
     seen = replace(seen, source=source)
     engine = merging_engine(source)
@@ -93,6 +96,16 @@ async def observe_request(
 async def _read_policies(reader: KubeReader, manifest: Manifest) -> tuple[Manifest, ...]:
     """Read the passages that were made for a request, wherever they are."""
     return tuple(await reader.list("NetworkPolicy", None, {labels.OWNER_UID: manifest["metadata"]["uid"]}))
+
+
+async def _read_check_jobs(reader: KubeReader, seen: RequestObservation, names: Sequence[str]) -> CheckJobs:
+    """Read the Jobs of these names that the owners' checks are made from, and all that was made for checks."""
+    metadata = seen.manifest["metadata"]
+    mine, namespace = {labels.OWNER_UID: metadata["uid"], labels.ROLE: CHECK_ROLE}, metadata["namespace"]
+    jobs, pods, secrets = await gather(*(reader.list(kind, namespace, mine) for kind in ("Job", "Pod", "Secret")))
+    found = await get_each(reader, namespace, *(("Job", name) for name in names))
+    templates = dict(zip(names, found, strict=True))
+    return CheckJobs(templates, tuple(jobs), tuple(pods), tuple(secrets), password=token_urlsafe(_PASSWORD_BYTES))
 
 
 async def _read_store(reader: KubeReader, environment: Environment, request: DataChangeRequest) -> Source:
@@ -123,7 +136,7 @@ class _Reading:
             return seen
         seen = self.passages(await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
-        seen = await self._reviews(await self._merged(seen, content, target.head))
+        seen = await self._reviews(await self._check_jobs(await self._merged(seen, content, target.head)))
         seen = await self._final(await self._previewed(seen), content, target.head)
         return await self._judged_again(seen, content)
 
@@ -350,7 +363,7 @@ class _Reading:
     ) -> RequestObservation:
         """Read who made what is proposed, and ask the owners' checks of what would come of it."""
         at, head = scratch.endpoint(self.engine), "" if seen.proposed is None else seen.proposed.head
-        wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks]
+        wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks if check.sql is not None]
         try:
             authors = await self.computations.once(
                 (_pod_of(scratch), merged.base, head),
@@ -365,6 +378,13 @@ class _Reading:
         except EngineError as error:
             return replace(seen, merged=error)
         return replace(seen, authors=authors, checks=tuple(found))
+
+    async def _check_jobs(self, seen: RequestObservation) -> RequestObservation:
+        """Read the owners' checks that are programs, and what has become of them."""
+        if seen.outcome is None:
+            return seen
+        names = sorted({check.job_template for check in rules_of(seen).checks if check.job_template is not None})
+        return replace(seen, check_jobs=await _read_check_jobs(self.reader, seen, names))
 
     async def _reviews(self, seen: RequestObservation) -> RequestObservation:
         metadata = self.request.metadata
@@ -434,7 +454,7 @@ class _Reading:
             None if seen.source is None else seen.source.manifest, rules
         ):
             return replace(seen, final=None)
-        return replace(await self._reviews(seen), fetched=True)
+        return replace(await self._reviews(await self._check_jobs(seen)), fetched=True)
 
     def _inputs(self, content: Content, target: str, proposed: Proposed, *, reviewers: tuple[str, ...]) -> MergeInputs:
         return MergeInputs(

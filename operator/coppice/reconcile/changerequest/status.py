@@ -18,7 +18,8 @@ from coppice.api.v1alpha1.datachangerequest import (
 )
 from coppice.engines.merging import AssertionResult, ChangeSet, MergeOutcome
 from coppice.reconcile.changerequest.chain import OpenRequest, shown, shows
-from coppice.reconcile.changerequest.judgement import judge_request, patch_of, target_head
+from coppice.reconcile.changerequest.checks import check_runs
+from coppice.reconcile.changerequest.judgement import changes_anything, judge_request, patch_of, target_head
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.observed import format_time
 
@@ -43,7 +44,7 @@ def request_status(request: DataChangeRequest, seen: RequestObservation, chain: 
         "result": seen.outcome.result,
         "patch": None if patch is None else patch.dump(),
         "conflicts": _conflicts(seen.outcome),
-        "checks": [_check(check) for check in sorted(seen.checks, key=_passes)[:MAX_CHECKS]],
+        "checks": _checks(request, seen),
         "reviews": reviews,
         **now,
     }
@@ -93,6 +94,13 @@ def _conflicts(outcome: MergeOutcome) -> dict[str, Any] | None:
         for entry in outcome.conflicts[:MAX_LISTED_CONFLICTS]
     ]
     return {"open": outcome.total - outcome.decided, "decided": outcome.decided, "listed": listed}
+
+
+def _checks(request: DataChangeRequest, seen: RequestObservation) -> list[dict[str, Any]]:
+    """Return what the checks say, first those that fail; of those that pass first the programs, which run once."""
+    runs = check_runs(request, seen) if changes_anything(seen) else ()
+    said = [*(run.status for run in runs), *map(_check, seen.checks)]
+    return sorted(said, key=lambda check: bool(check["passed"]))[:MAX_CHECKS]
 
 
 def _passes(check: AssertionResult) -> bool:
