@@ -6,10 +6,11 @@ import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 import pytest_asyncio
 
-from coppice.engines.base import EngineError, UnknownVersionError
+from coppice.engines.base import Endpoint, EngineError, UnknownVersionError
 from coppice.engines.merging import Assertion, Authors, Binary, MergingEngine, RowChange, TableChanges
 
 from .conftest import Stage, open_stage
@@ -433,3 +434,58 @@ class TestAssertions:
         assert await database.ask("SELECT * FROM dolt_status") == ()
         assert await database.ask("SELECT @@GLOBAL.max_connections <> 7") == ((1,),)
         assert await database.ask("SELECT user FROM mysql.user WHERE user = 'coppice-check'") == ()
+
+
+class TestPrograms:
+    async def _reader(self, database: Database, commit: str, password: str = "reads") -> tuple[Endpoint, str]:
+        """Let a program in, and return with what it connects."""
+        engine, at = database.server.engine, database.server.at
+        await engine.execute(at, "ensure-check-user", {"database": database.name, "password": password})
+        values = engine.check_binding(host=at.host, database=database.name, commit=commit, password=password)
+        return Endpoint(values["host"], at.port, values["username"], values["password"]), values["database"]
+
+    async def test_a_program_reads_the_commit_although_its_branch_moves_on(self, databases: Databases) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", ["UPDATE t SET a = 77 WHERE id = 1"])
+        await database.commit("main", ["DELETE FROM t"])
+        reader, version = await self._reader(database, commit)
+        assert await run(reader, version, ["SELECT COUNT(*), SUM(a = 77) FROM t"]) == ((3, 1),)
+
+    async def test_another_password_takes_the_place_of_the_one_before(self, databases: Databases) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", [])
+        before, version = await self._reader(database, commit)
+        reader, _ = await self._reader(database, commit, password="another")
+        assert await run(reader, version, ["SELECT COUNT(*) FROM t"]) == ((3,),)
+        with pytest.raises(pymysql.err.OperationalError):
+            await run(before, version, ["SELECT 1"])
+
+    @pytest.mark.parametrize("branch", [None, "main"])
+    async def test_a_program_changes_nothing_and_reads_no_login(self, databases: Databases, branch: str | None) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", [])
+        reader, version = await self._reader(database, commit)
+        before = await database.ask("SELECT name, hash FROM dolt_branches")
+        for statement in (
+            "DELETE FROM t",
+            "UPDATE t SET a = 0",
+            "CREATE TABLE u (id INT PRIMARY KEY)",
+            "DROP TABLE t",
+            f"DROP DATABASE {database.name}",
+            "CALL dolt_reset('--hard', 'HEAD~1')",
+            "CALL dolt_commit('--allow-empty', '-m', 'mine')",
+            "CALL dolt_branch('mine')",
+            "CALL dolt_branch('-D', 'main')",
+            "CALL dolt_checkout('-b', 'mine')",
+            "CALL dolt_tag('mine')",
+            "CALL dolt_remote('add', 'elsewhere', 'http://127.0.0.1:1/x')",
+            "INSERT INTO dolt_ignore VALUES ('t', true)",
+            "SELECT authentication_string FROM mysql.user",
+            "CREATE USER mine",
+        ):
+            with pytest.raises(pymysql.err.MySQLError):
+                await run(reader, version if branch is None else f"{database.name}/{branch}", [statement])
+        assert await database.ask("SELECT COUNT(*) FROM t") == ((3,),)
+        assert await database.ask("SELECT * FROM dolt_status") == ()
+        assert await database.ask("SELECT name, hash FROM dolt_branches") == before
+        assert await database.ask("SELECT tag_name FROM dolt_tags") == ()

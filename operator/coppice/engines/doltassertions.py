@@ -2,7 +2,8 @@
 
 Whatever a query says, it changes nothing: it is one SELECT (the only statement that may stand in another's FROM, and
 the only one that PREPARE takes), it is asked of a commit, which nobody can write to, and by a login that may read and
-nothing else. A program has such a login as well, and a binding whose database is the commit.
+nothing else. A program has such a login as well, and a binding whose database is the commit. Dolt lets every login
+change the server's settings; what a commit holds is not among them.
 """
 
 from __future__ import annotations
