@@ -151,6 +151,9 @@ def advice(request: Manifest) -> str:
     waiting = (status.get("conflicts") or {}).get("open", 0)
     if waiting:
         return f"coppice diff request/{name} --conflicts shows what both sides changed, coppice resolve {name} decides"
+    checks = aspect(request, "ChecksPassed")
+    if checks is not None and not checks.holds and checks.reason != "ChecksFailed":
+        return checks.message
     failed = [check["name"] for check in status.get("checks") or () if not check["passed"]]
     if failed:
         return f"mend on the source what {', '.join(failed)} found: the change is computed anew"

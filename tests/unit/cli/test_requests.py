@@ -127,6 +127,20 @@ def test_a_check_that_found_something_is_the_next_step(owner):
     assert "mend on the source what no-negative found" in said
 
 
+def test_a_check_that_still_runs_has_found_nothing_yet(owner):
+    status = computed(
+        checks=[{"name": "smoke", "passed": False, "message": "Job fix-check-1 runs", "job": "fix-check-1"}]
+    )
+    status["conditions"].append(
+        condition("ChecksPassed", "ChecksRunning", holds=False, message="waits for checks: smoke")
+    )
+    answering(owner, status)
+    said = words(owner.expect("propose", "--from", "shop:autumn", "--into", "main", "--title", "Autumn"))
+    assert "checks smoke Job fix-check-1 runs" in said
+    assert "waits for checks: smoke" in said
+    assert "mend" not in said
+
+
 # -- revert, rebase --
 
 

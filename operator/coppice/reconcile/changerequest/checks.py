@@ -318,7 +318,7 @@ class Runner:
             return None
         names = ", ".join(run.check for run in runs)
         trouble = next((words for run in runs if (words := pods_trouble(run.pods))), "")
-        message = f"{len(runs)} checks of the store's owners run: {names}{trouble}"
+        message = f"waits for checks of the store's owners: {names}{trouble}"
         return waits(CHECKED, "ChecksRunning", message, retry_after=LOOK_SECONDS)
 
 
