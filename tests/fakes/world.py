@@ -118,8 +118,8 @@ class World:
         """Which Pods' programs fail."""
         self.hanging: Callable[[Object], bool] = lambda pod: False
         """Which Pods' masks and checks come to no end."""
-        self.checked: list[tuple[str, frozenset[str]]] = []
-        """What each check saw that came to an end, by the image of its program."""
+        self.checked: list[tuple[list[str], frozenset[str]]] = []
+        """What each check refused to see that came to an end, and what it saw."""
         self.load_fails = False
         """Initial loads end in failure."""
         self.snapshot_error: str | None = None
@@ -708,7 +708,7 @@ class World:
             self._end_program(pod, 1)
             return
         rows = server.volume.commits[commit].rows
-        self.checked.append((container["image"], rows))
+        self.checked.append((container["args"], rows))
         found = self.crashing(pod) or any(row.startswith(tuple(container["args"])) for row in rows)
         self._end_program(pod, int(found))
 

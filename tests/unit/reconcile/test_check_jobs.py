@@ -56,7 +56,7 @@ async def test_a_check_runs_once_on_the_merged_data_before_anything_is_published
     story.request()
     await story.settle()
     assert (said(story)["status"], said(story)["reason"]) == ("True", "ChecksPassed")
-    assert story.world.checked == [("example.com/loader", {NEW, OTHER})]
+    assert story.world.checked == [(["price/9"], {NEW, OTHER})]
     found = check(story)
     assert (found["passed"], found["result"], found["job"]) == (True, status(story)["result"], jobs(story)[0])
     assert found["finishedAt"]
