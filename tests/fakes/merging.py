@@ -287,10 +287,6 @@ class MergingFakeEngine(FakeEngine):
             raise EngineError(f"the tag {name} is at {tags[name]}")
 
     @staticmethod
-    def _do_delete_tag(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
-        server.volume.tags.pop(arguments["tag"], None)
-
-    @staticmethod
     def _do_ensure_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users[FETCHER] = arguments["password"]
 

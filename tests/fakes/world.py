@@ -106,6 +106,7 @@ class World:
         self.engine = MergingFakeEngine()
         self.engine.named = self._named
         self.engine.passes = self._passes
+        self.engine.clock = lambda: self.now
         self.untold: Callable[[str], bool] = lambda service: False
         """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}

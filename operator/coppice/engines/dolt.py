@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from coppice.engines import doltassertions, doltchanges, doltmerge, mysql
+from coppice.engines import doltassertions, doltchanges, doltmerge, doltrefs, mysql
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -41,6 +41,7 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
+    Tag,
     Version,
     Workload,
 )
@@ -252,6 +253,11 @@ class DoltEngine:
             bases = ", ".join(f"dolt_merge_base({literal(head)}, {literal(commit)})" for head in candidates)
             [(row,)] = await session.ask(f"SELECT {bases}")
             return commit in row
+
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        """Return the tags whose names begin so."""
+        async with transaction(at) as session:
+            return await doltrefs.tags(session, database, prefix)
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""

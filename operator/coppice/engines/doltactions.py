@@ -10,7 +10,7 @@ from coppice.engines import doltbranches, doltremotes
 from coppice.engines.base import Endpoint
 from coppice.engines.doltassertions import ensure_program_user
 from coppice.engines.doltprotection import protect
-from coppice.engines.doltrefs import create_branch, delete_branch
+from coppice.engines.doltrefs import create_branch
 from coppice.engines.merging import Signature
 from coppice.engines.mysql import Session
 
@@ -27,7 +27,9 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
         case "create-branch":
             await create_branch(session, given["database"], given["branch"], given["commit"])
         case "delete-branch":
-            await delete_branch(session, given["database"], given["branch"], given["head"])
+            await doltbranches.delete_branch(
+                session, given["database"], given["branch"], given["head"], keep=given["keep"]
+            )
         case "commit-work":
             author = Signature(given["author"], given["email"])
             await doltbranches.commit_work(session, given["database"], given["branch"], author, given["message"])

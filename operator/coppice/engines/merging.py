@@ -238,7 +238,6 @@ class MergingEngine(Engine, Protocol):
     committed; nothing where there is no such thing.
     ``create-tag`` (database, tag, commit): done already when it exists there; EngineError when elsewhere,
     but for a name that begins with ``coppice/``: such a tag is put where it belongs.
-    ``delete-tag`` (database, tag): nothing where there is none.
     ``ensure-fetch-user`` (password): let somebody with this password fetch from this server, and do nothing else.
     ``drop-fetch-user`` (): nobody may any more.
     ``fetch`` (database, host, commit): fetch, from the server at ``host`` that lets the holder of this server's own

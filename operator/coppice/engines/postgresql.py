@@ -38,6 +38,7 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
+    Tag,
     UnknownVersionError,
     Version,
     Workload,
@@ -310,6 +311,11 @@ class PostgreSQLEngine:
             if found is None:
                 return None
             return found.read(await session.ask(found.statement(f"public.{identifier(found.table)}")))
+
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        """Return nothing: there are no tags."""
+        del at, database, prefix
+        return ()
 
     async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
         """Return who has a table in the mode ACCESS EXCLUSIVE, or waits for it."""

@@ -18,6 +18,7 @@ from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, 
 from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.kept import KeptBranch
 from coppice.reconcile.load import LoadSeen
 from coppice.reconcile.mirror.copies import MirrorCopy
 from coppice.reconcile.mirror.seen import MirrorSeen
@@ -47,7 +48,8 @@ class StoreObservation:
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
-    goes with a specification that nobody can read. ``added``: the Secret that completes the server's.
+    goes with a specification that nobody can read. ``added``: the Secret that completes the server's. ``kept``: the
+    deleted branches that its server keeps, None while it does not say so.
     """
 
     manifest: Manifest
@@ -69,6 +71,7 @@ class StoreObservation:
     policy: Manifest | None = None
     load: LoadSeen = field(default_factory=LoadSeen)
     answer: Answer | None = None
+    kept: tuple[KeptBranch, ...] | None = None
     reached: bool | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 

@@ -395,6 +395,16 @@ class BranchHead(StatusModel):
     )
 
 
+class DeletedBranch(StatusModel):
+    """A branch that a DataBranch has deleted, and that can be restored."""
+
+    branch: Text = Field(description="Name of the branch.")
+    head: Text = Field(description="Hash of its newest commit.")
+    tag: Text = Field(description="Tag at that commit: what from.tag of a new DataBranch names.")
+    deleted_at: Time = Field(description="When it was deleted.")
+    kept_until: Time = Field(description="When the tag goes.")
+
+
 class LastSnapshot(StatusModel):
     """The newest snapshot that is ready."""
 
@@ -457,6 +467,10 @@ class DataStoreStatus(ObservedStatus):
         default=(), description="Branches and where they are, the first ones by name; branchCount has their number."
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
+    deleted_branches: Annotated[tuple[DeletedBranch, ...], Field(max_length=50)] = Field(
+        default=(),
+        description="Branches that were deleted in the last seven days and can be restored, the newest of them first.",
+    )
     protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
         default=(), description="Branches that the server lets nobody write to but Coppice, as spec.protection says it."
     )
