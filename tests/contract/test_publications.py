@@ -84,6 +84,21 @@ class Pair:
             },
         )
 
+    async def fast_forward(self, database: Database, expected: str, result: str) -> None:
+        at, password = self.stage.admin(self.store), self.store.secret["remote-password"]
+        move = {"database": database.name, "branch": "main", "expected": expected, "result": result}
+        move |= {"host": self.host(self.scratch), "password": password}
+        await self.stage.engine.execute(at, "fast-forward", move)
+
+    async def merged_into(self, database: Database, copy: Database, head: str) -> tuple[str, str]:
+        """Merge what the first server's branch is at into a commit of the scratch server; return both versions."""
+        own = await _head(database)
+        fetch = {"database": copy.name, "host": self.host(self.store), "commit": own}
+        await copy.server.engine.execute(copy.server.at, "fetch", fetch)
+        outcome = await copy.server.engine.merge(copy.server.at, copy.inputs(head, own))
+        assert outcome.result is not None
+        return own, outcome.result
+
     async def fetch_result(self, inputs: MergeInputs, result: str) -> None:
         arguments = {"database": inputs.database, "host": self.host(self.scratch), "result": result}
         await self.stage.engine.execute(self.stage.admin(self.store), "fetch-result", arguments)
@@ -155,6 +170,53 @@ class TestFetchResult:
         with pytest.raises(EngineError, match="has no commit"):
             await pair.fetch_result(inputs, "0" * 32)
         assert await _left(database) == []
+
+
+class TestFastForward:
+    """A clone takes what its own changes and its parent's have become."""
+
+    async def test_a_clone_comes_up_to_its_parent_and_keeps_what_it_has(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        for _ in range(2):
+            await pair.fast_forward(database, own, result)
+            assert await _head(database) == result
+        assert await database.ask("SELECT a, b FROM t WHERE id = 1") == ((7, "mine"),)
+        assert await database.ask("SELECT * FROM dolt_status") == ()
+        assert await _left(database) == []
+        await database.commit("main", ["DELETE FROM t WHERE id = 2"])
+        await pair.fast_forward(database, own, result)
+
+    async def test_one_that_has_nothing_of_its_own_becomes_its_parent(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        assert result == head
+        await pair.fast_forward(database, own, result)
+        assert await _head(database) == head
+
+    async def test_what_was_written_meanwhile_stays_and_so_does_what_is_not_of_the_clone(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 2"])
+        own, result = await pair.merged_into(database, copy, head)
+        with pytest.raises(EngineError, match="not the merge"):
+            await pair.fast_forward(database, own, head)
+        await database.ask("UPDATE t SET b = 'later'")
+        with pytest.raises(TargetBusyError, match="branch main"):
+            await pair.fast_forward(database, own, result)
+        later = await database.commit("main", ["UPDATE t SET a = 8 WHERE id = 3"])
+        with pytest.raises(TargetMovedError, match=f"is at {later}"):
+            await pair.fast_forward(database, own, result)
+        assert (await _head(database), await _left(database)) == (later, [])
 
 
 class TestPublish:

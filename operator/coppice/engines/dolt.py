@@ -390,8 +390,8 @@ def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:
 
     Without ``secure_file_priv`` Dolt lets every user read and write the server's files: the administrator's password in
     ``/proc/self/environ``, for one. A clone runs no events, and collects no garbage: that would rewrite, and so
-    unshare, the bytes it has from the snapshot. Others may fetch from any server, if they have a login for it; a store
-    also pushes to itself (``doltremotes``).
+    unshare, the bytes it has from the snapshot. Others may fetch from any server, if they have a login for it, and it
+    pushes to itself (``doltremotes``).
     """
     per_transaction = "true" if commit_policy == "PerTransaction" else "false"
     return f"""\
@@ -409,7 +409,6 @@ listener:
   socket: "${{COPPICE_RUN}}/mysql.sock"
 remotesapi:
   port: ${{COPPICE_REMOTES_PORT}}
-  read_only: {"true" if clone else "false"}
 data_dir: "${{COPPICE_DATA}}/dolt/databases"
 cfg_dir: "${{COPPICE_DATA}}/dolt/users"
 privilege_file: "${{COPPICE_DATA}}/dolt/users/privileges.db"

@@ -14,7 +14,9 @@ from coppice.engines.doltrefs import create_branch
 from coppice.engines.merging import Signature
 from coppice.engines.mysql import Session
 
-LONG_ACTIONS: Final = frozenset({"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish"})
+LONG_ACTIONS: Final = frozenset(
+    {"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish", "fast-forward"}
+)
 """Those that take as long as the data are big."""
 
 
@@ -51,6 +53,8 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
             await doltremotes.fetch_result(session, given["database"], given["host"], given["result"], remotes_port)
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
+        case "fast-forward":
+            await doltremotes.fast_forward(session, at, given, remotes_port)
         case "sweep":
             await doltremotes.sweep(session, at, given["database"])
         case "ensure-check-user":
