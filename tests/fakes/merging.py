@@ -354,6 +354,22 @@ class MergingFakeEngine(FakeEngine):
             raise EngineError(f"{result} is not the merge that is to be published")
         volume.branches[arguments["branch"]] = Branch(result, volume.commits[result].rows)
 
+    def _do_fast_forward(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        volume, result = server.volume, arguments["result"]
+        branch = volume.branches[arguments["branch"]]
+        if result in volume.ancestors(branch.head):
+            return
+        if branch.head != arguments["expected"]:
+            raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
+        if branch.rows != volume.commits[branch.head].rows:
+            raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
+        if arguments["password"] != server.remote_password:
+            raise EngineError("this is not the password with which this server fetches")
+        self._fetch(at, server, arguments["host"], result)
+        if branch.head not in volume.ancestors(result):
+            raise EngineError(f"{result} does not come from {branch.head}")
+        branch.head, branch.rows = result, volume.commits[result].rows
+
 
 def _checked(check: Assertion, rows: frozenset[str]) -> AssertionResult:
     if not check.query:

@@ -29,7 +29,7 @@ _PEOPLE = {
     "review": ("coppice.cli.requests", "review", "Approve a request, or ask for changes."),
     "resolve": ("coppice.cli.requests", "resolve", "Decide conflicts of a request."),
     "revert": ("coppice.cli.requests", "revert", "Propose to take back what a request brought."),
-    "rebase": ("coppice.cli.requests", "rebase", "Bring a branch up to the one that it was made from."),
+    "rebase": ("coppice.cli.requests", "rebase", "Bring a branch or clone up to the one that it was made from."),
     "reset": ("coppice.cli.ask", "reset", "Replace the data of a clone by a new copy."),
     "extend": ("coppice.cli.ask", "extend", "Let the lease of a clone begin anew."),
     "wake": ("coppice.cli.ask", "wake", "Start the server of a clone that sleeps."),

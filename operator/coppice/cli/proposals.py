@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from coppice.api.v1alpha1 import ReviewedPatch
+from coppice.api.v1alpha1 import Publish, ReviewedPatch
 from coppice.cli.problems import Failure
 from coppice.cli.words import aspect, counted, is_current, is_stalled, next_step, state, title
 from coppice.core.plan import Manifest
@@ -40,7 +40,9 @@ def look_at(request: Manifest) -> Look:
     published, preview = status.get("published"), status.get("preview") or {}
     target, source = status.get("target") or {}, status.get("source") or {}
     if published:
-        return Look(*_store(request), published["before"], published["commit"])
+        where = _source(request) if is_rebase(request) else None
+        place = _store(request) if where is None else (where.kind, where.name, where.namespace)
+        return Look(*place, published["before"], published["commit"])
     if preview.get("ready") and target.get("head") and status.get("result"):
         return Look("DataClone", preview["clone"], namespace, target["head"], status["result"])
     where = _source(request)
@@ -119,6 +121,11 @@ def side_taken(conflict: Conflict, decisions: Sequence[Decision]) -> str | None:
     return next((one.take for holds in reaches for one in decisions if holds(one)), None)
 
 
+def is_rebase(request: Manifest) -> bool:
+    """Return whether it changes the clone that it is from, and no branch."""
+    return bool(request["spec"].get("publish") == Publish.REBASE)
+
+
 def is_computed(request: Manifest) -> bool:
     """Return whether its status says what would change, of the specification as it stands."""
     computed = aspect(request, "Computed")
@@ -128,6 +135,8 @@ def is_computed(request: Manifest) -> bool:
 def patch_to_review(request: Manifest) -> Mapping[str, str]:
     """Return what an approval would be of; raises Failure where there is nothing that could be approved."""
     status = request.get("status") or {}
+    if is_rebase(request):
+        raise Failure(f"{title(request)} changes a clone alone, and nobody has to approve it")
     if status.get("published"):
         raise Failure(f"{title(request)} is published already: coppice revert {_name(request)} takes it back")
     if not is_current(request):
@@ -145,6 +154,8 @@ def advice(request: Manifest) -> str:
     """Return what a person can do about a request now."""
     status, name = request.get("status") or {}, _name(request)
     if status.get("published"):
+        if is_rebase(request):
+            return f"nothing; tag {status['published']['tag']}/before on the clone is where it was"
         return f"nothing; coppice revert {name} takes it back"
     if not is_computed(request) or is_stalled(request):
         return next_step(request)

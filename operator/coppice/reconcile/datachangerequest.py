@@ -15,7 +15,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import EngineCall, Event, Manifest, Plan
 from coppice.engines.base import EngineError
-from coppice.engines.merging import TargetBusyError, TargetMovedError
+from coppice.engines.merging import CommitInfo, TargetBusyError, TargetMovedError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.changerequest.chain import SOON, TYPES, OpenRequest
@@ -23,7 +23,8 @@ from coppice.reconcile.changerequest.checks import drop_checks
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.observe import Computations, observe_request
 from coppice.reconcile.changerequest.publish import tag_of
-from coppice.reconcile.changerequest.sources import SOURCE, merging_engine
+from coppice.reconcile.changerequest.rules import rebases
+from coppice.reconcile.changerequest.sources import SOURCE, clone_words, merging_engine
 from coppice.reconcile.changerequest.status import request_status, told_before
 from coppice.reconcile.draft import Draft, holds, stalls
 from coppice.reconcile.environment import Environment
@@ -110,11 +111,13 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
             draft.calls.append(_tag(seen, request))
         status["published"] = {
             "commit": commit,
-            "before": seen.landed.parents[0],
+            "before": _before(request, seen.landed),
             "tag": tag_of(request) if seen.refused is None else None,
             "at": format_time(seen.now),
         }
     message = f"branch {request.spec.into.branch} has it as commit {commit}"
+    if rebases(request):
+        message = f"{clone_words(request)} is up to branch {request.spec.into.branch}, as commit {commit}"
     draft.facts += [holds(kind, "Published", message) for kind in TYPES]
     draft.events.append(Event("Published", message))
     status = {**status, "preview": None, "publishing": None}
@@ -124,13 +127,20 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     return replace(draft.finish(TYPES, status), remove_finalizer=labels.FINALIZER in request.metadata.finalizers)
 
 
+def _before(request: DataChangeRequest, landed: CommitInfo) -> str:
+    """Return where the target was, or the clone."""
+    source = request.status.source
+    return source.head if rebases(request) and source is not None else landed.parents[0]
+
+
 def _tag(seen: RequestObservation, request: DataChangeRequest) -> EngineCall:
     engine = None if seen.source is None else merging_engine(seen.source)
-    content = None if seen.store is None else seen.store.content
-    if engine is None or seen.store is None or content is None or seen.landed is None:
-        raise TypeError("what has landed was seen on the store's server")
+    party = seen.origin.party if rebases(request) else seen.store
+    content = None if party is None else party.content
+    if engine is None or party is None or content is None or seen.landed is None:
+        raise TypeError("what has landed was seen on a server")
     arguments = {"database": content.database, "tag": tag_of(request), "commit": seen.landed.hash}
-    return EngineCall(engine.name, seen.store.ref(engine), "create-tag", arguments)
+    return EngineCall(engine.name, party.ref(engine), "create-tag", arguments)
 
 
 def _drop(draft: Draft, policies: Sequence[Manifest]) -> None:

@@ -185,6 +185,36 @@ def test_a_branch_is_named_with_its_store(owner):
     assert "is not [NAMESPACE/]STORE:BRANCH" in owner.expect_refusal("rebase", "autumn", code=2)
 
 
+def test_a_clone_is_brought_up_to_the_branch_that_it_is_of(bea):
+    bea.expect("rebase", "clone/db", "--no-wait")
+    [name] = bea.story.names("DataChangeRequest", "data")
+    assert name.startswith("rebase-db-")
+    assert spec_of(bea, name) == {
+        "title": "Bring clone db up to main",
+        "store": {"name": "shop"},
+        "author": "ann",
+        "from": {"clone": {"name": "db", "namespace": "app"}},
+        "into": {"branch": "main"},
+        "publish": "Rebase",
+    }
+    bea.expect("rebase", "clone/app/db", "--onto", "dev", "--no-wait", "--name", "x")
+    assert spec_of(bea, "x")["into"] == {"branch": "dev"}
+
+
+def test_a_clone_of_no_branch_is_brought_up_to_what_is_named(owner):
+    owner.expect("clone", "old", "--from", "shop", "--tag", "v1", "--no-wait")
+    assert "name with --onto" in owner.expect_refusal("rebase", "clone/old")
+
+
+def test_a_clone_that_was_rebased_says_where_it_was_and_is_not_reverted_or_reviewed(owner):
+    done = {**PUBLISHED, "tag": "coppice/up-1a2b3"}
+    ask(owner, computed(published=done), name="up", **{"from": {"clone": {"name": "db"}}, "publish": "Rebase"})
+    said = owner.expect_refusal("revert", "up")
+    assert "changed a clone alone" in said
+    assert "coppice/up-1a2b3/before" in said
+    assert "nobody has to approve" in owner.expect_refusal("review", "up", "--approve")
+
+
 # -- review --
 
 

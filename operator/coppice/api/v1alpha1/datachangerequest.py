@@ -66,6 +66,7 @@ class Publish(StrEnum):
     """What an approved change becomes."""
 
     BRANCH = "Branch"
+    REBASE = "Rebase"
 
 
 class MergePolicy(StrEnum):
@@ -109,6 +110,11 @@ class DataChangeRequestSpec(SpecModel):
             "from and into name the same branch: nothing would change",
             field_path=".from.branch",
         ),
+        Rule(
+            "!has(self.publish) || self.publish != 'Rebase' || has(self.from.clone)",
+            "a clone is rebased: name it in from.clone; a branch is by a request from its parent into it",
+            field_path=".publish",
+        ),
     )
 
     title: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
@@ -130,8 +136,11 @@ class DataChangeRequestSpec(SpecModel):
     into: Annotated[ChangeTarget, immutable("into", "make another DataChangeRequest into the other branch")] = Field(
         description="Where the changes go."
     )
-    publish: Annotated[Publish, ShowDefault] = Field(
-        default=Publish.BRANCH, description="What an approved change becomes. Branch: a commit on the branch."
+    publish: Annotated[Publish, ShowDefault, immutable("publish", "make another DataChangeRequest")] = Field(
+        default=Publish.BRANCH,
+        description="What the change becomes. Branch: a commit on the branch, once it is approved. Rebase: the clone "
+        "in from is brought up to the branch and keeps its own changes; the branch stays as it is, and nobody has to "
+        "approve.",
     )
     merge: Annotated[MergePolicy, ShowDefault] = Field(
         default=MergePolicy.WHEN_APPROVED,
@@ -241,7 +250,7 @@ class PublishedStatus(StatusModel):
     """What became of it."""
 
     commit: Text = Field(description="Hash of the commit on the target's branch.")
-    before: Text = Field(description="Where the branch was before.")
+    before: Text = Field(description="Where the branch was before; of a rebase, where the clone was.")
     tag: Text | None = Field(default=None, description="The tag at that commit, if it could be made.")
     at: Time = Field(description="When.")
 

@@ -17,11 +17,12 @@ from coppice.reconcile.changerequest.judgement import (
     target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
-from coppice.reconcile.changerequest.publish import fetching, publication
-from coppice.reconcile.changerequest.rules import rules_of
+from coppice.reconcile.changerequest.publish import fetching, publication, rebasing
+from coppice.reconcile.changerequest.rules import rebases, rules_of
 from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR, build_scratch, fetch, revert_branch
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
+    clone_words,
     is_unfinished,
     merging_engine,
     proposal_problem,
@@ -247,6 +248,9 @@ class OpenRequest:
             )
             return stalls(MERGEABLE, "Conflicts", message)
         if not changes_anything(self.seen):
+            if rebases(self.request):
+                message = f"{clone_words(self.request)} has all of branch {self._into}: delete this DataChangeRequest"
+                return stalls(MERGEABLE, "NothingToMerge", message)
             message = f"branch {self._into} has all that is proposed: propose more, or delete this DataChangeRequest"
             beside = uncommitted_words(self.request, self.seen)
             message += f"; {beside}" if beside else ""
@@ -255,6 +259,8 @@ class OpenRequest:
         return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")
 
     def _checks_pass(self, draft: Draft) -> Fact:
+        if rebases(self.request):
+            return holds(CHECKED, "StaysOnClone", f"no check holds up what does not go into branch {self._into}")
         runs = check_runs(self.request, self.seen)
         unfinished = Runner(self.request, self.seen, self._engine, self._database, runs).run(draft)
         failed, broken = failed_checks(self.seen), failed_runs(runs)
@@ -270,6 +276,8 @@ class OpenRequest:
 
     def _people_approve(self, draft: Draft) -> Fact:
         del draft
+        if rebases(self.request):
+            return holds(APPROVED, "StaysOnClone", f"branch {self._into} stays as it is, and nobody has to approve")
         if self.seen.unenforced is not None:
             return stalls(APPROVED, "IdentityUnenforced", self.seen.unenforced, retry_after=60)
         verdict = judge_request(self.request, self.seen)
@@ -288,6 +296,8 @@ class OpenRequest:
             left = (spec.not_before - now).total_seconds()
             message = f"is published at {format_time(spec.not_before)} at the earliest"
             return waits(PUBLISHED, "NotBefore", message, retry_after=max(left, SOON))
+        if rebases(self.request):
+            return self._bring_up(draft)
         if isinstance(self.seen.refused, TargetBusyError):
             message = f"{self.seen.refused}: {self._how_it_is_cleaned}"
             return waits(PUBLISHED, "TargetBusy", message, retry_after=10)
@@ -307,6 +317,20 @@ class OpenRequest:
         if final is None or final.result is None or not same:
             return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)
         return self._publish(draft, final.result)
+
+    def _bring_up(self, draft: Draft) -> Fact:
+        """Write down what the clone is about to become; then have it take that."""
+        scratch, clone, proposed = self.seen.scratch.party, self.seen.origin.party, self.seen.proposed
+        result, words = self._outcome.result, clone_words(self.request)
+        if scratch is None or clone is None or proposed is None or result is None:
+            raise TypeError("the chain goes on without the clone's server")
+        if isinstance(self.seen.refused, TargetBusyError | TargetMovedError):
+            message = f"{words} has been written to meanwhile: it is computed again"
+            return waits(PUBLISHED, "TargetMoved", message, retry_after=1)
+        if self.publishing == result:
+            draft.calls += rebasing(self.request, self._engine, self._database, proposed, result, clone, scratch)
+        self.publishing = result
+        return waits(PUBLISHED, "Publishing", f"{words} is about to become {result}", retry_after=SOON)
 
     @property
     def _how_it_is_cleaned(self) -> str:

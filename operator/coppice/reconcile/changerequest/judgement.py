@@ -13,7 +13,7 @@ from coppice.reconcile.changerequest.approval import Judgement, Proposal, judge
 from coppice.reconcile.changerequest.checks import all_have_passed, check_runs
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.resolutions import digest_of
-from coppice.reconcile.changerequest.rules import rules_of
+from coppice.reconcile.changerequest.rules import rebases, rules_of
 
 
 def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
@@ -73,8 +73,12 @@ def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgem
 
 
 def changes_anything(seen: RequestObservation) -> bool:
-    """Return whether the merge is another version than the target."""
+    """Return whether the merge is another version than what is to change: than the target, or than the clone, which
+    lacks nothing of the target if that is what both have in common.
+    """
     outcome, head = seen.outcome, target_head(seen)
+    if outcome is not None and isinstance(seen.request, DataChangeRequest) and rebases(seen.request):
+        return outcome.result is not None and outcome.base != head
     return outcome is not None and outcome.result is not None and outcome.result != head
 
 

@@ -93,7 +93,8 @@ class Proposed:
 class RequestObservation:
     """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
 
-    ``store``: the store's server. ``terms``: whether the clone's namespace may propose. ``may_finish``: what nobody has
+    ``store``: the store's server. ``terms``: whether the clone's namespace may propose.
+    ``receives``: whether it may have the store's rows. ``may_finish``: what nobody has
     committed at the source is the author's to commit. ``reverted``: the request that is to be undone. ``passages``: the
     NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
     that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``fetched``: the store has the
@@ -110,6 +111,7 @@ class RequestObservation:
     source: Source | None = None
     store: Party | None = None
     terms: Terms | None = None
+    receives: bool = True
     origin: CloneSeen = field(default_factory=CloneSeen)
     reverted: DataChangeRequest | InvalidResource | None = None
     proposed: Proposed | None = None

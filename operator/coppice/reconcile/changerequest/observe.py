@@ -28,7 +28,7 @@ from coppice.reconcile.changerequest.judgement import is_due, judge_request
 from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.observation import CheckJobs, CloneSeen, Party, Proposed, RequestObservation
 from coppice.reconcile.changerequest.resolutions import decisions_of
-from coppice.reconcile.changerequest.rules import rules_of
+from coppice.reconcile.changerequest.rules import rebases, rules_of
 from coppice.reconcile.changerequest.scratch import build_passages, revert_branch, scratch_name
 from coppice.reconcile.changerequest.sources import clone_problem, merging_engine, revert_problem, store_problem
 from coppice.reconcile.clone.names import engine_secret_name, secret_name
@@ -131,10 +131,13 @@ class _Reading:
         target = None if content is None else content.state_of(self.request.spec.into.branch)
         if content is None or target is None:
             return self.passages(seen)
-        seen = await self._landed(seen, content, target.head)
+        if rebases(self.request):
+            seen = await self._taken_up(await self._proposed(seen))
+        else:
+            seen = await self._landed(seen, content, target.head)
         if seen.landed is not None:
             return seen
-        seen = self.passages(await self._proposed(seen))
+        seen = self.passages(seen if rebases(self.request) else await self._proposed(seen))
         seen = await self._lacking(seen, content, target.head)
         seen = await self._reviews(await self._check_jobs(await self._merged(seen, content, target.head)))
         seen = await self._final(await self._previewed(seen), content, target.head)
@@ -194,6 +197,7 @@ class _Reading:
             origin=Peer(origin.metadata.namespace, origin.metadata.uid, "clone")
             if isinstance(origin, DataClone)
             else None,
+            rebases=rebases(self.request),
         )
         return replace(seen, passages=tuple(wanted))
 
@@ -254,15 +258,23 @@ class _Reading:
         seen = replace(seen, terms=terms)
         if terms is None:
             return seen
-        seen = replace(seen, origin=await self._clone(name, where))
+        seen = replace(await self._receiving(seen, where), origin=await self._clone(name, where))
         serving = seen.origin.serving
         if clone_problem(self.request, seen) is not None or serving is None:
             return replace(seen, proposed=self._kept())
         seen = replace(seen, origin=await self._asked(seen.origin))
         proposed = await self._gone_on(seen, await self._head(seen.origin.party, serving.origin.version.branch))
-        if proposed is None or not proposed.unsaved:
+        if proposed is None or not (proposed.unsaved or rebases(self.request)):
             return replace(seen, proposed=proposed)
         return replace(seen, proposed=proposed, may_finish=where == own or await self._unenforced() is None)
+
+    async def _receiving(self, seen: RequestObservation, namespace: str) -> RequestObservation:
+        """Look whether the clone's namespace may have the rows that a rebase brings there."""
+        own, store = self.request.metadata.namespace, self.request.spec.store.name
+        if not rebases(self.request) or namespace == own:
+            return seen
+        terms = await read_terms(self.reader, store, where=own, namespace=namespace, verb=Verb.CLONE)
+        return replace(seen, receives=terms is not None and terms.raw)
 
     async def _gone_on(self, seen: RequestObservation, found: Proposed | None) -> Proposed | None:
         """Return what a clone has now if that comes after what was proposed of it before, else that: a clone that was
@@ -271,7 +283,7 @@ class _Reading:
         before, party = self.request.status.source, seen.origin.party
         if found is None or party is None:
             return self._kept()
-        if before is None or before.head == found.head:
+        if before is None or before.head == found.head or rebases(self.request):
             return found
         database = "" if party.content is None else party.content.database
         try:
@@ -319,6 +331,22 @@ class _Reading:
             [info] = await self.engine.log(at, content.database, commit, limit=1)
         except EngineError:
             return replace(seen, store=replace(store, answer=None))
+        return replace(seen, landed=info)
+
+    async def _taken_up(self, seen: RequestObservation) -> RequestObservation:
+        """Find our own commit in the history of the clone that was to be brought to it."""
+        commit, party, proposed = self.request.status.publishing, seen.origin.party, seen.proposed
+        content = None if party is None else party.content
+        if commit is None or party is None or content is None or proposed is None or proposed.kept:
+            return seen
+        at = party.endpoint(self.engine)
+        try:
+            if not await self.engine.contains(at, content.database, commit, (proposed.head,)):
+                return seen
+            [info] = await self.engine.log(at, content.database, commit, limit=1)
+        except EngineError:
+            # Nothing is lost by bringing it there once more.
+            return seen
         return replace(seen, landed=info)
 
     async def _lacking(self, seen: RequestObservation, content: Content, target: str) -> RequestObservation:
@@ -407,7 +435,9 @@ class _Reading:
     async def _final(self, seen: RequestObservation, content: Content, target: str) -> RequestObservation:
         """Compute what is published: the same merge under the message that names who approved it."""
         scratch, verdict = seen.scratch.party, judge_request(self.request, seen)
-        if scratch is None or seen.proposed is None or verdict is None or not is_due(self.request, seen, verdict):
+        if scratch is None or seen.proposed is None or verdict is None or rebases(self.request):
+            return seen
+        if not is_due(self.request, seen, verdict):
             return seen
         begun = await self._begun(seen, content, (target, seen.proposed.head))
         if begun is not None:

@@ -9,6 +9,7 @@ from coppice.engines.base import UnreachableError
 from coppice.engines.merging import MergingEngine
 from coppice.reconcile.access import Source, source_problem
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
+from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.draft import Fact, holds, stalls, waits
 from coppice.reconcile.observed import is_deleting
 
@@ -83,6 +84,9 @@ def revert_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact
             "make this one anew into the same"
         )
         return stalls(SOURCE, "OtherTarget", message)
+    if rebases(found):
+        message = f"DataChangeRequest {name} has changed a clone alone: delete this one, and reset the clone to its tag"
+        return stalls(SOURCE, "NotPublished", message)
     if found.status.published is None:
         message = f"DataChangeRequest {name} is not published: there is nothing to take back"
         return stalls(SOURCE, "NotPublished", message, retry_after=60)
@@ -151,14 +155,38 @@ def _clone_unusable(request: DataChangeRequest, seen: RequestObservation) -> Fac
             f"{request.spec.store.name}: make one, or propose a clone of this namespace"
         )
         return stalls(SOURCE, "NotGranted", message)
+    if not seen.receives:
+        message = (
+            f"no DataGrant in this namespace gives namespace {_clone_namespace(request)} raw data of DataStore "
+            f"{request.spec.store.name} by the verb Clone, and a rebase brings rows there: make one, or delete this "
+            "DataChangeRequest"
+        )
+        return stalls(SOURCE, "NotGranted", message)
     problem = clone_problem(request, seen)
     gone = problem is not None and problem.reason == "SourceNotFound"
     if problem is not None and problem.stalled and not gone:
         return problem
+    if rebases(request):
+        return problem or _clone_untouchable(request, seen)
     if seen.proposed is not None:
         return None
     answers = f"waits for the server of {clone_words(request)} to answer; wake it, if it is asleep"
     return problem or waits(SOURCE, "SourceNotReady", answers, retry_after=10)
+
+
+def _clone_untouchable(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why a clone cannot be rebased now, or None."""
+    proposed, words = seen.proposed, clone_words(request)
+    if proposed is None or proposed.kept:
+        message = f"waits for the server of {words} to answer; wake it, if it is asleep"
+        return waits(SOURCE, "SourceNotReady", message, retry_after=10)
+    if not seen.may_finish:
+        message = (
+            f"nobody vouches for the author's right to {words} while the admission policies of requests are absent or "
+            "altered: install the chart again, and make this DataChangeRequest anew"
+        )
+        return stalls(SOURCE, "IdentityUnenforced", message, retry_after=60)
+    return None
 
 
 def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
