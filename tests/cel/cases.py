@@ -282,6 +282,7 @@ COLLECTIONS: dict[str, Callable[[int], Any]] = {
 """Lists and maps of any size, by path."""
 
 BESIDE: dict[str, dict[str, Any]] = {
+    ".spec.publish": {".spec.from": {"clone": {"name": "db"}}},
     ".spec.lease.idle": {".spec.lease.max": "Never"},
     ".spec.lease.max": {".spec.lease.idle": "Never"},
     ".spec.maxClones.perNamespace": {".spec.maxClones.total": 10000},
@@ -315,6 +316,7 @@ def change_optional(path: str, other: str, absent: str = "") -> Edits:
     return Edits(({".metadata.labels": {"a": "b"}},), ({path: other}, {absent or path: ABSENT}), old={})
 
 
+FROM_CLONE = {".spec.from": {"clone": {"name": "db"}}}
 LABEL_KEYS = ([{}, {"kubernetes.io/arch": "arm64"}], [{"a b": "x"}, {"/x": "x"}, {"a" * 64: "x"}])
 EMPTY_SELECTOR = (
     "an empty selector would select every namespace: name labels, or the key kubernetes.io/metadata.name "
@@ -532,6 +534,20 @@ RULES: dict[tuple[str, str], Edits] = {
             {".spec.from": {"revertOf": "live"}},
         ),
         ({".spec.into.branch": "autumn"}, {".spec.from": {"branch": "live"}}),
+    ),
+    (
+        "DataChangeRequest.spec",
+        "a clone is rebased: name it in from.clone; a branch is by a request from its parent into it",
+    ): Edits(
+        (
+            {".spec.publish": "Branch"},
+            {".spec.publish": ABSENT},
+            {".spec.publish": "Rebase", ".spec.from": {"clone": {"name": "db"}}},
+        ),
+        ({".spec.publish": "Rebase"}, {".spec.publish": "Rebase", ".spec.from": {"revertOf": "live"}}),
+    ),
+    ("DataChangeRequest.spec.publish", "publish is immutable: make another DataChangeRequest"): Edits(
+        ({**FROM_CLONE, ".metadata.labels": {"a": "b"}},), ({**FROM_CLONE, ".spec.publish": "Rebase"},), old=FROM_CLONE
     ),
     ("DataChangeRequest.spec.store", "store is immutable: make another DataChangeRequest"): change(
         ".spec.store.name", "other"
