@@ -155,7 +155,7 @@ def advice(request: Manifest) -> str:
     status, name = request.get("status") or {}, _name(request)
     if status.get("published"):
         if is_rebase(request):
-            return f"nothing; tag {status['published']['tag']}/before on the clone is where it was"
+            return f"nothing; on the clone, dolt_reset to {status['published']['before']} takes it back"
         return f"nothing; coppice revert {name} takes it back"
     if not is_computed(request) or is_stalled(request):
         return next_step(request)

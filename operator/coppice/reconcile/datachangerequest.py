@@ -108,7 +108,7 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     commit = published.commit if published is not None else request.status.publishing
     if seen.landed is not None and published is None:
         if seen.refused is None:
-            draft.calls.append(_tag(seen, request))
+            draft.calls += _mark(seen, request)
         status["published"] = {
             "commit": commit,
             "before": _before(request, seen.landed),
@@ -133,14 +133,19 @@ def _before(request: DataChangeRequest, landed: CommitInfo) -> str:
     return source.head if rebases(request) and source is not None else landed.parents[0]
 
 
-def _tag(seen: RequestObservation, request: DataChangeRequest) -> EngineCall:
+def _mark(seen: RequestObservation, request: DataChangeRequest) -> list[EngineCall]:
+    """Return the calls that tag what has landed; a clone may never take anything else, and is swept at once of what was
+    left where that was ended in the middle.
+    """
     engine = None if seen.source is None else merging_engine(seen.source)
     party = seen.origin.party if rebases(request) else seen.store
     content = None if party is None else party.content
     if engine is None or party is None or content is None or seen.landed is None:
         raise TypeError("what has landed was seen on a server")
-    arguments = {"database": content.database, "tag": tag_of(request), "commit": seen.landed.hash}
-    return EngineCall(engine.name, party.ref(engine), "create-tag", arguments)
+    at, database = party.ref(engine), {"database": content.database}
+    named = {**database, "tag": tag_of(request), "commit": seen.landed.hash}
+    swept = [EngineCall(engine.name, at, "sweep", database)] if rebases(request) else []
+    return [*swept, EngineCall(engine.name, at, "create-tag", named)]
 
 
 def _drop(draft: Draft, policies: Sequence[Manifest]) -> None:
