@@ -218,6 +218,40 @@ class TestFastForward:
             await pair.fast_forward(database, own, result)
         assert (await _head(database), await _left(database)) == (later, [])
 
+    @pytest.mark.parametrize("seed", range(max(SCHEDULES // 3, 1)))
+    async def test_nothing_is_lost_of_what_apps_write_meanwhile(self, pair: Pair, seed: int) -> None:
+        chance = random.Random(seed)
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["INSERT INTO t VALUES (1000, 0, 'theirs')"])
+        written: list[int] = []
+
+        async def write(writer: int) -> None:
+            for number in range(6):
+                key = 100 * (writer + 1) + number
+                await asyncio.sleep(chance.random() / 20)
+                with suppress(pymysql.err.MySQLError):
+                    await database.ask(f"INSERT INTO t VALUES ({key}, {writer}, 'written')")
+                    written.append(key)
+                    await database.ask("CALL dolt_commit('-A', '--skip-empty', '-m', 'written')")
+
+        async def rebase() -> None:
+            for attempt in range(200):
+                own, result = await pair.merged_into(database, copy, head)
+                try:
+                    await pair.fast_forward(database, own, result)
+                except (TargetMovedError, TargetBusyError):
+                    await asyncio.sleep(chance.random() * 0.01 * attempt)
+                    continue
+                return
+            pytest.fail("a busy clone starves its rebase")
+
+        await asyncio.gather(rebase(), *(write(writer) for writer in range(3)))
+        present = {row[0] for row in await database.ask("SELECT id FROM t")}
+        assert {1, 2, 3, 1000, *written} <= present
+        assert await _left(database) == []
+
 
 class TestPublish:
     async def test_a_result_lands_as_the_commit_that_was_made_and_again_changes_nothing(self, pair: Pair) -> None:
