@@ -50,6 +50,10 @@ def test_what_can_be_restored_is_listed_with_how_long(owner):
     assert f"{later['keptUntil'][:10]} {later['keptUntil'][11:16]}" in said
 
 
+def test_who_looks_at_the_store_is_told_of_them(owner):
+    assert "2 that coppice branch restore can have back" in owner.expect("status", "shop")
+
+
 def test_the_one_that_was_deleted_last_comes_back(owner):
     head = kept_of(owner)[0]["head"]
     assert "DataBranch data/feature-autumn: Ready" in owner.expect(
