@@ -103,10 +103,7 @@ class World:
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
         self.kube = SharedKube(clock=self._clock)
-        self.engine = MergingFakeEngine()
-        self.engine.named = self._named
-        self.engine.passes = self._passes
-        self.engine.clock = lambda: self.now
+        self.engine = self._servers()
         self.untold: Callable[[str], bool] = lambda service: False
         """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}
@@ -153,6 +150,13 @@ class World:
         self._add_classes()
         for namespace in ("data", "app", "coppice-system"):
             self.add_namespace(namespace)
+
+    def _servers(self) -> MergingFakeEngine:
+        engine = MergingFakeEngine()
+        engine.named = self._named
+        engine.passes = self._passes
+        engine.clock = self._clock
+        return engine
 
     async def reaches(self, host: str, port: int) -> bool | None:
         """Return whether a packet to a port gets to a Pod, where a policy forbids it."""
