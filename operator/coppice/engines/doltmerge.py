@@ -30,6 +30,7 @@ from typing import Any, Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
+from coppice.engines.digests import hashed
 from coppice.engines.doltbranches import signature_of
 from coppice.engines.doltchanges import (
     Definition,
@@ -40,7 +41,6 @@ from coppice.engines.doltchanges import (
     changes,
     commit_info,
     definition_at,
-    hashed,
     read_definition,
 )
 from coppice.engines.doltprotection import reserve
