@@ -103,7 +103,7 @@ def _gone(before: Iterable[_T], after: Iterable[_T]) -> list[_T]:
 
 
 def _dropped_rules(before: Table, after: Table) -> Iterator[str]:
-    gone = _gone(before.constraints, after.constraints)
+    gone = _gone(before.declared, after.declared)
     for constraint in sorted(gone, key=lambda one: one.kind != "f"):
         yield drop_constraint(before, constraint)
     for index in _gone(before.indexes, after.indexes):
@@ -201,7 +201,7 @@ def _added_rules(pairs: Iterable[tuple[Table | None, Table]]) -> Iterator[str]:
     foreign: list[str] = []
     for before, after in pairs:
         known: Callable[[Constraint], bool] = _is_primary if before is None else before.constraints.__contains__
-        for constraint in sorted(after.constraints, key=lambda one: _CONSTRAINT_ORDER.find(one.kind)):
+        for constraint in sorted(after.declared, key=lambda one: _CONSTRAINT_ORDER.find(one.kind)):
             if known(constraint):
                 continue
             statement = f"ALTER TABLE {name_of(after.path)} ADD {_rule(constraint)}"

@@ -12,10 +12,12 @@ from coppice.engines.merging import ChangeKind
 
 READING: Final = (
     "-c synchronize_seqscans=off -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c bytea_output=hex"
-    " -c extra_float_digits=1 -c lc_monetary=C -c xmloption=content"
+    " -c extra_float_digits=1 -c lc_monetary=C -c xmloption=content -c standard_conforming_strings=on"
 )
 """With these settings the text of a value is the same on every server, and read by every server as the same value."""
 
+ACTING: Final = frozenset("cnd")
+"""What a foreign key does to rows that refer to one: CASCADE, SET NULL, SET DEFAULT."""
 _OPS: Final[Sequence[ChangeKind]] = ("Deleted", "Modified", "Added")
 
 
@@ -41,8 +43,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One constraint; ``kind`` and the actions are letters of ``pg_constraint``. ``parent`` is what a foreign key
-    refers to.
+    """One constraint; ``kind`` and the actions are letters of ``pg_constraint`` (``t``: a trigger that checks).
+    ``parent`` is what a foreign key refers to.
     """
 
     name: str
@@ -55,6 +57,14 @@ class Constraint:
     on_update: str = " "
     on_delete: str = " "
 
+    @property
+    def binds(self) -> bool:
+        """Return whether a foreign key is looked at before the end of a transaction that puts off all that it can.
+
+        What acts on other rows (CASCADE) acts at once even so.
+        """
+        return not self.deferrable or self.on_delete in ACTING
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -66,7 +76,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A trigger that fires, but for constraint triggers: those check, and are left to it."""
+    """A trigger that fires. Constraint triggers are among constraints instead: they check what is written."""
 
     name: str
     always: bool = False
@@ -87,6 +97,7 @@ class Table:
     inherits: bool = False
     secured: bool = False
     ruled: bool = False
+    inner_triggers: bool = False
 
     @property
     def path(self) -> tuple[str, str]:
@@ -109,6 +120,11 @@ class Table:
         return tuple(column.name for column in self.columns if not column.generated)
 
     @property
+    def declared(self) -> tuple[Constraint, ...]:
+        """Return the constraints that a statement for the table can make."""
+        return tuple(constraint for constraint in self.constraints if constraint.kind != "t")
+
+    @property
     def foreign_keys(self) -> tuple[Constraint, ...]:
         """Return what refers to rows of a table."""
         return tuple(constraint for constraint in self.constraints if constraint.kind == "f")
@@ -128,6 +144,8 @@ class Table:
             return "it inherits from a table, or a table from it"
         if self.ruled:
             return "it has rules, which do something else instead of what is written"
+        if self.inner_triggers:
+            return "a partition of it has triggers of its own"
         return None
 
 
@@ -196,17 +214,9 @@ def _before(
     """Hand out what is done before."""
     if kind == "Deleted":
         for child in tables.values():
-            if child.path != path and any(_binds(key) and key.parent == path for key in child.foreign_keys):
+            if child.path != path and any(key.binds and key.parent == path for key in child.foreign_keys):
                 yield from ((child.path, "Deleted"), (child.path, "Modified"))
         return
     for key in tables[path].foreign_keys:
-        if _binds(key) and key.parent is not None and key.parent != path:
+        if key.binds and key.parent is not None and key.parent != path:
             yield key.parent, "Added"
-
-
-def _binds(key: Constraint) -> bool:
-    """Return whether a foreign key is looked at before the end of the transaction, where all are put off that can be.
-
-    What acts on other rows (CASCADE) acts at once even so.
-    """
-    return not key.deferrable or key.on_delete not in {"a", "r"}

@@ -94,7 +94,7 @@ class TestDefinitions:
     def test_a_table_is_read_as_the_catalog_tells_it(self) -> None:
         row = {
             "schema": "shop", "name": "tea", "partitioned": False, "unlogged": False, "inherits": False, "secured": False,
-            "ruled": False,
+            "ruled": False, "inner_triggers": False,
             "columns": [
                 {"name": "id", "type": "integer", "not_null": True, "default": None, "identity": "a", "generated": False, "collation": None, "sequence": "shop.s"},
                 {"name": "twice", "type": "integer", "not_null": False, "default": "(id * 2)", "identity": "", "generated": True, "collation": None, "sequence": None},
@@ -115,6 +115,7 @@ class TestDefinitions:
             (replace(TEA, unlogged=True), "UNLOGGED"),
             (replace(TEA, inherits=True), "inherits"),
             (replace(TEA, ruled=True), "rules"),
+            (replace(TEA, inner_triggers=True), "partition of it has triggers"),
         ],
     )
     def test_what_is_in_the_way_is_named(self, table: Table, reason: str) -> None:

@@ -7,6 +7,8 @@ SELECT json_build_object(
   'inherits', EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
     WHERE (i.inhrelid = c.oid OR i.inhparent = c.oid) AND p.relkind <> 'p'),
   'secured', c.relrowsecurity,
+  'inner_triggers', EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_trigger ON tgrelid = p.relid
+    WHERE p.relid <> c.oid AND NOT tgisinternal AND tgparentid = 0),
   'ruled', EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid),
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', attname, 'type', format_type(atttypid, atttypmod), 'not_null', attnotnull,
@@ -25,7 +27,7 @@ SELECT json_build_object(
       'parent_columns', (SELECT coalesce(json_agg(attname ORDER BY place), '[]') FROM unnest(confkey) WITH ORDINALITY u(number, place)
         JOIN pg_attribute ON attrelid = confrelid AND attnum = number),
       'on_update', confupdtype, 'on_delete', confdeltype) ORDER BY conname), '[]')
-    FROM pg_constraint k WHERE conrelid = c.oid AND contype <> 't' AND conparentid = 0),
+    FROM pg_constraint k WHERE conrelid = c.oid AND conparentid = 0),
   'indexes', (SELECT coalesce(json_agg(json_build_object(
       'name', x.relname, 'definition', pg_get_indexdef(indexrelid)) ORDER BY x.relname), '[]')
     FROM pg_index JOIN pg_class x ON x.oid = indexrelid
