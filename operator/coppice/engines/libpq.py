@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -19,6 +19,13 @@ CONNECT_ATTEMPT_SECONDS: Final = 1.0
 it after 1 s, and libpq counts in whole seconds from 2."""
 
 CONNECT_ATTEMPTS: Final = 2
+
+WORK_SECONDS: Final = 240.0
+"""For each answer in a session that works through whole tables: less than what a reconciliation may take before the
+operator is taken to be stuck (``COPPICE_STUCK``)."""
+
+_BATCH: Final = 200
+"""How many rows of a big answer are in memory at once."""
 
 ANSWER_SECONDS: Final = 15.0
 """For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
@@ -51,17 +58,37 @@ class StatementError(EngineError):
 
 
 class Session:
-    """One connection, for a few questions."""
+    """One connection."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Row]) -> None:
         """Use an open connection in autocommit mode."""
         self._connection = connection
+        self._cursors = 0
 
     async def ask(self, statement: str, values: Sequence[object] | None = None) -> list[Row]:
         """Run one statement and return its rows; ``%s`` stand for values where there are any."""
         with _translated():
             cursor = await self._connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description is not None else []
+
+    async def texts(self, query: str) -> AsyncGenerator[tuple[str | None, ...], None]:
+        """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time."""
+        self._cursors += 1
+        name = f"coppice_{self._cursors}"
+        await self.ask(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
+        while rows := await self._fetched(name):
+            for row in rows:
+                yield row
+        await self.ask(f"CLOSE {name}")
+
+    async def _fetched(self, name: str) -> list[tuple[str | None, ...]]:
+        with _translated():
+            async with asyncio.timeout(WORK_SECONDS):
+                result = (await self._connection.execute(f"FETCH {_BATCH} FROM {name}")).pgresult
+        if result is None:
+            return []
+        cells = ((result.get_value(row, column) for column in range(result.nfields)) for row in range(result.ntuples))
+        return [tuple(None if cell is None else cell.decode() for cell in row) for row in cells]
 
     def verifier(self, username: str, password: str) -> str:
         """Return what the server keeps of a password: with it, no password stands in a statement or a log."""
@@ -84,6 +111,16 @@ async def session(at: Endpoint, database: str, *, options: str = "") -> AsyncIte
                 await connection.close()
     except TimeoutError:
         raise UnreachableError(f"{at.host}:{at.port} did not answer within {ANSWER_SECONDS:.0f} s") from None
+
+
+@asynccontextmanager
+async def work_session(at: Endpoint, database: str, *, options: str = "") -> AsyncIterator[Session]:
+    """Open a session for work that takes as long as the data are big; who opens it bounds the time of each step."""
+    connection = await _connect(at, database, options)
+    try:
+        yield Session(connection)
+    finally:
+        await connection.close()
 
 
 def identifier(name: str) -> str:

@@ -27,7 +27,7 @@ from psycopg import sql
 from coppice.engines.merging import ChangeKind
 from coppice.engines.pgmigrations import Migration, Path, Tables, name_of, quoted
 from coppice.engines.pgrows import Cell, Cells, Change
-from coppice.engines.pgtables import ACTING, READING, Constraint, RefusedError, Table, writing_order
+from coppice.engines.pgtables import ACTING, READING, Constraint, RefusedError, Table, by_label, writing_order
 
 MAX_SKIPPED: Final = 1_000_000
 """How many numbers of a sequence a publication passes over at most: one that was set far ahead would be used up."""
@@ -37,7 +37,7 @@ _SETTINGS: Final = (
     ("client_encoding", "utf8"),
     ("row_security", "off"),
     ("lock_timeout", "'10s'"),
-    *(tuple(setting.strip().split("=")) for setting in READING.split("-c ")[1:]),
+    *((name, f"'{value}'") for name, _, value in (one.strip().partition("=") for one in READING.split("-c ")[1:])),
 )
 """With ``row_security`` off a row that is hidden from the writer is an error, and no row that is not there."""
 _INTEGERS: Final = frozenset({"smallint", "integer", "bigint"})
@@ -181,7 +181,7 @@ class _Writer:
         self._query = definitions_query
         self._guards: list[Guard] = []
         self._written: dict[Path, dict[ChangeKind, list[Change]]] = defaultdict(lambda: defaultdict(list))
-        paths = {table.label: path for path, table in plan.new.items()}
+        paths = by_label(plan.new)
         for change in plan.rows:
             self._written[paths[change.table]][change.kind].append(change)
         for path, kinds in self._written.items():
@@ -381,7 +381,7 @@ def _unreferred(tables: Tables, table: Table) -> Iterator[str]:
 
 
 def _by_their_own_reference(table: Table, kind: ChangeKind, changes: Sequence[Change]) -> Iterable[Change]:
-    """Return rows of one table in an order in which those that refer to others of them come after those, or go before."""
+    """Return rows of one table so that those that refer to others of them come after those, or go before."""
     keys = [
         key
         for key in table.foreign_keys

@@ -174,6 +174,16 @@ def _read(row: Mapping[str, Any]) -> Table:
     return Table(**{**row, **parts})
 
 
+def by_label(tables: Mapping[tuple[str, str], Table]) -> Mapping[str, tuple[str, str]]:
+    """Return where the tables are that people call by these names; raises RefusedError for a name of two."""
+    paths: dict[str, tuple[str, str]] = {}
+    for path, table in tables.items():
+        if table.label in paths:
+            raise RefusedError(f"there are two tables that are called {table.label}: rename the one in public")
+        paths[table.label] = path
+    return paths
+
+
 def writing_order(
     tables: Mapping[tuple[str, str], Table], written: Iterable[tuple[tuple[str, str], ChangeKind]]
 ) -> Sequence[tuple[tuple[str, str], ChangeKind]]:
