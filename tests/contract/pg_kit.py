@@ -29,10 +29,19 @@ class Cluster:
         places = [Place(self.app, f"{name}_{kind}") for kind in ("base", "clone", "target")]
         await pg(self.admin, f"CREATE DATABASE {places[0].database} OWNER app", "postgres")
         await run(places[0], statements)
-        for place in places[1:]:
-            await pg(
-                self.admin, f"CREATE DATABASE {place.database} TEMPLATE {places[0].database} OWNER app", "postgres"
-            )
+        return await self._copied(places[0], places)
+
+    async def copy(self, trio: Trio) -> Trio:
+        """Make three more of the same base."""
+        name = f"d{next(iter(self.numbers))}"
+        return await self._copied(
+            trio.base, [Place(self.app, f"{name}_{kind}") for kind in ("base", "clone", "target")]
+        )
+
+    async def _copied(self, base: Place, places: Sequence[Place]) -> Trio:
+        for place in places:
+            if place != base:
+                await pg(self.admin, f"CREATE DATABASE {place.database} TEMPLATE {base.database} OWNER app", "postgres")
         return Trio(*places)
 
 
@@ -47,7 +56,7 @@ class Trio:
 
 async def run(place: Place, statements: str) -> None:
     """Run statements as an application does."""
-    async with await _connect(place) as connection:
+    async with await connect(place) as connection:
         await connection.execute(statements)
 
 
@@ -69,7 +78,7 @@ async def contents(place: Place) -> dict[str, list[str]]:
     return found
 
 
-async def _connect(place: Place) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+async def connect(place: Place) -> psycopg.AsyncConnection[tuple[Any, ...]]:
     at = place.at
     return await psycopg.AsyncConnection.connect(
         host=at.host, port=at.port, user=at.username, password=at.password, dbname=place.database, autocommit=True

@@ -46,15 +46,18 @@ Row = tuple[Any, ...]
 class StatementError(EngineError):
     """The server refused a statement, or to begin in a database; ``state`` is the SQLSTATE, empty where there is none.
 
-    Its words may quote values: only their first line is kept, for what follows are rows.
+    Its words may quote values: only their first line is kept, for what follows are rows. ``table`` and ``rule`` name
+    the constraint that a statement would have broken.
     """
 
-    def __init__(self, state: str, text: str) -> None:
+    def __init__(self, state: str, text: str, table: str = "", rule: str = "") -> None:
         """Keep the state beside the server's words."""
         first = text.strip().partition("\n")[0][:300]
         super().__init__(f"the server answered with an error: {first}")
         self.state = state
         self.text = first
+        self.table = table
+        self.rule = rule
 
 
 class Session:
@@ -205,4 +208,5 @@ def _translated() -> Iterator[None]:
             raise UnreachableError("the connection was lost") from None
         raise StatementError(error.sqlstate, str(error)) from None
     except psycopg.Error as error:
-        raise StatementError(error.sqlstate or "", str(error)) from None
+        broken = error.diag.table_name or "", error.diag.constraint_name or error.diag.column_name or ""
+        raise StatementError(error.sqlstate or "", str(error), *broken) from None

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from coppice.engines import libpq
@@ -25,7 +25,7 @@ from coppice.engines.base import Endpoint
 from coppice.engines.digests import hashed
 from coppice.engines.libpq import Session
 from coppice.engines.merging import ChangeSet, TableChanges
-from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quoted
+from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quoted, renames
 from coppice.engines.pgrows import Change, Tally
 from coppice.engines.pgscripts import (
     MISMATCHES,
@@ -79,10 +79,13 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two servers whose tables have the same columns, for as long as this lasts."""
+    """Two servers whose tables have the same columns, for as long as this lasts. ``named`` are the tables of the base
+    when nothing but columns had their names in the clone.
+    """
 
     base: _Side
     clone: _Side
+    named: Tables
     migration: Migration
     lost: Sequence[Sums]
 
@@ -168,11 +171,25 @@ async def _compared(base: Place, clone: Place) -> AsyncIterator[_Pair]:
         await _refuse_large_objects(one, other)
         for side in sides:
             by_label(side.tables)
-        steps = migration(sides[0].tables, sides[1].tables)
-        lost = [Sums(table, columns, await _sums(one, table, columns)) for table, columns in steps.lost]
-        for statement in steps.first:
-            await _try(one, statement)
-        yield _Pair(sides[0], sides[1], steps, lost)
+        yield await _made_alike(*sides)
+
+
+async def _made_alike(base: _Side, clone: _Side) -> _Pair:
+    """Give the base the clone's columns."""
+    session = base.session
+    renamed = renames(base.tables, clone.tables)
+    await ask(session, "SAVEPOINT names")
+    for statement in renamed:
+        await _try(session, statement)
+    named = await tables_of(session)
+    found = migration(named, clone.tables)
+    await ask(session, "ROLLBACK TO SAVEPOINT names")
+    gone = [(base.tables[table.path], columns) for table, columns in found.lost]
+    lost = [Sums(table, columns, await _sums(session, table, columns)) for table, columns in gone]
+    steps = replace(found, first=renamed + found.first)
+    for statement in steps.first:
+        await _try(session, statement)
+    return _Pair(base, clone, named, steps, lost)
 
 
 async def _side(session: Session) -> _Side:
@@ -239,7 +256,7 @@ async def _differing(pair: _Pair, path: Path) -> AsyncGenerator[Change, None]:
         raise RefusedError(f"rows of {table.label} differ, but {table.obstacle}")
     if not buckets:
         return
-    old = pair.base.tables.get(path)
+    old = pair.named.get(path)
     known = [name for name in table.stored if old is not None and name in old.stored]
     sides = [side.session.texts(_rows_query(table, buckets)) for side in (pair.base, pair.clone)]
     async with aclosing(sides[0]) as ours, aclosing(sides[1]) as theirs:

@@ -37,6 +37,18 @@ class Migration:
         return self.first + self.last
 
 
+def renames(old: Tables, new: Tables) -> tuple[str, ...]:
+    """Return what gives columns the names that they have in the clone; definitions are read anew after that."""
+    return tuple(
+        f"ALTER TABLE {name_of(path)} RENAME COLUMN {quoted(was.name)} TO {quoted(column.name)}"
+        for path, table in new.items()
+        if path in old
+        for column in table.columns
+        for was in old[path].columns
+        if was.number == column.number and was.name != column.name
+    )
+
+
 def migration(old: Tables, new: Tables) -> Migration:
     """Return what makes the old tables like the new ones."""
     made = [table for path, table in new.items() if path not in old]

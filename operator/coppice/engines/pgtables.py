@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
@@ -27,7 +27,8 @@ class RefusedError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. ``default`` is an expression, also that of a generated one; ``identity`` is ``a`` (ALWAYS), ``d``
+    """One column. ``number`` is its own for good: in a copy, the same column has it under another name, too.
+    ``default`` is an expression, also that of a generated one; ``identity`` is ``a`` (ALWAYS), ``d``
     (BY DEFAULT) or empty; ``collation`` is None where it is the type's; ``sequence`` is the one that belongs to it.
     """
 
@@ -39,6 +40,7 @@ class Column:
     generated: bool = False
     collation: str | None = None
     sequence: str | None = None
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

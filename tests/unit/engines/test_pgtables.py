@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coppice.engines.pgmigrations import Migration, migration
+from coppice.engines.pgmigrations import Migration, migration, renames
 from coppice.engines.pgtables import Column, Constraint, Index, RefusedError, Table, read_tables, writing_order
 
 if TYPE_CHECKING:
@@ -178,6 +178,17 @@ class TestMigrations:
         after = _with(replace(NAME, type="integer", default="1"))
         words = [statement.partition('"name" ')[2] for statement in _migrated(after, before=[before]).first]
         assert words == ["DROP NOT NULL", "DROP DEFAULT", 'TYPE integer USING "name"::integer', "SET DEFAULT 1"]
+
+    def test_a_column_keeps_its_number_under_another_name(self) -> None:
+        old, new = (
+            replace(TEA, columns=(replace(ID, number=1), replace(NAME, name=name, number=2)))
+            for name in ("name", "title")
+        )
+        assert renames({old.path: old}, {new.path: new}) == (
+            'ALTER TABLE "public"."tea" RENAME COLUMN "name" TO "title"',
+        )
+        other = replace(TEA, columns=(replace(ID, number=1), replace(NAME, name="title", number=3)))
+        assert renames({old.path: old}, {other.path: other}) == ()
 
     def test_values_that_end_are_named(self) -> None:
         assert _migrated(_with()).lost == ((TEA, ("name",)),)

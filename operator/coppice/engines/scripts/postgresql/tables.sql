@@ -11,7 +11,7 @@ SELECT json_build_object(
     WHERE p.relid <> c.oid AND NOT tgisinternal AND tgparentid = 0),
   'ruled', EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid),
   'columns', (SELECT coalesce(json_agg(json_build_object(
-      'name', attname, 'type', format_type(atttypid, atttypmod), 'not_null', attnotnull,
+      'name', attname, 'number', attnum, 'type', format_type(atttypid, atttypmod), 'not_null', attnotnull,
       'default', pg_get_expr(d.adbin, c.oid), 'identity', attidentity, 'generated', attgenerated <> '',
       'collation', CASE WHEN attcollation <> t.typcollation THEN attcollation::regcollation::text END,
       'sequence', pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), attname)) ORDER BY attnum), '[]')
