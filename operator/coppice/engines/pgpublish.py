@@ -52,7 +52,7 @@ class Judged:
 async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflict], Side | None]) -> Judged:
     """Merge a change set with what the live database holds; ``side_of`` says which side a conflict takes, if decided.
 
-    Only read rights are needed. Rows of a table whose columns change their types or names are not looked at, but guarded.
+    Only read rights are needed. Rows of a table whose columns change types or names are not looked at, but guarded.
     """
     async with libpq.work_session(target.at, target.database, options=session_options()) as session:
         await ask(session, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
