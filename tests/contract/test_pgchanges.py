@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from coppice.engines.base import EngineError
 from coppice.engines.merging import Conflict, Side, TargetBusyError, TargetMovedError
-from coppice.engines.pgcompare import Found, Place, change_set, changes, definitions_query, rows
+from coppice.engines.pgcompare import Place, change_set, changes, definitions_query, rows
 from coppice.engines.pgpublish import judge, outcome, publish
-from coppice.engines.pgscripts import Part, Script, script_of
+from coppice.engines.pgscripts import Part, Plan, Script, script_of
 from coppice.engines.pgtables import RefusedError
 
 from .conftest import open_stage
@@ -38,10 +38,10 @@ async def cluster() -> AsyncIterator[Cluster]:
             yield Cluster(stage.admin(server), await stage.ensure_app(server, "empty"))
 
 
-async def applied(trio: Trio) -> Found:
+async def applied(trio: Trio) -> Plan:
     """Find the change set, run it as somebody would to whom it was handed over, and see that nothing is different."""
     found = await change_set(trio.base, trio.clone)
-    await run(trio.target, script_of(found.plan, definitions_query()).text)
+    await run(trio.target, script_of(found, definitions_query()).text)
     assert await contents(trio.target) == await contents(trio.clone)
     assert await ask(trio.target, definitions_query()) == await ask(trio.clone, definitions_query())
     return found
@@ -245,7 +245,7 @@ async def _begun(number: str) -> None:
 
 
 async def _found(trio: Trio) -> Script:
-    return script_of((await change_set(trio.base, trio.clone)).plan, definitions_query())
+    return script_of(await change_set(trio.base, trio.clone), definitions_query())
 
 
 async def test_what_both_sides_changed_is_merged_or_a_conflict_with_its_place_and_values(cluster: Cluster) -> None:
@@ -259,7 +259,7 @@ async def test_what_both_sides_changed_is_merged_or_a_conflict_with_its_place_an
         "UPDATE tea SET name = 'matcha' WHERE id = 1; UPDATE tea SET price = 7 WHERE id = 2; DELETE FROM tea WHERE id = 3; INSERT INTO tea VALUES (4, 'live', 4)",
     )
     found = await change_set(trio.base, trio.clone)
-    judged = await judge(trio.target, found.plan, "salt", _open)
+    judged = await judge(trio.target, found, "salt", _open)
     told = {
         (one.kind, one.table, one.key["id"], one.column, str(one.base), str(one.ours), str(one.theirs))
         for one in judged.conflicts
@@ -271,8 +271,9 @@ async def test_what_both_sides_changed_is_merged_or_a_conflict_with_its_place_an
     }
     [row] = [one for one in judged.conflicts if one.kind == "Row"]
     assert (row.key, row.ours, row.theirs) == ({"id": "3"}, None, {"id": "3", "name": "x", "price": None})
-    settled = await judge(trio.target, found.plan, "salt", lambda one: "Source" if one.key["id"] == "3" else "Target")
+    settled = await judge(trio.target, found, "salt", lambda one: "Source" if one.key["id"] == "3" else "Target")
     assert not settled.conflicts
+    assert [(table.added, table.modified, table.deleted) for table in settled.plan.changes.tables] == [(1, 1, 0)]
     assert {one.id for one in settled.decided} == {one.id for one in judged.conflicts}
     assert await publish(trio.target, script_of(settled.plan, definitions_query()), "salt", _begun) == ()
     assert await ask(trio.target, "SELECT id, name, price::text FROM tea ORDER BY id") == [
@@ -469,7 +470,7 @@ async def test_the_digest_is_that_of_what_changes_and_of_nothing_else(cluster: C
     for place in (other.base, other.clone):
         await run(place, "INSERT INTO tea VALUES (77, 'on both sides', 1)")
     first, second = [await changes(one.base, one.clone) for one in (trio, other)]
-    assert first == second
+    assert first == second == (await change_set(trio.base, trio.clone)).changes
     await run(other.clone, "UPDATE tea SET price = 6.5 WHERE id = 1")
     assert (await changes(other.base, other.clone)).digest != first.digest
 

@@ -25,7 +25,8 @@ WORK_SECONDS: Final = 240.0
 operator is taken to be stuck (``COPPICE_STUCK``)."""
 
 _BATCH: Final = 200
-"""How many rows of a big answer are in memory at once."""
+_BATCH_BYTES: Final = 1 << 20
+"""How many rows of a big answer are in memory at once, and about how many bytes, unless one row has more."""
 
 ANSWER_SECONDS: Final = 15.0
 """For everything asked in one session. A server that is starting, or stopped in the middle, is asked again later."""
@@ -79,15 +80,18 @@ class Session:
         self._cursors += 1
         name = f"coppice_{self._cursors}"
         await self.ask(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
-        while rows := await self._fetched(name):
+        many = 1
+        while rows := await self._fetched(name, many):
             for row in rows:
                 yield row
+            size = sum(len(cell) for row in rows for cell in row if cell is not None)
+            many = min(many * 2, _BATCH) if size < _BATCH_BYTES else max(many // 2, 1)
         await self.ask(f"CLOSE {name}")
 
-    async def _fetched(self, name: str) -> list[tuple[str | None, ...]]:
+    async def _fetched(self, cursor: str, many: int) -> list[tuple[str | None, ...]]:
         with _translated():
             async with asyncio.timeout(WORK_SECONDS):
-                result = (await self._connection.execute(f"FETCH {_BATCH} FROM {name}")).pgresult
+                result = (await self._connection.execute(f"FETCH {many} FROM {cursor}")).pgresult
         if result is None:
             return []
         cells = ((result.get_value(row, column) for column in range(result.nfields)) for row in range(result.ntuples))

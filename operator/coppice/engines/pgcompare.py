@@ -22,11 +22,10 @@ from typing import Final
 
 from coppice.engines import libpq
 from coppice.engines.base import Endpoint
-from coppice.engines.digests import hashed
 from coppice.engines.libpq import Session
-from coppice.engines.merging import ChangeSet, TableChanges
+from coppice.engines.merging import ChangeSet
 from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quoted, renames
-from coppice.engines.pgrows import Change, Tally
+from coppice.engines.pgrows import Change, Tally, summarised
 from coppice.engines.pgscripts import (
     MISMATCHES,
     Part,
@@ -43,7 +42,9 @@ from coppice.engines.pgtables import READING, RefusedError, Table, by_label, rea
 from coppice.engines.shell import statements
 
 MAX_ROWS: Final = 100_000
-"""How many rows a change set that is to be published may have: they are in memory, and in one transaction."""
+MAX_SIZE: Final = 1 << 26
+"""How many rows a change set that is to be published may have, and characters in them: they are in memory, and in one
+transaction."""
 _BUCKETS: Final = 1 << 16
 _OPTIONS: Final = (
     f"{READING} -c search_path=pg_catalog,pg_temp -c row_security=off -c statement_timeout=0 -c lock_timeout=10s"
@@ -60,14 +61,6 @@ class Place:
 
     at: Endpoint
     database: str
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A change set: what a person reads of it, and what is done to publish it."""
-
-    changes: ChangeSet
-    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,30 +88,43 @@ class _Pair:
         old, new = self.base.definitions, self.clone.definitions
         return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
+    @property
+    def redefined_tables(self) -> Collection[str]:
+        """Return those of them that are tables with rows, by what people call them."""
+        tables = {table.label for side in (self.base, self.clone) for table in side.tables.values()}
+        return {label for label in tables if f"table {label}" in self.redefined}
+
 
 async def changes(base: Place, clone: Place) -> ChangeSet:
     """Count and hash what differs; nothing of it is kept."""
     async with _compared(base, clone) as pair:
-        return await _changes(pair, None)
+        tallies: dict[str, Tally] = {}
+        async with aclosing(_all(pair)) as found:
+            async for change in found:
+                tallies.setdefault(change.table, Tally()).add(change)
+        return summarised(tallies, pair.redefined_tables, pair.migration.statements)
 
 
 async def rows(base: Place, clone: Place, table: str | None = None) -> AsyncGenerator[Change, None]:
     """Hand out the rows that differ as they are found, table by table."""
-    async with _compared(base, clone) as pair:
-        for path, found in pair.clone.tables.items():
-            if table in (None, found.label):
-                async with aclosing(_differing(pair, path)) as differing:
-                    async for change in differing:
-                        yield change
+    async with _compared(base, clone) as pair, aclosing(_all(pair, table)) as found:
+        async for change in found:
+            yield change
 
 
-async def change_set(base: Place, clone: Place) -> Found:
+async def change_set(base: Place, clone: Place) -> Plan:
     """Return a change set that was tried on the base; raises RefusedError where it does not lead to the clone's rows
     and definitions.
     """
     kept: list[Change] = []
     async with _compared(base, clone) as pair:
-        found = await _changes(pair, kept)
+        size = 0
+        async with aclosing(_all(pair)) as found:
+            async for change in found:
+                kept.append(change)
+                size += change.size
+                if len(kept) > MAX_ROWS or size > MAX_SIZE:
+                    raise RefusedError(f"more differs than {MAX_ROWS} rows or {MAX_SIZE} characters in them")
         definitions = {
             name: (pair.base.definitions.get(name), pair.clone.definitions.get(name)) for name in pair.redefined
         }
@@ -128,7 +134,7 @@ async def change_set(base: Place, clone: Place) -> Found:
         plan = Plan(pair.base.tables, pair.clone.tables, pair.migration, definitions, kept, pair.lost)
         await pair.base.session.ask("ROLLBACK")
         await _prove(pair, script_of(plan, definitions_query()))
-    return Found(found, plan)
+    return plan
 
 
 def definitions_query() -> str:
@@ -220,32 +226,13 @@ async def _sums(session: Session, table: Table, columns: Sequence[str]) -> tuple
     return tuple(map(str, found))
 
 
-async def _changes(pair: _Pair, kept: list[Change] | None) -> ChangeSet:
-    """Count and hash what differs, and keep the rows if they are asked for."""
-    found: list[TableChanges] = []
-    digests: list[object] = []
-    for path, table in pair.clone.tables.items():
-        tally = Tally()
-        async with aclosing(_differing(pair, path)) as differing:
-            async for change in differing:
-                tally.add(change)
-                if kept is not None:
-                    kept.append(change)
-                    _refuse_too_many(kept)
-        redefined = f"table {table.label}" in pair.redefined
-        if redefined or any(tally.counts.values()):
-            counts = tally.counts
-            found.append(TableChanges(table.label, counts["Added"], counts["Modified"], counts["Deleted"], redefined))
-            digests.append([table.label, tally.summary])
-    gone = [table for path, table in pair.base.tables.items() if path not in pair.clone.tables]
-    found.extend([TableChanges(table.label, 0, 0, 0, schema=True) for table in gone])
-    told = tuple(f"{statement};" for statement in pair.migration.statements)
-    return ChangeSet(tuple(sorted(found, key=lambda one: one.table)), told, hashed([digests, told]).hex())
-
-
-def _refuse_too_many(kept: Sequence[Change]) -> None:
-    if len(kept) > MAX_ROWS:
-        raise RefusedError(f"more than {MAX_ROWS} rows differ: that is too much for one transaction")
+async def _all(pair: _Pair, table: str | None = None) -> AsyncGenerator[Change, None]:
+    """Hand out the rows that differ, of one table or of all."""
+    for path, found in pair.clone.tables.items():
+        if table in (None, found.label):
+            async with aclosing(_differing(pair, path)) as differing:
+                async for change in differing:
+                    yield change
 
 
 async def _differing(pair: _Pair, path: Path) -> AsyncGenerator[Change, None]:

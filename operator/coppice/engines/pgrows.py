@@ -7,12 +7,12 @@ a ``numeric`` are two values, as they are to whoever reads them. Columns that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from coppice.engines.digests import addend, hashed, summary
-from coppice.engines.merging import ChangeKind, Conflict, ConflictKind, RowChange, Side
+from coppice.engines.merging import ChangeKind, ChangeSet, Conflict, ConflictKind, RowChange, Side, TableChanges
 
 Cell = str | None
 Cells = Mapping[str, Cell]
@@ -46,6 +46,11 @@ class Change:
         return RowChange(self.table, self.kind, self.key, self.before, self.after)
 
     @property
+    def size(self) -> int:
+        """Return about how many characters there are in it."""
+        return sum(len(cell or "") for row in (self.before, self.after) for cell in (row or {}).values())
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns that a modification sets."""
         before, after = self.before or {}, self.after or {}
@@ -68,6 +73,30 @@ class Tally:
     def summary(self) -> object:
         """Return what a digest has of the table."""
         return summary(self.counts, self.total)
+
+
+def summarised(tallies: Mapping[str, Tally], redefined: Collection[str], statements: Sequence[str]) -> ChangeSet:
+    """Return what a person reads of a change set, by the tables' names: those with rows that differ, and those that are
+    defined otherwise.
+    """
+    told = tuple(f"{statement};" for statement in statements)
+    empty = Tally()
+    found = {name: tallies.get(name, empty) for name in sorted({*tallies, *redefined})}
+    found = {name: tally for name, tally in found.items() if name in redefined or any(tally.counts.values())}
+    tables = (
+        TableChanges(name, counts["Added"], counts["Modified"], counts["Deleted"], schema=name in redefined)
+        for name, counts in ((name, tally.counts) for name, tally in found.items())
+    )
+    digest = hashed([[[name, tally.summary] for name, tally in found.items()], told]).hex()
+    return ChangeSet(tuple(tables), told, digest)
+
+
+def tallied(changes: Iterable[Change]) -> Mapping[str, Tally]:
+    """Return rows that differ, counted by table."""
+    tallies: dict[str, Tally] = {}
+    for change in changes:
+        tallies.setdefault(change.table, Tally()).add(change)
+    return tallies
 
 
 @dataclass(frozen=True, slots=True)

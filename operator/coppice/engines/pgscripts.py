@@ -24,9 +24,9 @@ from typing import Final, Literal
 
 from psycopg import sql
 
-from coppice.engines.merging import ChangeKind
+from coppice.engines.merging import ChangeKind, ChangeSet
 from coppice.engines.pgmigrations import Migration, Path, Tables, name_of, quoted
-from coppice.engines.pgrows import Cell, Cells, Change
+from coppice.engines.pgrows import Cell, Cells, Change, summarised, tallied
 from coppice.engines.pgtables import ACTING, READING, Constraint, RefusedError, Table, by_label, writing_order
 
 MAX_SKIPPED: Final = 1_000_000
@@ -88,6 +88,15 @@ class Plan:
     definitions: Mapping[str, tuple[str | None, str | None]]
     rows: Sequence[Change] = field(repr=False)
     lost: Sequence[Sums] = ()
+
+    @property
+    def changes(self) -> ChangeSet:
+        """Return what a person reads of it."""
+        labels = {table.label for tables in (self.old, self.new) for table in tables.values()}
+        redefined = {name for name, (before, after) in self.definitions.items() if before != after}
+        return summarised(
+            tallied(self.rows), {label for label in labels if f"table {label}" in redefined}, self.migration.statements
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ SELECT json_build_object(
       'parent_columns', (SELECT coalesce(json_agg(attname ORDER BY place), '[]') FROM unnest(confkey) WITH ORDINALITY u(number, place)
         JOIN pg_attribute ON attrelid = confrelid AND attnum = number),
       'on_update', confupdtype, 'on_delete', confdeltype) ORDER BY conname), '[]')
-    FROM pg_constraint k WHERE conrelid = c.oid AND conparentid = 0),
+    FROM pg_constraint k WHERE conrelid = c.oid AND conparentid = 0 AND contype <> 'n'),
   'indexes', (SELECT coalesce(json_agg(json_build_object(
       'name', x.relname, 'definition', pg_get_indexdef(indexrelid)) ORDER BY x.relname), '[]')
     FROM pg_index JOIN pg_class x ON x.oid = indexrelid
