@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from coppice.engines import libpq
 from coppice.engines.base import EngineError
 from coppice.engines.merging import Conflict, Side, TargetBusyError, TargetMovedError
 from coppice.engines.pgcompare import Place, change_set, changes, definitions_query, rows
@@ -457,6 +458,20 @@ async def test_a_sequence_goes_on_behind_the_rows_that_came(cluster: Cluster) ->
     await run(trio.clone, "INSERT INTO far VALUES (2000000000)")
     with pytest.raises(RefusedError, match=r"Sequence public\.far_id_seq"):
         await change_set(trio.base, trio.clone)
+
+
+async def test_words_of_a_catalog_are_one_statement_and_no_more(cluster: Cluster) -> None:
+    trio = await cluster.new(TEA)
+    async with libpq.work_session(trio.base.at, trio.base.database) as session:
+        with pytest.raises(libpq.StatementError, match="multiple commands"):
+            await session.run("ALTER TABLE tea ADD a int; DROP TABLE tea")
+    assert await ask(trio.base, "SELECT count(*) FROM tea") == [(3,)]
+
+
+async def test_a_default_that_sets_what_names_mean_changes_nothing_of_what_is_read(cluster: Cluster) -> None:
+    trio = await cluster.new(TEA)
+    await run(trio.clone, "ALTER TABLE tea ADD a text DEFAULT set_config('search_path', 'public', false)")
+    await applied(trio)
 
 
 async def test_the_digest_is_that_of_what_changes_and_of_nothing_else(cluster: Cluster) -> None:

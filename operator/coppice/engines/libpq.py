@@ -75,6 +75,13 @@ class Session:
             cursor = await self._connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description is not None else []
 
+    async def run(self, statement: str) -> None:
+        """Run one statement that may take its time; the server refuses a text that is more than one."""
+        with _translated():
+            async with asyncio.timeout(WORK_SECONDS):
+                # What is asked for in binary goes by the extended protocol, which has no other statements behind one.
+                await self._connection.execute(statement, binary=True)
+
     async def texts(self, query: str) -> AsyncGenerator[tuple[str | None, ...], None]:
         """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time."""
         self._cursors += 1

@@ -28,6 +28,7 @@ from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quo
 from coppice.engines.pgrows import Change, Tally, summarised
 from coppice.engines.pgscripts import (
     MISMATCHES,
+    OWN_NAMES,
     Part,
     Plan,
     Script,
@@ -158,12 +159,6 @@ async def tables_of(session: Session) -> Tables:
     return read_tables(row for (row,) in await ask(session, statements("postgresql/tables")))
 
 
-async def run(session: Session, parts: Sequence[Part]) -> None:
-    """Run statements one after the other."""
-    for part in parts:
-        await ask(session, part.statement)
-
-
 @asynccontextmanager
 async def _compared(base: Place, clone: Place) -> AsyncIterator[_Pair]:
     """Open both, and let the base have the clone's columns until this ends."""
@@ -195,10 +190,12 @@ async def _made_alike(base: _Side, clone: _Side) -> _Pair:
     steps = replace(found, first=renamed + found.first)
     for statement in steps.first:
         await _try(session, statement)
+    await session.run(OWN_NAMES)
     return _Pair(base, clone, named, steps, lost)
 
 
 async def _side(session: Session) -> _Side:
+    await session.run(OWN_NAMES)
     [(encoding,)] = await ask(session, "SHOW server_encoding")
     if encoding == "SQL_ASCII":
         raise RefusedError("the database is in SQL_ASCII: nobody knows what its text means")
@@ -214,7 +211,7 @@ async def _refuse_large_objects(one: Session, other: Session) -> None:
 async def _try(session: Session, statement: str) -> None:
     """Run a statement on the base; what the server says of it may quote rows, and is not handed on."""
     try:
-        await ask(session, statement)
+        await session.run(statement)
     except libpq.StatementError as error:
         raise RefusedError(
             f"this cannot be done with the rows as they were (SQLSTATE {error.state}): {statement}"
@@ -325,7 +322,7 @@ async def _try_part(session: Session, script: Script, part: Part) -> None:
         await _try(session, part.statement)
         return
     try:
-        await ask(session, part.statement)
+        await session.run(part.statement)
     except libpq.StatementError as error:
         guard = script.guards[part.guard - 1]
         raise RefusedError(

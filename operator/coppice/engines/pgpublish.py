@@ -16,7 +16,7 @@ from coppice.engines import libpq
 from coppice.engines.base import EngineError
 from coppice.engines.libpq import Session
 from coppice.engines.merging import Conflict, ConflictKind, Side, TargetBusyError, TargetMovedError
-from coppice.engines.pgcompare import Place, ask, definitions_query, run, session_options
+from coppice.engines.pgcompare import Place, ask, definitions_query, session_options
 from coppice.engines.pgmigrations import quoted
 from coppice.engines.pgrows import Cells, Change, conflict, images, merge
 from coppice.engines.pgscripts import MISMATCHES, Part, Plan, Script, found_by, source
@@ -150,14 +150,15 @@ async def _write(session: Session, script: Script, at: list[Part], begun: Callab
     for stage in (script.opening, script.rows):
         for part in stage:
             at[:] = [part]
-            await run(session, [part])
+            await session.run(part.statement)
         await _expect_all(session, script)
     at.clear()
-    await run(session, script.closing)
+    for part in script.closing:
+        await session.run(part.statement)
     await _expect_all(session, script)
     [(number,)] = await ask(session, "SELECT pg_current_xact_id()::text")
     await begun(str(number))
-    await ask(session, "COMMIT")
+    await session.run("COMMIT")
 
 
 async def _expect_all(session: Session, script: Script) -> None:

@@ -32,8 +32,11 @@ from coppice.engines.pgtables import ACTING, READING, Constraint, RefusedError, 
 MAX_SKIPPED: Final = 1_000_000
 """How many numbers of a sequence a publication passes over at most: one that was set far ahead would be used up."""
 _GUARDS: Final = "pg_temp.coppice_guards"
+OWN_NAMES: Final = "SET LOCAL search_path = pg_catalog, pg_temp"
+"""No function that somebody has made stands in for the server's own. Said again after definitions have changed: a new
+default may be a call that sets it otherwise.
+"""
 _SETTINGS: Final = (
-    ("search_path", "pg_catalog, pg_temp"),
     ("client_encoding", "utf8"),
     ("row_security", "off"),
     ("lock_timeout", "'10s'"),
@@ -203,6 +206,7 @@ class _Writer:
 
     def _head(self) -> Iterator[Part]:
         yield Part("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        yield Part(OWN_NAMES)
         for name, value in _SETTINGS:
             yield Part(f"SET LOCAL {name} = {value}")
         for path in sorted(self._plan.old):
@@ -237,7 +241,7 @@ class _Writer:
         for path, kinds in sorted(self._written.items()):
             if "Deleted" in kinds and path in plan.old:
                 yield self._asked(Guard("Reach", plan.old[path].label), _reach(plan.old, path))
-        yield from map(Part, plan.migration.first)
+        yield from map(Part, (*plan.migration.first, OWN_NAMES))
         for sequence, values in self._advanced():
             within = f"SELECT (({_behind(sequence, values)}) <= {MAX_SKIPPED})::int"
             yield self._asked(Guard("Sequence", sequence), within)
@@ -257,7 +261,7 @@ class _Writer:
 
     def _rest(self) -> Iterator[Part]:
         yield from self._put_off("IMMEDIATE")
-        yield from map(Part, self._plan.migration.last)
+        yield from map(Part, (*self._plan.migration.last, OWN_NAMES))
         yield from self._triggers("ENABLE")
         yield from self._definitions("Outcome")
         for sequence, values in self._advanced():

@@ -247,6 +247,10 @@ class TestMigrations:
         ("after", "reason"),
         [
             (replace(TEA, constraints=(replace(KEY, columns=("id", "name")),)), "tea .* primary key"),
+            (
+                replace(TEA, indexes=(Index("i", "SET search_path TO evil"),)),
+                "tea .* index i is made by something else",
+            ),
             (replace(TEA, partitioned=True), "tea .* partitioned on one side"),
             (replace(TEA, name="new", partitioned=True), "new .* is new and partitioned"),
         ],
