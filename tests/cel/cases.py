@@ -41,6 +41,7 @@ ADOPTED = {
     "claimName": "data-pg-0",
     "service": "pg",
     "credentialsSecret": "pg-coppice",
+    "writer": {"secretName": "pg-coppice-writer"},
     "database": "shop",
     "snapshotClassName": "fast",
     "directory": "pgdata",
@@ -328,6 +329,10 @@ TOGETHER = (
 )
 TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
 BY_ADOPTION: dict[str, Any] = {".spec.managed": ABSENT, ".spec.adopted": ADOPTED}
+WITHOUT_WRITER = {
+    **BY_ADOPTION,
+    ".spec.adopted": {key: value for key, value in ADOPTED.items() if key != "writer"},
+}
 BY_MIRROR: dict[str, Any] = {".spec.managed": ABSENT, ".spec.mirror": MIRROR}
 RULES: dict[tuple[str, str], Edits] = {
     ("DataStore.spec", "who runs the server is immutable: create another DataStore"): Edits(
@@ -341,6 +346,13 @@ RULES: dict[tuple[str, str], Edits] = {
             {**BY_MIRROR, ".spec.deletionPolicy": "Delete"},
         ),
         ({**BY_ADOPTION, ".spec.deletionPolicy": "Delete"},),
+    ),
+    (
+        "DataStore.spec.adopted",
+        "whoever looks does not write: put a login for publications alone into another Secret",
+    ): Edits(
+        (BY_ADOPTION, {**BY_ADOPTION, ".spec.adopted": {**ADOPTED, "credentialsSecret": "other"}}, WITHOUT_WRITER),
+        ({**BY_ADOPTION, ".spec.adopted": {**ADOPTED, "credentialsSecret": "pg-coppice-writer"}},),
     ),
     ("DataStore.spec.engine", "engine is immutable: create another DataStore for the other engine"): change(
         ".spec.engine", "postgresql"
@@ -546,8 +558,26 @@ RULES: dict[tuple[str, str], Edits] = {
         ),
         ({".spec.publish": "Rebase"}, {".spec.publish": "Rebase", ".spec.from": {"revertOf": "live"}}),
     ),
+    (
+        "DataChangeRequest.spec",
+        "a live database gets what a clone has changed: name it in from.clone",
+    ): Edits(
+        (
+            {".spec.publish": "Branch"},
+            {".spec.publish": ABSENT},
+            {".spec.publish": "Database", **FROM_CLONE},
+            {".spec.publish": "Patch", **FROM_CLONE},
+        ),
+        tuple(
+            {".spec.publish": publish, **source}
+            for publish in ("Database", "Patch")
+            for source in ({}, {".spec.from": {"revertOf": "live"}})
+        ),
+    ),
     ("DataChangeRequest.spec.publish", "publish is immutable: make another DataChangeRequest"): Edits(
-        ({**FROM_CLONE, ".metadata.labels": {"a": "b"}},), ({**FROM_CLONE, ".spec.publish": "Rebase"},), old=FROM_CLONE
+        ({**FROM_CLONE, ".metadata.labels": {"a": "b"}},),
+        tuple({**FROM_CLONE, ".spec.publish": other} for other in ("Database", "Patch", "Rebase")),
+        old=FROM_CLONE,
     ),
     ("DataChangeRequest.spec.store", "store is immutable: make another DataChangeRequest"): change(
         ".spec.store.name", "other"

@@ -22,6 +22,9 @@ STORE: Final = f"{PREFIX}/store"
 """Label: name of the DataStore a snapshot or claim belongs to. As an annotation on a user's Secret: the DataStore that
 may use it to look into the database that it adopts, or to read the one that it mirrors."""
 
+WRITER_OF: Final = f"{PREFIX}/writer-of"
+"""Annotation on a user's Secret: the DataStore whose adopted database approved changes may be written to with it."""
+
 COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone or mirror a claim, Pod or Service selector means; a reset or refresh makes another copy."""
 

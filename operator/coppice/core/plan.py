@@ -82,6 +82,7 @@ class ServerRef:
     """Where a database server listens and which Secret opens it.
 
     ``adopted_by``: the server is somebody else's, and so is the Secret, which is used only if it names this DataStore.
+    ``writes``: it is the Secret that such a server is written to with, by approved changes alone.
     """
 
     host: str
@@ -89,6 +90,7 @@ class ServerRef:
     secret_namespace: str
     secret_name: str
     adopted_by: str | None = None
+    writes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

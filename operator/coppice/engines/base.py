@@ -46,6 +46,10 @@ OUT_OF_BYTES: Final = 122
 """With this code a server's ``script`` ends before the server starts if its volume takes no more bytes of its own (122
 is Linux's EDQUOT): a new Pod finds room to start."""
 
+PUBLISH_ACTION: Final = "publish-changes"
+"""The action that writes an approved change set to a live database, of an engine that has one (see
+``coppice.engines.patching``): the only one that is ever done with the writer of a database that somebody else runs."""
+
 CommitPolicy = Literal["Explicit", "PerTransaction"]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.core import labels
 from coppice.core.conditions import complete_status, same_status
-from coppice.engines.base import Endpoint, EngineError, UnreachableError
+from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
 from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
 from coppice.kube.errors import (
     AlreadyExistsError,
@@ -160,7 +160,7 @@ class Executor:
         if found is None:
             raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
         if target.adopted_by is not None:
-            if call.action != engine.capture_action:
+            if call.action != (PUBLISH_ACTION if target.writes else engine.capture_action):
                 raise ValueError(f"{call.action} is not to be done to a server of somebody else's")
             endpoint, arguments = _adopted_endpoint(target, found), dict(call.arguments)
         else:
@@ -197,8 +197,8 @@ class Executor:
 
 def _adopted_endpoint(target: ServerRef, secret: Manifest) -> Endpoint:
     """Return where to log in to a server of somebody else's, if their Secret still says that it may be used for it."""
-    login = read_login(secret)
-    if login is None or not is_meant_for(secret, str(target.adopted_by)):
+    login, consent = read_login(secret), labels.WRITER_OF if target.writes else labels.STORE
+    if login is None or not is_meant_for(secret, str(target.adopted_by), consent=consent):
         raise EngineError(f"Secret {target.secret_namespace}/{target.secret_name} is not to be used any more")
     return Endpoint(target.host, target.port, login.username, login.password, guarded=True, ca=login.ca)
 

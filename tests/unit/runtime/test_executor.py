@@ -8,7 +8,7 @@ from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 
 from coppice.core import labels
 from coppice.core.plan import EngineCall, Event, Plan, Ref, SecretKey, ServerRef
-from coppice.engines.base import EngineError, UnreachableError
+from coppice.engines.base import PUBLISH_ACTION, EngineError, UnreachableError
 from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
 from coppice.runtime.metrics import Metrics
@@ -234,9 +234,9 @@ def foreign_call(action="flush"):
     return EngineCall("dolt", ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop"), action, {})
 
 
-def add_login(kube, *, store="shop", **values):
+def add_login(kube, *, store="shop", consent=labels.STORE, **values):
     data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-    metadata = {"name": "theirs", "namespace": "app", "annotations": {labels.STORE: store}}
+    metadata = {"name": "theirs", "namespace": "app", "annotations": {consent: store}}
     kube.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
@@ -260,6 +260,29 @@ async def test_nothing_else_is_done_to_an_adopted_server(kube, execute, engine):
     add_login(kube, username="looker", password="secret")
     with pytest.raises(ValueError, match="ensure-app-user"):
         await execute(Plan(calls=(foreign_call("ensure-app-user"),)))
+    assert engine.calls == []
+
+
+WRITER = ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop", writes=True)
+
+
+async def test_an_adopted_server_is_written_to_with_its_writer_and_by_publications_alone(kube, execute, engine):
+    add_login(kube, consent=labels.WRITER_OF, username="writer", password="secret")
+    await execute(Plan(calls=(EngineCall("dolt", WRITER, PUBLISH_ACTION, {}),)))
+    ((at, action, _),) = engine.calls
+    assert (at.username, at.guarded, action) == ("writer", True, PUBLISH_ACTION)
+    for other in ("ensure-app-user", "flush"):
+        with pytest.raises(ValueError, match=other):
+            await execute(Plan(calls=(EngineCall("dolt", WRITER, other, {}),)))
+    with pytest.raises(ValueError, match=PUBLISH_ACTION):
+        await execute(Plan(calls=(foreign_call(PUBLISH_ACTION),)))
+    assert len(engine.calls) == 1
+
+
+async def test_who_agreed_to_be_looked_at_has_not_agreed_to_be_written_to(kube, execute, engine):
+    add_login(kube, username="looker", password="secret")
+    with pytest.raises(EngineError, match="Secret app/theirs is not to be used any more"):
+        await execute(Plan(calls=(EngineCall("dolt", WRITER, PUBLISH_ACTION, {}),)))
     assert engine.calls == []
 
 

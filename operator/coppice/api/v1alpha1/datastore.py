@@ -121,8 +121,26 @@ class Managed(SpecModel):
     )
 
 
+class Writer(SpecModel):
+    """The login that approved changes are written with."""
+
+    secret_name: ObjectName = Field(
+        description="Secret with username and password of a login that owns the tables, and ca.crt where the server's "
+        "TLS certificate is to be verified. It bears the annotation coppice.dev/writer-of with the name of this "
+        "DataStore: whoever may write the Secret agrees that approved changes are written with it."
+    )
+
+
 class Adopted(SpecModel):
     """A server that somebody else runs in this namespace."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.writer) || self.writer.secretName != self.credentialsSecret",
+            "whoever looks does not write: put a login for publications alone into another Secret",
+            field_path=".writer.secretName",
+        ),
+    )
 
     claim_name: ObjectName = Field(
         description="PersistentVolumeClaim that holds the data. Name another one when the server has moved there."
@@ -134,6 +152,11 @@ class Adopted(SpecModel):
         description="Secret with username and password of the login that Coppice looks with, and ca.crt where the "
         "server's TLS certificate is to be verified. It bears the annotation coppice.dev/store with the name of this "
         "DataStore: whoever may write the Secret agrees that it is used here."
+    )
+    writer: Writer | None = Field(
+        default=None,
+        description="What approved DataChangeRequests with publish: Database are written with, and nothing else is. "
+        "Left out: nothing is ever written to the server.",
     )
     database: DatabaseName | None = Field(
         default=None, description="Database that applications get. Left out: the only one that there is."
@@ -362,7 +385,8 @@ class DataStoreSpec(SpecModel):
     managed: Managed | None = Field(default=None, description="A server that the operator runs.")
     adopted: Adopted | None = Field(
         default=None,
-        description="A server that somebody else runs in this namespace: never written to, restarted or relabelled.",
+        description="A server that somebody else runs in this namespace: never restarted or relabelled, and written to "
+        "by nothing but approved DataChangeRequests, if it has a writer.",
     )
     mirror: Mirror | None = Field(
         default=None,
