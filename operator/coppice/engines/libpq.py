@@ -82,6 +82,14 @@ class Session:
                 # What is asked for in binary goes by the extended protocol, which has no other statements behind one.
                 await self._connection.execute(statement, binary=True)
 
+    async def number(self, query: str) -> int:
+        """Return the one number that a query finds which may take its time, and which is no more than one statement."""
+        with _translated():
+            async with asyncio.timeout(WORK_SECONDS):
+                cursor = await self._connection.execute(query, binary=True)
+                [(found,)] = await cursor.fetchall()
+        return int(found)
+
     async def texts(self, query: str) -> AsyncGenerator[tuple[str | None, ...], None]:
         """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time."""
         self._cursors += 1

@@ -300,9 +300,8 @@ async def _summed(session: Session, query: str) -> Mapping[int, _Row]:
     return {int(row[0]): tuple(row[1:]) for row in await ask(session, query)}
 
 
-async def _prove(pair: _Pair, script: Script) -> None:
-    """Do all of it on the base but the end, and compare."""
-    base = pair.base.session
+async def rehearse(base: Session, script: Script) -> None:
+    """Do all of a change set on the base but the end."""
     for part in (*script.opening, *script.rows):
         await _try_part(base, script, part)
     failed = [script.guards[int(number) - 1] for (number,) in await ask(base, MISMATCHES)]
@@ -310,6 +309,12 @@ async def _prove(pair: _Pair, script: Script) -> None:
         raise RefusedError(f"the change set does not fit what it came from: {failed[0].kind} {failed[0].place}")
     for part in script.closing:
         await _try_part(base, script, part)
+
+
+async def _prove(pair: _Pair, script: Script) -> None:
+    """Do all of it on the base, and compare."""
+    base = pair.base.session
+    await rehearse(base, script)
     found = await _side(base)
     _refuse_other_definitions(found, pair.clone)
     for path, table in pair.clone.tables.items():

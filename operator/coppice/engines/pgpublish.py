@@ -7,15 +7,17 @@ transaction's own number, whether it was committed: before that one is known, no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 
 from coppice.engines import libpq
 from coppice.engines.base import EngineError
 from coppice.engines.libpq import Session
 from coppice.engines.merging import Conflict, ConflictKind, Side, TargetBusyError, TargetMovedError
+from coppice.engines.patching import Fate
 from coppice.engines.pgcompare import Place, ask, definitions_query, session_options
 from coppice.engines.pgmigrations import quoted
 from coppice.engines.pgrows import Cells, Change, conflict, images, merge
@@ -37,16 +39,29 @@ _LOCKED: Final = "55P03"
 _TABLE: Final = "table "
 """What the name of a table's definition begins with."""
 
-Outcome = Literal["Committed", "Aborted", "Open", "Unknown"]
+_PUBLISHING: Final = (
+    " -c idle_in_transaction_session_timeout=60s -c tcp_user_timeout=30s"
+    " -c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
+"""A transaction of somebody who is gone ends within about a minute: who asks what became of it waits no longer."""
+_SERVER: Final = """\
+SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()"""
+"""Which cluster it is, and which of its histories: a transaction's number means nothing beyond."""
+_NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})")
+_IN_THE_FUTURE: Final = "22023"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is left to do on the live database, what is in conflict with it, and what was and is ``decided``."""
+    """What is left to do on the live database, what is in conflict with it, and what was and is ``decided``.
+
+    ``complete``: it holds all of the change set as it is, definitions too.
+    """
 
     plan: Plan
     conflicts: tuple[Conflict, ...] = field(default=(), repr=False)
     decided: tuple[Conflict, ...] = field(default=(), repr=False)
+    complete: bool = False
 
 
 async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflict], Side | None]) -> Judged:
@@ -56,7 +71,10 @@ async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflic
     """
     async with libpq.work_session(target.at, target.database, options=session_options()) as session:
         await ask(session, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        redefined = await _redefined(session, plan)
+        definitions = {str(name): str(state) for name, state in await ask(session, definitions_query())}
+        if await _is_complete(session, plan, definitions):
+            return Judged(replace(plan, rows=()), complete=True)
+        redefined = sorted(name for name, (before, _) in plan.definitions.items() if definitions.get(name) != before)
         found = _Judgement(salt, side_of)
         found.conflicts.extend(conflict(salt, "Schema", name.removeprefix(_TABLE), {}, None) for name in redefined)
         paths = by_label(plan.new)
@@ -99,10 +117,18 @@ class _Judgement:
         return replace(conflict(self._salt, kind, change.table, change.key, place), base=base, ours=live, theirs=theirs)
 
 
-async def _redefined(session: Session, plan: Plan) -> Sequence[str]:
-    """Return the definitions that are in the change set and not as they were."""
-    found = {str(name): str(state) for name, state in await ask(session, definitions_query())}
-    return sorted(name for name, (before, _) in plan.definitions.items() if found.get(name) != before)
+async def _is_complete(session: Session, plan: Plan, definitions: Mapping[str, str]) -> bool:
+    """Return whether nothing of a change set is left to do; it stops at the first thing that is."""
+    if any(definitions.get(name) != after for name, (_, after) in plan.definitions.items()):
+        return False
+    paths = by_label(plan.new)
+    for label, changes in groupby(plan.rows, lambda change: change.table):
+        table = plan.new[paths[label]]
+        for batch in _batches(list(changes)):
+            live = await _live(session, table, table.stored, [change.key for change in batch])
+            if any(live.get(tuple(change.key.values())) != change.after for change in batch):
+                return False
+    return True
 
 
 def _reshaped(old: Table, new: Table) -> bool:
@@ -134,10 +160,11 @@ async def publish(
 ) -> Sequence[Conflict]:
     """Write a change set, and return nothing; or return the rule that it breaks there, and write nothing.
 
-    ``begun`` is told the number of the transaction when all is written and nothing committed. Raises TargetMovedError
+    ``begun`` is told the name of the transaction when all is written and nothing committed. Raises TargetMovedError
     where a guard does not hold, TargetBusyError where somebody has a table that is needed for longer than is waited.
     """
-    async with libpq.work_session(target.at, target.database, options=session_options()) as session:
+    options = session_options() + _PUBLISHING
+    async with libpq.work_session(target.at, target.database, options=options) as session:
         at: list[Part] = []
         try:
             await _write(session, script, at, begun)
@@ -156,8 +183,11 @@ async def _write(session: Session, script: Script, at: list[Part], begun: Callab
     for part in script.closing:
         await session.run(part.statement)
     await _expect_all(session, script)
+    # What the end of the transaction looks at is looked at now: there is nothing left for COMMIT to refuse.
+    await session.run("SET CONSTRAINTS ALL IMMEDIATE")
     [(number,)] = await ask(session, "SELECT pg_current_xact_id()::text")
-    await begun(str(number))
+    [(system, timeline)] = await ask(session, _SERVER)
+    await begun(f"xid:{number}@{system}-{timeline}")
     await session.run("COMMIT")
 
 
@@ -184,9 +214,21 @@ def _refusal(error: libpq.StatementError, script: Script, at: Sequence[Part], sa
     return replace(broken, theirs=None if change is None else change.after, detail=error.rule)
 
 
-async def outcome(target: Place, number: str) -> Outcome:
-    """Return what became of a transaction by its number: ``Unknown`` if that was too long ago to tell."""
+async def outcome(target: Place, name: str) -> Fate:
+    """Return what became of a transaction by the name that ``begun`` was told: ``Unknown`` if that was too long ago to
+    tell, or if this is not the server any more that it was on, under its history.
+    """
+    named = _NAMED.fullmatch(name)
+    if named is None:
+        return "Unknown"
     async with libpq.session(target.at, target.database, options=session_options()) as session:
-        [(status,)] = await session.ask("SELECT pg_xact_status(%s::xid8)", [number])
-    told: Mapping[str | None, Outcome] = {"committed": "Committed", "aborted": "Aborted", "in progress": "Open"}
+        if await session.ask(_SERVER) != [(named[2], named[3])]:
+            return "Unknown"
+        try:
+            [(status,)] = await session.ask("SELECT pg_xact_status(%s::xid8)", [named[1]])
+        except libpq.StatementError as error:
+            if error.state != _IN_THE_FUTURE:
+                raise
+            return "Unknown"
+    told: Mapping[str | None, Fate] = {"committed": "Committed", "aborted": "Aborted", "in progress": "Open"}
     return told.get(status, "Unknown")

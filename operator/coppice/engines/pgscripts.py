@@ -102,6 +102,11 @@ class Plan:
             tallied(self.rows), {label for label in labels if f"table {label}" in redefined}, self.migration.statements
         )
 
+    @property
+    def size(self) -> int:
+        """Return about how many characters of rows there are in it."""
+        return sum(change.size for change in self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
