@@ -37,8 +37,8 @@ def _secret_problem(writer: Adoption) -> Fact | None:
     name, where = writer.secret_name, writer.namespace
     if writer.secret is None:
         message = (
-            f"there is no Secret {name} in this namespace: create it with username and password of a login that owns "
-            f"the tables, and the annotation {labels.WRITER_OF}={writer.store}"
+            f"there is no Secret {name} in this namespace: create it with username and password of a login that may "
+            f"write to the tables, and the annotation {labels.WRITER_OF}={writer.store}"
         )
         return waits(SOURCE, "WriterNotFound", message, retry_after=LOOK_SECONDS)
     if not is_meant_for(writer.secret, writer.store, consent=labels.WRITER_OF):
