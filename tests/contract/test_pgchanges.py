@@ -13,10 +13,10 @@ import pytest_asyncio
 from coppice.engines import libpq
 from coppice.engines.base import EngineError
 from coppice.engines.merging import Conflict, Side, TargetBusyError, TargetMovedError
+from coppice.engines.patching import RefusedError
 from coppice.engines.pgcompare import Place, change_set, changes, definitions_query, rows
 from coppice.engines.pgpublish import judge, outcome, publish
 from coppice.engines.pgscripts import Part, Plan, Script, script_of
-from coppice.engines.pgtables import RefusedError
 
 from .conftest import open_stage
 from .kit import pg

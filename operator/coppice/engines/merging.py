@@ -104,6 +104,18 @@ class RowChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictName:
+    """A conflict without any value: fit for a status."""
+
+    id: str
+    row: str
+    kind: ConflictKind
+    table: str
+    column: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """One thing that both sides changed, or that their sum breaks.
 
@@ -125,17 +137,10 @@ class Conflict:
     theirs: object = field(default=None, repr=False)
     detail: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class ConflictName:
-    """A conflict without any value: fit for a status."""
-
-    id: str
-    row: str
-    kind: ConflictKind
-    table: str
-    column: str | None = None
-    detail: str = ""
+    @property
+    def name(self) -> ConflictName:
+        """Return the conflict without any value."""
+        return ConflictName(self.id, self.row, self.kind, self.table, self.column, self.detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from coppice.engines import libpq
 from coppice.engines.base import Endpoint
 from coppice.engines.libpq import Session
 from coppice.engines.merging import ChangeSet
+from coppice.engines.patching import RefusedError
 from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quoted, renames
 from coppice.engines.pgrows import Change, Tally, summarised
 from coppice.engines.pgscripts import (
@@ -39,7 +40,7 @@ from coppice.engines.pgscripts import (
     sums_of,
     text_of,
 )
-from coppice.engines.pgtables import READING, RefusedError, Table, by_label, read_tables
+from coppice.engines.pgtables import READING, Table, by_label, read_tables
 from coppice.engines.shell import statements
 
 MAX_ROWS: Final = 100_000

@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 from psycopg import sql
 
-from coppice.engines.pgtables import Column, Constraint, RefusedError, Table
+from coppice.engines.patching import RefusedError
+from coppice.engines.pgtables import Column, Constraint, Table
 
 Path = tuple[str, str]
 Tables = Mapping[Path, Table]

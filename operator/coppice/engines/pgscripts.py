@@ -25,9 +25,10 @@ from typing import Final, Literal
 from psycopg import sql
 
 from coppice.engines.merging import ChangeKind, ChangeSet
+from coppice.engines.patching import RefusedError
 from coppice.engines.pgmigrations import Migration, Path, Tables, name_of, quoted
 from coppice.engines.pgrows import Cell, Cells, Change, summarised, tallied
-from coppice.engines.pgtables import ACTING, READING, Constraint, RefusedError, Table, by_label, writing_order
+from coppice.engines.pgtables import ACTING, READING, Constraint, Table, by_label, writing_order
 
 MAX_SKIPPED: Final = 1_000_000
 """How many numbers of a sequence a publication passes over at most: one that was set far ahead would be used up."""

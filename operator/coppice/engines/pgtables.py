@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from coppice.engines.base import EngineError
 from coppice.engines.merging import ChangeKind
+from coppice.engines.patching import RefusedError
 
 READING: Final = (
     "-c synchronize_seqscans=off -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c bytea_output=hex"
@@ -19,10 +19,6 @@ READING: Final = (
 ACTING: Final = frozenset("cnd")
 """What a foreign key does to rows that refer to one: CASCADE, SET NULL, SET DEFAULT."""
 _OPS: Final[Sequence[ChangeKind]] = ("Deleted", "Modified", "Added")
-
-
-class RefusedError(EngineError):
-    """Something that differs cannot be in a change set: the message names it."""
 
 
 @dataclass(frozen=True, slots=True)

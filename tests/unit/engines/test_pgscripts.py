@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coppice.engines.patching import RefusedError
 from coppice.engines.pgmigrations import Migration
 from coppice.engines.pgrows import Cells, Change
 from coppice.engines.pgscripts import Plan, Script, Sums, script_of
-from coppice.engines.pgtables import Column, Constraint, RefusedError, Table, Trigger
+from coppice.engines.pgtables import Column, Constraint, Table, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

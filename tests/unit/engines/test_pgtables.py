@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coppice.engines.patching import RefusedError
 from coppice.engines.pgmigrations import Migration, migration, renames
-from coppice.engines.pgtables import Column, Constraint, Index, RefusedError, Table, read_tables, writing_order
+from coppice.engines.pgtables import Column, Constraint, Index, Table, read_tables, writing_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
