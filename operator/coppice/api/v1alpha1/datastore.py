@@ -405,7 +405,8 @@ class DataStoreSpec(SpecModel):
     protection: Annotated[tuple[ProtectedBranches, ...], Field(max_length=20)] = Field(
         default=(),
         description="Branches that are changed by approved DataChangeRequests only. The rules of all entries that "
-        "match a branch hold for it.",
+        "match a branch hold for it. Where the engine keeps no branches they hold for DataChangeRequests alone: "
+        "whoever has a login writes to the database as before.",
     )
 
 
