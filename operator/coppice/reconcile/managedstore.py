@@ -36,7 +36,7 @@ from coppice.reconcile.load import (
     source_is_there,
 )
 from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
-from coppice.reconcile.protection import is_protected, protect, protection_status, unprotectable
+from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
@@ -433,7 +433,8 @@ class ManagedPlan(ServedPlan):
             return problem
         server, content = self._server_ref, self._answered
         protect(draft, self.store, self.engine, server, content=content, pod_uid=self._server_uid)
-        return self.answering if not self.store.spec.protection else is_protected(self.store)
+        guarded = self.store.spec.protection and not reviews_alone(self.store, self.engine)
+        return is_protected(self.store) if guarded else self.answering
 
     def _deleted_branches_go(self, draft: Draft) -> Fact:
         """Let go what was kept of deleted branches for long enough."""

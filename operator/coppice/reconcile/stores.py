@@ -24,7 +24,7 @@ from coppice.reconcile.mirror.copies import MirrorCopy
 from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.observed import is_true
 from coppice.reconcile.preparation import mask_unsupported
-from coppice.reconcile.protection import PROTECTED, unprotectable
+from coppice.reconcile.protection import PROTECTED, reviews_alone, unguarded, unprotectable
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
@@ -94,10 +94,12 @@ class StorePlan(ABC):
                 break
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
-        types = (*self.types, *((PROTECTED,) if self.store.spec.protection else ()))
+        guarded = self.store.spec.protection and not reviews_alone(self.store, self.observation.engine)
+        types = (*self.types, *((PROTECTED,) if guarded else ()))
         status = {**self.status(), **self.protection_status(draft)}
         plan = draft.finish(types, status, requeue_after=requeue)
-        for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come()):
+        reviewed = unguarded(self.store, self.observation.engine)
+        for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come(), reviewed):
             plan = beside(plan, aside, self.observation.manifest)
         return plan
 

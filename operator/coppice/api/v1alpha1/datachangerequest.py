@@ -288,7 +288,14 @@ class DataChangeRequestStatus(ObservedStatus):
         description="Hash of the newest commit that both have; of an engine without commits the DataSnapshot that the "
         "clone was made from.",
     )
-    result: Text | None = Field(default=None, description="Hash of the merged commit on the scratch server.")
+    scratch: Text | None = Field(
+        default=None, description="Name of the DataClone in this namespace on whose server it is computed."
+    )
+    result: Text | None = Field(
+        default=None,
+        description="Hash of the merged commit on the scratch server; of an engine without commits a digest of what is "
+        "left to write, by the password of that server's applications: coppice patch compares it.",
+    )
     patch: PatchStatus | None = Field(default=None, description="What an approval names.")
     tables: Annotated[tuple[TableStatus, ...], Field(max_length=MAX_TABLES)] = Field(
         default=(), description="What changes, table by table; the first of them."

@@ -125,9 +125,9 @@ class Writer(SpecModel):
     """The login that approved changes are written with."""
 
     secret_name: ObjectName = Field(
-        description="Secret with username and password of a login that owns the tables, and ca.crt where the server's "
-        "TLS certificate is to be verified. It bears the annotation coppice.dev/writer-of with the name of this "
-        "DataStore: whoever may write the Secret agrees that approved changes are written with it."
+        description="Secret with username and password of a login that may write to the tables, and ca.crt where the "
+        "server's TLS certificate is to be verified. It bears the annotation coppice.dev/writer-of with the name of "
+        "this DataStore: whoever may write the Secret agrees that approved changes are written with it."
     )
 
 
@@ -405,7 +405,8 @@ class DataStoreSpec(SpecModel):
     protection: Annotated[tuple[ProtectedBranches, ...], Field(max_length=20)] = Field(
         default=(),
         description="Branches that are changed by approved DataChangeRequests only. The rules of all entries that "
-        "match a branch hold for it.",
+        "match a branch hold for it. Where the engine keeps no branches they hold for DataChangeRequests alone: "
+        "whoever has a login writes to the database as before.",
     )
 
 
