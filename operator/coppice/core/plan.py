@@ -78,11 +78,29 @@ class EngineCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Publication:
+    """What is written to a live database in one transaction.
+
+    ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
+    committed, the transaction's name is put into the field ``note`` of the object's status, if the object still is as
+    it was observed; if it is not, nothing is committed either. So whoever looks next can ask what became of it.
+    """
+
+    engine: str
+    target: ServerRef
+    database: str
+    salt: str
+    note: str
+    patch: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerRef:
     """Where a database server listens and which Secret opens it.
 
     ``adopted_by``: the server is somebody else's, and so is the Secret, which is used only if it names this DataStore.
     ``writes``: it is the Secret that such a server is written to with, by approved changes alone.
+    ``as_app``: it is opened with the applications' login, which is no administrator.
     """
 
     host: str
@@ -91,6 +109,7 @@ class ServerRef:
     secret_name: str
     adopted_by: str | None = None
     writes: bool = False
+    as_app: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +128,9 @@ class Plan:
     that is nothing final.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
-    ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
+    ``publication`` is written to a live database after all that and before the status.
+    ``status`` is the whole desired status, or None to leave it; with ``guarded`` it is written only if nobody has
+    changed the object since it was observed. ``requeue_after`` is in seconds; None waits for events.
     """
 
     add_finalizer: bool = False
@@ -120,7 +141,9 @@ class Plan:
     delete: tuple[Ref, ...] = ()
     discard: tuple[Ref, ...] = ()
     wire: tuple[Manifest, ...] = ()
+    publication: Publication | None = None
     status: Mapping[str, Any] | None = None
+    guarded: bool = False
     remove_finalizer: bool = False
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
@@ -129,4 +152,5 @@ class Plan:
     def is_final(self) -> bool:
         """Return whether carrying it out does something that the next plan could not put right again."""
         begun = any(manifest["kind"] in _BEYOND_RECALL for manifest in self.create)
-        return bool(begun or self.calls or self.prune or self.delete or self.remove_finalizer)
+        written = self.calls or self.publication is not None
+        return bool(begun or written or self.prune or self.delete or self.remove_finalizer)

@@ -20,8 +20,9 @@ from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.changerequest.chain import SOON, TYPES, OpenRequest
 from coppice.reconcile.changerequest.checks import drop_checks
+from coppice.reconcile.changerequest.computations import Computations
 from coppice.reconcile.changerequest.observation import RequestObservation
-from coppice.reconcile.changerequest.observe import Computations, observe_request
+from coppice.reconcile.changerequest.observe import observe_request
 from coppice.reconcile.changerequest.publish import tag_of
 from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.changerequest.sources import SOURCE, clone_words, merging_engine

@@ -10,7 +10,7 @@ from coppice.engines.digests import sealed
 from coppice.engines.merging import AssertionResult
 from coppice.reconcile.changerequest.approval import Judgement, Proposal, judge
 from coppice.reconcile.changerequest.checks import all_have_passed, check_runs
-from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.resolutions import digest_of
 from coppice.reconcile.changerequest.rules import rebases, rules_of
 
@@ -24,8 +24,13 @@ def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatu
         proposal=proposal_digest(request),
         source=proposed.head,
         resolutions=digest_of(request.spec.resolutions),
-        digest=sealed(outcome.changes.digest, seen.store.server.credentials["admin-password"]),
+        digest=sealed(outcome.changes.digest, _seal_of(seen, seen.store)),
     )
+
+
+def _seal_of(seen: RequestObservation, store: Party) -> str:
+    """Return the store's secret, under which everybody may read digests of rows."""
+    return store.server.credentials["admin-password"] if seen.patching is None else seen.patching.seal
 
 
 def proposal_digest(request: DataChangeRequest) -> str:

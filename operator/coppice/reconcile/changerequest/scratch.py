@@ -1,5 +1,5 @@
 """The scratch server of a request: a clone of the target's branch that merges are computed on, and that shows what
-would be published. Pure.
+would be published; or, where an engine does not merge, of what the proposed clone came from, to compare it with. Pure.
 
 It stays while the request is open, so that what it has fetched is kept although the clone that was proposed from goes;
 where the target moves on it fetches the rest, which takes less than another copy.
@@ -32,9 +32,10 @@ def scratch_name(request: DataChangeRequest) -> str:
     return f"change-{name[:_NAME_KEPT].rstrip('-')}-{digest(uid)}"
 
 
-def build_scratch(request: DataChangeRequest, owner: Owner) -> dict[str, Any]:
-    """Return the scratch clone."""
-    source = {"store": {"name": request.spec.store.name}, "branch": request.spec.into.branch}
+def build_scratch(request: DataChangeRequest, owner: Owner, *, snapshot: str | None = None) -> dict[str, Any]:
+    """Return the scratch clone: of the target's branch, or of the DataSnapshot that the proposed clone came from."""
+    of = {"branch": request.spec.into.branch} if snapshot is None else {"snapshot": snapshot}
+    source = {"store": {"name": request.spec.store.name}, **of}
     return {
         "apiVersion": API_VERSION,
         "kind": "DataClone",
