@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -12,6 +13,7 @@ import psycopg
 from coppice.engines.base import Endpoint
 from coppice.engines.pgcompare import Place
 
+from .conftest import open_stage
 from .kit import pg
 
 
@@ -52,6 +54,17 @@ class Trio:
     base: Place
     clone: Place
     target: Place
+
+
+@asynccontextmanager
+async def serving_cluster() -> AsyncIterator[Cluster]:
+    """Run a server for a module's tests."""
+    with open_stage("postgresql") as stage:
+        workload = stage.store(load=False, database="empty")
+        async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
+            for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+                await pg(stage.admin(server), statement, "empty")
+            yield Cluster(stage.admin(server), await stage.ensure_app(server, "empty"))
 
 
 async def run(place: Place, statements: str) -> None:

@@ -18,9 +18,7 @@ from coppice.engines.pgcompare import Place, change_set, changes, definitions_qu
 from coppice.engines.pgpublish import judge, outcome, publish
 from coppice.engines.pgscripts import Part, Plan, Script, script_of
 
-from .conftest import open_stage
-from .kit import pg
-from .pg_kit import Cluster, Trio, ask, connect, contents, run
+from .pg_kit import Cluster, Trio, ask, connect, contents, run, serving_cluster
 from .runner import PATIENCE
 
 if TYPE_CHECKING:
@@ -31,12 +29,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster() -> AsyncIterator[Cluster]:
-    with open_stage("postgresql") as stage:
-        workload = stage.store(load=False, database="empty")
-        async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
-            for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
-                await pg(stage.admin(server), statement, "empty")
-            yield Cluster(stage.admin(server), await stage.ensure_app(server, "empty"))
+    async with serving_cluster() as cluster:
+        yield cluster
 
 
 async def applied(trio: Trio) -> Plan:

@@ -13,8 +13,7 @@ from coppice.engines.pgcompare import change_set, definitions_query
 from coppice.engines.pgpublish import judge, publish
 from coppice.engines.pgscripts import script_of
 
-from .conftest import open_stage
-from .pg_kit import Cluster, Trio, ask, run
+from .pg_kit import Trio, ask, run, serving_cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -37,11 +36,8 @@ SPOTS = [(key, column) for key in KEYS for column in (None, *COLUMNS)]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def trio() -> AsyncIterator[Trio]:
-    with open_stage("postgresql") as stage:
-        workload = stage.store(load=False, database="empty")
-        async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
-            cluster = Cluster(stage.admin(server), await stage.ensure_app(server, "empty"))
-            yield await cluster.new("CREATE TABLE t (id text PRIMARY KEY, a text, b text)")
+    async with serving_cluster() as cluster:
+        yield await cluster.new("CREATE TABLE t (id text PRIMARY KEY, a text, b text)")
 
 
 @settings(max_examples=25, deadline=None)

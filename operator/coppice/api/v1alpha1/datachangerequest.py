@@ -268,7 +268,7 @@ class PublishedStatus(StatusModel):
 
     commit: Text = Field(
         description="Hash of the commit on the target's branch; of what was written to a live database xid: and the "
-        "number of the transaction, or patch: and the digest where somebody else has run it."
+        "transaction, by its number and its server, or patch: and the digest where somebody else has run it."
     )
     before: Text | None = Field(
         default=None,
@@ -314,8 +314,8 @@ class DataChangeRequestStatus(ObservedStatus):
     preview: PreviewStatus | None = Field(default=None, description="Where people look at the change.")
     publishing: Text | None = Field(
         default=None,
-        description="Hash of the commit that the target's branch is about to become, or xid: and the number of the "
-        "transaction that is about to be committed on a live database.",
+        description="Hash of the commit that the target's branch is about to become; xid: and the "
+        "transaction that is about to be committed on a live database; patch: and the digest of what is handed over.",
     )
     published: PublishedStatus | None = Field(default=None, description="What became of it.")
 
