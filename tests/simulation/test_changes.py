@@ -14,8 +14,8 @@ from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
+from coppice.engines.digests import sealed
 from coppice.manifests.secret import read_secret
-from coppice.reconcile.changerequest.judgement import sealed
 
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 SEEDS = range(300 if THOROUGH else 12)

@@ -26,6 +26,7 @@ _PEOPLE = {
     "diff": ("coppice.cli.compare", "diff", "Show how versions differ, or what a request changes."),
     "commit": ("coppice.cli.history", "commit", "Make a commit of what was written."),
     "propose": ("coppice.cli.requests", "propose", "Propose changes for another branch."),
+    "patch": ("coppice.cli.patches", "patch", "Print an approved change as SQL for a live database."),
     "review": ("coppice.cli.requests", "review", "Approve a request, or ask for changes."),
     "resolve": ("coppice.cli.requests", "resolve", "Decide conflicts of a request."),
     "revert": ("coppice.cli.requests", "revert", "Propose to take back what a request brought."),

@@ -11,7 +11,10 @@ from coppice.cli.problems import Failure
 from coppice.cli.words import aspect, counted, is_current, is_stalled, next_step, state, title
 from coppice.core.plan import Manifest
 from coppice.engines.merging import Conflict, Decision, MergeInputs, Signature
+from coppice.engines.patching import PatchInputs
 
+HANDED: Final = "HandOver"
+"""Why a patch is not published: everything is as it should be, and somebody is to run it."""
 DECIDABLE: Final = frozenset({"Cell", "Row"})
 """Kinds of conflicts in which a side can be taken; the others are mended on the source."""
 
@@ -23,6 +26,11 @@ class Where:
     kind: str
     name: str
     namespace: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Return kind, name and namespace."""
+        return self.kind, self.name, self.namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ def look_at(request: Manifest) -> Look:
     target, source = status.get("target") or {}, status.get("source") or {}
     if published:
         where = _source(request) if is_rebase(request) else None
-        place = _store(request) if where is None else (where.kind, where.name, where.namespace)
+        place = _store(request) if where is None else where.place
         return Look(*place, published["before"], published["commit"])
     if preview.get("ready") and target.get("head") and status.get("result"):
         return Look("DataClone", preview["clone"], namespace, target["head"], status["result"])
@@ -94,8 +102,54 @@ def merge_of(request: Manifest) -> MergeInputs:
         author=Signature.of(spec["author"]),
         message=spec["title"],
         salt=request["metadata"]["uid"],
-        decisions=tuple(_decision(entry) for entry in spec.get("resolutions") or ()),
+        decisions=decisions_of(request),
     )
+
+
+def decisions_of(request: Manifest) -> tuple[Decision, ...]:
+    """Return what is decided of its conflicts."""
+    return tuple(_decision(entry) for entry in request["spec"].get("resolutions") or ())
+
+
+def judged_by(request: Manifest) -> PatchInputs:
+    """Return what a change for a live database is merged by."""
+    return PatchInputs(request["metadata"]["uid"], decisions_of(request))
+
+
+def servers_of(request: Manifest) -> tuple[Where, Where, Where]:
+    """Return what a change for a live database is computed from: the copy of the snapshot that the clone came from,
+    the clone, and the store; raises Failure where there is nothing to compute yet, or any more.
+    """
+    status, clone = request.get("status") or {}, _source(request)
+    if status.get("published"):
+        raise Failure(
+            f"{title(request)} is in the live database, which keeps no earlier version to compare it with: coppice "
+            f"review {_name(request)} shows what it changed, in numbers"
+        )
+    if not status.get("scratch") or clone is None:
+        raise Failure(f"{title(request)} has nothing to show yet ({state(request)}): {next_step(request)}")
+    return Where("DataClone", status["scratch"], request["metadata"]["namespace"]), clone, Where(*_store(request))
+
+
+def patch_to_print(request: Manifest) -> str:
+    """Return the digest by which what is handed over is told from anything else; raises Failure where nothing is."""
+    publish, status, name = request["spec"].get("publish"), request.get("status") or {}, _name(request)
+    if publish != Publish.PATCH:
+        raise Failure(
+            f"{title(request)} is published by the operator, and nothing is handed over: coppice diff request/{name} "
+            "--sql shows what it changes. For SQL that somebody runs make another with publish: Patch"
+        )
+    if status.get("published"):
+        raise Failure(f"{title(request)} is in the live database already")
+    published = aspect(request, "Published")
+    if not is_current(request) or published is None or published.reason != HANDED:
+        raise Failure(f"{title(request)} is not handed over yet ({state(request)}): {advice(request)}")
+    return str(status.get("result"))
+
+
+def is_for_database(request: Manifest) -> bool:
+    """Return whether it goes into a live database, and not into a branch or clone."""
+    return request["spec"].get("publish") in {Publish.DATABASE, Publish.PATCH}
 
 
 def in_database(inputs: MergeInputs, database: str) -> MergeInputs:
@@ -138,7 +192,7 @@ def patch_to_review(request: Manifest) -> Mapping[str, str]:
     if is_rebase(request):
         raise Failure(f"{title(request)} changes a clone alone, and nobody has to approve it")
     if status.get("published"):
-        raise Failure(f"{title(request)} is published already: coppice revert {_name(request)} takes it back")
+        raise Failure(f"{title(request)} is published already: {advice(request)}")
     if not is_current(request):
         raise Failure(
             f"{title(request)} has been changed since its change was computed: wait until coppice status "
@@ -156,6 +210,8 @@ def advice(request: Manifest) -> str:
     if status.get("published"):
         if is_rebase(request):
             return f"nothing; on the clone, dolt_reset to {status['published']['before']} takes it back"
+        if is_for_database(request):
+            return "nothing; to take it back, make the opposite change on a new clone and propose that"
         return f"nothing; coppice revert {name} takes it back"
     if not is_computed(request) or is_stalled(request):
         return next_step(request)
@@ -217,7 +273,8 @@ def outline(request: Manifest) -> Iterator[tuple[str, str]]:
     yield "why", spec.get("description") or ""
     yield "author", spec["author"]
     yield "from", source_of(spec["from"])
-    yield "into", f"{spec['store']['name']}:{spec['into']['branch']}"
+    live = f" (the live database, by publish: {spec['publish']})" if is_for_database(request) else ""
+    yield "into", f"{spec['store']['name']}:{spec['into']['branch']}{live}"
     conflicts = status.get("conflicts") or {}
     if conflicts.get("open") or conflicts.get("decided"):
         decided = f", {conflicts.get('decided', 0)} decided"
@@ -229,7 +286,8 @@ def outline(request: Manifest) -> Iterator[tuple[str, str]]:
         yield "preview", f"DataClone {preview['clone']}{'' if preview.get('ready') else ', not there yet'}"
     published = status.get("published")
     if published:
-        yield "published", f"{published['commit']} at {published['at']}, tag {published['tag']}"
+        tag = f", tag {published['tag']}" if published.get("tag") else ""
+        yield "published", f"{published['commit']} at {published['at']}{tag}"
 
 
 def source_of(source: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from coppice.api.v1alpha1 import ReviewedPatch, Verdict
+from coppice.api.v1alpha1 import Publish, ReviewedPatch, Verdict
 from coppice.cli import options, proposals
 from coppice.cli.cells import visible
 from coppice.cli.completion import names_of
@@ -61,6 +61,12 @@ _name: Final = click.option("--name", help="Name of the DataChangeRequest; made 
 @click.option("--into", metavar="BRANCH", required=True, help="The branch of the same store that they go into.")
 @click.option("--title", "headline", required=True, help="What the change is, in one line.")
 @click.option("--description", help="Why, for those who review.")
+@click.option(
+    "--publish",
+    type=click.Choice(["database", "patch"]),
+    help="Of an engine without versions: database has it written to the live database once it is approved, patch makes "
+    "SQL of it that somebody runs.",
+)
 @click.option("--manual", is_flag=True, help="Publish it only once a maintainer says so, even when it is approved.")
 @_name
 @options.waiting
@@ -70,15 +76,21 @@ async def propose(  # noqa: PLR0913, PLR0917 - one parameter for each option
     into: str,
     headline: str,
     description: str | None,
+    publish: str | None,
     manual: bool,  # noqa: FBT001
     name: str | None,
     wait: bool,  # noqa: FBT001
     patience: timedelta,
 ) -> None:
-    """Propose the changes of a clone or branch for another branch: a DataChangeRequest beside the store."""
+    """Propose the changes of a clone or branch for another branch, or those of a clone for the live database: a
+    DataChangeRequest beside the store.
+    """
+    if publish is not None and ":" in source:
+        raise click.UsageError("a live database gets what a clone has changed: name a clone with --from")
     store, changes = await _proposed(session, source)
     me = await session.cluster.whoami()
-    proposal = Proposal(store, changes, into, me.name, headline, description, manual)
+    chosen = None if publish is None else Publish(publish.capitalize())
+    proposal = Proposal(store, changes, into, me.name, headline, description, manual, chosen)
     await _ask(session, name or change_name(headline), proposal, patience if wait else None)
 
 
@@ -143,6 +155,8 @@ async def revert(
     spec, metadata = found["spec"], found["metadata"]
     if proposals.is_rebase(found):
         raise Failure(f"{title(found)} has changed a clone alone: {proposals.advice(found)}")
+    if proposals.is_for_database(found):
+        raise Failure(f"{title(found)} went into a live database, which keeps no versions: {proposals.advice(found)}")
     me = await session.cluster.whoami()
     proposal = Proposal(
         Place(spec["store"]["name"], metadata["namespace"]),
@@ -193,7 +207,7 @@ async def _rebase_clone(
         raise Failure(f"{title(clone)} is of no branch: name with --onto the one that it is brought up to")
     me = await session.cluster.whoami()
     headline = f"Bring clone {place.name} up to {parent}"[:MAX_TITLE]
-    proposal = Proposal(store, source, parent, me.name, headline, rebase=True)
+    proposal = Proposal(store, source, parent, me.name, headline, publish=Publish.REBASE)
     chosen = name or generated_name(object_name(f"rebase-{place.name}")[:30].strip("-"))
     await _ask(session, chosen, proposal, patience)
 

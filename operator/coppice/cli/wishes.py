@@ -174,7 +174,7 @@ class Proposal:
     title: str
     description: str | None = None
     manual: bool = False
-    rebase: bool = False
+    publish: Publish | None = None
 
 
 def change_wish(name: str, namespace: str, proposal: Proposal) -> Manifest:
@@ -189,7 +189,7 @@ def change_wish(name: str, namespace: str, proposal: Proposal) -> Manifest:
                 "from": dict(proposal.source),
                 "into": {"branch": proposal.into},
                 **({"merge": MergePolicy.MANUAL} if proposal.manual else {}),
-                **({"publish": Publish.REBASE} if proposal.rebase else {}),
+                **({"publish": proposal.publish} if proposal.publish else {}),
             }
         )
     return _manifest("DataChangeRequest", name, proposal.store.within(namespace), spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -28,6 +29,13 @@ def addend(row: Any) -> int:
 def summary(counts: Mapping[ChangeKind, int], total: int) -> Sequence[Any]:
     """Return what a digest has of a table's rows, in whatever order they were found: how many, and their sum."""
     return [counts["Added"], counts["Modified"], counts["Deleted"], f"{total % (1 << 8 * _SUM_BYTES):x}"]
+
+
+def sealed(digest_of_rows: str, secret: str) -> str:
+    """Return a digest of rows as everybody may read it: by the digest alone one could try which value a single changed
+    row has got.
+    """
+    return hmac.new(secret.encode(), f"patch {digest_of_rows}".encode(), hashlib.sha256).hexdigest()
 
 
 def _encoded(value: Any) -> bytes:

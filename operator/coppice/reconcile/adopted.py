@@ -72,7 +72,7 @@ class Adoption:
         pod, login = self.pod, self.login
         if pod is None or login is None:
             return None
-        port = self._ports(engine)[1]
+        port = self.server_port(engine)
         return Endpoint(str(pod_state(pod).ip), port, login.username, login.password, guarded=True, ca=login.ca)
 
     def server_ref(self, engine: Engine) -> ServerRef | None:
@@ -82,7 +82,7 @@ class Adoption:
             return None
         return ServerRef(
             host=str(pod_state(pod).ip),
-            port=self._ports(engine)[1],
+            port=self.server_port(engine),
             secret_namespace=self.namespace,
             secret_name=self.secret_name,
             adopted_by=self.store,
@@ -92,6 +92,10 @@ class Adoption:
     def service_port(self, engine: Engine) -> int:
         """Return the port on which applications find the server."""
         return self._ports(engine)[0]
+
+    def server_port(self, engine: Engine) -> int:
+        """Return the port on which the server listens in its Pod."""
+        return self._ports(engine)[1]
 
     def _ports(self, engine: Engine) -> tuple[int, int]:
         """Return the Service's port, and the container's that it leads to.

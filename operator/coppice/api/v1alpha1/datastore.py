@@ -441,6 +441,7 @@ class SourceStatus(StatusModel):
     """Where an adopted database was last seen."""
 
     pod: Text = Field(description="Pod of the server.")
+    port: Count | None = Field(default=None, description="Port that the server listens on there.")
     user_id: Count = Field(alias="userID", description="Numeric user that copies run as.")
     offered_version: Text | None = Field(
         default=None,

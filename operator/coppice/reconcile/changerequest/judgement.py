@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 
 from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy, PatchStatus
 from coppice.core.names import digest
+from coppice.engines.digests import sealed
 from coppice.engines.merging import AssertionResult
 from coppice.reconcile.changerequest.approval import Judgement, Proposal, judge
 from coppice.reconcile.changerequest.checks import all_have_passed, check_runs
@@ -42,13 +41,6 @@ def proposal_digest(request: DataChangeRequest) -> str:
     spec = request.spec
     bound = [request.metadata.uid, spec.author, spec.store.dump(), spec.from_.dump(), spec.into.dump(), spec.publish]
     return digest(json.dumps(bound, sort_keys=True), length=32)
-
-
-def sealed(digest_of_rows: str, secret: str) -> str:
-    """Return a digest of rows as everybody may read it: by the digest alone one could try which value a single changed
-    row has got.
-    """
-    return hmac.new(secret.encode(), f"patch {digest_of_rows}".encode(), hashlib.sha256).hexdigest()
 
 
 def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:
