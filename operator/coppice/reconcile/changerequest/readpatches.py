@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 from coppice.api.v1alpha1 import Publish, Verb
 from coppice.engines.base import Content, Endpoint, EngineError
+from coppice.engines.digests import sealed
 from coppice.engines.merging import Assertion, AssertionResult, ChangeSet, MergeOutcome
 from coppice.engines.patching import JudgedPatch, PatchingEngine, PatchInputs, RefusedError
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source, read_terms
 from coppice.reconcile.adopted import Adoption, read_writer
 from coppice.reconcile.changerequest.computations import FoundPatch, LeftPatch
-from coppice.reconcile.changerequest.judgement import is_due, judge_request, sealed
+from coppice.reconcile.changerequest.judgement import is_due, judge_request
 from coppice.reconcile.changerequest.observation import Party, PatchSeen, Proposed, RequestObservation, Target
 from coppice.reconcile.changerequest.reading import Reading, pod_of
 from coppice.reconcile.changerequest.resolutions import decisions_of

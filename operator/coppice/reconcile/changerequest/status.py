@@ -16,11 +16,12 @@ from coppice.api.v1alpha1.datachangerequest import (
     MAX_STATEMENTS,
     MAX_TABLES,
 )
+from coppice.engines.digests import sealed
 from coppice.engines.merging import AssertionResult, ChangeSet, ConflictName, MergeOutcome
 from coppice.engines.patching import BrokenRulesError
 from coppice.reconcile.changerequest.chain import OpenRequest
 from coppice.reconcile.changerequest.checks import check_runs
-from coppice.reconcile.changerequest.judgement import changes_anything, judge_request, patch_of, sealed, target_head
+from coppice.reconcile.changerequest.judgement import changes_anything, judge_request, patch_of, target_head
 from coppice.reconcile.changerequest.mergechain import shown, shows
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.rules import rules_of
