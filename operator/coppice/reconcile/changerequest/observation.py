@@ -186,6 +186,11 @@ class RequestObservation:
         return tuple(found for found in self.policies if _place(found) not in wanted)
 
     @property
+    def has_landed(self) -> bool:
+        """Return whether what was to be published is in the target."""
+        return self.landed is not None or (self.patching is not None and self.patching.landed is not None)
+
+    @property
     def outcome(self) -> MergeOutcome | None:
         """Return the merge as it is reviewed, if it has been computed."""
         return self.merged if isinstance(self.merged, MergeOutcome) else None
