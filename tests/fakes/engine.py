@@ -114,6 +114,8 @@ class Volume:
     """How far a program came that masks it: ``begun``, or ``ended``."""
     protected: tuple[str, ...] = ()
     """Branches that apps do not write to."""
+    transactions: dict[str, str] = field(default_factory=dict)
+    """What became of those that were to be committed, by their names."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
 
@@ -129,6 +131,7 @@ class Volume:
             "tags": dict(self.tags),
             "tagged_at": dict(self.tagged_at),
             "users": dict(self.users),
+            "transactions": dict(self.transactions),
         }
         return replace(self, branches=branches, remotes=set(self.remotes), dead=set(self.dead), **parts)
 

@@ -116,7 +116,7 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
     reason, message = _published_words(request)
     draft.facts += [holds(kind, reason if kind == PUBLISHED else "Published", message) for kind in TYPES]
     draft.events.append(Event(reason, message))
-    status = {**status, "preview": None, "publishing": None}
+    status = {**status, "preview": None, "publishing": None, "scratch": None}
     draft.drop(seen.scratch.manifest)
     _drop(draft, seen.policies)
     drop_checks(draft, seen.check_jobs)

@@ -213,7 +213,8 @@ class PatchReading(Reading):
         state = content.state_of(self.request.spec.into.branch)
         if serving is None or state is None:
             raise TypeError("what is compared has a source and a target")
-        if judged.complete or not (changes.tables or changes.statements):
+        nothing = not (judged.conflicts or changes.tables or changes.statements)
+        if judged.complete or nothing:
             return MergeOutcome(serving.origin.snapshot, state.head, ChangeSet((), (), changes.digest))
         return MergeOutcome(
             base=serving.origin.snapshot,
