@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from tests.fakes.patching import PatchingWorld
 from tests.fakes.source import add_source
 from tests.fakes.story import Story
 
 from coppice.engines.base import EngineError
-from coppice.engines.patching import PatchingEngine
 
 MAIN = [{"branches": ["main"]}]
 BOTH = [{"branches": ["main", "release/*"]}, {"branches": ["main"], "approvals": 2}]
@@ -145,17 +145,8 @@ async def test_a_database_that_others_write_to_cannot_be_protected(story: Story)
     assert "protect" not in story.world.engine.calls
 
 
-def patches(story: Story) -> None:
-    """Let the engine have no versions, and a way to write what a clone has changed to a live database."""
-    setattr(story.world.engine, "merge", None)  # noqa: B010 - whoever has no way to merge does not merge
-    for name in vars(PatchingEngine):
-        if not hasattr(story.world.engine, name):
-            setattr(story.world.engine, name, name)
-    assert isinstance(story.world.engine, PatchingEngine)
-
-
-async def test_of_a_live_database_requests_alone_are_reviewed_and_apps_write_as_before(story: Story) -> None:
-    patches(story)
+async def test_of_a_live_database_requests_alone_are_reviewed_and_apps_write_as_before() -> None:
+    story = Story(PatchingWorld())
     await settled(story, protection=MAIN)
     story.expect_ready("DataStore", "shop")
     found = story.condition("DataStore", "shop", of="BranchesProtected")
@@ -165,8 +156,8 @@ async def test_of_a_live_database_requests_alone_are_reviewed_and_apps_write_as_
     assert story.events("DataStore", "shop").count("RequestsAlone") == 1
 
 
-async def test_so_are_those_for_an_adopted_one(story: Story) -> None:
-    patches(story)
+async def test_so_are_those_for_an_adopted_one() -> None:
+    story = Story(PatchingWorld())
     story.world.engine.capture_action = "flush"
     add_source(story, "alice")
     story.adopted(protection=MAIN)
