@@ -232,3 +232,11 @@ async def test_nothing_of_a_patch_is_done_as_administrator(cluster: Cluster) -> 
     await run(around.trio.clone, "ALTER TABLE tea ADD COLUMN by text DEFAULT public.who()")
     await written(around, await around.patch())
     assert await ask(around.trio.target, "SELECT DISTINCT by FROM tea") == [(cluster.app.username,)]
+
+
+async def test_a_clone_that_is_as_it_came_has_nothing_to_write(cluster: Cluster) -> None:
+    clone = (await cluster.new(TEA)).clone
+    patch = await ENGINE.patch(clone.at, clone.at, clone.database)
+    assert (patch.changes.tables, patch.changes.statements, patch.size) == ((), (), 0)
+    assert await ENGINE.differences(clone.at, clone.at, clone.database) == patch.changes
+    assert [row async for row in ENGINE.rows(clone.at, clone.at, clone.database)] == []
