@@ -23,7 +23,7 @@ from typing import Final
 from coppice.engines import libpq
 from coppice.engines.base import Endpoint
 from coppice.engines.libpq import Session
-from coppice.engines.merging import ChangeSet
+from coppice.engines.merging import ChangeSet, TargetBusyError
 from coppice.engines.patching import RefusedError
 from coppice.engines.pgmigrations import Migration, Path, Tables, migration, quoted, renames
 from coppice.engines.pgrows import Change, Tally, summarised
@@ -48,6 +48,8 @@ MAX_SIZE: Final = 1 << 26
 """How many rows a change set that is to be published may have, and characters in them: they are in memory, and in one
 transaction."""
 _BUCKETS: Final = 1 << 16
+_BUSY: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+"""What becomes of statements for somebody else's sake: serialization, deadlock, lock_timeout, and being cancelled."""
 _OPTIONS: Final = (
     f"{READING} -c search_path=pg_catalog,pg_temp -c row_security=off -c statement_timeout=0 -c lock_timeout=10s"
     " -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off"
@@ -214,9 +216,18 @@ async def _try(session: Session, statement: str) -> None:
     try:
         await session.run(statement)
     except libpq.StatementError as error:
+        _refuse_if_busy(error)
         raise RefusedError(
             f"this cannot be done with the rows as they were (SQLSTATE {error.state}): {statement}"
         ) from None
+
+
+def _refuse_if_busy(error: libpq.StatementError) -> None:
+    """Raise TargetBusyError for what is wrong with the moment, and with nothing that was to be done: people compare
+    there as well.
+    """
+    if error.state in _BUSY:
+        raise TargetBusyError(f"somebody else compares on the same server (SQLSTATE {error.state})") from None
 
 
 async def _sums(session: Session, table: Table, columns: Sequence[str]) -> tuple[str, ...]:
@@ -330,6 +341,7 @@ async def _try_part(session: Session, script: Script, part: Part) -> None:
     try:
         await session.run(part.statement)
     except libpq.StatementError as error:
+        _refuse_if_busy(error)
         guard = script.guards[part.guard - 1]
         raise RefusedError(
             f"{guard.kind} {guard.place} cannot be written as it is in the clone (SQLSTATE {error.state})"

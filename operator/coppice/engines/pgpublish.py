@@ -33,8 +33,8 @@ _BROKEN: Final[Mapping[str, ConflictKind]] = {
     "23514": "Check",
     "23P01": "Unique",
 }
-_MOVED: Final = frozenset({"40001", "40P01", "42P01", "42703"})
-"""Somebody was faster, or a table or column is gone."""
+_MOVED: Final = frozenset({"40001", "40P01", "42P01", "42703", "42701", "42710", "42P07"})
+"""Somebody was faster, or a table or column is gone, or there already."""
 _LOCKED: Final = "55P03"
 _TABLE: Final = "table "
 """What the name of a table's definition begins with."""
@@ -175,7 +175,12 @@ async def publish(
 
 async def _write(session: Session, script: Script, at: list[Part], begun: Callable[[str], Awaitable[None]]) -> None:
     for stage in (script.opening, script.rows):
+        looked = False
         for part in stage:
+            if looked and part.guard is None:
+                # What comes now rests on it, and would say less well what is wrong.
+                await _expect_all(session, script)
+            looked = part.guard is not None
             at[:] = [part]
             await session.run(part.statement)
         await _expect_all(session, script)
