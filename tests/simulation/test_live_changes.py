@@ -235,7 +235,10 @@ async def test_what_the_live_databases_rules_refuse_is_a_conflict_until_the_clon
     shop.request(publish="Database")
     await shop.settle()
     shop.review()
-    await shop.operator.live(minutes=2)
+    tries: list[str] = []
+    engine.before_call = lambda action: tries.append(action) if action == "write" else None
+    await shop.operator.live(minutes=9)
+    assert tries == ["write"]
     shop.expect_stalled("DataChangeRequest", "fix", "RulesBroken")
     [listed] = shop.status("DataChangeRequest", "fix")["conflicts"]["listed"]
     assert (listed["kind"], listed["detail"]) == ("Unique", "title_unique")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from coppice.api.v1alpha1 import DataChangeRequest, InvalidResource, Publish
 from coppice.core import labels
@@ -16,7 +16,6 @@ from coppice.core.key import Key
 from coppice.core.plan import EngineCall, Event, Manifest, Plan
 from coppice.engines.base import EngineError
 from coppice.engines.merging import CommitInfo, TargetBusyError, TargetMovedError
-from coppice.engines.patching import BrokenRulesError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.changerequest.chain import PUBLISHED, SOON, TYPES
@@ -25,7 +24,7 @@ from coppice.reconcile.changerequest.computations import Computations
 from coppice.reconcile.changerequest.mergechain import MergeRequest
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.observe import observe_request
-from coppice.reconcile.changerequest.patchchain import PatchRequest
+from coppice.reconcile.changerequest.patchchain import PatchRequest, pause_after
 from coppice.reconcile.changerequest.publish import tag_of
 from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.changerequest.sources import SOURCE, clone_words, merging_engine
@@ -71,11 +70,21 @@ class DataChangeRequestReconciler:
         if observation.landed is not None and isinstance(error, EngineError):
             # It is in the target, whatever else can be done about it.
             return self.plan(replace(observation, refused=error))
+        if observation.patching is not None and isinstance(error, EngineError):
+            return self.plan(replace(observation, refused=self._remembered(observation, error)))
         # Two that fetch from one server at once may get into each other's way.
         fetching = isinstance(error, EngineError) and bool(observation.lacking)
-        if fetching or isinstance(error, TargetBusyError | TargetMovedError | BrokenRulesError):
+        if fetching or isinstance(error, TargetBusyError | TargetMovedError):
             return self.plan(replace(observation, refused=error))
         return replace(plan_failure(observation.manifest, error), guarded=observation.patching is not None)
+
+    def _remembered(self, seen: RequestObservation, error: EngineError) -> EngineError:
+        """Return why a live server has refused something, and do not try the same again at the next knock."""
+        if seen.outcome is not None and seen.outcome.changes is not None:
+            until = seen.now + timedelta(seconds=pause_after(error))
+            uid, digest = str(seen.manifest["metadata"]["uid"]), seen.outcome.changes.digest
+            self.computations.refusals.remember(uid, digest, until, error)
+        return error
 
 
 def _plan_deletion(seen: RequestObservation, draft: Draft) -> Plan:

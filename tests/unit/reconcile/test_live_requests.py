@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from tests.fakes.audit import orphans
@@ -272,21 +274,24 @@ async def test_nothing_is_compared_judged_or_written_as_administrator(story):
     [
         (TargetBusyError("somebody holds a lock on a table"), "TargetBusy", "holds a lock"),
         (TargetMovedError("1 things are not as they were: Lost tea"), "TargetMoved", "Lost tea"),
-        (EngineError("the server refused it (SQLSTATE 42501)"), "EngineError", "42501"),
+        (EngineError("the server refused it (SQLSTATE 42501)"), "WriteFailed", "42501"),
     ],
 )
 async def test_what_the_live_server_does_not_let_pass_is_said_and_tried_again(story, error, told, words):
     story.request(publish="Database")
     await story.settle()
-    errors = [error]
+    errors, tries = [error], []
 
     def refuse(action):
         if action == "write" and errors:
+            tries.append(story.world.now)
             raise error
 
     story.world.engine.before_call = refuse
     story.review()
-    await story.operator.live(seconds=20)
+    await story.operator.live(minutes=2)
+    assert len(tries) > 1
+    assert min(later - before for before, later in pairwise(tries)) >= timedelta(seconds=15)
     assert story.reason("DataChangeRequest", "fix") == told
     assert words in story.condition("DataChangeRequest", "fix")["message"]
     assert live(story) == {OLD, OTHER}

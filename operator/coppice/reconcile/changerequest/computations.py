@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
+from coppice.engines.base import EngineError
 from coppice.engines.merging import ChangeSet
 from coppice.engines.patching import JudgedPatch, Patch, RefusedError
 
@@ -24,6 +26,7 @@ class Computations:
     def __init__(self, *, room: int = ROOM) -> None:
         self._known: dict[Hashable, Any] = {}
         self.patches = Patches(room)
+        self.refusals = Refusals()
 
     async def once(self, key: Hashable, compute: Callable[[], Awaitable[T]], keeps: Callable[[T], bool]) -> T:
         """Return the outcome of a computation, which is remembered if it is one to keep."""
@@ -88,3 +91,21 @@ class Patches:
     @property
     def _total(self) -> int:
         return sum(size for _, _, size in self._kept.values())
+
+
+class Refusals:
+    """What live servers have refused lately: to try the same again at once would cost them as much, for nothing."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, datetime, EngineError]] = {}
+
+    def remember(self, name: str, digest: str, until: datetime, error: EngineError) -> None:
+        """Keep why something was refused, for as long as it is not to be tried again."""
+        self._known[name] = (digest, until, error)
+        for oldest in list(self._known)[:-MAX_REMEMBERED]:
+            del self._known[oldest]
+
+    def find(self, name: str, digest: str, now: datetime) -> EngineError | None:
+        """Return why the same was refused, if it is not to be tried again yet."""
+        known, until, error = self._known.get(name, ("", now, None))
+        return error if known == digest and now < until else None

@@ -34,7 +34,9 @@ from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 NOTE: Final = "publishing"
 """The field of the status that names a transaction before it is committed."""
 AGAIN: Final = 15.0
-"""Seconds until something is tried again that the live server has not let pass."""
+"""Seconds until something is tried again that the live server has not let pass for the moment."""
+LATER: Final = 600.0
+"""Seconds until something is tried again that somebody has to change: all of it is written before that is known."""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ class PatchRequest(OpenRequest):
         if isinstance(refused, BrokenRulesError):
             named = ", ".join(sorted({f"{entry.kind} {entry.detail}".strip() for entry in refused.conflicts}))
             message = f"the live database refuses it by its rules ({named}): change the clone, and see status.conflicts"
-            return stalls(MERGEABLE, "RulesBroken", message, retry_after=60)
+            return stalls(MERGEABLE, "RulesBroken", message, retry_after=LATER)
         return None
 
     @property
@@ -156,6 +158,9 @@ class PatchRequest(OpenRequest):
         if isinstance(refused, TargetMovedError):
             message = f"{refused}: nothing was written, and it is judged again"
             return waits(PUBLISHED, "TargetMoved", message, retry_after=AGAIN)
+        if isinstance(refused, EngineError):
+            message = f"nothing was written to the live database of DataStore {store}: {refused}"
+            return stalls(PUBLISHED, "WriteFailed", message, retry_after=pause_after(refused))
         return self._write(draft)
 
     def _write(self, draft: Draft) -> Fact:
@@ -186,3 +191,10 @@ class PatchRequest(OpenRequest):
             f"psql -X -v ON_ERROR_STOP=1 -f FILE{ends}"
         )
         return rests(PUBLISHED, "HandOver", message)
+
+
+def pause_after(error: EngineError) -> float:
+    """Return for how many seconds the same is not tried again."""
+    if isinstance(error, TargetBusyError | TargetMovedError):
+        return AGAIN
+    return LATER if isinstance(error, BrokenRulesError) else 60.0

@@ -228,7 +228,11 @@ class PatchReading(Reading):
 
     async def _judged_again(self, seen: RequestObservation) -> RequestObservation:
         """Read once more what decides whether it may be written, just before it is."""
-        verdict = judge_request(self.request, seen)
+        verdict, outcome = judge_request(self.request, seen), seen.outcome
+        if outcome is not None and outcome.changes is not None:
+            digest = outcome.changes.digest
+            refused = self.computations.refusals.find(self.request.metadata.uid, digest, seen.now)
+            seen = replace(seen, refused=refused)
         if verdict is None or seen.patching is None or not is_due(self.request, seen, verdict):
             return seen
         decided = await self.decided(seen)
