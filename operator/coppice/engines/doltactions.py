@@ -58,7 +58,7 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
         case "sweep":
             await doltremotes.sweep(session, at, given["database"])
         case "ensure-check-user":
-            await ensure_program_user(session, given["database"], given["password"])
+            await ensure_program_user(session, at, given)
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:
