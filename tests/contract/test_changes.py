@@ -380,6 +380,19 @@ class TestActions:
         differs = await databases.engine.changes(databases.at, database.name, inputs.target, "undone")
         assert differs.tables == ()
 
+    async def test_what_a_branch_held_is_kept_from_when_it_goes_and_not_from_an_earlier_try(
+        self, databases: Databases
+    ) -> None:
+        database = await databases.new(PLAIN)
+        head, keep = await database.commit("main", []), "coppice/deleted/b/20260302T090000Z"
+        await database.branch("b")
+        await self._do(database, "create-tag", tag=keep, commit=head)
+        await database.ask("SELECT SLEEP(1)")
+        [(gone,)] = await database.ask("SELECT UTC_TIMESTAMP(6)")
+        await self._do(database, "delete-branch", branch="b", head=head, keep=keep)
+        [tag] = await databases.engine.tags(databases.at, database.name, keep)
+        assert tag.at.replace(tzinfo=None) >= gone
+
 
 class TestAssertions:
     async def _found(self, database: Database, queries: Mapping[str, str]) -> dict[str, int | str]:
