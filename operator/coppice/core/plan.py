@@ -82,8 +82,9 @@ class Publication:
     """What is written to a live database in one transaction.
 
     ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
-    committed, the transaction's name is put into the field ``note`` of the object's status, if the object still is as
-    it was observed; if it is not, nothing is committed either. So whoever looks next can ask what became of it.
+    committed, the transaction's name and what it is ``of`` (see ``noted``) are put into the field ``note`` of the
+    object's status, if the object still is as it was observed; if it is not, nothing is committed either. So whoever
+    looks next can ask what became of it.
     """
 
     engine: str
@@ -91,7 +92,19 @@ class Publication:
     database: str
     salt: str
     note: str
+    of: str
     patch: Any = field(repr=False)
+
+
+def noted(name: str, of: str) -> str:
+    """Return what is noted before something is written: its name, and a digest of all that it is of."""
+    return f"{name}/{of}"
+
+
+def read_note(note: str | None) -> tuple[str, str]:
+    """Return the name and the digest of a note; both are empty where there is none."""
+    name, _, of = (note or "").partition("/")
+    return name, of
 
 
 @dataclass(frozen=True, slots=True)

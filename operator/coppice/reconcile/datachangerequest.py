@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from coppice.api.v1alpha1 import DataChangeRequest, InvalidResource, Publish
 from coppice.core import labels
 from coppice.core.key import Key
-from coppice.core.plan import EngineCall, Event, Manifest, Plan
+from coppice.core.plan import EngineCall, Event, Manifest, Plan, read_note
 from coppice.engines.base import EngineError
 from coppice.engines.merging import CommitInfo, TargetBusyError, TargetMovedError
 from coppice.kube.client import KubeReader
@@ -135,7 +135,7 @@ def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft:
 def _published_words(request: DataChangeRequest) -> tuple[str, str]:
     """Return how it is said what has become of a request."""
     published = request.status.published
-    commit = published.commit if published is not None else request.status.publishing
+    commit = published.commit if published is not None else read_note(request.status.publishing)[0]
     if request.spec.publish is Publish.DATABASE:
         return "Published", f"the live database of DataStore {request.spec.store.name} has it by transaction {commit}"
     if request.spec.publish is Publish.PATCH:
@@ -147,7 +147,7 @@ def _published_words(request: DataChangeRequest) -> tuple[str, str]:
 
 def _arrived(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> dict[str, str | None]:
     """Return what the status says of what has just been found in the target, and mark it there."""
-    commit = request.status.publishing
+    commit, _ = read_note(request.status.publishing)
     if seen.landed is None:
         return {"commit": commit}
     if seen.refused is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.core import labels
 from coppice.core.conditions import complete_status, same_status
+from coppice.core.plan import noted
 from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
 from coppice.engines.patching import PatchingEngine
 from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
@@ -73,12 +74,12 @@ class Executor:
         if plan.add_finalizer and not finalized:
             await self._apply_finalizers(manifest, [labels.FINALIZER])
         await self._write(plan)
-        observed, noted = manifest, {}
+        observed, remembered = manifest, {}
         if plan.publication is not None:
             observed = await self._publish(plan.publication, manifest)
-            noted = {plan.publication.note: observed["status"][plan.publication.note]}
+            remembered = {plan.publication.note: observed["status"][plan.publication.note]}
         current: Mapping[str, Any] = observed.get("status") or {}
-        status = current if plan.status is None else complete_status({**plan.status, **noted}, manifest, now)
+        status = current if plan.status is None else complete_status({**plan.status, **remembered}, manifest, now)
         changed = not same_status(current, status)
         if changed:
             await self._write_status(observed, status, guarded=plan.guarded)
@@ -124,7 +125,7 @@ class Executor:
 
         async def begun(transaction: str) -> None:
             nonlocal seen
-            status = {**(manifest.get("status") or {}), publication.note: transaction}
+            status = {**(manifest.get("status") or {}), publication.note: noted(transaction, publication.of)}
             seen = await self._write_status(manifest, status, guarded=True)
 
         try:

@@ -402,3 +402,35 @@ async def test_a_writer_that_is_taken_back_is_not_used():
     await story.operator.live(minutes=2)
     story.expect_stalled("DataChangeRequest", "fix", "WriterNotMeant")
     assert theirs(story) == {OLD, OTHER}
+
+
+async def test_what_was_handed_over_is_not_taken_for_what_the_clone_holds_later(story):
+    story.request(publish="Patch")
+    await story.settle()
+    story.review()
+    await story.operator.live(minutes=1)
+    assert reason(story, "Published") == "HandOver"
+    write(story, OLD, without=(NEW,))
+    await story.operator.live(minutes=2)
+    assert "published" not in status(story)
+    assert reason(story, "Mergeable") == "NothingToMerge"
+
+
+async def test_what_may_have_been_written_is_not_taken_for_what_the_clone_holds_later(story):
+    engine = story.world.engine
+    engine.fates = lambda name: "Unknown"
+
+    def fail(action):
+        if action == "write":
+            raise EngineError("the connection was lost")
+
+    engine.between = lambda moment: fail("write")
+    story.request(publish="Database")
+    await story.settle()
+    story.review()
+    await story.operator.live(minutes=1)
+    assert reason(story, "Published") == "OutcomeUnknown"
+    write(story, OLD, without=(NEW,))
+    await story.operator.live(minutes=2)
+    assert "published" not in status(story)
+    assert live(story) == {OLD, OTHER}

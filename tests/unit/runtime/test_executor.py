@@ -292,7 +292,7 @@ async def test_who_agreed_to_be_looked_at_has_not_agreed_to_be_written_to(kube, 
 
 def publication(target=None):
     server = target or ServerRef("10.0.0.1", 3306, "app", "db", as_app=True)
-    return Publication("live", server, "shop", "salt", "publishing", patch_between([], ["album/1"]))
+    return Publication("live", server, "shop", "salt", "publishing", "all", patch_between([], ["album/1"]))
 
 
 class LiveDatabase(PatchingFakeEngine):
@@ -338,8 +338,8 @@ async def test_a_transaction_is_noted_before_it_is_committed_and_the_note_stays(
     await publish()
     ((target, database, patch, salt, noted),) = live.seen
     assert (target.username, target.password, database, salt) == (live.app_user, "y", "shop", "salt")
-    assert (patch, noted) == (publication().patch, "xid:7")
-    assert live.status()["publishing"] == "xid:7"
+    assert (patch, noted) == (publication().patch, "xid:7/all")
+    assert live.status()["publishing"] == "xid:7/all"
     assert live.status()["conditions"][0]["reason"] == "Publishing"
 
 
@@ -358,12 +358,12 @@ async def test_the_note_outlives_an_error_after_it_and_whatever_is_said_of_that(
     before = kube.peek("DataClone", "app", "db")
     with pytest.raises(EngineError):
         await publish()
-    assert live.status()["publishing"] == "xid:7"
+    assert live.status()["publishing"] == "xid:7/all"
     assert metrics.engine_call_errors.labels("live", PUBLISH_ACTION)._value.get() == 1
     executor = Executor(client=kube, live=kube, engines={}, recorder=Recorder(), metrics=metrics)
     with pytest.raises(ConflictError):
         await executor.execute(Plan(status={"conditions": [ready("False", "EngineError")]}, guarded=True), before, NOON)
-    assert live.status()["publishing"] == "xid:7"
+    assert live.status()["publishing"] == "xid:7/all"
 
 
 async def test_an_adopted_database_is_published_to_by_its_writer(kube, publish, live):

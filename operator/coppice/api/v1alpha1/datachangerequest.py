@@ -315,7 +315,8 @@ class DataChangeRequestStatus(ObservedStatus):
     publishing: Text | None = Field(
         default=None,
         description="Hash of the commit that the target's branch is about to become; xid: and the "
-        "transaction that is about to be committed on a live database; patch: and the digest of what is handed over.",
+        "transaction that is about to be committed on a live database; patch: and the digest of what is handed over; "
+        "of both with the digest of all that the clone had changed.",
     )
     published: PublishedStatus | None = Field(default=None, description="What became of it.")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coppice.api.v1alpha1 import DataStore, Publish
-from coppice.core.plan import Publication
+from coppice.core.plan import Publication, noted, read_note
 from coppice.engines.base import EngineError
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
@@ -140,14 +140,14 @@ class PatchRequest(OpenRequest):
     def _publish(self, draft: Draft) -> Fact:
         if self.request.spec.publish is Publish.PATCH:
             return self._hand_over()
-        fate, refused, noted = self._patching.fate, self.seen.refused, self.request.status.publishing
+        fate, refused, (name, _) = self._patching.fate, self.seen.refused, read_note(self.request.status.publishing)
         store = self.request.spec.store.name
         if fate == "Open":
-            message = f"the server of DataStore {store} has not said yet what became of transaction {noted}"
+            message = f"the server of DataStore {store} has not said yet what became of transaction {name}"
             return waits(PUBLISHED, "Publishing", message, retry_after=2)
         if fate == "Unknown":
             message = (
-                f"nobody can tell any more whether transaction {noted} was committed, and the live database of "
+                f"nobody can tell any more whether transaction {name} was committed, and the live database of "
                 f"DataStore {store} does not hold all of it now: look at what it holds, delete this "
                 "DataChangeRequest, and propose what is missing anew"
             )
@@ -166,7 +166,7 @@ class PatchRequest(OpenRequest):
     def _write(self, draft: Draft) -> Fact:
         """Have all of it written in one transaction."""
         patching = self._patching
-        if patching.patch is None or patching.target is None:
+        if patching.patch is None or patching.target is None or self.seen.proposed is None:
             return waits(PUBLISHED, "Recomputing", "it is judged again", retry_after=1)
         draft.publication = Publication(
             engine=self._engine.name,
@@ -174,6 +174,7 @@ class PatchRequest(OpenRequest):
             database=self._database,
             salt=self.request.metadata.uid,
             note=NOTE,
+            of=self.seen.proposed.head,
             patch=patching.patch,
         )
         message = f"it is being written to the live database of DataStore {self.request.spec.store.name}"
@@ -184,7 +185,7 @@ class PatchRequest(OpenRequest):
         patch, name = patch_of(self.request, self.seen), self.request.metadata.name
         if patch is None:
             raise TypeError("the chain goes on without a patch")
-        self.publishing = f"{HANDED_OVER}{patch.digest}"
+        self.publishing = noted(f"{HANDED_OVER}{patch.digest}", patch.source)
         ends = "" if self._patching.target is not None else "; delete this DataChangeRequest when that is done"
         message = (
             f"coppice patch {name} prints what was approved: run it as the tables' owner, "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from coppice.api.v1alpha1 import Publish, Verb
+from coppice.core.plan import read_note
 from coppice.engines.base import Content, Endpoint, EngineError
 from coppice.engines.digests import sealed
 from coppice.engines.merging import Assertion, AssertionResult, ChangeSet, MergeOutcome
@@ -133,7 +134,7 @@ class PatchReading(Reading):
 
     async def _fate(self, seen: RequestObservation, content: Content) -> RequestObservation:
         """Ask what became of the transaction that was noted before it was to be committed."""
-        noted, patching = self.request.status.publishing or "", seen.patching
+        (noted, _), patching = read_note(self.request.status.publishing), seen.patching
         if patching is None or patching.target is None or not noted.startswith(TRANSACTION):
             return seen
         try:
@@ -159,10 +160,10 @@ class PatchReading(Reading):
         except EngineError as error:
             return replace(seen, merged=error)
         outcome = self._outcome(seen, left, content)
-        noted = self.request.status.publishing or ""
-        landed = (
-            noted if left.judged.complete and (noted.startswith(HANDED_OVER) or patching.fate == "Unknown") else None
-        )
+        noted, of = read_note(self.request.status.publishing)
+        # The live database may hold all that the clone has changed since, and nothing of what was approved.
+        there = left.judged.complete and of == proposed.head
+        landed = noted if there and (noted.startswith(HANDED_OVER) or patching.fate == "Unknown") else None
         mark = scratch.server.credentials.get("app-password", "")
         patching = replace(patching, patch=left.patch, mark=mark, landed=landed)
         return replace(seen, proposed=proposed, merged=outcome, checks=tuple(checks), patching=patching)
