@@ -319,6 +319,20 @@ async def test_whatever_is_not_as_it_was_leaves_everything_as_it_is(
     assert (await contents(trio.target), await ask(trio.target, definitions_query())) == before
 
 
+async def test_what_came_to_refer_to_a_value_meanwhile_is_not_changed_with_it(cluster: Cluster) -> None:
+    trio = await cluster.new("CREATE TABLE tea (id int PRIMARY KEY, code text UNIQUE); INSERT INTO tea VALUES (1, 'g')")
+    await run(trio.clone, "UPDATE tea SET code = 'green' WHERE id = 1")
+    script = await _found(trio)
+    lids = "CREATE TABLE lid (id int REFERENCES tea ON UPDATE CASCADE, code text REFERENCES tea (code) ON UPDATE {})"
+    await run(trio.target, f"{lids.format('CASCADE')}; INSERT INTO lid VALUES (1, 'g')")
+    with pytest.raises(TargetMovedError, match="Reach tea"):
+        await publish(trio.target, script, "salt", _begun)
+    assert await ask(trio.target, "SELECT code FROM lid") == [("g",)]
+    await run(trio.target, f"DROP TABLE lid; {lids.format('NO ACTION')}")
+    assert await publish(trio.target, script, "salt", _begun) == ()
+    assert await ask(trio.target, "SELECT code FROM tea") == [("green",)]
+
+
 async def _by_psql(place: Place, script: str) -> str:
     """Run a script in the worst way: psql goes on after each error, as if the statement had not been there."""
     at = place.at

@@ -47,9 +47,9 @@ _SETTINGS: Final = (
 _INTEGERS: Final = frozenset({"smallint", "integer", "bigint"})
 
 GuardKind = Literal["Definition", "Lost", "Reach", "Row", "Sequence", "Outcome"]
-"""``Definition``: a definition is as it was; ``Lost``: so are the values that end with a column or table; ``Reach``:
-so is what a deletion reaches by foreign keys; ``Row``: so is a row, or it is not there yet; ``Sequence``: a sequence is
-not far behind; ``Outcome``: a definition has become what it was to become.
+"""``Definition``: a definition is as it was; ``Lost``: so are the values that end with a column or table; ``Reach``: no
+other foreign keys act when a row is deleted, or what one refers to changes; ``Row``: a row is as it was, or it is not
+there yet; ``Sequence``: a sequence is not far behind; ``Outcome``: a definition has become what it was to become.
 """
 
 
@@ -248,6 +248,9 @@ class _Writer:
             if "Deleted" in kinds and path in plan.old:
                 yield self._asked(Guard("Reach", plan.old[path].label), _reach(plan.old, path))
         yield from map(Part, (*plan.migration.first, OWN_NAMES))
+        for path, kinds in sorted(self._written.items()):
+            if changed := {name for change in kinds.get("Modified", ()) for name in change.columns}:
+                yield self._asked(Guard("Reach", plan.new[path].label), _unfollowed(path, changed))
         for sequence, values in self._advanced():
             within = f"SELECT (({_behind(sequence, values)}) <= {MAX_SKIPPED})::int"
             yield self._asked(Guard("Sequence", sequence), within)
@@ -341,13 +344,27 @@ def _reach(tables: Tables, path: Path) -> str:
     known = [(table, key) for table, key in _children(tables, path) if key.on_delete in ACTING]
     names = ", ".join(f"({', '.join(map(literal, (*table.path, key.name)))})" for table, key in known)
     among = f"count(*) FILTER (WHERE (n.nspname::text, c.relname::text, conname::text) IN ({names}))" if known else "0"
-    parent = f"{literal(name_of(path))}::regclass"
     return (
         f"SELECT (count(*) = {len(known)} AND {among} = {len(known)})::int"  # noqa: S608 - quoted
         " FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        f" WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd') AND (confrelid = {parent}"
-        f" OR confrelid IN (SELECT relid FROM pg_partition_tree({parent})))"
+        f" WHERE contype = 'f' AND conparentid = 0 AND confdeltype IN ('c', 'n', 'd') AND {_refers_to(path)}"
     )
+
+
+def _unfollowed(path: Path, columns: Iterable[str]) -> str:
+    """Return a query for whether no foreign key changes other rows with these columns; none that is known does."""
+    names = ", ".join(map(literal, sorted(columns)))
+    return (
+        "SELECT (count(*) = 0)::int FROM pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')"  # noqa: S608 - quoted
+        f" AND {_refers_to(path)} AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = confrelid"
+        f" AND attnum = ANY (confkey) AND attname IN ({names}))"
+    )
+
+
+def _refers_to(path: Path) -> str:
+    """Return a condition for a foreign key to refer to a table, or to a partition of it."""
+    parent = f"{literal(name_of(path))}::regclass"
+    return f"(confrelid = {parent} OR confrelid IN (SELECT relid FROM pg_partition_tree({parent})))"  # noqa: S608 - quoted
 
 
 def _children(tables: Tables, path: Path) -> Iterator[tuple[Table, Constraint]]:
