@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from coppice.engines.base import EngineError
+from coppice.engines import libpq
+from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.merging import Assertion, Decision, TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, Patch, PatchingEngine, PatchInputs, RefusedError
 from coppice.engines.pgcompare import change_set
@@ -256,3 +257,38 @@ async def test_reading_leaves_the_mark_of_a_server_alone_once_all_was_read(clust
             return
         await asyncio.sleep(0.5)
     pytest.fail("each look writes")
+
+
+async def test_what_takes_too_long_is_said_in_the_words_of_the_contract(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = Around(await cluster.new(TEA))
+    await run(around.trio.clone, "ALTER TABLE tea ADD COLUMN nap text DEFAULT (pg_sleep(0.1)::text)")
+    monkeypatch.setattr(libpq, "WORK_SECONDS", 0.2)
+    with pytest.raises(UnreachableError, match="did not answer"):
+        await around.patch()
+
+
+async def test_what_the_live_server_says_of_rows_is_not_handed_on(cluster: Cluster) -> None:
+    around = Around(
+        await cluster.new(
+            "CREATE TYPE kind AS ENUM ('hush', 'x'); CREATE TABLE tea (kind kind PRIMARY KEY, n int);"
+            " INSERT INTO tea VALUES ('hush', 1)"
+        )
+    )
+    target = around.trio.target
+    await run(around.trio.clone, "UPDATE tea SET n = 2")
+    await run(target, "ALTER TYPE kind RENAME VALUE 'hush' TO 'loud'")
+    with pytest.raises(EngineError, match="SQLSTATE 22P02") as raised:
+        await ENGINE.judge(target.at, target.database, await around.patch(), INPUTS)
+    assert "hush" not in str(raised.value)
+
+
+async def test_no_table_of_the_moment_stands_in_for_one_that_a_check_asks(cluster: Cluster) -> None:
+    hides = "CREATE FUNCTION hides() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE IF NOT EXISTS tea (price int); RETURN 1; END'"
+    around = Around(await cluster.new(f"{TEA}; {hides}"))
+    await run(around.trio.clone, "ALTER TABLE tea ADD COLUMN n int DEFAULT public.hides(); UPDATE public.tea SET price = -1")
+    base = around.trio.base
+    check = Assertion("none", "SELECT FROM tea WHERE price < 0")
+    [found] = await ENGINE.try_patch(base.at, base.database, await around.patch(), [check])
+    assert found.found == 3

@@ -75,6 +75,12 @@ class Session:
             cursor = await self._connection.execute(statement, values)
             return await cursor.fetchall() if cursor.description is not None else []
 
+    async def ask_long(self, statement: str) -> list[Row]:
+        """Do the same with a statement that may take its time."""
+        with _translated():
+            async with asyncio.timeout(WORK_SECONDS):
+                return await self.ask(statement)
+
     async def run(self, statement: str) -> None:
         """Run one statement that may take its time; the server refuses a text that is more than one."""
         with _translated():
@@ -94,14 +100,14 @@ class Session:
         """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time."""
         self._cursors += 1
         name = f"coppice_{self._cursors}"
-        await self.ask(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
+        await self.run(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
         many = 1
         while rows := await self._fetched(name, many):
             for row in rows:
                 yield row
             size = sum(len(cell) for row in rows for cell in row if cell is not None)
             many = min(many * 2, _BATCH) if size < _BATCH_BYTES else max(many // 2, 1)
-        await self.ask(f"CLOSE {name}")
+        await self.run(f"CLOSE {name}")
 
     async def _fetched(self, cursor: str, many: int) -> list[tuple[str | None, ...]]:
         with _translated():
@@ -222,6 +228,8 @@ def not_connected(at: Endpoint, text: str) -> EngineError:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except TimeoutError:
+        raise UnreachableError(f"the server did not answer within {WORK_SECONDS:.0f} s") from None
     except psycopg.OperationalError as error:
         if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
             raise UnreachableError("the connection was lost") from None

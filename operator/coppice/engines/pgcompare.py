@@ -153,8 +153,7 @@ def session_options() -> str:
 
 async def ask(session: Session, statement: str) -> list[libpq.Row]:
     """Run one statement that may take its time."""
-    async with asyncio.timeout(libpq.WORK_SECONDS):
-        return await session.ask(statement)
+    return await session.ask_long(statement)
 
 
 async def tables_of(session: Session) -> Tables:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 from coppice.engines import libpq, pgcompare, pgpublish
-from coppice.engines.base import Endpoint
+from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.decisions import Decisions
 from coppice.engines.libpq import Session
 from coppice.engines.merging import Assertion, AssertionResult, ChangeSet, RowChange
@@ -21,7 +21,21 @@ MARK: Final = """\
 SELECT system_identifier::text || '-' || pg_walfile_name(pg_current_wal_insert_lsn()) || '-'
     || pg_current_wal_insert_lsn()::text FROM pg_control_system()"""
 """Where the write-ahead log ends, on which server and in which of its histories."""
-_AS_APPS_ASK: Final = """SET LOCAL search_path = "$user", public"""
+_AS_APPS_ASK: Final = """SET LOCAL search_path = "$user", public, pg_temp"""
+"""Named last, tables of the moment stand in for none: what a patch runs may have made some."""
+_NAMES_ALONE: Final = frozenset({"", "42501"})
+"""Of what the server says of a database that cannot be entered, or a table that may not be read, no value is part."""
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Have no words of a server handed on that may quote rows: they would stand in a status."""
+    try:
+        yield
+    except libpq.StatementError as error:
+        if error.state in _NAMES_ALONE:
+            raise
+        raise EngineError(f"the server refused what was asked (SQLSTATE {error.state})") from None
 
 
 def plan_of(patch: Patch) -> Plan:
@@ -33,7 +47,8 @@ def plan_of(patch: Patch) -> Plan:
 
 async def patch(base: Endpoint, clone: Endpoint, database: str) -> Plan:
     """Return what a clone has changed, tried on the base."""
-    return await pgcompare.change_set(Place(base, database), Place(clone, database))
+    with _without_values():
+        return await pgcompare.change_set(Place(base, database), Place(clone, database))
 
 
 async def differences(base: Endpoint, clone: Endpoint, database: str) -> ChangeSet:
@@ -58,7 +73,8 @@ def patch_rows(patch: Patch, table: str | None = None) -> Iterator[RowChange]:
 async def judge(target: Endpoint, database: str, patch: Patch, inputs: PatchInputs) -> JudgedPatch:
     """Merge a patch with the live rows."""
     decisions = Decisions(inputs.decisions)
-    judged = await pgpublish.judge(Place(target, database), plan_of(patch), inputs.salt, decisions.side_of)
+    with _without_values():
+        judged = await pgpublish.judge(Place(target, database), plan_of(patch), inputs.salt, decisions.side_of)
     return JudgedPatch(judged.plan, judged.conflicts, judged.decided, decisions.unused, judged.complete)
 
 
@@ -83,7 +99,12 @@ async def try_patch(
     base: Endpoint, database: str, patch: Patch, checks: Sequence[Assertion]
 ) -> Sequence[AssertionResult]:
     """Ask checks in a transaction that is rolled back, and that writes nothing once the patch is in."""
-    async with libpq.work_session(base, database, options=session_options()) as session:
+    with _without_values():
+        return await _tried(Place(base, database), patch, checks)
+
+
+async def _tried(base: Place, patch: Patch, checks: Sequence[Assertion]) -> Sequence[AssertionResult]:
+    async with libpq.work_session(base.at, base.database, options=session_options()) as session:
         await pgcompare.rehearse(session, script(patch))
         await session.run("SET TRANSACTION READ ONLY")
         await session.run(_AS_APPS_ASK)

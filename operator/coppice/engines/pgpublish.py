@@ -39,11 +39,13 @@ _LOCKED: Final = "55P03"
 _TABLE: Final = "table "
 """What the name of a table's definition begins with."""
 
-_PUBLISHING: Final = (
+_LIVE: Final = (
     " -c idle_in_transaction_session_timeout=60s -c tcp_user_timeout=30s"
     " -c tcp_keepalives_idle=20 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 )
-"""A transaction of somebody who is gone ends within about a minute: who asks what became of it waits no longer."""
+"""A transaction of somebody who is gone ends within about a minute: who asks what became of it waits no longer, and no
+live server keeps rows for it that nobody else can see.
+"""
 _SERVER: Final = """\
 SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()"""
 """Which cluster it is, and which of its histories: a transaction's number means nothing beyond."""
@@ -69,7 +71,7 @@ async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflic
 
     Only read rights are needed. Rows of a table whose columns change types or names are not looked at, but guarded.
     """
-    async with libpq.work_session(target.at, target.database, options=session_options()) as session:
+    async with libpq.work_session(target.at, target.database, options=session_options() + _LIVE) as session:
         await ask(session, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         definitions = {str(name): str(state) for name, state in await ask(session, definitions_query())}
         if await _is_complete(session, plan, definitions):
@@ -163,7 +165,7 @@ async def publish(
     ``begun`` is told the name of the transaction when all is written and nothing committed. Raises TargetMovedError
     where a guard does not hold, TargetBusyError where somebody has a table that is needed for longer than is waited.
     """
-    options = session_options() + _PUBLISHING
+    options = session_options() + _LIVE
     async with libpq.work_session(target.at, target.database, options=options) as session:
         at: list[Part] = []
         try:
