@@ -287,7 +287,9 @@ async def test_what_the_live_server_says_of_rows_is_not_handed_on(cluster: Clust
 async def test_no_table_of_the_moment_stands_in_for_one_that_a_check_asks(cluster: Cluster) -> None:
     hides = "CREATE FUNCTION hides() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TEMP TABLE IF NOT EXISTS tea (price int); RETURN 1; END'"
     around = Around(await cluster.new(f"{TEA}; {hides}"))
-    await run(around.trio.clone, "ALTER TABLE tea ADD COLUMN n int DEFAULT public.hides(); UPDATE public.tea SET price = -1")
+    await run(
+        around.trio.clone, "ALTER TABLE tea ADD COLUMN n int DEFAULT public.hides(); UPDATE public.tea SET price = -1"
+    )
     base = around.trio.base
     check = Assertion("none", "SELECT FROM tea WHERE price < 0")
     [found] = await ENGINE.try_patch(base.at, base.database, await around.patch(), [check])

@@ -47,6 +47,8 @@ MAX_ROWS: Final = 100_000
 MAX_SIZE: Final = 1 << 26
 """How many rows a change set that is to be published may have, and characters in them: they are in memory, and in one
 transaction."""
+MAX_TOLD: Final = 1000
+"""How many characters are told of what differs: a definition may be as long as somebody likes."""
 _BUCKETS: Final = 1 << 16
 _BUSY: Final = frozenset({"40001", "40P01", "55P03", "57014"})
 """What becomes of statements for somebody else's sake: serialization, deadlock, lock_timeout, and being cancelled."""
@@ -217,7 +219,7 @@ async def _try(session: Session, statement: str) -> None:
     except libpq.StatementError as error:
         _refuse_if_busy(error)
         raise RefusedError(
-            f"this cannot be done with the rows as they were (SQLSTATE {error.state}): {statement}"
+            f"this cannot be done with the rows as they were (SQLSTATE {error.state}): {statement[:MAX_TOLD]}"
         ) from None
 
 
@@ -353,4 +355,4 @@ def _refuse_other_definitions(found: _Side, wanted: _Side) -> None:
     other = sorted(name for name in names if found.definitions.get(name) != wanted.definitions.get(name))
     other += [f"table {table.label}" for path, table in wanted.tables.items() if found.tables.get(path) != table]
     if other:
-        raise RefusedError(f"this differs in a way that is in no change set: {', '.join(other[:10])}")
+        raise RefusedError(f"this differs in a way that is in no change set: {', '.join(other[:10])[:MAX_TOLD]}")

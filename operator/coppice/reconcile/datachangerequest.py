@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from coppice.api.v1alpha1 import DataChangeRequest, InvalidResource, Publish
 from coppice.core import labels
@@ -27,7 +27,7 @@ from coppice.reconcile.changerequest.observe import observe_request
 from coppice.reconcile.changerequest.patchchain import PatchRequest, pause_after
 from coppice.reconcile.changerequest.publish import tag_of
 from coppice.reconcile.changerequest.rules import rebases
-from coppice.reconcile.changerequest.sources import SOURCE, clone_words, merging_engine
+from coppice.reconcile.changerequest.sources import SOURCE, clone_words, merging_engine, patches
 from coppice.reconcile.changerequest.status import request_status, told_before
 from coppice.reconcile.draft import Draft, holds, stalls
 from coppice.reconcile.environment import Environment
@@ -81,9 +81,8 @@ class DataChangeRequestReconciler:
     def _remembered(self, seen: RequestObservation, error: EngineError) -> EngineError:
         """Return why a live server has refused something, and do not try the same again at the next knock."""
         if seen.outcome is not None and seen.outcome.changes is not None:
-            until = seen.now + timedelta(seconds=pause_after(error))
             uid, digest = str(seen.manifest["metadata"]["uid"]), seen.outcome.changes.digest
-            self.computations.refusals.remember(uid, digest, until, error)
+            self.computations.refusals.remember(uid, digest, seen.now, pause_after(error), error)
         return error
 
 
@@ -104,7 +103,7 @@ def _plan_deletion(seen: RequestObservation, draft: Draft) -> Plan:
 
 
 def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:
-    chain = MergeRequest(request, seen) if seen.patching is None else PatchRequest(request, seen)
+    chain = PatchRequest(request, seen) if patches(request) else MergeRequest(request, seen)
     chain.run(draft)
     # After a call nobody but the next look tells what has come of it.
     called = draft.calls or draft.publication is not None
@@ -112,7 +111,7 @@ def _plan_open(seen: RequestObservation, request: DataChangeRequest, draft: Draf
     plan = draft.finish(TYPES, request_status(request, seen, chain), requeue_after=requeue)
     finalizer = bool(seen.passages) and labels.FINALIZER not in request.metadata.finalizers
     # The name of a transaction that somebody else has noted meanwhile is not to be written over.
-    return replace(plan, add_finalizer=finalizer, guarded=seen.patching is not None)
+    return replace(plan, add_finalizer=finalizer, guarded=patches(request))
 
 
 def _plan_published(seen: RequestObservation, request: DataChangeRequest, draft: Draft) -> Plan:

@@ -434,3 +434,32 @@ async def test_what_may_have_been_written_is_not_taken_for_what_the_clone_holds_
     await story.operator.live(minutes=2)
     assert "published" not in status(story)
     assert live(story) == {OLD, OTHER}
+
+
+@pytest.mark.parametrize("error", [TargetBusyError("locked"), TargetMovedError("Lost tea")])
+async def test_a_live_server_that_goes_on_refusing_is_asked_ever_less_often(story, error):
+    tries = []
+
+    def refuse(action):
+        if action == "write":
+            tries.append(story.world.now)
+            raise error
+
+    story.world.engine.before_call = refuse
+    story.request(publish="Database")
+    await story.settle()
+    story.review()
+    await story.operator.live(minutes=60)
+    pauses = [later - before for before, later in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert timedelta(minutes=10) <= pauses[-1] < timedelta(minutes=11)
+
+
+async def test_a_store_that_is_away_for_a_moment_changes_nothing_that_was_said(story):
+    story.request(publish="Database")
+    await story.settle()
+    before = status(story)
+    story.edit("DataStore", "shop", mask={"jobTemplate": "mask"})
+    await story.settle()
+    story.expect_stalled("DataChangeRequest", "fix", "MaskedLineage")
+    assert status(story).get("preview", before["preview"]) == before["preview"]

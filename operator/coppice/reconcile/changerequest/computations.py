@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from coppice.engines.base import EngineError
@@ -15,6 +15,8 @@ from coppice.engines.patching import JudgedPatch, Patch, RefusedError
 MAX_REMEMBERED: Final = 512
 ROOM: Final = 1 << 27
 """How many characters of rows are in memory in all patches together; the newest one stays, whatever its size."""
+MAX_PAUSE: Final = 600.0
+"""Seconds after which at the latest something is tried again that was refused."""
 T = TypeVar("T")
 
 
@@ -97,15 +99,28 @@ class Refusals:
     """What live servers have refused lately: to try the same again at once would cost them as much, for nothing."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, datetime, EngineError]] = {}
+        self._known: dict[str, _Refusal] = {}
 
-    def remember(self, name: str, digest: str, until: datetime, error: EngineError) -> None:
-        """Keep why something was refused, for as long as it is not to be tried again."""
-        self._known[name] = (digest, until, error)
+    def remember(self, name: str, digest: str, now: datetime, pause: float, error: EngineError) -> None:
+        """Keep why something was refused, for as long as it is not to be tried again: twice as long each time, for who
+        waits for a lock has others wait behind.
+        """
+        before = self._known.pop(name, None)
+        if before is not None and (before.digest, type(before.error)) == (digest, type(error)):
+            pause = max(pause, min(before.pause * 2, MAX_PAUSE))
+        self._known[name] = _Refusal(digest, error, pause, now + timedelta(seconds=pause))
         for oldest in list(self._known)[:-MAX_REMEMBERED]:
             del self._known[oldest]
 
     def find(self, name: str, digest: str, now: datetime) -> EngineError | None:
         """Return why the same was refused, if it is not to be tried again yet."""
-        known, until, error = self._known.get(name, ("", now, None))
-        return error if known == digest and now < until else None
+        known = self._known.get(name)
+        return None if known is None or known.digest != digest or now >= known.until else known.error
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    digest: str
+    error: EngineError
+    pause: float
+    until: datetime

@@ -14,6 +14,7 @@ from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
 from coppice.reconcile.changerequest.chain import COMPUTED, MERGEABLE, PUBLISHED, SOON, OpenRequest
 from coppice.reconcile.changerequest.checks import CHECKED
+from coppice.reconcile.changerequest.computations import MAX_PAUSE
 from coppice.reconcile.changerequest.judgement import patch_of
 from coppice.reconcile.changerequest.observation import PatchSeen
 from coppice.reconcile.changerequest.readpatches import HANDED_OVER
@@ -35,7 +36,7 @@ NOTE: Final = "publishing"
 """The field of the status that names a transaction before it is committed."""
 AGAIN: Final = 15.0
 """Seconds until something is tried again that the live server has not let pass for the moment."""
-LATER: Final = 600.0
+LATER: Final = MAX_PAUSE
 """Seconds until something is tried again that somebody has to change: all of it is written before that is known."""
 
 
@@ -156,7 +157,10 @@ class PatchRequest(OpenRequest):
         if isinstance(refused, TargetBusyError):
             return waits(PUBLISHED, "TargetBusy", f"{refused}: it is tried again", retry_after=AGAIN)
         if isinstance(refused, TargetMovedError):
-            message = f"{refused}: nothing was written, and it is judged again"
+            message = (
+                f"{refused}: nothing was written, and it is judged and tried again. If it stays so, propose the change "
+                "anew from a clone of a newer snapshot"
+            )
             return waits(PUBLISHED, "TargetMoved", message, retry_after=AGAIN)
         if isinstance(refused, EngineError):
             message = f"nothing was written to the live database of DataStore {store}: {refused}"

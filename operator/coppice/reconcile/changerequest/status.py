@@ -25,6 +25,7 @@ from coppice.reconcile.changerequest.judgement import changes_anything, judge_re
 from coppice.reconcile.changerequest.mergechain import shown, shows
 from coppice.reconcile.changerequest.observation import RequestObservation
 from coppice.reconcile.changerequest.rules import rules_of
+from coppice.reconcile.changerequest.sources import patches
 from coppice.reconcile.observed import format_time, is_true
 
 _MAX_STATEMENT: Final = 2000
@@ -34,7 +35,7 @@ _OF_THE_RUNTIME: Final = frozenset({"conditions", "observedGeneration"})
 
 def request_status(request: DataChangeRequest, seen: RequestObservation, chain: OpenRequest) -> dict[str, Any]:
     """Return the status of a request that is open, after its chain has run."""
-    preview = _preview(request, seen, chain.brought_to) if seen.patching is None else _preview_of_clone(request, seen)
+    preview = _preview_of_clone(request, seen) if patches(request) else _preview(request, seen, chain.brought_to)
     scratch = seen.scratch.manifest
     name = None if scratch is None else scratch["metadata"]["name"]
     now = {"publishing": chain.publishing, "preview": preview, "scratch": name, **_broken(seen)}
