@@ -237,7 +237,7 @@ async def test_what_the_live_databases_rules_refuse_is_a_conflict_until_the_clon
     shop.review()
     tries: list[str] = []
     engine.before_call = lambda action: tries.append(action) if action == "write" else None
-    await shop.operator.live(minutes=9)
+    await shop.operator.live(minutes=4)
     assert tries == ["write"]
     shop.expect_stalled("DataChangeRequest", "fix", "RulesBroken")
     [listed] = shop.status("DataChangeRequest", "fix")["conflicts"]["listed"]
