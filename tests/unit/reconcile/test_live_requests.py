@@ -17,6 +17,7 @@ from tests.fakes.story import Story
 from coppice.core import labels
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.merging import TargetBusyError, TargetMovedError
+from coppice.reconcile.changerequest.computations import Patches
 
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"
 PROTECTED = ({"branches": ["main"], "approvals": 1},)
@@ -215,6 +216,19 @@ async def test_what_goes_wrong_is_tried_again(story, error):
     story.world.turn()
     await story.operator.live(minutes=2)
     assert (errors, reason(story, "Approved")) == ([], "ApprovalsMissing")
+
+
+async def test_a_comparison_that_takes_long_holds_up_nobody_and_is_made_once(story, monkeypatch):
+    monkeypatch.setattr(Patches.__init__, "__kwdefaults__", {"patience": 0.001})
+    story = story.fork()
+    engine = story.world.engine
+    engine.slow, before = asyncio.Event(), engine.compared
+    story.request(publish="Database")
+    await story.operator.live(minutes=1)
+    assert reason(story, "Computed") == "Comparing"
+    engine.slow.set()
+    await story.operator.live(minutes=1)
+    assert (reason(story, "Approved"), engine.compared) == ("ApprovalsMissing", before + 1)
 
 
 async def test_with_nothing_changed_there_is_nothing_to_merge(story):
