@@ -38,7 +38,10 @@ class Environment:
     namespace: str
 
     def price(self, track: int) -> str:
-        """Return what a track costs in the shop; empty while the shop cannot say, as when its data are exchanged."""
+        """Return what a track costs in the shop, once it can say: not while its data are exchanged, or it is busy."""
+        return eventually(lambda: self._told(track), f"the shop in {self.namespace} answers")
+
+    def _told(self, track: int) -> str:
         try:
             return str(self._shop.track(track)["UnitPrice"])
         except CommandError:

@@ -162,6 +162,22 @@ class TestFetchResult:
         assert await _head(database) == result
         assert await _left(database) == []
 
+    @pytest.mark.parametrize("take", ["fetch_result", "publish"])
+    async def test_no_tag_comes_with_it(self, pair: Pair, take: str) -> None:
+        """In the preview apps may make some, of whatever name."""
+        database, copy = await pair.begun()
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        before = await _head(database)
+        await database.ask("CALL dolt_tag('coppice/x/before', 'main')")
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        for (tag,) in await copy.ask("SELECT tag_name FROM dolt_tags"):
+            await copy.ask(f"CALL dolt_tag('-d', '{tag}')")
+        for tag, commit in (("planted", before), ("coppice/x/before", source), ("coppice/deleted/main/1", result)):
+            await copy.ask(f"CALL dolt_tag('{tag}', '{commit}')")
+        await getattr(pair, take)(inputs, result)
+        assert await database.ask("SELECT tag_name, tag_hash FROM dolt_tags") == (("coppice/x/before", before),)
+
     async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
         database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])

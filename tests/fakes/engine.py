@@ -473,8 +473,7 @@ class FakeEngine:
             return
         if there.head != head:
             raise EngineError(f"the branch {name} has moved from {head} to {there.head}: it is kept")
-        if volume.tags.get(keep) != head:
-            volume.tags[keep], volume.tagged_at[keep] = head, self.clock()
+        volume.tags[keep], volume.tagged_at[keep] = head, self.clock()
         self.between("tag")
         del volume.branches[name]
 

@@ -455,7 +455,7 @@ class Engine(Protocol):
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
         EngineError when elsewhere.
         ``delete-branch`` (database, branch, head, keep): delete a branch if it still is at ``head``, which has the tag
-        ``keep`` before; EngineError when elsewhere.
+        ``keep`` before, as of now; EngineError when elsewhere.
         ``delete-tag`` (database, tag): nothing where there is none.
         """
         ...

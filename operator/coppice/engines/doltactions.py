@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from asyncio import Lock
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,12 +20,24 @@ LONG_ACTIONS: Final = frozenset(
     {"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish", "fast-forward"}
 )
 """Those that take as long as the data are big."""
+_OF_TAGS: Final = frozenset(
+    {"create-tag", "delete-tag", "delete-branch", "fetch", "fetch-result", "publish", "fast-forward"}
+)
+"""Those that write to tags, or put them back as they were before: one at a time on each server."""
+_TURNS: Final[dict[tuple[str, int], Lock]] = defaultdict(Lock)
 
 
-async def perform(  # noqa: C901, PLR0912 - one case for each action
+async def perform(session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int) -> bool:
+    """Do an action; return False where there is none of this name."""
+    if action not in _OF_TAGS:
+        return await _perform(session, at, action, arguments, remotes_port)
+    async with _TURNS[at.host, at.port]:
+        return await _perform(session, at, action, arguments, remotes_port)
+
+
+async def _perform(  # noqa: C901, PLR0912 - one case for each action
     session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int
 ) -> bool:
-    """Do an action; return False where there is none of this name."""
     given = dict(arguments)
     match action:
         case "create-branch":
@@ -58,7 +72,7 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
         case "sweep":
             await doltremotes.sweep(session, at, given["database"])
         case "ensure-check-user":
-            await ensure_program_user(session, given["database"], given["password"])
+            await ensure_program_user(session, at, given)
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:

@@ -67,6 +67,8 @@ async def delete_branch(session: Session, database: str, branch: str, head: str,
         raise EngineError(f"the branch {branch} of {database} has moved from {head} to {there[0]}: it is kept")
     if there[1]:
         raise EngineError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
+    # An earlier try may have been refused, for somebody was on the branch: how long it is kept counts from now.
+    await delete_tag(session, database, keep)
     await create_tag(session, database, keep, head)
     await session.ask("CALL dolt_branch('-D', %s)", [branch])
 

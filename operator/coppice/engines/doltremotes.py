@@ -5,6 +5,8 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- A fetch brings all tags of the other server that are at commits which are here then, and moves those of the same
+  names. So they are put back, and nobody else of this process writes to tags meanwhile (``doltactions``).
 - Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
   the server itself alone. No statement has it, for an app reads what others run (``information_schema.processlist``).
 - ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
@@ -253,8 +255,27 @@ async def _is_ancestor(session: Session, older: str, newer: str) -> bool:
 async def _fetch_from(session: Session, remote: str, url: str, references: str) -> None:
     await _forget(session, remote)
     target = references.replace("refs/heads/", f"refs/remotes/{remote}/")
+    before = await _tags(session)
     await session.ask("CALL dolt_remote('add', %s, %s)", [remote, url])
-    await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
+    try:
+        await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
+    finally:
+        await _put_back(session, before)
+
+
+async def _tags(session: Session) -> dict[str, str]:
+    [rows] = await session.ask("SELECT tag_name, tag_hash FROM dolt_tags")
+    return {str(name): str(commit) for name, commit in rows}
+
+
+async def _put_back(session: Session, before: Mapping[str, str]) -> None:
+    """Have the tags be as they were: those that came along are of whoever may write to the other server."""
+    for tag, commit in (await _tags(session)).items():
+        if before.get(tag) == commit:
+            continue
+        await session.ask("CALL dolt_tag('-d', %s)", [tag])
+        if tag in before:
+            await session.ask("CALL dolt_tag(%s, %s)", [tag, before[tag]])
 
 
 async def _forget(session: Session, remote: str) -> None:

@@ -263,8 +263,9 @@ class MergingEngine(Engine, Protocol):
     ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
     fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
     to be let in again. Each publication begins with it.
-    ``ensure-check-user`` (database, password): on a scratch server, let the login of ``check_binding`` read the
-    database and change nothing, with this password and no earlier one.
+    ``ensure-check-user`` (database, password, username): on a scratch server, let the login of ``check_binding`` read
+    the database and change nothing, with this password and no earlier one; and keep the login ``username`` from
+    putting something else in the place of a commit. EngineError where somebody has.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
     the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from coppice.api.v1alpha1.common import NEW_BRANCH_PATTERN
 from coppice.engines.base import Tag
 from coppice.reconcile.observed import format_time
 
@@ -19,6 +20,9 @@ PREFIX: Final = "coppice/deleted/"
 KEPT_FOR: Final = timedelta(days=7)
 MAX_TOLD: Final = 50
 _FORM: Final = re.compile(re.escape(PREFIX) + r"(?P<branch>.+)/[0-9]{8}T[0-9]{6}Z")
+_BRANCH: Final = re.compile(NEW_BRANCH_PATTERN)
+_MAX_BRANCH: Final = 200
+"""What a DataBranch may be called, by its CRD: what somebody else has put there is nothing that could be restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ def kept_branches(tags: Iterable[Tag]) -> list[KeptBranch]:
     """Return the branches that these tags keep, the ones deleted last first; tags of another form keep none."""
     matches = ((tag, _FORM.fullmatch(tag.name)) for tag in tags)
     found = [KeptBranch(match["branch"], tag.name, tag.commit, tag.at) for tag, match in matches if match is not None]
+    found = [kept for kept in found if len(kept.branch) <= _MAX_BRANCH and _BRANCH.fullmatch(kept.branch)]
     return sorted(found, key=lambda kept: (kept.deleted, kept.tag), reverse=True)
 
 

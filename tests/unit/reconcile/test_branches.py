@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from tests.fakes.kube import Crash
 
-from coppice.engines.base import UnreachableError
+from coppice.engines.base import EngineError, UnreachableError
 
 
 async def ready_store(story):
@@ -89,6 +89,25 @@ async def test_it_goes_after_seven_days_and_not_before(story):
     assert story.data_of().tags == {}
     assert story.status("DataStore", "shop")["deletedBranches"] == []
     story.expect_ready("DataStore", "shop")
+
+
+async def test_its_days_begin_when_it_goes_although_somebody_was_on_it_until_then(story):
+    def used(done):
+        raise EngineError("somebody is on the branch")
+
+    await ready_store(story)
+    story.branch("autumn", deletionPolicy="Delete")
+    await story.settle()
+    story.world.engine.between = used
+    story.delete("DataBranch", "autumn")
+    await story.operator.live(minutes=2)
+    story.world.now += timedelta(days=6, hours=23)
+    story.world.engine.between = lambda done: None
+    await story.operator.live(minutes=2)
+    assert "autumn" not in story.data_of().branches
+    story.world.now += timedelta(days=6, hours=23)
+    await story.operator.live(minutes=2)
+    assert len(story.data_of().tags) == 1
 
 
 async def test_no_other_tag_is_taken_for_a_deleted_branch(story):

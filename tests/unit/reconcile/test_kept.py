@@ -47,3 +47,15 @@ def test_the_one_that_was_deleted_last_is_told_first_and_what_goes_is_not_told()
 def test_a_status_holds_no_more_than_it_may():
     tags = [Tag(tag_of_deleted("autumn", NOW + timedelta(seconds=n)), "abc", NOW) for n in range(MAX_TOLD + 1)]
     assert len(kept_status(kept_branches(tags), NOW)) == MAX_TOLD
+
+
+@pytest.mark.parametrize("branch", ["a" * 300, "autumn leaves", "autumn~1"])
+def test_a_tag_that_somebody_else_has_made_and_no_databranch_can_name_keeps_nothing(branch):
+    """A status that says it would be refused, and the store could not say anything any more."""
+    assert kept_branches([Tag(tag_of_deleted(branch, NOW), "abc", NOW)]) == []
+
+
+def test_the_longest_name_of_a_branch_is_kept():
+    branch = "a" * 200
+    [kept] = kept_branches([Tag(tag_of_deleted(branch, NOW), "abc", NOW)])
+    assert kept.branch == branch

@@ -228,7 +228,8 @@ class Runner:
             return unready
         name, scratch = self._secret_name, self._scratch
         password = SecretKey(draft.owner.namespace, name, "password")
-        arguments, borrowed = {"database": self.database}, {"password": password}
+        arguments = {"database": self.database, "username": self.engine.app_user}
+        borrowed = {"password": password}
         at = scratch.ref(self.engine)
         call = EngineCall(self.engine.name, at, "ensure-check-user", arguments, borrowed_arguments=borrowed)
         draft.calls.append(call)
