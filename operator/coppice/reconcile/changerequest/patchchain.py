@@ -14,6 +14,7 @@ from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
 from coppice.reconcile.changerequest.chain import COMPUTED, MERGEABLE, PUBLISHED, SOON, OpenRequest
 from coppice.reconcile.changerequest.checks import CHECKED
+from coppice.reconcile.changerequest.computations import GoingOnError
 from coppice.reconcile.changerequest.judgement import patch_of
 from coppice.reconcile.changerequest.observation import PatchSeen
 from coppice.reconcile.changerequest.readpatches import HANDED_OVER
@@ -35,7 +36,7 @@ NOTE: Final = "publishing"
 """The field of the status that names a transaction before it is committed."""
 AGAIN: Final = 15.0
 """Seconds until something is tried again that the live server has not let pass for the moment."""
-LATER: Final = 600.0
+LATER: Final = 300.0
 """Seconds until something is tried again that somebody has to change: all of it is written before that is known."""
 
 
@@ -99,6 +100,9 @@ class PatchRequest(OpenRequest):
         if unready is not None:
             return unready
         merged = self.seen.merged
+        if isinstance(merged, GoingOnError):
+            message = f"{clone_words(self.request)} is being compared with DataSnapshot {self._snapshot}"
+            return waits(COMPUTED, "Comparing", message, retry_after=5)
         if isinstance(merged, EngineError) and not isinstance(merged, RefusedError):
             return waits(COMPUTED, "ComparisonFailed", f"it cannot be compared: {merged}", retry_after=10)
         if merged is None:
@@ -195,6 +199,4 @@ class PatchRequest(OpenRequest):
 
 def pause_after(error: EngineError) -> float:
     """Return for how many seconds the same is not tried again."""
-    if isinstance(error, TargetBusyError | TargetMovedError):
-        return AGAIN
-    return LATER if isinstance(error, BrokenRulesError) else 60.0
+    return AGAIN if isinstance(error, TargetBusyError | TargetMovedError) else LATER
