@@ -500,7 +500,7 @@ class TestKilled:
 
 
 class TestFetch:
-    async def test_what_a_clone_has_is_fetched_from_it_and_nobody_pushes_to_it(self, pair: Pair) -> None:
+    async def test_what_a_clone_has_is_fetched_from_it_and_no_app_pushes_to_it(self, pair: Pair) -> None:
         stage, scratch = pair.stage, pair.stage.admin(pair.scratch)
         volume = stage.runner.new("volume")
         async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
@@ -521,7 +521,7 @@ class TestFetch:
             await copy.branch("old", "main~1")
             assert await copy.ask("SELECT DISTINCT a FROM t", commit) == ((8,),)
             boss = f"CREATE USER boss@'%' IDENTIFIED BY '{pair.scratch.secret['remote-password']}'"
-            await run(mine.server.at, None, [boss, "GRANT ALL ON *.* TO boss@'%'"])
+            await run(mine.server.at, None, [boss, f"GRANT ALL ON {database.name}.* TO boss@'%'"])
             url = f"http://{pair.host(clone)}/{database.name}"
             await run(scratch, copy.name, [f"CALL dolt_remote('add', 'up', '{url}')"])
             with pytest.raises(pymysql.err.MySQLError):

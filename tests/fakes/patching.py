@@ -4,6 +4,7 @@ written. Its rows are those of ``tests.fakes.merging``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,8 @@ class PatchingFakeEngine(FakeEngine):
         self.compared = 0
         """How often a clone was compared with what it came from."""
         self.judged = 0
+        self.slow: asyncio.Event | None = None
+        """Comparisons take until then."""
         self.untold: Callable[[str], Exception | None] = lambda row: None
         """What is said of a row that is in no change set."""
         self.breaks: Callable[[frozenset[str]], str] = lambda rows: ""
@@ -89,6 +92,8 @@ class PatchingFakeEngine(FakeEngine):
     async def patch(self, base: Endpoint, clone: Endpoint, database: str) -> Patch:
         self.before_call("patch")
         self.compared += 1
+        if self.slow is not None:
+            await self.slow.wait()
         before, after = self._rows(base), self._rows(clone)
         for row in sorted(after - before):
             error = self.untold(row)

@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.audit import orphans
 from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set, rows_of
+from tests.fakes.operator import Mood
 from tests.fakes.patching import FakePatch, PatchingFakeEngine, PatchingWorld
 from tests.fakes.story import Story
 
@@ -237,7 +238,7 @@ async def test_what_the_live_databases_rules_refuse_is_a_conflict_until_the_clon
     shop.review()
     tries: list[str] = []
     engine.before_call = lambda action: tries.append(action) if action == "write" else None
-    await shop.operator.live(minutes=9)
+    await shop.operator.live(minutes=4)
     assert tries == ["write"]
     shop.expect_stalled("DataChangeRequest", "fix", "RulesBroken")
     [listed] = shop.status("DataChangeRequest", "fix")["conflicts"]["listed"]
@@ -376,6 +377,20 @@ async def test_killed_at_any_write_or_call_the_change_is_written_once_and_whole(
         assert len(witness.written) == 1, place
         assert story.names("DataClone") == ["db"], place
         witness.check()
+
+
+@pytest.mark.parametrize("mood", Mood, ids=lambda mood: mood.name.lower())
+@pytest.mark.parametrize("moment", ["noted", "committed", ""])
+async def test_however_it_hears_of_things_it_is_written_once_and_told(shop: Story, mood: Mood, moment: str) -> None:
+    witness = Witness(shop)
+    shop.operator.mood = mood
+    kill_between(shop, moment)
+    shop.request(publish="Database")
+    await shop.operator.live(minutes=2)
+    shop.review()
+    await shop.operator.live(minutes=5)
+    assert len(witness.written) == 1
+    witness.check()
 
 
 class Bustle:

@@ -7,6 +7,7 @@ transaction's own number, whether it was committed: before that one is known, no
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,8 @@ from coppice.engines.pgrows import Cells, Change, conflict, images, merge
 from coppice.engines.pgscripts import MISMATCHES, Part, Plan, Script, found_by, source
 from coppice.engines.pgtables import Table, by_label
 
+WRITE_SECONDS: Final = 180.0
+"""For a whole transaction: others wait for what it holds, and who has begun it is taken to be stuck in the end."""
 _BATCH: Final = 200
 """How many live rows are asked for at once."""
 _BROKEN: Final[Mapping[str, ConflictKind]] = {
@@ -165,13 +168,19 @@ async def publish(
     ``begun`` is told the name of the transaction when all is written and nothing committed. Raises TargetMovedError
     where a guard does not hold, TargetBusyError where somebody has a table that is needed for longer than is waited.
     """
-    options = session_options() + _LIVE
-    async with libpq.work_session(target.at, target.database, options=options) as session:
-        at: list[Part] = []
-        try:
+    at: list[Part] = []
+    try:
+        async with (
+            asyncio.timeout(WRITE_SECONDS),
+            libpq.work_session(target.at, target.database, options=session_options() + _LIVE) as session,
+        ):
             await _write(session, script, at, begun)
-        except libpq.StatementError as error:
-            return [_refusal(error, script, at, salt)]
+    except libpq.StatementError as error:
+        return [_refusal(error, script, at, salt)]
+    except TimeoutError:
+        raise EngineError(
+            f"it cannot be written within {WRITE_SECONDS:.0f} s: publish less at once, or hand it over as a Patch"
+        ) from None
     return ()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.fakes.patching import patch_between
 
 from coppice.engines.patching import RefusedError
-from coppice.reconcile.changerequest.computations import FoundPatch, Patches
+from coppice.reconcile.changerequest.computations import FoundPatch, GoingOnError, Patches
 
 
 class Counted:
@@ -20,7 +22,7 @@ class Counted:
         async def compute() -> FoundPatch:
             self.times += 1
             patch = patch_between([], ["r" * size])
-            return FoundPatch(patch, patch.changes)
+            return FoundPatch(patch, patch.changes, patch.size)
 
         return await self.patches.once(name, key, compute)
 
@@ -64,7 +66,7 @@ async def test_one_that_is_bigger_than_the_room_stays_alone(counted: Counted) ->
 async def test_a_refusal_is_remembered_and_an_error_is_not(counted: Counted) -> None:
     times = []
 
-    async def refuse() -> RefusedError:
+    async def refuse() -> RefusedError | FoundPatch:
         times.append("refused")
         return RefusedError("no")
 
@@ -78,3 +80,63 @@ async def test_a_refusal_is_remembered_and_an_error_is_not(counted: Counted) -> 
         with pytest.raises(OSError):
             await counted.patches.once("b", "k", fail)
     assert times == ["refused", "failed", "failed"]
+
+
+async def test_what_takes_long_goes_on_and_will_do_for_what_is_like_it() -> None:
+    patches, ready, begun = Patches(room=30, patience=0.01), asyncio.Event(), []
+
+    async def compute(key: str) -> str:
+        begun.append(key)
+        await ready.wait()
+        return key
+
+    for key in ("old", "old", "new"):
+        with pytest.raises(GoingOnError):
+            await patches.once("a", key, lambda key=key: compute(key), like="clone")
+    ready.set()
+    assert await patches.once("a", "new", lambda: compute("new"), like="clone") == "old"
+    assert await patches.once("a", "new", lambda: compute("new"), like="clone") == "new"
+    assert begun == ["old", "new"]
+
+
+@pytest.mark.parametrize("like", [None, "other"])
+async def test_what_is_not_alike_is_never_taken_for_it(like: str | None) -> None:
+    patches, ready = Patches(room=30, patience=0.01), asyncio.Event()
+
+    async def compute(key: str) -> str:
+        await ready.wait()
+        return key
+
+    with pytest.raises(GoingOnError):
+        await patches.once("a", "old", lambda: compute("old"), like=like and "clone")
+    with pytest.raises(GoingOnError):
+        await patches.once("a", "new", lambda: compute("new"), like=like)
+    ready.set()
+    assert await patches.once("a", "new", lambda: compute("new"), like=like) == "new"
+
+
+async def test_what_is_not_to_be_kept_is_computed_again() -> None:
+    patches, results = Patches(room=30), ["bad", "good"]
+
+    async def compute() -> str:
+        return results.pop(0)
+
+    found = [await patches.once("a", "k", compute, keeps=lambda result: result == "good") for _ in range(3)]
+    assert found == ["bad", "good", "good"]
+
+
+async def test_what_ended_while_nobody_waited_is_known() -> None:
+    patches, ready = Patches(room=30, patience=0.01), asyncio.Event()
+
+    async def compute() -> str:
+        await ready.wait()
+        return "found"
+
+    async def never() -> str:
+        raise AssertionError("it is known")
+
+    with pytest.raises(GoingOnError):
+        await patches.once("a", "k", compute)
+    ready.set()
+    await asyncio.sleep(0.01)
+    assert await patches.once("a", "k", never) == "found"

@@ -17,6 +17,7 @@ from tests.fakes.story import Story
 from coppice.core import labels
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.merging import TargetBusyError, TargetMovedError
+from coppice.reconcile.changerequest.computations import Patches
 
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"
 PROTECTED = ({"branches": ["main"], "approvals": 1},)
@@ -217,6 +218,19 @@ async def test_what_goes_wrong_is_tried_again(story, error):
     assert (errors, reason(story, "Approved")) == ([], "ApprovalsMissing")
 
 
+async def test_a_comparison_that_takes_long_holds_up_nobody_and_is_made_once(story, monkeypatch):
+    monkeypatch.setattr(Patches.__init__, "__kwdefaults__", {"patience": 0.001})
+    story = story.fork()
+    engine = story.world.engine
+    engine.slow, before = asyncio.Event(), engine.compared
+    story.request(publish="Database")
+    await story.operator.live(minutes=1)
+    assert reason(story, "Computed") == "Comparing"
+    engine.slow.set()
+    await story.operator.live(minutes=1)
+    assert (reason(story, "Approved"), engine.compared) == ("ApprovalsMissing", before + 1)
+
+
 async def test_with_nothing_changed_there_is_nothing_to_merge(story):
     write(story, OLD, without=(NEW,))
     story.request(publish="Database")
@@ -270,14 +284,14 @@ async def test_nothing_is_compared_judged_or_written_as_administrator(story):
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "words"),
+    ("error", "told", "words", "pause"),
     [
-        (TargetBusyError("somebody holds a lock on a table"), "TargetBusy", "holds a lock"),
-        (TargetMovedError("1 things are not as they were: Lost tea"), "TargetMoved", "Lost tea"),
-        (EngineError("the server refused it (SQLSTATE 42501)"), "WriteFailed", "42501"),
+        (TargetBusyError("somebody holds a lock on a table"), "TargetBusy", "holds a lock", 15),
+        (TargetMovedError("1 things are not as they were: Lost tea"), "TargetMoved", "Lost tea", 15),
+        (EngineError("the server refused it (SQLSTATE 42501)"), "WriteFailed", "42501", 300),
     ],
 )
-async def test_what_the_live_server_does_not_let_pass_is_said_and_tried_again(story, error, told, words):
+async def test_what_the_live_server_does_not_let_pass_is_said_and_tried_again(story, error, told, words, pause):
     story.request(publish="Database")
     await story.settle()
     errors, tries = [error], []
@@ -289,14 +303,14 @@ async def test_what_the_live_server_does_not_let_pass_is_said_and_tried_again(st
 
     story.world.engine.before_call = refuse
     story.review()
-    await story.operator.live(minutes=2)
+    await story.operator.live(minutes=6)
     assert len(tries) > 1
-    assert min(later - before for before, later in pairwise(tries)) >= timedelta(seconds=15)
+    assert min(later - before for before, later in pairwise(tries)) >= timedelta(seconds=pause)
     assert story.reason("DataChangeRequest", "fix") == told
     assert words in story.condition("DataChangeRequest", "fix")["message"]
     assert live(story) == {OLD, OTHER}
     errors.clear()
-    await story.operator.live(minutes=3)
+    await story.operator.live(minutes=6)
     story.expect_ready("DataChangeRequest", "fix")
 
 
@@ -452,7 +466,7 @@ async def test_a_live_server_that_goes_on_refusing_is_asked_ever_less_often(stor
     await story.operator.live(minutes=60)
     pauses = [later - before for before, later in pairwise(tries)]
     assert pauses == sorted(pauses)
-    assert timedelta(minutes=10) <= pauses[-1] < timedelta(minutes=11)
+    assert timedelta(minutes=5) <= pauses[-1] < timedelta(minutes=6)
 
 
 async def test_a_store_that_is_away_for_a_moment_changes_nothing_that_was_said(story):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.fakes.kube import Crash
+from tests.fakes.merging import FETCHER
 from tests.fakes.story import Story, begun
 
 AUTHOR = "anna@example.com"
@@ -210,6 +211,27 @@ async def test_no_rows_are_brought_where_no_grant_gives_them_as_they_are_any_mor
     await story.settle()
     assert "raw data" in story.expect_stalled("DataChangeRequest", "up", "NotGranted")
     assert "fast-forward" not in story.world.engine.calls
+
+
+@pytest.mark.parametrize("masked", [True, False])
+async def test_a_grant_that_goes_in_the_middle_takes_the_way_to_the_rows_with_it(story, masked):
+    def written(action):
+        if action == "fast-forward":
+            story.world.engine.before_call = lambda action: None
+            write(story, "price/3=30", without=(), clone="far", namespace="app")
+            if masked:
+                story.edit("DataGrant", "previews", data="Masked")
+            else:
+                story.delete("DataGrant", "previews")
+
+    write(story, MINE, clone="far", namespace="app")
+    change_main(story, OTHER, without=())
+    story.world.engine.before_call = written
+    rebase(story, clone={"name": "far", "namespace": "app"})
+    await story.operator.live(minutes=3)
+    assert story.reason("DataChangeRequest", "up") == "NotGranted"
+    assert story.names("NetworkPolicy", "app") == ["far"]
+    assert not [server for server in story.world.engine.servers.values() if FETCHER in server.volume.users]
 
 
 async def test_a_rebase_is_not_taken_back_by_a_request(story):

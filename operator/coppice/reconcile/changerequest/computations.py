@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from typing import Any, Final, TypeVar
 
 from coppice.engines.base import EngineError
 from coppice.engines.merging import ChangeSet
-from coppice.engines.patching import JudgedPatch, Patch, RefusedError
+from coppice.engines.patching import JudgedPatch, Patch
 
 MAX_REMEMBERED: Final = 512
+PATIENCE: Final = 10.0
+"""Seconds for which what is computed is waited for: one of many requests does not hold up the others."""
 ROOM: Final = 1 << 27
 """How many characters of rows are in memory in all patches together; the newest one stays, whatever its size."""
-MAX_PAUSE: Final = 600.0
+MAX_PAUSE: Final = 300.0
 """Seconds after which at the latest something is tried again that was refused."""
+_GOING_ON: Final = "it is still being computed"
 T = TypeVar("T")
 
 
@@ -49,6 +53,7 @@ class FoundPatch:
 
     patch: Patch
     changes: ChangeSet
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class LeftPatch:
 
     judged: JudgedPatch
     changes: ChangeSet
+    size: int
 
     @property
     def patch(self) -> Patch:
@@ -64,35 +70,71 @@ class LeftPatch:
         return self.judged.patch
 
 
-PatchT = TypeVar("PatchT", bound=FoundPatch | LeftPatch | RefusedError)
+class GoingOnError(EngineError):
+    """It is still being computed: look again."""
 
 
 class Patches:
-    """The patches that were used last: they hold rows, and there is room for a few of them. One that is missed is
-    computed again.
+    """What takes long, and goes on while others are looked at; the newest of it is kept under a name. It holds rows,
+    and there is room for a few patches: one that is missed is computed again.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, *, patience: float = PATIENCE) -> None:
         self._room = room
-        self._kept: OrderedDict[str, tuple[Hashable, Any, int]] = OrderedDict()
+        self._patience = patience
+        self._kept: OrderedDict[str, tuple[Hashable, Any]] = OrderedDict()
+        self._going: dict[str, tuple[Hashable, Hashable, asyncio.Task[Any]]] = {}
 
-    async def once(self, name: str, key: Hashable, compute: Callable[[], Awaitable[PatchT]]) -> PatchT:
-        """Return what is known under a name, if it was computed from this; else compute it, and forget what it was."""
+    async def once(
+        self,
+        name: str,
+        key: Hashable,
+        compute: Callable[[], Awaitable[T]],
+        *,
+        like: Hashable = None,
+        keeps: Callable[[T], bool] = lambda _: True,
+    ) -> T:
+        """Return what is known under a name, if it was computed from this; else compute it.
+
+        What is under way and ``like`` this will do, although there is something newer by now: who is never idle would
+        else never be told anything. Raises GoingOnError when it takes longer, and what the computation has raised.
+        """
         if name in self._kept and self._kept[name][0] == key:
             self._kept.move_to_end(name)
-            known: PatchT = self._kept[name][1]
+            known: T = self._kept[name][1]
             return known
+        going = self._going.get(name)
+        if going is not None and going[0] != key and (like is None or going[1] != like):
+            await asyncio.wait({going[2]}, timeout=self._patience)
+            if not going[2].done():
+                raise GoingOnError(_GOING_ON)
+            going = None
+        if going is None:
+            going = (key, like, asyncio.ensure_future(self._run(name, key, compute, keeps)))
+            self._going[name] = going
+        task: asyncio.Task[T] = going[2]
+        await asyncio.wait({task}, timeout=self._patience)
+        if not task.done():
+            raise GoingOnError(_GOING_ON)
+        return task.result()
+
+    async def _run(
+        self, name: str, key: Hashable, compute: Callable[[], Awaitable[T]], keeps: Callable[[T], bool]
+    ) -> T:
         self._kept.pop(name, None)
-        found = await compute()
-        size = 0 if isinstance(found, RefusedError) else found.patch.size
-        self._kept[name] = (key, found, size)
-        while len(self._kept) > 1 and (self._total > self._room or len(self._kept) > MAX_REMEMBERED):
+        try:
+            found = await compute()
+        finally:
+            del self._going[name]
+        if keeps(found):
+            self._kept[name] = (key, found)
+        while len(self._kept) > 1 and (self._size > self._room or len(self._kept) > MAX_REMEMBERED):
             self._kept.popitem(last=False)
         return found
 
     @property
-    def _total(self) -> int:
-        return sum(size for _, _, size in self._kept.values())
+    def _size(self) -> int:
+        return sum(found.size for _, found in self._kept.values() if isinstance(found, FoundPatch | LeftPatch))
 
 
 class Refusals:

@@ -11,9 +11,7 @@ from coppice.engines.base import EngineError
 from coppice.engines.merging import MergingEngine, Signature, TargetBusyError, TargetMovedError
 from coppice.reconcile.changerequest.chain import COMPUTED, PUBLISHED, SOON, OpenRequest
 from coppice.reconcile.changerequest.checks import CHECKED, Runner, check_runs
-from coppice.reconcile.changerequest.judgement import (
-    target_head,
-)
+from coppice.reconcile.changerequest.judgement import target_head
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.publish import fetching, publication, rebasing
 from coppice.reconcile.changerequest.rules import rebases, rules_of
@@ -66,11 +64,26 @@ class MergeRequest(OpenRequest):
             or proposal_problem(self.request, self.seen)
         )
         if problem is not None:
+            self._shut(draft)
             return problem
         proposed = self.seen.proposed
         if proposed is not None and is_unfinished(self.seen):
             return self._commit_work(draft, proposed.branch)
         return source_found(self.request, self.seen)
+
+    def _shut(self, draft: Draft) -> None:
+        """Take back, where a clone's namespace may not have the rows any more, the way by which a rebase brings them
+        and the login that an earlier try may have left.
+        """
+        seen, scratch = self.seen, self.seen.scratch.party
+        granted = self.request.spec.from_.clone is None or (seen.terms is not None and seen.receives)
+        answers = seen.store is not None and seen.store.content is not None
+        if granted or not answers or not rebases(self.request) or not seen.policies:
+            return
+        if scratch is not None and scratch.content is not None:
+            draft.calls.append(self._call(scratch, "drop-fetch-user"))
+        for policy in seen.policies:
+            draft.drop(policy)
 
     def _commit_work(self, draft: Draft, branch: str) -> Fact:
         """Commit what nobody has committed on the author's own clone."""

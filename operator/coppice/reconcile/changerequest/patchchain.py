@@ -14,7 +14,7 @@ from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
 from coppice.reconcile.changerequest.chain import COMPUTED, MERGEABLE, PUBLISHED, SOON, OpenRequest
 from coppice.reconcile.changerequest.checks import CHECKED
-from coppice.reconcile.changerequest.computations import MAX_PAUSE
+from coppice.reconcile.changerequest.computations import MAX_PAUSE, GoingOnError
 from coppice.reconcile.changerequest.judgement import patch_of
 from coppice.reconcile.changerequest.observation import PatchSeen
 from coppice.reconcile.changerequest.readpatches import HANDED_OVER
@@ -100,6 +100,9 @@ class PatchRequest(OpenRequest):
         if unready is not None:
             return unready
         merged = self.seen.merged
+        if isinstance(merged, GoingOnError):
+            message = f"{clone_words(self.request)} is being compared with DataSnapshot {self._snapshot}"
+            return waits(COMPUTED, "Comparing", message, retry_after=5)
         if isinstance(merged, EngineError) and not isinstance(merged, RefusedError):
             return waits(COMPUTED, "ComparisonFailed", f"it cannot be compared: {merged}", retry_after=10)
         if merged is None:
@@ -200,6 +203,4 @@ class PatchRequest(OpenRequest):
 
 def pause_after(error: EngineError) -> float:
     """Return for how many seconds the same is not tried again."""
-    if isinstance(error, TargetBusyError | TargetMovedError):
-        return AGAIN
-    return LATER if isinstance(error, BrokenRulesError) else 60.0
+    return AGAIN if isinstance(error, TargetBusyError | TargetMovedError) else LATER

@@ -58,7 +58,7 @@ class PatchReading(Reading):
         patching = seen.patching
         if patching is None or patching.landed is not None:
             return seen
-        if patching.target is None and self.request.spec.publish is Publish.DATABASE:
+        if patching.target is None and (patching.writer is not None or self.request.spec.publish is Publish.DATABASE):
             return seen
         servers = await self._servers(seen, content)
         if servers is None:
@@ -176,23 +176,23 @@ class PatchReading(Reading):
                 patch = await self.engine.patch(servers.base, servers.clone, content.database)
             except RefusedError as error:
                 return error
-            return FoundPatch(patch, patch.changes)
+            return FoundPatch(patch, patch.changes, patch.size)
 
         name = f"found {self.request.metadata.uid}"
-        return await self.computations.patches.once(name, servers.computed, compare)
+        return await self.computations.patches.once(name, servers.computed, compare, like=servers.computed[:2])
 
     async def _left(self, servers: _Servers, content: Content, found: FoundPatch) -> LeftPatch:
         """Return what is left of it to write; all of it where nobody can tell what the live rows are."""
         target = servers.target
         if target is None:
-            return LeftPatch(JudgedPatch(found.patch), found.changes)
+            return LeftPatch(JudgedPatch(found.patch), found.changes, size=0)
         inputs = PatchInputs(self.request.metadata.uid, decisions_of(self.request.spec.resolutions))
 
         async def judge() -> LeftPatch:
             judged = await self.engine.judge(target.endpoint, content.database, found.patch, inputs)
-            return LeftPatch(judged, judged.patch.changes)
+            return LeftPatch(judged, judged.patch.changes, judged.patch.size)
 
-        key = (servers.computed, inputs, content.state_of(self.request.spec.into.branch))
+        key = (found.changes.digest, inputs, content.state_of(self.request.spec.into.branch))
         return await self.computations.patches.once(f"left {self.request.metadata.uid}", key, judge)
 
     async def _checked(
@@ -202,10 +202,14 @@ class PatchReading(Reading):
         wanted = [Assertion(check.name, check.sql) for check in rules_of(seen).checks if check.sql is not None]
         if not wanted:
             return ()
-        return await self.computations.once(
-            (servers.computed, tuple(wanted)),
-            lambda: self.engine.try_patch(servers.base, content.database, found.patch, wanted),
-            keeps=lambda results: not any(result.error for result in results),
+
+        async def check() -> Sequence[AssertionResult]:
+            return await self.engine.try_patch(servers.base, content.database, found.patch, wanted)
+
+        key = (servers.computed[0], found.changes.digest, tuple(wanted))
+        name = f"checked {self.request.metadata.uid}"
+        return await self.computations.patches.once(
+            name, key, check, keeps=lambda results: not any(result.error for result in results)
         )
 
     def _outcome(self, seen: RequestObservation, left: LeftPatch, content: Content) -> MergeOutcome:
