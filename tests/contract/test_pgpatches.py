@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from coppice.engines import libpq
+from coppice.engines import libpq, pgcompare
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.merging import Assertion, Decision, TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, Patch, PatchingEngine, PatchInputs, RefusedError
@@ -294,3 +294,31 @@ async def test_no_table_of_the_moment_stands_in_for_one_that_a_check_asks(cluste
     check = Assertion("none", "SELECT FROM tea WHERE price < 0")
     [found] = await ENGINE.try_patch(base.at, base.database, await around.patch(), [check])
     assert found.found == 3
+
+
+async def test_wide_rows_behind_narrow_ones_are_in_memory_a_few_at_a_time(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = Around(await cluster.new("CREATE TABLE t (id int PRIMARY KEY, a text)"))
+    many = "SELECT 1000 + n, 'x' FROM generate_series(1, 600) n UNION ALL SELECT 9000 + n, repeat('y', 200000) FROM generate_series(1, 30) n"
+    await run(around.trio.clone, f"INSERT INTO t {many}")
+    fetched, sizes = libpq.Session._fetched, []
+
+    async def measured(session: libpq.Session, cursor: str, count: int) -> list[tuple[str | None, ...]]:
+        rows = await fetched(session, cursor, count)
+        sizes.append(sum(len(cell or "") for row in rows for cell in row))
+        return rows
+
+    monkeypatch.setattr(libpq.Session, "_fetched", measured)
+    await around.patch()
+    assert 200_000 < max(sizes) <= 1 << 20
+
+
+async def test_a_row_that_has_no_room_in_a_change_set_is_not_fetched(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = Around(await cluster.new(TEA))
+    await run(around.trio.clone, "UPDATE tea SET name = repeat('x', 2000) WHERE id = 1")
+    monkeypatch.setattr(pgcompare, "MAX_SIZE", 1000)
+    with pytest.raises(RefusedError, match="tea that differ is one of more than 1000 bytes"):
+        await around.patch()

@@ -96,17 +96,19 @@ class Session:
                 [(found,)] = await cursor.fetchall()
         return int(found)
 
-    async def texts(self, query: str) -> AsyncGenerator[tuple[str | None, ...], None]:
-        """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time."""
+    async def texts(self, query: str, *, widest: int = 1) -> AsyncGenerator[tuple[str | None, ...], None]:
+        """Hand out the rows of a query as the server writes them, in a transaction, a few in memory at a time: fewer
+        where one is known to have that many bytes, however narrow those before it are.
+        """
         self._cursors += 1
         name = f"coppice_{self._cursors}"
         await self.run(f"DECLARE {name} NO SCROLL CURSOR FOR {query}")
-        many = 1
+        many, most = 1, max(1, min(_BATCH, _BATCH_BYTES // widest))
         while rows := await self._fetched(name, many):
             for row in rows:
                 yield row
             size = sum(len(cell) for row in rows for cell in row if cell is not None)
-            many = min(many * 2, _BATCH) if size < _BATCH_BYTES else max(many // 2, 1)
+            many = min(many * 2, most) if size < _BATCH_BYTES else max(many // 2, 1)
         await self.run(f"CLOSE {name}")
 
     async def _fetched(self, cursor: str, many: int) -> list[tuple[str | None, ...]]:

@@ -253,9 +253,12 @@ async def _differing(pair: _Pair, path: Path) -> AsyncGenerator[Change, None]:
         raise RefusedError(f"rows of {table.label} differ, but {table.obstacle}")
     if not buckets:
         return
+    widest = max(buckets.values())
+    if widest > MAX_SIZE:
+        raise RefusedError(f"among the rows of {table.label} that differ is one of more than {MAX_SIZE} bytes")
     old = pair.named.get(path)
     known = [name for name in table.stored if old is not None and name in old.stored]
-    sides = [side.session.texts(_rows_query(table, buckets)) for side in (pair.base, pair.clone)]
+    sides = [side.session.texts(_rows_query(table, buckets), widest=widest) for side in (pair.base, pair.clone)]
     async with aclosing(sides[0]) as ours, aclosing(sides[1]) as theirs:
         async for before, after in _joined(ours, theirs):
             if before != after:
@@ -300,12 +303,15 @@ def _rows_query(table: Table, buckets: Collection[int]) -> str:
     return f"SELECT {text_of(table.key)}, {columns} FROM {source(table)} AS t{among} ORDER BY 1"  # noqa: S608 - quoted
 
 
-async def _buckets(pair: _Pair, table: Table) -> Collection[int]:
-    """Return the buckets whose sums differ."""
-    query = f"SELECT {_bucket(table)}::text, {sums(text_of(table.stored))} FROM {source(table)} AS t GROUP BY 1"  # noqa: S608 - quoted
+async def _buckets(pair: _Pair, table: Table) -> Mapping[int, int]:
+    """Return the buckets whose sums differ, with how many bytes their widest row has."""
+    text = text_of(table.stored)
+    found = f"{_bucket(table)}::text, {sums(text)}, max(octet_length({text}))::text"
+    query = f"SELECT {found} FROM {source(table)} AS t GROUP BY 1"  # noqa: S608 - quoted
     sides = (pair.base.session, pair.clone.session)
     old, new = await asyncio.gather(*(_summed(session, query) for session in sides))
-    return {bucket for bucket in {*old, *new} if old.get(bucket) != new.get(bucket)}
+    differing = [bucket for bucket in {*old, *new} if old.get(bucket) != new.get(bucket)]
+    return {bucket: max(int(side[bucket][-1] or 1) for side in (old, new) if bucket in side) for bucket in differing}
 
 
 async def _summed(session: Session, query: str) -> Mapping[int, _Row]:
