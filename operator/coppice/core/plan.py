@@ -78,13 +78,30 @@ class EngineCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """An object as it was observed, by what changes when it asks for something else or is another one."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int | None
+
+    def is_still(self, manifest: Manifest | None) -> bool:
+        """Return whether an object is this one, unchanged."""
+        metadata = {} if manifest is None else manifest["metadata"]
+        same = (metadata.get("uid"), metadata.get("generation")) == (self.uid, self.generation)
+        return same and not metadata.get("deletionTimestamp")
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """What is written to a live database in one transaction.
 
     ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
     committed, the transaction's name and what it is ``of`` (see ``noted``) are put into the field ``note`` of the
     object's status, if the object still is as it was observed; if it is not, nothing is committed either. So whoever
-    looks next can ask what became of it.
+    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too: to write takes its time.
     """
 
     engine: str
@@ -94,6 +111,7 @@ class Publication:
     note: str
     of: str
     patch: Any = field(repr=False)
+    rests_on: tuple[Witness, ...] = ()
 
 
 def noted(name: str, of: str) -> str:

@@ -125,6 +125,9 @@ class Executor:
 
         async def begun(transaction: str) -> None:
             nonlocal seen
+            for witness in publication.rests_on:
+                if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
+                    raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
             status = {**(manifest.get("status") or {}), publication.note: noted(transaction, publication.of)}
             seen = await self._write_status(manifest, status, guarded=True)
 

@@ -477,3 +477,22 @@ async def test_a_store_that_is_away_for_a_moment_changes_nothing_that_was_said(s
     await story.settle()
     story.expect_stalled("DataChangeRequest", "fix", "MaskedLineage")
     assert status(story).get("preview", before["preview"]) == before["preview"]
+
+
+async def test_an_approval_that_is_taken_back_while_it_is_written_stops_it(story):
+    story.request(publish="Database")
+    await story.settle()
+    story.review()
+    taken = []
+
+    def take_back(action):
+        if action == "write":
+            taken.extend(story.names("DataReview"))
+            for name in story.names("DataReview"):
+                story.delete("DataReview", name)
+
+    story.world.engine.before_call = take_back
+    await story.operator.live(minutes=1)
+    assert taken
+    assert live(story) == {OLD, OTHER}
+    assert reason(story, "Approved") == "ApprovalsMissing"

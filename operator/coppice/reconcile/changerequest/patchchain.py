@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coppice.api.v1alpha1 import DataStore, Publish
-from coppice.core.plan import Publication, noted, read_note
+from coppice.core.plan import Publication, Witness, noted, read_note
 from coppice.engines.base import EngineError
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
@@ -183,9 +183,22 @@ class PatchRequest(OpenRequest):
             note=NOTE,
             of=self.seen.proposed.head,
             patch=patching.patch,
+            rests_on=self._witnesses,
         )
         message = f"it is being written to the live database of DataStore {self.request.spec.store.name}"
         return waits(PUBLISHED, "Publishing", message, retry_after=SOON)
+
+    @property
+    def _witnesses(self) -> tuple[Witness, ...]:
+        """Return what people and owners have said, by which it may be written."""
+        store = None if self.seen.source is None else self.seen.source.manifest
+        reviews = (review.metadata for review in self.seen.reviews)
+        told = [Witness("DataReview", it.namespace, it.name, it.uid, it.generation) for it in reviews]
+        if store is not None:
+            metadata = store["metadata"]
+            where = metadata["namespace"], metadata["name"], metadata["uid"]
+            told.append(Witness("DataStore", *where, metadata.get("generation")))
+        return tuple(told)
 
     def _hand_over(self) -> Fact:
         """Say how somebody else writes it, and remember that they may."""
