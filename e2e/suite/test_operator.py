@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from e2e.suite.change import AUTHOR, Person, Request
 from e2e.suite.data import Clone
 from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
+from e2e.suite.manifests import data_grant
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -90,3 +92,21 @@ def test_without_an_operator_all_serve_and_what_was_missed_is_made_up_for(
     eventually(lambda: kube.get("secret", "steady-binding", tenant), "the Secret is there again")
     assert clone.binding == told
     eventually(lambda: not kube.owned_by(old), "what was deleted meanwhile is gone with all it had")
+
+
+def test_a_change_that_the_operator_died_over_is_published_once(kube: Kube, store: Store, tenant: str) -> None:
+    kube.apply(data_grant("previews", store.namespace, store=store.name, to=[tenant], verbs=["Clone", "Propose"]))
+    Clone(kube, tenant, "change").apply(store).ready().sql("INSERT INTO item VALUES (7, 'medlar', 70)")
+    ann, request = Person(kube, AUTHOR), Request(kube, store, "medlar")
+    for namespace, role in ((store.namespace, "coppice-author"), (tenant, "edit")):
+        kube.run("create", "rolebinding", "ann", "-n", namespace, f"--clusterrole={role}", f"--user={AUTHOR}")
+    ann.apply(request.manifest({"clone": {"name": "change", "namespace": tenant}}))
+    # What the branch is to become is written down in the same moment.
+    request.until("ChecksPassed")
+    kube.run("delete", "pod", *OPERATOR, leader(kube), "--grace-period=0", "--force")
+
+    published = request.until("Published")["published"]
+    log = store.sql("SELECT commit_hash, message FROM dolt_log('main')")
+    [found] = [commit for commit in log if "Proposed-by" in commit["message"]]
+    assert found["commit_hash"] == published["commit"]
+    assert store.sql(COUNT) == [{"items": 4}]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from e2e.harness.images import refs
 from e2e.harness.shell import CommandError
-from e2e.suite.data import Clone, Login, Store, administrator, ask_clones, sql
+from e2e.suite.data import Clone, Store, administrator, ask_clones, sql
 from e2e.suite.manifests import EXAMPLES, POSTGRESQL, data_clone, data_grant, data_snapshot, python_pod, resource
+from e2e.suite.theirs import KEEPER, PROGRAMS, their_server
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -122,75 +122,8 @@ def test_a_server_that_is_killed_comes_back_with_what_it_acknowledged(
     eventually(lambda: clone.sql("SELECT n FROM mine") == [{"n": 1}], "the copy has what it acknowledged")
 
 
-PROGRAMS = "/usr/lib/postgresql/15/bin"
 # As the official image lays it out, and as CloudNativePG does: another user, and the data below the mount.
 SERVERS = [("pgdata", 999), ("data/pgdata", 26)]
-SERVE = r"""
-data=/volume/{directory}
-if ! id -un >/dev/null 2>&1; then
-  export LD_PRELOAD="$(echo /usr/lib/*/libnss_wrapper.so)" NSS_WRAPPER_PASSWD=/tmp/passwd NSS_WRAPPER_GROUP=/tmp/group
-  echo "postgres:x:$(id -u):$(id -g)::/tmp:/bin/false" >/tmp/passwd; echo "postgres:x:$(id -g):" >/tmp/group
-fi
-mkdir -p "$data"
-if [ ! -f "$data/PG_VERSION" ]; then
-  printf theirs >/tmp/password
-  {programs}/initdb -D "$data" {options} -U theirs -A scram-sha-256 --pwfile=/tmp/password -E UTF8 --locale=C.UTF-8 \
-    >/dev/null
-  {{ echo "host all all all scram-sha-256"; echo "local all all trust"; }} >"$data/pg_hba.conf"
-  {programs}/pg_ctl -D "$data" -o "-c listen_addresses= -k /tmp" -w start >/dev/null
-  {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE ledger"
-  {programs}/psql -X -q -h /tmp -U theirs -v ON_ERROR_STOP=1 -d ledger <<'SQL'
-    CREATE ROLE keeper LOGIN PASSWORD 'keeps';
-    CREATE ROLE coppice LOGIN PASSWORD 'change-me';
-    GRANT pg_checkpoint, pg_monitor TO coppice;
-    CREATE TABLE entry (n int PRIMARY KEY); ALTER TABLE entry OWNER TO keeper;
-    INSERT INTO entry SELECT * FROM generate_series(1, 1000);
-SQL
-  {programs}/pg_ctl -D "$data" -m fast -w stop >/dev/null
-fi
-exec {programs}/postgres -D "$data" -c "listen_addresses=*" -k /tmp -c archive_mode=on -c "archive_command=exit 1"
-"""
-
-
-def their_server(namespace: str, directory: str, user: int, options: str = "") -> list[Manifest]:
-    """Return a server that somebody runs by a StatefulSet, and what its owners add to have it adopted; ``options`` are
-    initdb's.
-    """
-    security = {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
-                "seccompProfile": {"type": "RuntimeDefault"}}  # fmt: skip
-    container = {
-        "name": "postgresql",
-        "image": refs()["postgresql"],
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-eu", "-c", SERVE.format(directory=directory, programs=PROGRAMS, options=options)],
-        "ports": [{"name": "postgresql", "containerPort": 5432}],
-        "readinessProbe": {
-            "exec": {"command": [f"{PROGRAMS}/pg_isready", "-h", "127.0.0.1", "-U", "theirs"]},
-            "periodSeconds": 1,
-        },
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/volume"}, {"name": "elsewhere", "mountPath": "/elsewhere"}],
-    }
-    labels = {"app": "pg"}
-    elsewhere = {"name": "elsewhere", "emptyDir": {}}
-    spec = {"securityContext": security, "containers": [container], "volumes": [elsewhere]}
-    pod = {"metadata": {"labels": labels}, "spec": spec}
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    adopted = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice", "database": "ledger"}
-    return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pg", "namespace": namespace},
-         "spec": {"selector": labels, "ports": [{"port": 5432}]}},
-        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "pg", "namespace": namespace},
-         "spec": {
-             "serviceName": "pg", "selector": {"matchLabels": labels},
-             "template": pod,
-             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
-         }},
-        {"apiVersion": "v1", "kind": "Secret",
-         "metadata": {"name": "pg-coppice", "namespace": namespace, "annotations": {"coppice.dev/store": "ledger"}},
-         "stringData": {"username": "coppice", "password": "change-me"}},
-        resource("DataStore", "ledger", namespace, {"engine": "postgresql", "adopted": adopted}),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("directory", "user"), SERVERS)
@@ -208,10 +141,10 @@ def test_a_server_that_somebody_else_runs_is_cloned_and_notices_nothing(
     clone.sql("ALTER TABLE entry ADD COLUMN mine int; DELETE FROM entry WHERE n > 10")
     server = kube.get("pod", "pg-0", namespace)
     assert server is not None
-    assert sql(kube, server, "SELECT count(*) AS n FROM entry", Login("keeper", "keeps", "ledger")) == [{"n": 1000}]
+    assert sql(kube, server, "SELECT count(*) AS n FROM entry", KEEPER) == [{"n": 1000}]
     assert server["status"]["containerStatuses"][0]["restartCount"] == 0
     with pytest.raises(CommandError, match="password authentication failed"):
-        sql(kube, clone.pod, "SELECT 1", Login("keeper", "keeps", "ledger"))
+        sql(kube, clone.pod, "SELECT 1", KEEPER)
     # The source goes; the copy stays.
     kube.run("delete", "-n", namespace, "statefulset/pg", "pod/pg-0", "--now", "--wait")
     kube.run("delete", "-n", namespace, "pvc/data-pg-0", "--wait")

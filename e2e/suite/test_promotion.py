@@ -66,11 +66,16 @@ def store(kube: Kube, owners: str) -> Store:
     kube.patch("dgrant", "previews", owners, {"spec": {"maxLease": "Never"}})
     kube.ready(owners, "dstore/shop")
     kube.run("wait", "-n", owners, "--for=condition=BranchesProtected", "dstore/shop", TIMEOUT)
+    store = Store(kube, owners)
+    program, checked = example("changes/6-check.yaml", owners, store="shop", owners=owners)
+    image = store.server["spec"]["containers"][0]["image"]
+    program["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    kube.apply(program, checked)
     for branch in ("dev", "test"):
         spec = {"store": {"name": "shop"}, "branchName": branch, "from": {"branch": "main"}}
         kube.apply(resource("DataBranch", branch, owners, spec))
     kube.ready(owners, "dbranch/dev", "dbranch/test")
-    return Store(kube, owners)
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,8 @@ def test_content_goes_from_dev_to_test_to_main_and_what_was_mended_there_comes_b
 
     published(Request(kube, store, "autumn-to-main"), ann, {"branch": "test"}, "main", bea)
     eventually(lambda: main.price(AUTUMN) == "7.77", "the shop on main has the new price")
+    checks = Request(kube, store, "autumn-to-main").status["checks"]
+    assert {check["name"]: check["passed"] for check in checks} == {"no-free-tracks": True, "totals": True}
 
     fix = environment("fix", "main")
     fix.reprice(MENDED, 1.11)
@@ -141,3 +148,27 @@ def test_content_goes_from_dev_to_test_to_main_and_what_was_mended_there_comes_b
     published(Request(kube, store, "mended-to-dev"), ann, {"branch": "main"}, "dev")
     eventually(lambda: dev.price(MENDED) == "1.11", "the shop on dev has what was mended on main")
     assert (dev.price(AUTUMN), test.price(MENDED)) == ("7.77", "0.99")
+
+
+def test_what_a_program_of_the_owners_refuses_does_not_come_into_main(
+    kube: Kube, store: Store, ann: Person, bea: Person, environment: Callable[..., Environment]
+) -> None:
+    wrong = environment("wrong", "main")
+    Clone(kube, wrong.namespace).sql("UPDATE InvoiceLine SET UnitPrice = 9 WHERE InvoiceLineId = 1")
+    request = Request(kube, store, "wrong")
+    ann.apply(request.manifest({"clone": {"name": "db", "namespace": wrong.namespace}}))
+    message = request.until_reason("ChecksPassed", "ChecksFailed")
+    [failed] = [check for check in request.status["checks"] if not check["passed"]]
+    assert (failed["name"], failed["result"]) == ("totals", request.status["result"])
+    log = ("logs", "-n", store.namespace, f"job/{failed['job']}", "--all-containers")
+    assert f"kubectl {' '.join(log)}" in message
+    assert kube.run(*log).strip() == "invoices whose total is not the sum of their lines: 1"
+
+    bea.apply(request.review(REVIEWER))
+    Clone(kube, wrong.namespace).sql("UPDATE InvoiceLine SET UnitPrice = 0.99 WHERE InvoiceLineId = 1")
+    Clone(kube, wrong.namespace).sql("UPDATE Track SET UnitPrice = 3.33 WHERE TrackId = 3")
+    request.until("ChecksPassed")
+    assert request.until_reason("Approved", "ApprovalsMissing")
+    uid = kube.get("dcr", request.name, store.namespace)["metadata"]["uid"]  # type: ignore[index]
+    kube.run("delete", "dcr", request.name, "-n", store.namespace)
+    eventually(lambda: not kube.owned_by(uid), "nothing is left of the check")

@@ -41,6 +41,7 @@ ADOPTED = {
     "claimName": "data-pg-0",
     "service": "pg",
     "credentialsSecret": "pg-coppice",
+    "writer": {"secretName": "pg-coppice-writer"},
     "database": "shop",
     "snapshotClassName": "fast",
     "directory": "pgdata",
@@ -131,6 +132,7 @@ SPECS: dict[str, list[dict[str, Any]]] = {
     "DataStore": [
         STORE,
         {**STORE, "protection": [PROTECTION]},
+        {**STORE, "protection": [{**PROTECTION, "checks": [{"name": "prices", "jobTemplate": "shop-prices"}]}]},
         *(
             {**STORE, "managed": {**MANAGED, "load": load}}
             for load in ({"claim": {"name": "dump"}}, {"jobTemplate": "shop-load"})
@@ -281,6 +283,7 @@ COLLECTIONS: dict[str, Callable[[int], Any]] = {
 """Lists and maps of any size, by path."""
 
 BESIDE: dict[str, dict[str, Any]] = {
+    ".spec.publish": {".spec.from": {"clone": {"name": "db"}}},
     ".spec.lease.idle": {".spec.lease.max": "Never"},
     ".spec.lease.max": {".spec.lease.idle": "Never"},
     ".spec.maxClones.perNamespace": {".spec.maxClones.total": 10000},
@@ -314,6 +317,7 @@ def change_optional(path: str, other: str, absent: str = "") -> Edits:
     return Edits(({".metadata.labels": {"a": "b"}},), ({path: other}, {absent or path: ABSENT}), old={})
 
 
+FROM_CLONE = {".spec.from": {"clone": {"name": "db"}}}
 LABEL_KEYS = ([{}, {"kubernetes.io/arch": "arm64"}], [{"a b": "x"}, {"/x": "x"}, {"a" * 64: "x"}])
 EMPTY_SELECTOR = (
     "an empty selector would select every namespace: name labels, or the key kubernetes.io/metadata.name "
@@ -325,6 +329,10 @@ TOGETHER = (
 )
 TOO_SHORT_A_MAX = "idle cannot be longer than max: lower idle or raise max"
 BY_ADOPTION: dict[str, Any] = {".spec.managed": ABSENT, ".spec.adopted": ADOPTED}
+WITHOUT_WRITER = {
+    **BY_ADOPTION,
+    ".spec.adopted": {key: value for key, value in ADOPTED.items() if key != "writer"},
+}
 BY_MIRROR: dict[str, Any] = {".spec.managed": ABSENT, ".spec.mirror": MIRROR}
 RULES: dict[tuple[str, str], Edits] = {
     ("DataStore.spec", "who runs the server is immutable: create another DataStore"): Edits(
@@ -338,6 +346,13 @@ RULES: dict[tuple[str, str], Edits] = {
             {**BY_MIRROR, ".spec.deletionPolicy": "Delete"},
         ),
         ({**BY_ADOPTION, ".spec.deletionPolicy": "Delete"},),
+    ),
+    (
+        "DataStore.spec.adopted",
+        "whoever looks does not write: put a login for publications alone into another Secret",
+    ): Edits(
+        (BY_ADOPTION, {**BY_ADOPTION, ".spec.adopted": {**ADOPTED, "credentialsSecret": "other"}}, WITHOUT_WRITER),
+        ({**BY_ADOPTION, ".spec.adopted": {**ADOPTED, "credentialsSecret": "pg-coppice-writer"}},),
     ),
     ("DataStore.spec.engine", "engine is immutable: create another DataStore for the other engine"): change(
         ".spec.engine", "postgresql"
@@ -531,6 +546,38 @@ RULES: dict[tuple[str, str], Edits] = {
             {".spec.from": {"revertOf": "live"}},
         ),
         ({".spec.into.branch": "autumn"}, {".spec.from": {"branch": "live"}}),
+    ),
+    (
+        "DataChangeRequest.spec",
+        "a clone is rebased: name it in from.clone; a branch is by a request from its parent into it",
+    ): Edits(
+        (
+            {".spec.publish": "Branch"},
+            {".spec.publish": ABSENT},
+            {".spec.publish": "Rebase", ".spec.from": {"clone": {"name": "db"}}},
+        ),
+        ({".spec.publish": "Rebase"}, {".spec.publish": "Rebase", ".spec.from": {"revertOf": "live"}}),
+    ),
+    (
+        "DataChangeRequest.spec",
+        "a live database gets what a clone has changed: name it in from.clone",
+    ): Edits(
+        (
+            {".spec.publish": "Branch"},
+            {".spec.publish": ABSENT},
+            {".spec.publish": "Database", **FROM_CLONE},
+            {".spec.publish": "Patch", **FROM_CLONE},
+        ),
+        tuple(
+            {".spec.publish": publish, **source}
+            for publish in ("Database", "Patch")
+            for source in ({}, {".spec.from": {"revertOf": "live"}})
+        ),
+    ),
+    ("DataChangeRequest.spec.publish", "publish is immutable: make another DataChangeRequest"): Edits(
+        ({**FROM_CLONE, ".metadata.labels": {"a": "b"}},),
+        tuple({**FROM_CLONE, ".spec.publish": other} for other in ("Database", "Patch", "Rebase")),
+        old=FROM_CLONE,
     ),
     ("DataChangeRequest.spec.store", "store is immutable: make another DataChangeRequest"): change(
         ".spec.store.name", "other"

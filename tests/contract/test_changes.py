@@ -6,10 +6,11 @@ import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 import pytest_asyncio
 
-from coppice.engines.base import EngineError, UnknownVersionError
+from coppice.engines.base import Endpoint, EngineError, UnknownVersionError
 from coppice.engines.merging import Assertion, Authors, Binary, MergingEngine, RowChange, TableChanges
 
 from .conftest import Stage, open_stage
@@ -379,6 +380,19 @@ class TestActions:
         differs = await databases.engine.changes(databases.at, database.name, inputs.target, "undone")
         assert differs.tables == ()
 
+    async def test_what_a_branch_held_is_kept_from_when_it_goes_and_not_from_an_earlier_try(
+        self, databases: Databases
+    ) -> None:
+        database = await databases.new(PLAIN)
+        head, keep = await database.commit("main", []), "coppice/deleted/b/20260302T090000Z"
+        await database.branch("b")
+        await self._do(database, "create-tag", tag=keep, commit=head)
+        await database.ask("SELECT SLEEP(1)")
+        [(gone,)] = await database.ask("SELECT UTC_TIMESTAMP(6)")
+        await self._do(database, "delete-branch", branch="b", head=head, keep=keep)
+        [tag] = await databases.engine.tags(databases.at, database.name, keep)
+        assert tag.at.replace(tzinfo=None) >= gone
+
 
 class TestAssertions:
     async def _found(self, database: Database, queries: Mapping[str, str]) -> dict[str, int | str]:
@@ -433,3 +447,107 @@ class TestAssertions:
         assert await database.ask("SELECT * FROM dolt_status") == ()
         assert await database.ask("SELECT @@GLOBAL.max_connections <> 7") == ((1,),)
         assert await database.ask("SELECT user FROM mysql.user WHERE user = 'coppice-check'") == ()
+
+    @pytest.mark.parametrize("procedure", ["dolt_branch", "dolt_tag"])
+    async def test_what_has_the_commits_name_is_not_asked_in_its_place(
+        self, databases: Databases, procedure: str
+    ) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", ["UPDATE t SET a = -1 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET a = 1 WHERE id = 1"])
+        await database.ask(f"CALL {procedure}('{commit.upper()}', 'main')")
+        checks = [Assertion("negative", "SELECT 1 FROM t WHERE a < 0")]
+        [result] = await database.server.engine.assertions(database.server.at, database.name, commit, checks)
+        assert (result.found, "name of a commit" in result.error) == (0, True)
+
+
+class TestPrograms:
+    async def _reader(self, database: Database, commit: str, password: str = "reads") -> tuple[Endpoint, str]:
+        """Let a program in, and return with what it connects."""
+        engine, at = database.server.engine, database.server.at
+        given = {"database": database.name, "password": password, "username": engine.app_user}
+        await engine.execute(at, "ensure-check-user", given)
+        values = engine.check_binding(host=at.host, database=database.name, commit=commit, password=password)
+        return Endpoint(values["host"], at.port, values["username"], values["password"]), values["database"]
+
+    async def test_a_program_reads_the_commit_although_its_branch_moves_on(self, databases: Databases) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", ["UPDATE t SET a = 77 WHERE id = 1"])
+        await database.commit("main", ["DELETE FROM t"])
+        reader, version = await self._reader(database, commit)
+        assert await run(reader, version, ["SELECT COUNT(*), SUM(a = 77) FROM t"]) == ((3, 1),)
+
+    async def test_another_password_takes_the_place_of_the_one_before(self, databases: Databases) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", [])
+        before, version = await self._reader(database, commit)
+        reader, _ = await self._reader(database, commit, password="another")
+        assert await run(reader, version, ["SELECT COUNT(*) FROM t"]) == ((3,),)
+        with pytest.raises(pymysql.err.OperationalError):
+            await run(before, version, ["SELECT 1"])
+
+    @pytest.mark.parametrize("branch", [None, "main"])
+    async def test_a_program_changes_nothing_and_reads_no_login(self, databases: Databases, branch: str | None) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", [])
+        reader, version = await self._reader(database, commit)
+        before = await database.ask("SELECT name, hash FROM dolt_branches")
+        for statement in (
+            "DELETE FROM t",
+            "UPDATE t SET a = 0",
+            "CREATE TABLE u (id INT PRIMARY KEY)",
+            "DROP TABLE t",
+            f"DROP DATABASE {database.name}",
+            "CALL dolt_reset('--hard', 'HEAD~1')",
+            "CALL dolt_commit('--allow-empty', '-m', 'mine')",
+            "CALL dolt_branch('mine')",
+            "CALL dolt_branch('-D', 'main')",
+            "CALL dolt_checkout('-b', 'mine')",
+            "CALL dolt_tag('mine')",
+            "CALL dolt_remote('add', 'elsewhere', 'http://127.0.0.1:1/x')",
+            "INSERT INTO dolt_ignore VALUES ('t', true)",
+            "SELECT authentication_string FROM mysql.user",
+            "CREATE USER mine",
+        ):
+            with pytest.raises(pymysql.err.MySQLError):
+                await run(reader, version if branch is None else f"{database.name}/{branch}", [statement])
+        assert await database.ask("SELECT COUNT(*) FROM t") == ((3,),)
+        assert await database.ask("SELECT * FROM dolt_status") == ()
+        assert await database.ask("SELECT name, hash FROM dolt_branches") == before
+        assert await database.ask("SELECT tag_name FROM dolt_tags") == ()
+
+    async def test_no_app_gives_anything_the_commits_name(
+        self, served: tuple[Stage, Server], databases: Databases
+    ) -> None:
+        """Dolt compares names without case, and looks for a branch and a tag before it looks for a commit."""
+        stage, server = served
+        database = await databases.new(PLAIN)
+        app = await stage.ensure_app(server, database.name)
+        commit = await database.commit("main", ["UPDATE t SET a = -1 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET a = 1 WHERE id = 1"])
+        reader, version = await self._reader(database, commit)
+        await stage.ensure_app(server, database.name)
+        for statement in (
+            "CALL dolt_branch('{name}', 'main')",
+            "CALL dolt_branch('-c', 'main', '{name}')",
+            "CALL dolt_branch('-m', 'mine', '{name}')",
+            "CALL dolt_checkout('-b', '{name}')",
+            "CALL dolt_checkout('-B', '{name}')",
+            "CALL dolt_tag('{name}', 'main')",
+            "CREATE EVENT e ON SCHEDULE AT CURRENT_TIMESTAMP DO CALL dolt_tag('{name}', 'main')",
+        ):
+            await run(app, database.name, ["CALL dolt_branch('-f', 'mine', 'main')"])
+            with pytest.raises(pymysql.err.MySQLError):
+                await run(app, database.name, [statement.format(name=commit.upper())])
+            assert await run(reader, version, ["SELECT a FROM t WHERE id = 1"]) == ((-1,),)
+        await run(app, database.name, ["UPDATE t SET a = 2", "CALL dolt_commit('-am', 'mine')"])
+
+    @pytest.mark.parametrize("procedure", ["dolt_branch", "dolt_tag"])
+    async def test_no_program_is_let_in_where_something_has_a_commits_name(
+        self, databases: Databases, procedure: str
+    ) -> None:
+        database = await databases.new(PLAIN)
+        commit = await database.commit("main", [])
+        await database.ask(f"CALL {procedure}('{commit.upper()}', 'main')")
+        with pytest.raises(EngineError, match="name of a commit"):
+            await self._reader(database, commit)

@@ -334,6 +334,23 @@ class TestServer:
             asked = await sql(stage.admin(clone), "SELECT @@GLOBAL.dolt_stats_paused, @@GLOBAL.event_scheduler")
             assert asked == ((1, "OFF"),)
 
+    async def test_a_clone_takes_what_comes_from_where_it_is(self, stage: Stage) -> None:
+        volume, _ = await _loaded(stage, stage.kit.load)
+        copy, content = await stage.prepared(volume)
+        began = version_of(content)
+        async with (
+            stage.runner.serving(stage.store(), volume, stage.secret()) as store,
+            stage.runner.serving(stage.clone(began), copy, stage.secret()) as clone,
+        ):
+            await stage.kit.insert(stage.admin(store))
+            head, password = await stage.kit.version(stage.admin(store)), clone.secret["remote-password"]
+            await stage.engine.execute(stage.admin(store), "ensure-fetch-user", {"password": password})
+            move = {"database": began.database, "branch": began.branch, "expected": began.head, "result": head}
+            move |= {"host": f"127.0.0.1:{store.port + 1}", "password": password}
+            await stage.engine.execute(stage.admin(clone), "fast-forward", move)
+            assert version_of(await stage.engine.inspect(stage.admin(clone))).head == head
+            assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows + 1
+
     async def test_a_restart_alone_is_no_activity(self, stage: Stage) -> None:
         volume, _ = await _loaded(stage, stage.kit.load)
         secret = stage.secret()

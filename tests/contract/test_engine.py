@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -426,7 +427,7 @@ async def test_branches_are_made_and_deleted_once_and_never_over_somebody_elses_
         await stage.engine.execute(admin, "create-branch", make)
         await stage.engine.execute(admin, "create-branch", make)
         await stage.kit.insert(admin, "b")
-        delete = {"database": database, "branch": "b", "head": head}
+        delete = {"database": database, "branch": "b", "head": head, "keep": "coppice/deleted/b/1"}
         with pytest.raises(EngineError, match="uncommitted"):
             await stage.engine.execute(admin, "delete-branch", delete)
         moved = await stage.kit.version(admin, "b")
@@ -437,6 +438,36 @@ async def test_branches_are_made_and_deleted_once_and_never_over_somebody_elses_
         await stage.engine.execute(admin, "delete-branch", {**delete, "head": moved})
         await stage.engine.execute(admin, "delete-branch", {**delete, "head": moved})
         assert (await stage.engine.inspect(admin)).state_of("b") is None
+
+
+@pytest.mark.versions
+async def test_what_a_deleted_branch_held_is_there_under_its_tag_until_that_is_deleted(
+    stage: Stage, loaded: Path
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, database = stage.admin(server), stage.kit.database
+        begun = datetime.now(UTC) - timedelta(seconds=2)
+        first = version_of(await stage.engine.inspect(admin)).head
+        await stage.engine.execute(admin, "create-branch", {"database": database, "branch": "b_", "commit": first})
+        await stage.kit.insert(admin, "b_")
+        head, keep = await stage.kit.version(admin, "b_"), "coppice/deleted/b_/20260302T090000Z"
+        await stage.engine.execute(
+            admin, "delete-branch", {"database": database, "branch": "b_", "head": head, "keep": keep}
+        )
+        used = await stage.engine.activity(admin)
+        [tag] = await stage.engine.tags(admin, database, "coppice/deleted/b_/")
+        assert (tag.name, tag.commit) == (keep, head)
+        assert begun <= tag.at <= datetime.now(UTC)
+        assert await stage.engine.tags(admin, database, "coppice/deleted/b%") == []
+        assert await stage.engine.activity(admin) == used
+
+        found = await stage.engine.resolve(admin, database, Reference(tag=keep))
+        await stage.engine.execute(admin, "create-branch", {"database": database, "branch": "b_", "commit": found.head})
+        assert version_of(await stage.engine.inspect(admin), "b_").head == head
+
+        await stage.engine.execute(admin, "delete-tag", {"database": database, "tag": keep})
+        await stage.engine.execute(admin, "delete-tag", {"database": database, "tag": keep})
+        assert await stage.engine.tags(admin, database, "coppice/deleted/") == []
 
 
 @pytest.mark.versions

@@ -76,6 +76,7 @@ async def guarded(served: tuple[Stage, Server]) -> AsyncIterator[Guarded]:
     await database.commit("main", ["UPDATE t SET a = 100 WHERE id = 3"])
     await database.branch("release/1")
     await database.ask("CALL dolt_tag('coppice/prices-0a1b2/before')")
+    await database.ask("CALL dolt_tag('coppice/deleted/dev/20260302T090000Z')")
     await guarded.ensure_app()
     await guarded.as_app("CALL dolt_branch('dev', 'main')")
     await database.commit("dev", ["UPDATE t SET a = 0"])
@@ -133,13 +134,15 @@ BYPASSES = [
     "CALL dolt_branch('release/2', 'dev')",
     "CALL dolt_checkout('-B', 'main', 'dev')",
     "CALL dolt_checkout('-b', 'release/3', 'dev')",
-    # What Coppice calls its own, and tags, by which a publication is undone.
+    # What Coppice calls its own, and tags, by which a publication is undone and deleted branches are kept.
     "CALL dolt_branch('coppice/merge-0123456789abcdef', 'dev')",
     "CALL dolt_branch('-f', 'coppice/publish-0123456789abcdef', 'dev')",
     "CALL dolt_branch('-m', 'dev', 'coppice/merging-0123456789abcdef')",
     "CALL dolt_checkout('-b', 'coppice/fetched-0123456789abcdef', 'dev')",
     "CALL dolt_tag('mine')",
     "CALL dolt_tag('-d', 'coppice/prices-0a1b2/before')",
+    "CALL dolt_tag('coppice/deleted/main/20260302T090000Z', 'dev')",
+    "CALL dolt_tag('-d', 'coppice/deleted/dev/20260302T090000Z')",
     # The name of a branch is a pattern, of which its creator is the administrator.
     "CALL dolt_branch('%', 'dev')",
     "CALL dolt_branch('ma%', 'dev')",

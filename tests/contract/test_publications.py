@@ -84,6 +84,21 @@ class Pair:
             },
         )
 
+    async def fast_forward(self, database: Database, expected: str, result: str) -> None:
+        at, password = self.stage.admin(self.store), self.store.secret["remote-password"]
+        move = {"database": database.name, "branch": "main", "expected": expected, "result": result}
+        move |= {"host": self.host(self.scratch), "password": password}
+        await self.stage.engine.execute(at, "fast-forward", move)
+
+    async def merged_into(self, database: Database, copy: Database, head: str) -> tuple[str, str]:
+        """Merge what the first server's branch is at into a commit of the scratch server; return both versions."""
+        own = await _head(database)
+        fetch = {"database": copy.name, "host": self.host(self.store), "commit": own}
+        await copy.server.engine.execute(copy.server.at, "fetch", fetch)
+        outcome = await copy.server.engine.merge(copy.server.at, copy.inputs(head, own))
+        assert outcome.result is not None
+        return own, outcome.result
+
     async def fetch_result(self, inputs: MergeInputs, result: str) -> None:
         arguments = {"database": inputs.database, "host": self.host(self.scratch), "result": result}
         await self.stage.engine.execute(self.stage.admin(self.store), "fetch-result", arguments)
@@ -147,6 +162,22 @@ class TestFetchResult:
         assert await _head(database) == result
         assert await _left(database) == []
 
+    @pytest.mark.parametrize("take", ["fetch_result", "publish"])
+    async def test_no_tag_comes_with_it(self, pair: Pair, take: str) -> None:
+        """In the preview apps may make some, of whatever name."""
+        database, copy = await pair.begun()
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        before = await _head(database)
+        await database.ask("CALL dolt_tag('coppice/x/before', 'main')")
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        for (tag,) in await copy.ask("SELECT tag_name FROM dolt_tags"):
+            await copy.ask(f"CALL dolt_tag('-d', '{tag}')")
+        for tag, commit in (("planted", before), ("coppice/x/before", source), ("coppice/deleted/main/1", result)):
+            await copy.ask(f"CALL dolt_tag('{tag}', '{commit}')")
+        await getattr(pair, take)(inputs, result)
+        assert await database.ask("SELECT tag_name, tag_hash FROM dolt_tags") == (("coppice/x/before", before),)
+
     async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
         database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
@@ -154,6 +185,87 @@ class TestFetchResult:
         inputs, _ = await pair.merged(database, copy, source)
         with pytest.raises(EngineError, match="has no commit"):
             await pair.fetch_result(inputs, "0" * 32)
+        assert await _left(database) == []
+
+
+class TestFastForward:
+    """A clone takes what its own changes and its parent's have become."""
+
+    async def test_a_clone_comes_up_to_its_parent_and_keeps_what_it_has(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        for _ in range(2):
+            await pair.fast_forward(database, own, result)
+            assert await _head(database) == result
+        assert await database.ask("SELECT a, b FROM t WHERE id = 1") == ((7, "mine"),)
+        assert await database.ask("SELECT * FROM dolt_status") == ()
+        assert await _left(database) == []
+        await database.commit("main", ["DELETE FROM t WHERE id = 2"])
+        await pair.fast_forward(database, own, result)
+
+    async def test_one_that_has_nothing_of_its_own_becomes_its_parent(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        assert result == head
+        await pair.fast_forward(database, own, result)
+        assert await _head(database) == head
+
+    async def test_what_was_written_meanwhile_stays_and_so_does_what_is_not_of_the_clone(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 2"])
+        own, result = await pair.merged_into(database, copy, head)
+        with pytest.raises(EngineError, match="not the merge"):
+            await pair.fast_forward(database, own, head)
+        await database.ask("UPDATE t SET b = 'later'")
+        with pytest.raises(TargetBusyError, match="branch main"):
+            await pair.fast_forward(database, own, result)
+        later = await database.commit("main", ["UPDATE t SET a = 8 WHERE id = 3"])
+        with pytest.raises(TargetMovedError, match=f"is at {later}"):
+            await pair.fast_forward(database, own, result)
+        assert (await _head(database), await _left(database)) == (later, [])
+
+    @pytest.mark.parametrize("seed", range(max(SCHEDULES // 3, 1)))
+    async def test_nothing_is_lost_of_what_apps_write_meanwhile(self, pair: Pair, seed: int) -> None:
+        chance = random.Random(seed)
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        await copy.branch("parent")
+        head = await copy.commit("parent", ["INSERT INTO t VALUES (1000, 0, 'theirs')"])
+        written: list[int] = []
+
+        async def write(writer: int) -> None:
+            for number in range(6):
+                key = 100 * (writer + 1) + number
+                await asyncio.sleep(chance.random() / 20)
+                with suppress(pymysql.err.MySQLError):
+                    await database.ask(f"INSERT INTO t VALUES ({key}, {writer}, 'written')")
+                    written.append(key)
+                    await database.ask("CALL dolt_commit('-A', '--skip-empty', '-m', 'written')")
+
+        async def rebase() -> None:
+            for attempt in range(200):
+                own, result = await pair.merged_into(database, copy, head)
+                try:
+                    await pair.fast_forward(database, own, result)
+                except (TargetMovedError, TargetBusyError):
+                    await asyncio.sleep(chance.random() * 0.01 * attempt)
+                    continue
+                return
+            pytest.fail("a busy clone starves its rebase")
+
+        await asyncio.gather(rebase(), *(write(writer) for writer in range(3)))
+        present = {row[0] for row in await database.ask("SELECT id FROM t")}
+        assert {1, 2, 3, 1000, *written} <= present
         assert await _left(database) == []
 
 
@@ -388,7 +500,7 @@ class TestKilled:
 
 
 class TestFetch:
-    async def test_what_a_clone_has_is_fetched_from_it_and_nobody_pushes_to_it(self, pair: Pair) -> None:
+    async def test_what_a_clone_has_is_fetched_from_it_and_no_app_pushes_to_it(self, pair: Pair) -> None:
         stage, scratch = pair.stage, pair.stage.admin(pair.scratch)
         volume = stage.runner.new("volume")
         async with stage.runner.serving(stage.store(load=False), volume, stage.secret()) as server:
@@ -409,7 +521,7 @@ class TestFetch:
             await copy.branch("old", "main~1")
             assert await copy.ask("SELECT DISTINCT a FROM t", commit) == ((8,),)
             boss = f"CREATE USER boss@'%' IDENTIFIED BY '{pair.scratch.secret['remote-password']}'"
-            await run(mine.server.at, None, [boss, "GRANT ALL ON *.* TO boss@'%'"])
+            await run(mine.server.at, None, [boss, f"GRANT ALL ON {database.name}.* TO boss@'%'"])
             url = f"http://{pair.host(clone)}/{database.name}"
             await run(scratch, copy.name, [f"CALL dolt_remote('add', 'up', '{url}')"])
             with pytest.raises(pymysql.err.MySQLError):

@@ -29,6 +29,7 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
+    Tag,
     UnguardedError,
     UnknownVersionError,
     UnreachableError,
@@ -96,6 +97,8 @@ class Volume:
     branches: dict[str, Branch] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    tagged_at: dict[str, datetime] = field(default_factory=dict)
+    """When, for those that the engine itself has made."""
     users: dict[str, str] = field(default_factory=dict)
     remotes: set[str] = field(default_factory=set)
     dead: set[str] = field(default_factory=set)
@@ -111,6 +114,8 @@ class Volume:
     """How far a program came that masks it: ``begun``, or ``ended``."""
     protected: tuple[str, ...] = ()
     """Branches that apps do not write to."""
+    transactions: dict[str, str] = field(default_factory=dict)
+    """What became of those that were to be committed, by their names."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
 
@@ -121,7 +126,13 @@ class Volume:
     def copy(self) -> Volume:
         """Return the same bytes on another device."""
         branches = {name: replace(branch) for name, branch in self.branches.items()}
-        parts = {"commits": dict(self.commits), "tags": dict(self.tags), "users": dict(self.users)}
+        parts = {
+            "commits": dict(self.commits),
+            "tags": dict(self.tags),
+            "tagged_at": dict(self.tagged_at),
+            "users": dict(self.users),
+            "transactions": dict(self.transactions),
+        }
         return replace(self, branches=branches, remotes=set(self.remotes), dead=set(self.dead), **parts)
 
     def initialise(self, database: str, rows: frozenset[str], at: datetime) -> None:
@@ -245,6 +256,9 @@ class FakeEngine:
         """By action: what ``execute`` raises instead of doing it."""
         self.before_call: Callable[[str], None] = lambda action: None
         self.after_call: Callable[[str], None] = lambda action: None
+        self.between: Callable[[str], None] = lambda done: None
+        """Called in the middle of an action, with what is done of it."""
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.calls: list[str] = []
         self.logins: list[Endpoint] = []
         """As whom anybody asked a server anything."""
@@ -405,6 +419,14 @@ class FakeEngine:
         volume = self._enter(at).volume
         return any(commit in volume.ancestors(head) for head in heads)
 
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        volume = self._enter(at).volume
+        return [
+            Tag(name, commit, volume.tagged_at.get(name) or volume.commits[commit].at)
+            for name, commit in sorted(volume.tags.items())
+            if name.startswith(prefix)
+        ]
+
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         self.before_call(action)
         volume = self._enter(at).volume
@@ -421,7 +443,9 @@ class FakeEngine:
             case "create-branch":
                 self._create_branch(volume, arguments["branch"], arguments["commit"])
             case "delete-branch":
-                self._delete_branch(volume, arguments["branch"], arguments["head"])
+                self._delete_branch(volume, arguments["branch"], arguments["head"], arguments["keep"])
+            case "delete-tag":
+                volume.tags.pop(arguments["tag"], None)
             case "protect":
                 volume.protected = tuple(json.loads(arguments["branches"]))
             case _:
@@ -443,12 +467,15 @@ class FakeEngine:
         elif there.head != commit:
             raise EngineError(f"the branch {name} is at {there.head}, not at {commit}")
 
-    @staticmethod
-    def _delete_branch(volume: Volume, name: str, head: str) -> None:
+    def _delete_branch(self, volume: Volume, name: str, head: str, keep: str) -> None:
         there = volume.branches.get(name)
-        if there is not None and there.head != head:
+        if there is None:
+            return
+        if there.head != head:
             raise EngineError(f"the branch {name} has moved from {head} to {there.head}: it is kept")
-        volume.branches.pop(name, None)
+        volume.tags[keep], volume.tagged_at[keep] = head, self.clock()
+        self.between("tag")
+        del volume.branches[name]
 
     async def activity(self, at: Endpoint) -> Activity:
         server = self._enter(at)

@@ -314,6 +314,9 @@ class FakeKube:
             return copied(draft)
         if uid is not None and uid != current["metadata"]["uid"]:
             raise ConflictError(f"{key} was recreated: uid {uid} expected", status=409, reason="Conflict")
+        version = manifest["metadata"].get("resourceVersion")
+        if version not in {None, current["metadata"]["resourceVersion"]}:
+            raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
         wanted = _leaves(_owned_part(_encode(manifest), self._subresource_of(key, subresource)))
         slot = f"{manager}/{subresource}" if subresource else manager
         draft = copied(current)

@@ -33,6 +33,7 @@ from coppice.engines.merging import (
 )
 
 FETCHER = "fetcher"
+CHECKER = "checker"
 Record = dict[str, str] | None
 """A row's cells by column; None where it is not there."""
 
@@ -241,6 +242,9 @@ class MergingFakeEngine(FakeEngine):
         versions = [volume.commits[name].rows for name in (base, inputs.target, inputs.source)]
         return base, merge_rows(versions[0], versions[1], versions[2], inputs.salt, inputs.decisions)
 
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        return {**self.binding(host=host, database=f"{database}/{commit}", password=password), "username": CHECKER}
+
     async def assertions(
         self, at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
     ) -> Sequence[AssertionResult]:
@@ -283,16 +287,16 @@ class MergingFakeEngine(FakeEngine):
             raise EngineError(f"the tag {name} is at {tags[name]}")
 
     @staticmethod
-    def _do_delete_tag(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
-        server.volume.tags.pop(arguments["tag"], None)
-
-    @staticmethod
     def _do_ensure_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users[FETCHER] = arguments["password"]
 
     @staticmethod
     def _do_drop_fetch_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         server.volume.users.pop(FETCHER, None)
+
+    @staticmethod
+    def _do_ensure_check_user(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.users[CHECKER] = arguments["password"]
 
     @staticmethod
     def _do_sweep(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
@@ -349,6 +353,22 @@ class MergingFakeEngine(FakeEngine):
         if (made.parent, made.other) != (branch.head, arguments["source"]):
             raise EngineError(f"{result} is not the merge that is to be published")
         volume.branches[arguments["branch"]] = Branch(result, volume.commits[result].rows)
+
+    def _do_fast_forward(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        volume, result = server.volume, arguments["result"]
+        branch = volume.branches[arguments["branch"]]
+        if result in volume.ancestors(branch.head):
+            return
+        if branch.head != arguments["expected"]:
+            raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
+        if branch.rows != volume.commits[branch.head].rows:
+            raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
+        if arguments["password"] != server.remote_password:
+            raise EngineError("this is not the password with which this server fetches")
+        self._fetch(at, server, arguments["host"], result)
+        if branch.head not in volume.ancestors(result):
+            raise EngineError(f"{result} does not come from {branch.head}")
+        branch.head, branch.rows = result, volume.commits[result].rows
 
 
 def _checked(check: Assertion, rows: frozenset[str]) -> AssertionResult:

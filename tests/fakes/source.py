@@ -72,13 +72,21 @@ def add_service(story: Story, **spec: Any) -> None:
     )
 
 
-def add_secret(story: Story, *, store: str | None = "shop", **values: str) -> None:
-    annotations = {} if store is None else {"annotations": {"coppice.dev/store": store}}
+def add_secret(
+    story: Story,
+    *,
+    name: str = NAMES["Secret"],
+    store: str | None = "shop",
+    consent: Mapping[str, str] = MappingProxyType({}),
+    **values: str,
+) -> None:
+    given = {**({} if store is None else {"coppice.dev/store": store}), **consent}
+    annotations = {"annotations": given} if given else {}
     story.kube.add(
         {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": NAMES["Secret"], "namespace": "data", **annotations},
+            "metadata": {"name": name, "namespace": "data", **annotations},
             "data": encoded(**values),
         }
     )

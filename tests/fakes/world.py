@@ -24,7 +24,7 @@ from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import OUT_OF_BYTES
-from coppice.manifests.job import LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
+from coppice.manifests.job import CHECK_ROLE, LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
 from coppice.manifests.secret import read_secret
 from coppice.manifests.storage import BEING_DELETED
 from coppice.reconcile.observed import parse_time
@@ -103,9 +103,7 @@ class World:
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
         self.kube = SharedKube(clock=self._clock)
-        self.engine = MergingFakeEngine()
-        self.engine.named = self._named
-        self.engine.passes = self._passes
+        self.engine = self._servers()
         self.untold: Callable[[str], bool] = lambda service: False
         """Which Services no node knows of yet."""
         self.volumes: dict[str, Volume] = {}
@@ -117,7 +115,9 @@ class World:
         self.crashing: Callable[[Object], bool] = lambda pod: False
         """Which Pods' programs fail."""
         self.hanging: Callable[[Object], bool] = lambda pod: False
-        """Which Pods' masks come to no end."""
+        """Which Pods' masks and checks come to no end."""
+        self.checked: list[tuple[list[str], frozenset[str]]] = []
+        """What each check refused to see that came to an end, and what it saw."""
         self.load_fails = False
         """Initial loads end in failure."""
         self.snapshot_error: str | None = None
@@ -150,6 +150,13 @@ class World:
         self._add_classes()
         for namespace in ("data", "app", "coppice-system"):
             self.add_namespace(namespace)
+
+    def _servers(self) -> MergingFakeEngine:
+        engine = MergingFakeEngine()
+        engine.named = self._named
+        engine.passes = self._passes
+        engine.clock = self._clock
+        return engine
 
     async def reaches(self, host: str, port: int) -> bool | None:
         """Return whether a packet to a port gets to a Pod, where a policy forbids it."""
@@ -659,7 +666,7 @@ class World:
         """Have a program end: one that fails shows a row to whoever asks kubelet why."""
         name = pod["spec"]["containers"][0]["name"]
         terminated: Object = {"exitCode": code, "finishedAt": timestamp(self.now)}
-        if code and pod["metadata"]["labels"][labels.ROLE] in {LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE}:
+        if code and pod["metadata"]["labels"][labels.ROLE] in {CHECK_ROLE, LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE}:
             terminated["message"] = f"duplicate key: {ROW_IN_A_MESSAGE}"
         ended = [{"name": name, "state": {"terminated": terminated}}]
         phase = "Failed" if code else "Succeeded"
@@ -696,6 +703,20 @@ class World:
             server.volume.mask_run = "ended" if container is spec["containers"][-1] else "begun"
         self._end_program(pod, 0)
 
+    def _end_check(self, pod: Object) -> None:
+        """Look for rows that begin with one of the container's arguments, at the commit that its database names."""
+        container, namespace = pod["spec"]["containers"][0], pod["metadata"]["namespace"]
+        values = self._environment(namespace, container)
+        database, _, commit = values["database"].partition("/")
+        server = self._connect({**values, "database": database})
+        if server is None or commit not in server.volume.commits:
+            self._end_program(pod, 1)
+            return
+        rows = server.volume.commits[commit].rows
+        self.checked.append((container["args"], rows))
+        found = self.crashing(pod) or any(row.startswith(tuple(container["args"])) for row in rows)
+        self._end_program(pod, int(found))
+
     def _environment(self, namespace: str, container: Object) -> dict[str, str]:
         values = {}
         for entry in container.get("env", ()):
@@ -728,9 +749,10 @@ class World:
             elif status.get("containerStatuses") != problem:
                 waiting = self._edit(pod, lambda draft: draft["status"].update(containerStatuses=problem))
                 yield Action(f"cannot start {what}", waiting)
-        elif pod["metadata"]["labels"].get(labels.ROLE) == MASK_ROLE:
+        elif pod["metadata"]["labels"].get(labels.ROLE) in {MASK_ROLE, CHECK_ROLE}:
             if not self.hanging(pod):
-                yield Action(f"finish {what}", lambda: self._end_mask(pod))
+                masks = pod["metadata"]["labels"][labels.ROLE] == MASK_ROLE
+                yield Action(f"finish {what}", lambda: self._end_mask(pod) if masks else self._end_check(pod))
         elif (server := self.engine.servers.get(status.get("podIP", ""))) is not None and not server.listening:
             yield Action(f"listen {what}", lambda: self._listen(pod, server))
 
@@ -790,6 +812,10 @@ class World:
             return
         if pod["metadata"]["labels"].get(labels.ROLE) == MASK_ROLE:
             self._begin_mask(pod)
+            return
+        if pod["metadata"]["labels"].get(labels.ROLE) == CHECK_ROLE:
+            running = [{"name": pod["spec"]["containers"][0]["name"], "state": {"running": {}}}]
+            self._edit(pod, lambda draft: draft["status"].update(phase="Running", containerStatuses=running))()
             return
         script = json.loads(pod["spec"]["containers"][0]["command"][-1])
         claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]

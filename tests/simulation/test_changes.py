@@ -14,8 +14,8 @@ from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
+from coppice.engines.digests import sealed
 from coppice.manifests.secret import read_secret
-from coppice.reconcile.changerequest.judgement import sealed
 
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 SEEDS = range(300 if THOROUGH else 12)
@@ -58,8 +58,19 @@ class Witness:
         changed = change_set(volume.commits[before].rows, commit.rows).digest
         done = sealed(changed, read_secret(self.story.get("Secret", "shop-admin"))["admin-password"])
         assert self._approved(str(commit.other), done), "somebody approved something else than was published"
+        for program in self._programs():
+            seen = [rows for forbidden, rows in self.story.world.checked if forbidden == program]
+            assert commit.rows in seen, "a program of the owners' has not seen what was published"
+            assert not [row for row in commit.rows if row.startswith(tuple(program))], "a program has refused it"
         self.published.append(head)
         self._head = head
+
+    def _programs(self) -> list[list[str]]:
+        """Return what the owners' programs refuse to see, as they are now."""
+        rules = self.story.get("DataStore", "shop")["spec"]["protection"]
+        names = [check["jobTemplate"] for rule in rules for check in rule.get("checks", ()) if "jobTemplate" in check]
+        jobs = [self.story.get("Job", name) for name in names]
+        return [job["spec"]["template"]["spec"]["containers"][0]["args"] for job in jobs]
 
     def _approved(self, source: str, digest: str) -> bool:
         return any(
@@ -389,11 +400,10 @@ async def proposed_and_approved(start: Story, disturb: Callable[[Story], None]) 
     return story, witness
 
 
-async def test_killed_at_any_write_or_call_the_change_is_published_once_and_whole(shop: Story) -> None:
-    quiet, _ = await proposed_and_approved(shop, lambda story: None)
-    expected = quiet.data_of().branches["main"]
-    calls = len(quiet.world.engine.calls) - len(shop.world.engine.calls)
-    writes = quiet.kube.mutations - shop.kube.mutations
+def all_disturbances(start: Story, quiet: Story) -> list[Callable[[Story], None]]:
+    """Return what kills the operator at each call and write of a day that went on without it."""
+    calls = len(quiet.world.engine.calls) - len(start.world.engine.calls)
+    writes = quiet.kube.mutations - start.kube.mutations
     disturbances: list[Callable[[Story], None]] = [
         lambda story, number=number, when=when: kill_at(story, number, when)
         for number in range(1, calls + 1)
@@ -403,12 +413,69 @@ async def test_killed_at_any_write_or_call_the_change_is_published_once_and_whol
         lambda story, number=number: story.kube.crash_after(number)
         for number in range(1, writes + 1, 1 if THOROUGH else 3)
     ]
-    for place, disturb in enumerate(disturbances):
+    return disturbances
+
+
+async def test_killed_at_any_write_or_call_the_change_is_published_once_and_whole(shop: Story) -> None:
+    quiet, _ = await proposed_and_approved(shop, lambda story: None)
+    expected = quiet.data_of().branches["main"]
+    for place, disturb in enumerate(all_disturbances(shop, quiet)):
         story, witness = await proposed_and_approved(shop, disturb)
         assert story.operator.crashes == 1, place
         assert story.data_of().branches["main"] == expected, place
         assert witness.published == [expected.head], place
         assert story.names("DataClone") == ["db"], place
+        witness.check()
+
+
+CHECKED = [{**PROTECTED[0], "checks": [{"name": "no-badness", "jobTemplate": "smoke"}]}]
+GOOD, BAD = "album/1.title=Bad", "album/1.title="
+"""What a program of the owners' refuses: nothing that anybody writes, or what the first request brings."""
+
+
+async def _open_checked(story: Story) -> None:
+    await _open(story)
+    story.edit("DataStore", "shop", protection=CHECKED)
+    story.job("smoke", GOOD)
+    await story.settle()
+
+
+@pytest.fixture
+def checked() -> Story:
+    """Return a story in which the owners have a program that checks what comes into the branch."""
+    return begun(_open_checked)
+
+
+def replace_program(story: Story, forbidden: str) -> None:
+    """Delete the owners' Job and apply it again, which is how one is changed."""
+    story.delete("Job", "smoke")
+    story.job("smoke", forbidden)
+
+
+async def test_killed_at_any_write_or_call_each_program_runs_once_and_before_the_publication(checked: Story) -> None:
+    quiet, _ = await proposed_and_approved(checked, lambda story: None)
+    expected = quiet.data_of().branches["main"]
+    assert len(quiet.world.checked) == 1
+    for place, disturb in enumerate(all_disturbances(checked, quiet)[:: 1 if THOROUGH else 2]):
+        story, witness = await proposed_and_approved(checked, disturb)
+        assert story.operator.crashes == 1, place
+        assert story.data_of().branches["main"] == expected, place
+        assert witness.published == [expected.head], place
+        assert len(story.world.checked) == 1, place
+        assert story.names("Job") == ["smoke"], place
+        assert [name for name in story.names("Secret") if name.startswith("fix-")] == [], place
+        witness.check()
+
+
+async def test_killed_at_any_write_or_call_nothing_comes_of_what_a_program_refuses(checked: Story) -> None:
+    replace_program(checked, BAD)
+    quiet, _ = await proposed_and_approved(checked, lambda story: None)
+    assert quiet.reason("DataChangeRequest", "fix") == "ChecksFailed"
+    for place, disturb in enumerate(all_disturbances(checked, quiet)[:: 1 if THOROUGH else 3]):
+        story, witness = await proposed_and_approved(checked, disturb)
+        assert story.operator.crashes == 1, place
+        assert story.reason("DataChangeRequest", "fix") == "ChecksFailed", place
+        assert (witness.published, len(story.world.checked)) == ([], len(quiet.world.checked)), place
         witness.check()
 
 
@@ -419,7 +486,8 @@ class Bustle:
 
     def __init__(self, story: Story, witness: Witness, chance: random.Random) -> None:
         self.story, self.witness, self.chance = story, witness, chance
-        self._moves = (self._write, self._propose_more, self._review, self._kill, story.operator.restart, self._rest)
+        moves = (self._write, self._propose_more, self._review, self._kill, story.operator.restart, self._rest)
+        self._moves: tuple[Callable[[], None], ...] = moves
 
     async def step(self, number: int) -> None:
         """Somebody does something, and a while passes."""
@@ -482,4 +550,50 @@ async def test_whatever_happens_in_whatever_order_no_write_is_lost(shop: Story, 
     await shop.operator.live(minutes=3)
     assert bustle.open == []
     assert len(witness.published) == 2
+    witness.check()
+
+
+class CheckedBustle(Bustle):
+    """The same, with owners who change what their program refuses, and somebody who deletes Jobs of checks."""
+
+    def __init__(self, story: Story, witness: Witness, chance: random.Random) -> None:
+        super().__init__(story, witness, chance)
+        self._moves = (*self._moves, self._change_program, self._delete_job, self._hang)
+
+    def _change_program(self) -> None:
+        replace_program(self.story, self.chance.choice([GOOD, BAD]))
+
+    def _delete_job(self) -> None:
+        for name in self.story.names("Job"):
+            if name != "smoke":
+                self.story.delete("Job", name)
+
+    def _hang(self) -> None:
+        hangs = self.chance.choice([True, False])
+        self.story.world.hanging = lambda pod: hangs
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_happens_nothing_is_published_that_the_owners_program_has_not_passed(
+    checked: Story, seed: int
+) -> None:
+    witness = Witness(checked)
+    checked.clone("other")
+    await checked.settle()
+    change(checked, ALBUMS[1], f"album/2.title={SECRET}-b", clone="other")
+    checked.request()
+    checked.request("more", source={"clone": {"name": "other"}})
+    bustle = CheckedBustle(checked, witness, random.Random(seed))
+    for number in range(30):
+        await bustle.step(number)
+    bustle.withdraw()
+    replace_program(checked, GOOD)
+    checked.world.hanging = lambda pod: False
+    await checked.operator.live(minutes=3)
+    for request in bustle.open:
+        checked.review(request)
+    await checked.operator.live(minutes=3)
+    assert bustle.open == []
+    assert len(witness.published) == 2
+    assert checked.names("Job") == ["smoke"]
     witness.check()

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import click
 from rich.text import Text
 
-from coppice.cli import proposals
+from coppice.cli import patches, proposals
 from coppice.cli.cells import DIALECTS, change_as_json, conflict_as_json, statement, terminated
 from coppice.cli.completion import names_of
 from coppice.cli.data import Data, opened, streamed
@@ -61,6 +61,11 @@ class Difference:
     before: str
     after: str
 
+    @property
+    def dialect(self) -> str:
+        """Return whose SQL it is."""
+        return self.data.engine.binding_type
+
     async def changes(self) -> ChangeSet:
         """Return the difference in numbers."""
         return await self.data.engine.changes(self.data.at, self.data.database, self.before, self.after)
@@ -68,6 +73,9 @@ class Difference:
     def rows(self, table: str | None) -> AsyncIterator[RowChange]:
         """Hand out the rows that differ."""
         return self.data.engine.rows(self.data.at, self.data.database, self.before, self.after, table)
+
+
+Compared = Difference | patches.Patched | patches.Unwritten
 
 
 @command("diff")
@@ -95,7 +103,7 @@ async def diff(session: Session, what: str, form: str | None, table: str | None,
 
 
 @asynccontextmanager
-async def _of_data(session: Session, subject: Subject) -> AsyncIterator[Difference]:
+async def _of_data(session: Session, subject: Subject) -> AsyncIterator[Compared]:
     async with opened(session, await meant(session, subject)) as data:
         before, after = await _versions(session, data, subject.point)
         yield Difference(data, before, after)
@@ -124,17 +132,21 @@ async def _versions(session: Session, data: Data, point: str) -> tuple[str, str]
 
 
 @asynccontextmanager
-async def _of_request(session: Session, subject: Subject) -> AsyncIterator[Difference]:
+async def _of_request(session: Session, subject: Subject) -> AsyncIterator[Compared]:
     request = await placed(session, REQUEST, subject.place)
+    if proposals.is_for_database(request):
+        async with patches.compared(session, request) as found:
+            yield found
+        return
     look = proposals.look_at(request)
     for note in (look.note, "" if is_current(request) else "the request has been changed since this was computed"):
         if note:
             session.say(note)
-    async with opened(session, await the(session, look.kind, look.name, look.namespace)) as data:
+    async with opened(session, await the(session, *look.place)) as data:
         yield Difference(data, look.before, look.after)
 
 
-async def _show(session: Session, difference: Difference, wanted: Wanted) -> None:
+async def _show(session: Session, difference: Compared, wanted: Wanted) -> None:
     if wanted.form == ROWS:
         await _each(session, difference.rows(wanted.table), wanted, _written(session, change_as_json, row_sides), "row")
     elif wanted.form == SQL:
@@ -146,8 +158,8 @@ async def _show(session: Session, difference: Difference, wanted: Wanted) -> Non
             session.say("--rows shows the rows side by side, --sql the statements that make these changes")
 
 
-async def _show_sql(session: Session, difference: Difference, wanted: Wanted) -> None:
-    dialect = DIALECTS[difference.data.engine.binding_type]
+async def _show_sql(session: Session, difference: Compared, wanted: Wanted) -> None:
+    dialect = DIALECTS[difference.dialect]
     if wanted.table is None:
         for text in terminated((await difference.changes()).statements):
             click.echo(text)
@@ -161,21 +173,28 @@ async def _show_sql(session: Session, difference: Difference, wanted: Wanted) ->
 
 
 async def _show_conflicts(session: Session, request: Manifest, wanted: Wanted) -> None:
-    inputs = proposals.merge_of(request)
-    where = proposals.conflicts_at(request)
-    async with opened(session, await the(session, where.kind, where.name, where.namespace)) as data:
-        asked = proposals.in_database(inputs, data.database)
-        found = _of_table(data.engine.conflicts(data.at, asked), wanted.table)
+    decisions = proposals.decisions_of(request)
 
-        def drawn(conflict: Conflict, width: int) -> Text:
-            return conflict_sides(conflict, proposals.side_taken(conflict, inputs.decisions), width)
+    def drawn(conflict: Conflict, width: int) -> Text:
+        return conflict_sides(conflict, proposals.side_taken(conflict, decisions), width)
 
-        def as_json(conflict: Conflict) -> dict[str, Any]:
-            return {**conflict_as_json(conflict), "taken": proposals.side_taken(conflict, inputs.decisions)}
+    def as_json(conflict: Conflict) -> dict[str, Any]:
+        return {**conflict_as_json(conflict), "taken": proposals.side_taken(conflict, decisions)}
 
-        await _each(session, found, wanted, _written(session, as_json, drawn), "conflict")
+    conflicts = patches.conflicts if proposals.is_for_database(request) else _merged
+    async with conflicts(session, request) as found:
+        shown = _of_table(found, wanted.table)
+        await _each(session, shown, wanted, _written(session, as_json, drawn), "conflict")
     name = request["metadata"]["name"]
     session.say(f"decide with: coppice resolve {name} --conflict ID --take source|target")
+
+
+@asynccontextmanager
+async def _merged(session: Session, request: Manifest) -> AsyncIterator[AsyncIterator[Conflict]]:
+    """Hand out the conflicts of a merge."""
+    inputs, where = proposals.merge_of(request), proposals.conflicts_at(request)
+    async with opened(session, await the(session, *where.place)) as data:
+        yield data.engine.conflicts(data.at, proposals.in_database(inputs, data.database))
 
 
 async def _of_table(found: AsyncIterator[Conflict], table: str | None) -> AsyncIterator[Conflict]:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from coppice.cli.problems import Failure
 from coppice.cli.session import Session
-from coppice.cli.tunnel import reached
+from coppice.cli.tunnel import Reached, reached
 from coppice.cli.versions import Span
 from coppice.cli.words import title
 from coppice.core.plan import Manifest
@@ -70,28 +70,30 @@ class Data:
 async def opened(session: Session, found: Manifest) -> AsyncIterator[Data]:
     """Open the data of a clone or store; what its server refuses meanwhile is told with the next step."""
     async with reached(session, found) as way:
-        values = way.values
-        engine = _merging(session, values["provider"], found)
-        at = Endpoint(values["host"], int(values["port"]), values["username"], values["password"])
-        with told(found):
-            yield Data(engine, at, values["database"], found)
+        engine = _merging(session, way.values["provider"], found)
+        with told(title(found)):
+            yield Data(engine, endpoint_of(way), way.values["database"], found)
+
+
+def endpoint_of(way: Reached) -> Endpoint:
+    """Return where to log in, and as whom."""
+    values = way.values
+    return Endpoint(values["host"], int(values["port"]), values["username"], values["password"])
 
 
 @contextmanager
-def told(found: Manifest) -> Iterator[None]:
+def told(server: str) -> Iterator[None]:
     """Turn what a server refuses into words for the person."""
     try:
         yield
     except LoginRefusedError as error:
         raise Failure(
-            f"{title(found)} refuses the login in its Secret: wait until the operator has made that anew, and ask again"
+            f"{server} refuses the login in its Secret: wait until the operator has made that anew, and ask again"
         ) from error
     except UnreachableError as error:
-        raise Failure(
-            f"{title(found)} does not answer: {error}. Look at it with coppice status, and ask again"
-        ) from error
+        raise Failure(f"{server} does not answer: {error}. Look at it with coppice status, and ask again") from error
     except EngineError as error:
-        raise Failure(f"{title(found)}: {error}") from error
+        raise Failure(f"{server}: {error}") from error
 
 
 def engine_of(session: Session, name: str) -> Engine:

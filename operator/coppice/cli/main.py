@@ -19,16 +19,18 @@ _PEOPLE = {
     "status": ("coppice.cli.look", "status", "Show how things are, and what to do now."),
     "tree": ("coppice.cli.look", "tree", "Show stores with their branches, snapshots and clones."),
     "branch": ("coppice.cli.make", "branch", "Make a branch in a store."),
+    "branch restore": ("coppice.cli.restore", "restore", "Make a deleted branch again, or list what is kept."),
     "snapshot": ("coppice.cli.make", "snapshot", "Make a snapshot of a store, or commit a clone."),
     "tag": ("coppice.cli.history", "tag", "Give a commit a name that stays with it."),
     "log": ("coppice.cli.history", "log", "Show the commits of a branch."),
     "diff": ("coppice.cli.compare", "diff", "Show how versions differ, or what a request changes."),
     "commit": ("coppice.cli.history", "commit", "Make a commit of what was written."),
     "propose": ("coppice.cli.requests", "propose", "Propose changes for another branch."),
+    "patch": ("coppice.cli.patches", "patch", "Print an approved change as SQL for a live database."),
     "review": ("coppice.cli.requests", "review", "Approve a request, or ask for changes."),
     "resolve": ("coppice.cli.requests", "resolve", "Decide conflicts of a request."),
     "revert": ("coppice.cli.requests", "revert", "Propose to take back what a request brought."),
-    "rebase": ("coppice.cli.requests", "rebase", "Bring a branch up to the one that it was made from."),
+    "rebase": ("coppice.cli.requests", "rebase", "Bring a branch or clone up to the one that it was made from."),
     "reset": ("coppice.cli.ask", "reset", "Replace the data of a clone by a new copy."),
     "extend": ("coppice.cli.ask", "extend", "Let the lease of a clone begin anew."),
     "wake": ("coppice.cli.ask", "wake", "Start the server of a clone that sleeps."),
@@ -59,6 +61,13 @@ class LazyGroup(click.Group):
         module, attribute, _ = _COMMANDS[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant; the name of one may be two words."""
+        whole = " ".join(args[:2])
+        return super().resolve_command(ctx, [whole, *args[2:]] if whole in _COMMANDS else args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

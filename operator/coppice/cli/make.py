@@ -106,12 +106,13 @@ async def _commit(session: Session, clone: str, branch: str | None, parent: str 
     return commit_wish(found, branch, parent=parent, name=name)
 
 
-async def make(session: Session, wish: Manifest, patience: timedelta | None) -> None:
+async def make(session: Session, wish: Manifest, patience: timedelta | None) -> Manifest:
     """Create what is wished for; with ``patience`` wait until it is there."""
     made = await session.cluster.create(wish)
     if patience is None:
         session.show(plain(made), f"{title(made)} is asked for")
-        return
+        return made
     made = await until_settled(session, made, patience)
     known = [f"  {name:<10}{value}" for name, value in facts(made, session.now())]
     session.show(plain(made), f"{title(made)}: {state(made)}", *known)
+    return made

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from coppice.api.v1alpha1 import ReviewedPatch
+from coppice.api.v1alpha1 import Publish, ReviewedPatch
 from coppice.cli.problems import Failure
 from coppice.cli.words import aspect, counted, is_current, is_stalled, next_step, state, title
 from coppice.core.plan import Manifest
 from coppice.engines.merging import Conflict, Decision, MergeInputs, Signature
+from coppice.engines.patching import PatchInputs
 
+HANDED: Final = "HandOver"
+"""Why a patch is not published: everything is as it should be, and somebody is to run it."""
 DECIDABLE: Final = frozenset({"Cell", "Row"})
 """Kinds of conflicts in which a side can be taken; the others are mended on the source."""
 
@@ -23,6 +26,11 @@ class Where:
     kind: str
     name: str
     namespace: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Return kind, name and namespace."""
+        return self.kind, self.name, self.namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,9 @@ def look_at(request: Manifest) -> Look:
     published, preview = status.get("published"), status.get("preview") or {}
     target, source = status.get("target") or {}, status.get("source") or {}
     if published:
-        return Look(*_store(request), published["before"], published["commit"])
+        where = _source(request) if is_rebase(request) else None
+        place = _store(request) if where is None else where.place
+        return Look(*place, published["before"], published["commit"])
     if preview.get("ready") and target.get("head") and status.get("result"):
         return Look("DataClone", preview["clone"], namespace, target["head"], status["result"])
     where = _source(request)
@@ -92,8 +102,54 @@ def merge_of(request: Manifest) -> MergeInputs:
         author=Signature.of(spec["author"]),
         message=spec["title"],
         salt=request["metadata"]["uid"],
-        decisions=tuple(_decision(entry) for entry in spec.get("resolutions") or ()),
+        decisions=decisions_of(request),
     )
+
+
+def decisions_of(request: Manifest) -> tuple[Decision, ...]:
+    """Return what is decided of its conflicts."""
+    return tuple(_decision(entry) for entry in request["spec"].get("resolutions") or ())
+
+
+def judged_by(request: Manifest) -> PatchInputs:
+    """Return what a change for a live database is merged by."""
+    return PatchInputs(request["metadata"]["uid"], decisions_of(request))
+
+
+def servers_of(request: Manifest) -> tuple[Where, Where, Where]:
+    """Return what a change for a live database is computed from: the copy of the snapshot that the clone came from,
+    the clone, and the store; raises Failure where there is nothing to compute yet, or any more.
+    """
+    status, clone = request.get("status") or {}, _source(request)
+    if status.get("published"):
+        raise Failure(
+            f"{title(request)} is in the live database, which keeps no earlier version to compare it with: coppice "
+            f"review {_name(request)} shows what it changed, in numbers"
+        )
+    if not status.get("scratch") or clone is None:
+        raise Failure(f"{title(request)} has nothing to show yet ({state(request)}): {next_step(request)}")
+    return Where("DataClone", status["scratch"], request["metadata"]["namespace"]), clone, Where(*_store(request))
+
+
+def patch_to_print(request: Manifest) -> str:
+    """Return the digest by which what is handed over is told from anything else; raises Failure where nothing is."""
+    publish, status, name = request["spec"].get("publish"), request.get("status") or {}, _name(request)
+    if publish != Publish.PATCH:
+        raise Failure(
+            f"{title(request)} is published by the operator, and nothing is handed over: coppice diff request/{name} "
+            "--sql shows what it changes. For SQL that somebody runs make another with publish: Patch"
+        )
+    if status.get("published"):
+        raise Failure(f"{title(request)} is in the live database already")
+    published = aspect(request, "Published")
+    if not is_current(request) or published is None or published.reason != HANDED:
+        raise Failure(f"{title(request)} is not handed over yet ({state(request)}): {advice(request)}")
+    return str(status.get("result"))
+
+
+def is_for_database(request: Manifest) -> bool:
+    """Return whether it goes into a live database, and not into a branch or clone."""
+    return request["spec"].get("publish") in {Publish.DATABASE, Publish.PATCH}
 
 
 def in_database(inputs: MergeInputs, database: str) -> MergeInputs:
@@ -119,6 +175,11 @@ def side_taken(conflict: Conflict, decisions: Sequence[Decision]) -> str | None:
     return next((one.take for holds in reaches for one in decisions if holds(one)), None)
 
 
+def is_rebase(request: Manifest) -> bool:
+    """Return whether it changes the clone that it is from, and no branch."""
+    return bool(request["spec"].get("publish") == Publish.REBASE)
+
+
 def is_computed(request: Manifest) -> bool:
     """Return whether its status says what would change, of the specification as it stands."""
     computed = aspect(request, "Computed")
@@ -128,8 +189,10 @@ def is_computed(request: Manifest) -> bool:
 def patch_to_review(request: Manifest) -> Mapping[str, str]:
     """Return what an approval would be of; raises Failure where there is nothing that could be approved."""
     status = request.get("status") or {}
+    if is_rebase(request):
+        raise Failure(f"{title(request)} changes a clone alone, and nobody has to approve it")
     if status.get("published"):
-        raise Failure(f"{title(request)} is published already: coppice revert {_name(request)} takes it back")
+        raise Failure(f"{title(request)} is published already: {advice(request)}")
     if not is_current(request):
         raise Failure(
             f"{title(request)} has been changed since its change was computed: wait until coppice status "
@@ -145,12 +208,19 @@ def advice(request: Manifest) -> str:
     """Return what a person can do about a request now."""
     status, name = request.get("status") or {}, _name(request)
     if status.get("published"):
+        if is_rebase(request):
+            return f"nothing; on the clone, dolt_reset to {status['published']['before']} takes it back"
+        if is_for_database(request):
+            return "nothing; to take it back, make the opposite change on a new clone and propose that"
         return f"nothing; coppice revert {name} takes it back"
     if not is_computed(request) or is_stalled(request):
         return next_step(request)
     waiting = (status.get("conflicts") or {}).get("open", 0)
     if waiting:
         return f"coppice diff request/{name} --conflicts shows what both sides changed, coppice resolve {name} decides"
+    checks = aspect(request, "ChecksPassed")
+    if checks is not None and not checks.holds and checks.reason != "ChecksFailed":
+        return checks.message
     failed = [check["name"] for check in status.get("checks") or () if not check["passed"]]
     if failed:
         return f"mend on the source what {', '.join(failed)} found: the change is computed anew"
@@ -203,7 +273,8 @@ def outline(request: Manifest) -> Iterator[tuple[str, str]]:
     yield "why", spec.get("description") or ""
     yield "author", spec["author"]
     yield "from", source_of(spec["from"])
-    yield "into", f"{spec['store']['name']}:{spec['into']['branch']}"
+    live = f" (the live database, by publish: {spec['publish']})" if is_for_database(request) else ""
+    yield "into", f"{spec['store']['name']}:{spec['into']['branch']}{live}"
     conflicts = status.get("conflicts") or {}
     if conflicts.get("open") or conflicts.get("decided"):
         decided = f", {conflicts.get('decided', 0)} decided"
@@ -215,7 +286,8 @@ def outline(request: Manifest) -> Iterator[tuple[str, str]]:
         yield "preview", f"DataClone {preview['clone']}{'' if preview.get('ready') else ', not there yet'}"
     published = status.get("published")
     if published:
-        yield "published", f"{published['commit']} at {published['at']}, tag {published['tag']}"
+        tag = f", tag {published['tag']}" if published.get("tag") else ""
+        yield "published", f"{published['commit']} at {published['at']}{tag}"
 
 
 def source_of(source: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from coppice.api.v1alpha1 import ReviewedPatch, Verdict
+from coppice.api.v1alpha1 import Publish, ReviewedPatch, Verdict
 from coppice.cli import options, proposals
 from coppice.cli.cells import visible
 from coppice.cli.completion import names_of
@@ -22,7 +22,7 @@ from coppice.cli.problems import Failure
 from coppice.cli.read import placed, the
 from coppice.cli.session import Session, command, plain
 from coppice.cli.sides import tables
-from coppice.cli.versions import read_branch
+from coppice.cli.versions import read_branch, read_subject
 from coppice.cli.waiting import until_computed
 from coppice.cli.wishes import (
     Opinion,
@@ -61,6 +61,12 @@ _name: Final = click.option("--name", help="Name of the DataChangeRequest; made 
 @click.option("--into", metavar="BRANCH", required=True, help="The branch of the same store that they go into.")
 @click.option("--title", "headline", required=True, help="What the change is, in one line.")
 @click.option("--description", help="Why, for those who review.")
+@click.option(
+    "--publish",
+    type=click.Choice(["database", "patch"]),
+    help="Of an engine without versions: database has it written to the live database once it is approved, patch makes "
+    "SQL of it that somebody runs.",
+)
 @click.option("--manual", is_flag=True, help="Publish it only once a maintainer says so, even when it is approved.")
 @_name
 @options.waiting
@@ -70,15 +76,21 @@ async def propose(  # noqa: PLR0913, PLR0917 - one parameter for each option
     into: str,
     headline: str,
     description: str | None,
+    publish: str | None,
     manual: bool,  # noqa: FBT001
     name: str | None,
     wait: bool,  # noqa: FBT001
     patience: timedelta,
 ) -> None:
-    """Propose the changes of a clone or branch for another branch: a DataChangeRequest beside the store."""
+    """Propose the changes of a clone or branch for another branch, or those of a clone for the live database: a
+    DataChangeRequest beside the store.
+    """
+    if publish is not None and ":" in source:
+        raise click.UsageError("a live database gets what a clone has changed: name a clone with --from")
     store, changes = await _proposed(session, source)
     me = await session.cluster.whoami()
-    proposal = Proposal(store, changes, into, me.name, headline, description, manual)
+    chosen = None if publish is None else Publish(publish.capitalize())
+    proposal = Proposal(store, changes, into, me.name, headline, description, manual, chosen)
     await _ask(session, name or change_name(headline), proposal, patience if wait else None)
 
 
@@ -141,6 +153,10 @@ async def revert(
     if not (found.get("status") or {}).get("published"):
         raise Failure(f"{title(found)} is not published ({state(found)}): delete it, and nothing comes of it")
     spec, metadata = found["spec"], found["metadata"]
+    if proposals.is_rebase(found):
+        raise Failure(f"{title(found)} has changed a clone alone: {proposals.advice(found)}")
+    if proposals.is_for_database(found):
+        raise Failure(f"{title(found)} went into a live database, which keeps no versions: {proposals.advice(found)}")
     me = await session.cluster.whoami()
     proposal = Proposal(
         Place(spec["store"]["name"], metadata["namespace"]),
@@ -153,26 +169,47 @@ async def revert(
 
 
 @command("rebase")
-@click.argument("branch", metavar="[NAMESPACE/]STORE:BRANCH")
+@click.argument("what", metavar="[NAMESPACE/]STORE:BRANCH|clone/[NAMESPACE/]CLONE")
 @click.option("--onto", help="The branch that it is brought up to; the one that it was made from, if left out.")
 @_name
 @options.waiting
 async def rebase(
     session: Session,
-    branch: str,
+    what: str,
     onto: str | None,
     name: str | None,
     wait: bool,  # noqa: FBT001
     patience: timedelta,
 ) -> None:
-    """Bring a working branch up to its parent's head, keeping its own changes: a request from the parent into it."""
-    store, working = read_branch(branch, "shop:feature/autumn")
+    """Bring a working branch or clone up to its parent's head, keeping its own changes: a request, which waits where
+    both have changed the same.
+    """
+    subject = read_subject(what)
+    if subject.kind == "DataClone" and not subject.point:
+        await _rebase_clone(session, subject.place, onto, name, patience if wait else None)
+        return
+    store, working = read_branch(what, "shop:feature/autumn")
     parent = onto or await _parent(session, store, working)
     me = await session.cluster.whoami()
     headline = f"Bring {working} up to {parent}"[:MAX_TITLE]
     proposal = Proposal(store, {"branch": parent}, working, me.name, headline)
     chosen = name or generated_name(object_name(f"rebase-{working}")[:30].strip("-"))
     await _ask(session, chosen, proposal, patience if wait else None)
+
+
+async def _rebase_clone(
+    session: Session, place: Place, onto: str | None, name: str | None, patience: timedelta | None
+) -> None:
+    store, source = await _proposed(session, f"{place.within(session.namespace)}/{place.name}")
+    clone = await placed(session, "DataClone", place)
+    parent = onto or clone["spec"]["from"].get("branch")
+    if parent is None:
+        raise Failure(f"{title(clone)} is of no branch: name with --onto the one that it is brought up to")
+    me = await session.cluster.whoami()
+    headline = f"Bring clone {place.name} up to {parent}"[:MAX_TITLE]
+    proposal = Proposal(store, source, parent, me.name, headline, publish=Publish.REBASE)
+    chosen = name or generated_name(object_name(f"rebase-{place.name}")[:30].strip("-"))
+    await _ask(session, chosen, proposal, patience)
 
 
 async def _parent(session: Session, store: Place, working: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,10 +12,11 @@ from coppice.cli.session import Session
 from coppice.cli.words import next_step, state, title
 from coppice.core import labels
 from coppice.core.plan import Manifest
+from coppice.engines.base import Endpoint
 from coppice.kube.errors import ForbiddenError, KubeError
 from coppice.kube.portforward import LOOPBACK, PortStream, Tunnel
 from coppice.manifests.meta import is_owned
-from coppice.manifests.secret import read_secret
+from coppice.manifests.secret import read_login, read_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,42 @@ class Reached:
 async def reached(session: Session, found: Manifest, port: int = 0) -> AsyncIterator[Reached]:
     """Open a tunnel to a clone or store. Each connection goes to what serves then: a reset does not end the tunnel."""
     values = await binding_of(session, found)
-    tunnel = Tunnel(lambda: _dial(session, found), lambda error: session.say(f"no connection: {explain(error)}"))
-    # What stands in the way is told here, and not by the program that finds its connection closed.
-    await (await _dial(session, found)).aclose()
+    async with _forwarded(session, lambda: _dial(session, found), port) as local:
+        templates = (found["spec"].get("binding") or {}).get("keys") or {}
+        yield Reached(found, through_tunnel(values, templates, host=LOOPBACK, port=local))
+
+
+@asynccontextmanager
+async def written_to(session: Session, store: Manifest) -> AsyncIterator[Endpoint]:
+    """Open a tunnel to an adopted database, with the login that approved changes are written with."""
+    metadata, name = store["metadata"], store["spec"]["adopted"]["writer"]["secretName"]
+    secret = await session.cluster.get("Secret", name, metadata["namespace"])
+    login = None if secret is None else read_login(secret)
+    if login is None:
+        raise Failure(f"Secret {metadata['namespace']}/{name}, with which {title(store)} is written to, has no login")
+    source = (store.get("status") or {}).get("source") or {}
+    if "port" not in source:
+        raise Failure(f"{title(store)} has no server that runs ({state(store)}): {next_step(store)}")
+
+    async def dial() -> PortStream:
+        return await _dialled(session, metadata["namespace"], source["pod"], source["port"])
+
+    async with _forwarded(session, dial, 0) as local:
+        yield Endpoint(LOOPBACK, local, login.username, login.password, guarded=True, ca=login.ca)
+
+
+@asynccontextmanager
+async def _forwarded(session: Session, dial: Callable[[], Awaitable[PortStream]], port: int) -> AsyncIterator[int]:
+    """Open a tunnel from a port of this machine, any one for 0; what stands in its way is told."""
+    tunnel = Tunnel(dial, lambda error: session.say(f"no connection: {explain(error)}"))
+    # Here, and not by the program that finds its connection closed.
+    await (await dial()).aclose()
     try:
         await tunnel.open(port)
     except OSError as error:
         raise Failure(f"port {port} of this machine cannot be used: {error}. Name another one, or none") from error
     try:
-        templates = (found["spec"].get("binding") or {}).get("keys") or {}
-        yield Reached(found, through_tunnel(values, templates, host=LOOPBACK, port=tunnel.port))
+        yield tunnel.port
     finally:
         await tunnel.aclose()
 
@@ -76,8 +103,12 @@ async def _dial(session: Session, found: Manifest) -> PortStream:
     running = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     if not running or "endpoint" not in status:
         raise KubeError(f"{title(found)} has no server that runs ({state(present)}): {next_step(present)}")
+    return await _dialled(session, namespace, running[0]["metadata"]["name"], status["endpoint"]["port"])
+
+
+async def _dialled(session: Session, namespace: str, pod: str, port: int) -> PortStream:
     try:
-        return await session.cluster.dial(namespace, running[0]["metadata"]["name"], status["endpoint"]["port"])
+        return await session.cluster.dial(namespace, pod, port)
     except ForbiddenError as error:
         raise ForbiddenError(
             f"connections to Pods of namespace {namespace} are refused: they take the verb create on pods/portforward, "

@@ -28,6 +28,7 @@ from coppice.api.v1alpha1 import (
     From,
     Lease,
     MergePolicy,
+    Publish,
     Resolution,
     SnapshotCommit,
     StoreRef,
@@ -173,6 +174,7 @@ class Proposal:
     title: str
     description: str | None = None
     manual: bool = False
+    publish: Publish | None = None
 
 
 def change_wish(name: str, namespace: str, proposal: Proposal) -> Manifest:
@@ -187,6 +189,7 @@ def change_wish(name: str, namespace: str, proposal: Proposal) -> Manifest:
                 "from": dict(proposal.source),
                 "into": {"branch": proposal.into},
                 **({"merge": MergePolicy.MANUAL} if proposal.manual else {}),
+                **({"publish": proposal.publish} if proposal.publish else {}),
             }
         )
     return _manifest("DataChangeRequest", name, proposal.store.within(namespace), spec)

@@ -156,6 +156,8 @@ def _store_facts(spec: Mapping[str, Any], status: Mapping[str, Any], _namespace:
     yield "engine", " ".join(part for part in (spec["engine"], status.get("version")) if part)
     yield "databases", ", ".join(status.get("databases") or ())
     yield "branches", str(status.get("branchCount") or "")
+    kept = len(status.get("deletedBranches") or ())
+    yield "deleted", f"{kept} that coppice branch restore can have back" if kept else ""
     yield "binding", _named("Secret", status.get("binding"))
     yield "server", _endpoint(status)
     last = status.get("lastSnapshot")

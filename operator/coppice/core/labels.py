@@ -22,12 +22,15 @@ STORE: Final = f"{PREFIX}/store"
 """Label: name of the DataStore a snapshot or claim belongs to. As an annotation on a user's Secret: the DataStore that
 may use it to look into the database that it adopts, or to read the one that it mirrors."""
 
+WRITER_OF: Final = f"{PREFIX}/writer-of"
+"""Annotation on a user's Secret: the DataStore whose adopted database approved changes may be written to with it."""
+
 COPY: Final = f"{PREFIX}/copy"
 """Which copy of a clone or mirror a claim, Pod or Service selector means; a reset or refresh makes another copy."""
 
 ROLE: Final = f"{PREFIX}/role"
-"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``scratch``, ``dump``, ``restore``, ``load``, ``mask`` or
-``migrate``."""
+"""What a Pod is for: ``store``, ``clone``, ``prepare``, ``scratch``, ``dump``, ``restore``, ``load``, ``mask``,
+``migrate`` or ``check``."""
 
 PURPOSE: Final = f"{PREFIX}/purpose"
 """Why the operator made a DataSnapshot: ``schedule`` or ``clone``. A user's own has none and is never pruned."""
@@ -82,6 +85,10 @@ MIRRORED: Final = f"{PREFIX}/mirrored"
 MASKING: Final = f"{PREFIX}/masking"
 """On the scratch claim of a snapshot that is masked: by which server and Job, with what the tables were before, and how
 it ended, as JSON (names and hashes, never rows). It is there before the Job can log in.
+"""
+CHECKED_ON: Final = f"{PREFIX}/checked-on"
+"""On the Job of a check: the UID of the server's Pod that it was started on. That it fails after that one went says
+nothing of the data.
 """
 STORE_UID: Final = f"{PREFIX}/store-uid"
 """On a raw VolumeSnapshot: the DataStore it was taken of; one recreated under the same name is another."""

@@ -33,7 +33,7 @@ MADE_FOR: Final = {
     "DataClone": KINDS,
     "DataSnapshot": KINDS,
     "DataStore": ("PersistentVolumeClaim",),
-    "DataChangeRequest": ("NetworkPolicy",),
+    "DataChangeRequest": ("Job", "NetworkPolicy", "Secret"),
 }
 """Which of it does not outlive its owner."""
 

@@ -78,10 +78,60 @@ class EngineCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Witness:
+    """An object as it was observed, by what changes when it asks for something else or is another one."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int | None
+
+    def is_still(self, manifest: Manifest | None) -> bool:
+        """Return whether an object is this one, unchanged."""
+        metadata = {} if manifest is None else manifest["metadata"]
+        same = (metadata.get("uid"), metadata.get("generation")) == (self.uid, self.generation)
+        return same and not metadata.get("deletionTimestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is written to a live database in one transaction.
+
+    ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
+    committed, the transaction's name and what it is ``of`` (see ``noted``) are put into the field ``note`` of the
+    object's status, if the object still is as it was observed; if it is not, nothing is committed either. So whoever
+    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too: to write takes its time.
+    """
+
+    engine: str
+    target: ServerRef
+    database: str
+    salt: str
+    note: str
+    of: str
+    patch: Any = field(repr=False)
+    rests_on: tuple[Witness, ...] = ()
+
+
+def noted(name: str, of: str) -> str:
+    """Return what is noted before something is written: its name, and a digest of all that it is of."""
+    return f"{name}/{of}"
+
+
+def read_note(note: str | None) -> tuple[str, str]:
+    """Return the name and the digest of a note; both are empty where there is none."""
+    name, _, of = (note or "").partition("/")
+    return name, of
+
+
+@dataclass(frozen=True, slots=True)
 class ServerRef:
     """Where a database server listens and which Secret opens it.
 
     ``adopted_by``: the server is somebody else's, and so is the Secret, which is used only if it names this DataStore.
+    ``writes``: it is the Secret that such a server is written to with, by approved changes alone.
+    ``as_app``: it is opened with the applications' login, which is no administrator.
     """
 
     host: str
@@ -89,6 +139,8 @@ class ServerRef:
     secret_namespace: str
     secret_name: str
     adopted_by: str | None = None
+    writes: bool = False
+    as_app: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +159,9 @@ class Plan:
     that is nothing final.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
-    ``status`` is the whole desired status, or None to leave it. ``requeue_after`` is in seconds; None waits for events.
+    ``publication`` is written to a live database after all that and before the status.
+    ``status`` is the whole desired status, or None to leave it; with ``guarded`` it is written only if nobody has
+    changed the object since it was observed. ``requeue_after`` is in seconds; None waits for events.
     """
 
     add_finalizer: bool = False
@@ -118,7 +172,9 @@ class Plan:
     delete: tuple[Ref, ...] = ()
     discard: tuple[Ref, ...] = ()
     wire: tuple[Manifest, ...] = ()
+    publication: Publication | None = None
     status: Mapping[str, Any] | None = None
+    guarded: bool = False
     remove_finalizer: bool = False
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
@@ -127,4 +183,5 @@ class Plan:
     def is_final(self) -> bool:
         """Return whether carrying it out does something that the next plan could not put right again."""
         begun = any(manifest["kind"] in _BEYOND_RECALL for manifest in self.create)
-        return bool(begun or self.calls or self.prune or self.delete or self.remove_finalizer)
+        written = self.calls or self.publication is not None
+        return bool(begun or written or self.prune or self.delete or self.remove_finalizer)

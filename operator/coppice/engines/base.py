@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
@@ -44,6 +45,10 @@ outside a container."""
 OUT_OF_BYTES: Final = 122
 """With this code a server's ``script`` ends before the server starts if its volume takes no more bytes of its own (122
 is Linux's EDQUOT): a new Pod finds room to start."""
+
+PUBLISH_ACTION: Final = "publish-changes"
+"""The action that writes an approved change set to a live database, of an engine that has one (see
+``coppice.engines.patching``): the only one that is ever done with the writer of a database that somebody else runs."""
 
 CommitPolicy = Literal["Explicit", "PerTransaction"]
 
@@ -169,6 +174,15 @@ class Reference:
     tag: str | None = None
     commit: str | None = None
     time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name that stays with a commit, and when it was given."""
+
+    name: str
+    commit: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,10 +431,17 @@ class Engine(Protocol):
         """Return whether a commit is reachable from any of these heads."""
         ...
 
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        """Return the tags whose names begin so. It is no activity.
+
+        Nothing where the engine is not ``versioned``.
+        """
+        ...
+
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one thing; safe to repeat.
 
-        Actions every engine has, but ``create-branch`` and ``delete-branch`` of one that is not ``versioned``:
+        Actions every engine has, but those about branches and tags of one that is not ``versioned``:
 
         ``ensure-app-user`` (username, password, database): make the application's login, with all rights on the
         databases and none on the server, and prove it by logging in with it.
@@ -433,7 +454,9 @@ class Engine(Protocol):
         and prove it by logging in with it. Asked for on a scratch copy alone, and gone after ``rewrite``.
         ``create-branch`` (database, branch, commit): make a branch; done already when it exists at that commit,
         EngineError when elsewhere.
-        ``delete-branch`` (database, branch, head): delete a branch if it still is at ``head``.
+        ``delete-branch`` (database, branch, head, keep): delete a branch if it still is at ``head``, which has the tag
+        ``keep`` before, as of now; EngineError when elsewhere.
+        ``delete-tag`` (database, tag): nothing where there is none.
         """
         ...
 

@@ -25,7 +25,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from coppice.engines import doltassertions, doltchanges, doltmerge, mysql
+from coppice.engines import doltassertions, doltchanges, doltmerge, doltrefs, mysql
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -41,6 +41,7 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
+    Tag,
     Version,
     Workload,
 )
@@ -253,6 +254,11 @@ class DoltEngine:
             [(row,)] = await session.ask(f"SELECT {bases}")
             return commit in row
 
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        """Return the tags whose names begin so."""
+        async with transaction(at) as session:
+            return await doltrefs.tags(session, database, prefix)
+
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""
         if action == "ensure-app-user":
@@ -294,6 +300,11 @@ class DoltEngine:
     def conflicts(self, at: Endpoint, inputs: MergeInputs) -> AsyncGenerator[Conflict, None]:
         """Hand out the conflicts of a merge, made for that alone on a branch that goes again."""
         return doltmerge.conflicts(at, inputs)
+
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        """Return what reads a commit: as a database it is ``database/commit``, which nobody can write to."""
+        reader = Endpoint(host, self.port, doltassertions.PROGRAM_USER, password)
+        return binding_values(self.binding_type, self.name, reader, f"{database}/{commit}")
 
     async def assertions(
         self, at: Endpoint, database: str, commit: str, checks: Sequence[Assertion]
@@ -379,8 +390,8 @@ def _server_config(commit_policy: CommitPolicy, *, clone: bool) -> str:
 
     Without ``secure_file_priv`` Dolt lets every user read and write the server's files: the administrator's password in
     ``/proc/self/environ``, for one. A clone runs no events, and collects no garbage: that would rewrite, and so
-    unshare, the bytes it has from the snapshot. Others may fetch from any server, if they have a login for it; a store
-    also pushes to itself (``doltremotes``).
+    unshare, the bytes it has from the snapshot. Others may fetch from any server, if they have a login for it, and it
+    pushes to itself (``doltremotes``).
     """
     per_transaction = "true" if commit_policy == "PerTransaction" else "false"
     return f"""\
@@ -398,7 +409,6 @@ listener:
   socket: "${{COPPICE_RUN}}/mysql.sock"
 remotesapi:
   port: ${{COPPICE_REMOTES_PORT}}
-  read_only: {"true" if clone else "false"}
 data_dir: "${{COPPICE_DATA}}/dolt/databases"
 cfg_dir: "${{COPPICE_DATA}}/dolt/users"
 privilege_file: "${{COPPICE_DATA}}/dolt/users/privileges.db"

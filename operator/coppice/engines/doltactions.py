@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import json
+from asyncio import Lock
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final
 
 from coppice.engines import doltbranches, doltremotes
 from coppice.engines.base import Endpoint
+from coppice.engines.doltassertions import ensure_program_user
 from coppice.engines.doltprotection import protect
-from coppice.engines.doltrefs import create_branch, delete_branch
+from coppice.engines.doltrefs import create_branch
 from coppice.engines.merging import Signature
 from coppice.engines.mysql import Session
 
-LONG_ACTIONS: Final = frozenset({"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish"})
+LONG_ACTIONS: Final = frozenset(
+    {"commit-work", "fetch", "undo", "set-branch", "fetch-result", "publish", "fast-forward"}
+)
 """Those that take as long as the data are big."""
+_OF_TAGS: Final = frozenset(
+    {"create-tag", "delete-tag", "delete-branch", "fetch", "fetch-result", "publish", "fast-forward"}
+)
+"""Those that write to tags, or put them back as they were before: one at a time on each server."""
+_TURNS: Final[dict[tuple[str, int], Lock]] = defaultdict(Lock)
 
 
-async def perform(  # noqa: C901, PLR0912 - one case for each action
+async def perform(session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int) -> bool:
+    """Do an action; return False where there is none of this name."""
+    if action not in _OF_TAGS:
+        return await _perform(session, at, action, arguments, remotes_port)
+    async with _TURNS[at.host, at.port]:
+        return await _perform(session, at, action, arguments, remotes_port)
+
+
+async def _perform(  # noqa: C901, PLR0912 - one case for each action
     session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int
 ) -> bool:
-    """Do an action; return False where there is none of this name."""
     given = dict(arguments)
     match action:
         case "create-branch":
             await create_branch(session, given["database"], given["branch"], given["commit"])
         case "delete-branch":
-            await delete_branch(session, given["database"], given["branch"], given["head"])
+            await doltbranches.delete_branch(
+                session, given["database"], given["branch"], given["head"], keep=given["keep"]
+            )
         case "commit-work":
             author = Signature(given["author"], given["email"])
             await doltbranches.commit_work(session, given["database"], given["branch"], author, given["message"])
@@ -48,8 +67,12 @@ async def perform(  # noqa: C901, PLR0912 - one case for each action
             await doltremotes.fetch_result(session, given["database"], given["host"], given["result"], remotes_port)
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
+        case "fast-forward":
+            await doltremotes.fast_forward(session, at, given, remotes_port)
         case "sweep":
             await doltremotes.sweep(session, at, given["database"])
+        case "ensure-check-user":
+            await ensure_program_user(session, at, given)
         case "protect":
             await protect(at, given["database"], json.loads(given["branches"]), given["username"])
         case _:

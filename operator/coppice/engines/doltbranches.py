@@ -57,6 +57,22 @@ async def _tagged(session: Session, database: str, tag: str) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
+async def delete_branch(session: Session, database: str, branch: str, head: str, *, keep: str) -> None:
+    """Delete a branch if it still is at ``head``, which has a tag before: what was on it can be had again."""
+    await use(session, database)
+    there = await branch_row(session, branch)
+    if there is None:
+        return
+    if there[0] != head:
+        raise EngineError(f"the branch {branch} of {database} has moved from {head} to {there[0]}: it is kept")
+    if there[1]:
+        raise EngineError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
+    # An earlier try may have been refused, for somebody was on the branch: how long it is kept counts from now.
+    await delete_tag(session, database, keep)
+    await create_tag(session, database, keep, head)
+    await session.ask("CALL dolt_branch('-D', %s)", [branch])
+
+
 async def set_branch(session: Session, database: str, branch: str, commit: str) -> None:
     """Make a branch be at a commit, whatever was there, tables that no commit has too."""
     await use(session, database)

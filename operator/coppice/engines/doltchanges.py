@@ -13,8 +13,6 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -25,6 +23,7 @@ from typing import Any, Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, UnknownVersionError
+from coppice.engines.digests import addend, hashed, summary
 from coppice.engines.doltrefs import commit_of, use
 from coppice.engines.merging import Authors, Binary, ChangeKind, ChangeSet, CommitInfo, RowChange, TableChanges, Value
 from coppice.engines.mysql import Session, identifier, literal
@@ -35,10 +34,6 @@ _COLUMN: Final = re.compile(r"^  `((?:[^`]|``)+)` ", re.MULTILINE)
 _KEY: Final = re.compile(r"^  PRIMARY KEY \((.+?)\),?$", re.MULTILINE)
 _NAME: Final = re.compile(r"`((?:[^`]|``)+)`")
 _COUNTER: Final = re.compile(r" AUTO_INCREMENT=\d+(?=[^\n]*\Z)")
-_SUM_BYTES: Final = 256
-"""How wide the sum of the rows' hashes is. Other rows of the same sum are not to be found, as they are for a narrow one
-by who may choose many (the generalised birthday problem).
-"""
 _PROGRAMS: Final = {"dolt_schemas": "fragment", "dolt_procedures": "create_stmt"}
 """The tables that hold views, triggers, events and procedures, and the column that is the statement."""
 
@@ -139,24 +134,6 @@ def canonical(cells: Cells | None) -> Any:
     return {name: [type(cell).__name__, as_value(cell)] for name, cell in cells.items()}
 
 
-def hashed(value: Any) -> bytes:
-    """Return a hash of something that JSON can hold, whatever the order of its keys."""
-    return hashlib.sha256(_encoded(value)).digest()
-
-
-def _encoded(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _addend(row: Any) -> int:
-    return int.from_bytes(hashlib.shake_256(_encoded(row)).digest(_SUM_BYTES))
-
-
-def summary(counts: Mapping[ChangeKind, int], total: int) -> Sequence[Any]:
-    """Return what a digest has of a table's rows, in whatever order they were found: how many, and their sum."""
-    return [counts["Added"], counts["Modified"], counts["Deleted"], f"{total % (1 << 8 * _SUM_BYTES):x}"]
-
-
 @asynccontextmanager
 async def reading(at: Endpoint, database: str) -> AsyncIterator[Session]:
     """Open a session that may take its time and leaves no trace of having read."""
@@ -237,7 +214,7 @@ async def changes_between(session: Session, old: str, new: str) -> ChangeSet:
         async with aclosing(_changed(session, old, new, pair)) as rows:
             async for row in rows:
                 counts[row.kind] += 1
-                total += _addend([canonical(row.before), canonical(row.after)])
+                total += addend([canonical(row.before), canonical(row.after)])
                 if pair.name in _PROGRAMS:
                     statements.append(_program(pair.name, row))
         redefined = pair.redefined or pair.name in _PROGRAMS

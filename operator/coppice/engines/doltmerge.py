@@ -30,6 +30,8 @@ from typing import Any, Final
 
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
+from coppice.engines.decisions import Decisions
+from coppice.engines.digests import hashed
 from coppice.engines.doltbranches import signature_of
 from coppice.engines.doltchanges import (
     Definition,
@@ -40,7 +42,6 @@ from coppice.engines.doltchanges import (
     changes,
     commit_info,
     definition_at,
-    hashed,
     read_definition,
 )
 from coppice.engines.doltprotection import reserve
@@ -50,7 +51,6 @@ from coppice.engines.merging import (
     Conflict,
     ConflictKind,
     ConflictName,
-    Decision,
     MergeInputs,
     MergeOutcome,
     Side,
@@ -78,7 +78,6 @@ _BROKEN: Final[Mapping[str, ConflictKind]] = {
 _REFUSALS: Final[Mapping[int, ConflictKind]] = {1062: "Unique", 3819: "Check", 1048: "NotNull"}
 """By their MySQL numbers, the constraints that refuse to let a decision have its way."""
 
-_DECIDABLE: Final = frozenset({"Cell", "Row"})
 Cells = Mapping[str, Any]
 
 
@@ -137,39 +136,6 @@ class _Table:
 
 
 @dataclass
-class _Decisions:
-    """Which side wins where, and which decisions have met a conflict."""
-
-    decisions: Sequence[Decision]
-    met: set[int] = field(default_factory=set)
-
-    def side_of(self, conflict: Conflict) -> Side | None:
-        """Return the side that the closest decision takes; of two that are as close, the first counts."""
-        if conflict.kind not in _DECIDABLE:
-            return None
-        best, side = -1, None
-        for place, decision in enumerate(self.decisions):
-            closeness = _closeness(decision, conflict)
-            if closeness is not None:
-                self.met.add(place)
-                if closeness > best:
-                    best, side = closeness, decision.take
-        return side
-
-    @property
-    def unused(self) -> tuple[int, ...]:
-        return tuple(place for place in range(len(self.decisions)) if place not in self.met)
-
-
-def _closeness(decision: Decision, conflict: Conflict) -> int | None:
-    """Return how close a decision is to a conflict, or None where it is about something else."""
-    named = ((decision.conflict, conflict.id), (decision.row, conflict.row), (decision.table, conflict.table))
-    if any(wanted is not None and wanted != actual for wanted, actual in named):
-        return None
-    return next((3 - place for place, (wanted, _) in enumerate(named) if wanted is not None), 0)
-
-
-@dataclass
 class _Tally:
     """What a look at all conflicts has come to."""
 
@@ -194,13 +160,7 @@ class _Tally:
 
     def _name(self, conflict: Conflict) -> None:
         if len(self.names) < MAX_CONFLICTS:
-            self.names.append(_name_of(conflict))
-
-
-def _name_of(conflict: Conflict) -> ConflictName:
-    return ConflictName(
-        conflict.id, conflict.row, conflict.kind, conflict.table, conflict.column, detail=conflict.detail
-    )
+            self.names.append(conflict.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +198,7 @@ async def merge(at: Endpoint, inputs: MergeInputs) -> MergeOutcome:
     if base == inputs.source:
         none = await changes(at, inputs.database, inputs.target, inputs.target)
         return MergeOutcome(base, inputs.target, none, unused=tuple(range(len(inputs.decisions))))
-    decisions, tally = _Decisions(inputs.decisions), _Tally()
+    decisions, tally = Decisions(inputs.decisions), _Tally()
     result = None
     try:
         async with _merging(at, inputs, base, f"{_WORK_PREFIX}{result_branch(inputs)[-16:]}") as under_way:
@@ -331,7 +291,7 @@ async def _schema_conflict(merge: _Merge, table: str, detail: str) -> Conflict:
     )
 
 
-async def _settle(merge: _Merge, decisions: _Decisions, tally: _Tally, known: str | None) -> str | None:
+async def _settle(merge: _Merge, decisions: Decisions, tally: _Tally, known: str | None) -> str | None:
     """Make the merge commit if nothing is left to decide, and return it."""
     async with aclosing(_found(merge)) as found:
         async for conflict in found:
@@ -513,7 +473,7 @@ def _constraint(information: str) -> str:
     return str(known.get("ForeignKey") or known.get("Name") or ", ".join(known.get("Columns", ())))
 
 
-async def _applied(merge: _Merge, decisions: _Decisions) -> AsyncGenerator[Conflict, None]:
+async def _applied(merge: _Merge, decisions: Decisions) -> AsyncGenerator[Conflict, None]:
     """Let the decisions have their way in a merge, and hand out what they break."""
     session, inputs = merge.session, merge.inputs
     [tables] = await session.ask("SELECT `table` FROM dolt_conflicts ORDER BY `table`")
@@ -576,7 +536,7 @@ async def _orphans(
             yield _broken(inputs, "ForeignKey", child, (definition, cells), constraint)
 
 
-async def _apply(session: Session, inputs: MergeInputs, table: _Table, decisions: _Decisions) -> bool:
+async def _apply(session: Session, inputs: MergeInputs, table: _Table, decisions: Decisions) -> bool:
     """Settle the first rows that are in conflict, and return whether there were any. Statements cannot be sent while
     rows are coming, and all of them may be more than there is memory for.
     """

@@ -16,16 +16,19 @@ Facts this rests on, each with a test in ``tests/contract``:
   well. Such names are refused, and what was made before does not count.
 - All of this is read in a transaction begun before any ``USE``, and written by whole names: to say the same again is
   no activity.
+- Names are compared without case, and ``database/name`` is a branch, else a tag, and a commit last: a branch or tag
+  that is called like a commit, in capitals, is read in its place. A hash itself is refused as a name.
 - The longest pattern counts, and equal ones add up: the one of an administrator is longer by its user.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from coppice.engines import mysql
-from coppice.engines.base import Endpoint
+from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.doltrefs import LOOK_PREFIX, OWN_PREFIX, transaction, use
 from coppice.engines.mysql import Session, identifier, literal
 
@@ -55,6 +58,8 @@ _PATTERN_NAMES: Final = ("%\\%%", "%\\_%")
 """Names that hold a character which stands for others in a pattern: what nobody may make while a branch is protected,
 and so what tells that one is.
 """
+_COMMIT_NAMES: Final = "_" * 32
+"""As a pattern: every name that could be taken for a commit's."""
 _OWN: Final = f"{OWN_PREFIX}%"
 _LOOKED_AT: Final = f"{LOOK_PREFIX}%"
 
@@ -63,6 +68,7 @@ _NAMES: Final = "dolt_branch_namespace_control"
 _DUPLICATE: Final = 1062
 _MAX_BRANCHES: Final = 500
 """On how many branches tables are looked for."""
+_COMMIT_NAME: Final = re.compile(r"[0-9a-v]{32}", re.IGNORECASE)
 Rows = frozenset[tuple[str, ...]]
 
 
@@ -80,10 +86,29 @@ async def protect(at: Endpoint, database: str, branches: Sequence[str], username
     await _bring_to(at, database, _NAMES, frozenset(names))
     await _bring_to(at, database, _ACCESS, frozenset(access))
     async with mysql.session(at) as session:
-        [there] = await session.ask(
-            f"SET GLOBAL event_scheduler = {'OFF' if patterns else 'ON'};"
-            f" SELECT 1 FROM mysql.user WHERE user = {literal(username)} AND host = '%'"
-        )
+        await session.ask(f"SET GLOBAL event_scheduler = {'OFF' if patterns else 'ON'}")
+    await _bring_rights(at, database, username)
+
+
+async def keep_names(at: Endpoint, database: str, username: str) -> None:
+    """Let an app's login give nothing the name of a commit; it has the rights then that it has beside protected
+    branches. What has such a name already is refused.
+    """
+    wanted = frozenset((database.lower(), each, at.username, "%") for each in (_COMMIT_NAMES, *_PATTERN_NAMES))
+    await _put_in(at, database, _NAMES, wanted)
+    await _bring_rights(at, database, username)
+    async with transaction(at) as session:
+        await use(session, database)
+        branches, tags = await session.ask("SELECT name FROM dolt_branches; SELECT tag_name FROM dolt_tags")
+    taken = [name for (name,) in (*branches, *tags) if _COMMIT_NAME.fullmatch(name)]
+    if taken:
+        raise EngineError(f"a branch or tag of {database} has the name of a commit: delete {taken[0]}")
+
+
+async def _bring_rights(at: Endpoint, database: str, username: str) -> None:
+    """Give a login the rights that it has now, if it is there."""
+    async with mysql.session(at) as session:
+        [there] = await session.ask(f"SELECT 1 FROM mysql.user WHERE user = {literal(username)} AND host = '%'")
     if not there:
         return  # A new store has no login yet, and who makes one gives it these rights.
     rights = await grants(at, database, username)
@@ -103,11 +128,15 @@ async def reserve(at: Endpoint, database: str) -> None:
     """Let nobody else make branches of Coppice's names, on a server where nothing is protected."""
     rules = zip((_ACCESS, _NAMES), _reserved(at, database.lower()), strict=True)
     for table, wanted in rules:
-        missing = wanted - await _rules(at, database, table)
-        if missing:
-            async with mysql.session(at) as session:
-                for row in sorted(missing):
-                    await _insert(session, f"{identifier(database)}.{table}", row)
+        await _put_in(at, database, table, wanted)
+
+
+async def _put_in(at: Endpoint, database: str, table: str, wanted: Rows) -> None:
+    missing = wanted - await _rules(at, database, table)
+    if missing:
+        async with mysql.session(at) as session:
+            for row in sorted(missing):
+                await _insert(session, f"{identifier(database)}.{table}", row)
 
 
 def _pattern(branch: str) -> str:

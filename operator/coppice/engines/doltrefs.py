@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from coppice.engines import mysql
-from coppice.engines.base import Endpoint, EngineError, UnknownVersionError, Version
+from coppice.engines.base import Endpoint, EngineError, Tag, UnknownVersionError, Version
 from coppice.engines.mysql import Session, identifier, literal
 
 NEW_BRANCH: Final = "coppice"
@@ -71,6 +71,16 @@ async def commit_of_tag(session: Session, database: str, tag: str) -> str:
     if commit is None:
         raise UnknownVersionError(f"there is no tag {tag} in {database}; there is {_some(tags)}")
     return str(commit)
+
+
+async def tags(session: Session, database: str, prefix: str) -> list[Tag]:
+    """Return the tags whose names begin so."""
+    await use(session, database)
+    [rows] = await session.ask("SELECT tag_name, tag_hash, date FROM dolt_tags ORDER BY tag_name")
+    # Not by LIKE: in that the names of branches would have to be escaped.
+    return [
+        Tag(str(name), str(commit), date.replace(tzinfo=UTC)) for name, commit, date in rows if name.startswith(prefix)
+    ]
 
 
 async def commit_of_prefix(session: Session, database: str, prefix: str) -> str:
@@ -173,16 +183,3 @@ async def create_branch(session: Session, database: str, branch: str, commit: st
         if there[0] != commit:
             message = f"the branch {branch} of {database} is at {there[0]}, not at {commit}: choose another name"
             raise EngineError(message) from error
-
-
-async def delete_branch(session: Session, database: str, branch: str, head: str) -> None:
-    """Delete a branch if it still is at ``head``."""
-    await use(session, database)
-    there = await branch_row(session, branch)
-    if there is None:
-        return
-    if there[0] != head:
-        raise EngineError(f"the branch {branch} of {database} has moved from {head} to {there[0]}: it is kept")
-    if there[1]:
-        raise EngineError(f"the branch {branch} of {database} has uncommitted changes: commit or reset them first")
-    await session.ask("CALL dolt_branch('-D', %s)", [branch])

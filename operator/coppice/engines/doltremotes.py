@@ -5,17 +5,19 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- A fetch brings all tags of the other server that are at commits which are here then, and moves those of the same
+  names. So they are put back, and nobody else of this process writes to tags meanwhile (``doltactions``).
 - Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
   the server itself alone. No statement has it, for an app reads what others run (``information_schema.processlist``).
 - ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
-  it moves the branch by compare-and-set, and refuses one that has uncommitted changes. So a store, having fetched the
-  result, pushes it to itself, by a login that exists for that long only.
+  it moves the branch by compare-and-set, and refuses one that has uncommitted changes. So a store or clone, having
+  fetched the result, pushes it to itself, by a login that exists for that long only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -89,7 +91,35 @@ async def fetch_result(session: Session, database: str, host: str, result: str, 
 
 
 async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
-    """Move a branch to a result, by fast-forward only."""
+    """Move a branch to a result, by fast-forward only: to the merge of exactly two versions."""
+
+    async def is_meant(session: Session) -> bool:
+        merged = (await commit_info(session, arguments["result"])).parents
+        return merged == (arguments["expected"], arguments["source"])
+
+    await _move(session, at, arguments, port, f"refs/heads/{OWN_PREFIX}*", is_meant)
+
+
+async def fast_forward(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
+    """Move a branch to a commit that comes from where it is: a merge, or what is on any branch of the scratch server
+    where the branch had nothing of its own.
+    """
+
+    async def is_meant(session: Session) -> bool:
+        return await _is_ancestor(session, arguments["expected"], arguments["result"])
+
+    await _move(session, at, arguments, port, "refs/heads/*", is_meant)
+
+
+async def _move(
+    session: Session,
+    at: Endpoint,
+    arguments: Mapping[str, str],
+    port: int,
+    references: str,
+    is_meant: Callable[[Session], Awaitable[bool]],
+) -> None:
+    """Move a branch to a result that was fetched, if that is what is meant; whoever has moved it first has won."""
     database, result = arguments["database"], arguments["result"]
     due = (database, arguments["branch"], arguments["expected"], result)
     await use(session, database)
@@ -101,11 +131,10 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
         try:
             if not await holds(session, result):
                 scratch = _url(arguments["host"], port, database)
-                await _fetch_from(session, names.source, scratch, f"refs/heads/{OWN_PREFIX}*")
+                await _fetch_from(session, names.source, scratch, references)
             if not await holds(session, result):
                 raise EngineError(f"the scratch server has no commit {result} of {database}")
-            parents = (await commit_info(session, result)).parents
-            if parents != (arguments["expected"], arguments["source"]):
+            if not await is_meant(session):
                 raise EngineError(f"the commit {result} of {database} is not the merge that is to be published")
             await session.ask("CALL dolt_branch(%s, %s)", [names.step, result])
             await _make_user(session, names.pusher, _ITSELF, arguments["password"], "SUPER")
@@ -215,7 +244,7 @@ async def _push(session: Session, names: _Names, due: tuple[str, str, str, str])
                 f"the branch {due[1]} of {due[0]} has uncommitted changes: commit or reset them first"
             ) from None
         if await _is_due(session, *due):
-            raise EngineError(f"the store refused its own push to {due[1]}: error {error.code}") from None
+            raise EngineError(f"the server refused its own push to {due[1]}: error {error.code}") from None
 
 
 async def _is_ancestor(session: Session, older: str, newer: str) -> bool:
@@ -226,8 +255,27 @@ async def _is_ancestor(session: Session, older: str, newer: str) -> bool:
 async def _fetch_from(session: Session, remote: str, url: str, references: str) -> None:
     await _forget(session, remote)
     target = references.replace("refs/heads/", f"refs/remotes/{remote}/")
+    before = await _tags(session)
     await session.ask("CALL dolt_remote('add', %s, %s)", [remote, url])
-    await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
+    try:
+        await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
+    finally:
+        await _put_back(session, before)
+
+
+async def _tags(session: Session) -> dict[str, str]:
+    [rows] = await session.ask("SELECT tag_name, tag_hash FROM dolt_tags")
+    return {str(name): str(commit) for name, commit in rows}
+
+
+async def _put_back(session: Session, before: Mapping[str, str]) -> None:
+    """Have the tags be as they were: those that came along are of whoever may write to the other server."""
+    for tag, commit in (await _tags(session)).items():
+        if before.get(tag) == commit:
+            continue
+        await session.ask("CALL dolt_tag('-d', %s)", [tag])
+        if tag in before:
+            await session.ask("CALL dolt_tag(%s, %s)", [tag, before[tag]])
 
 
 async def _forget(session: Session, remote: str) -> None:

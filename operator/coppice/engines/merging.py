@@ -104,6 +104,18 @@ class RowChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictName:
+    """A conflict without any value: fit for a status."""
+
+    id: str
+    row: str
+    kind: ConflictKind
+    table: str
+    column: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """One thing that both sides changed, or that their sum breaks.
 
@@ -125,17 +137,10 @@ class Conflict:
     theirs: object = field(default=None, repr=False)
     detail: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class ConflictName:
-    """A conflict without any value: fit for a status."""
-
-    id: str
-    row: str
-    kind: ConflictKind
-    table: str
-    column: str | None = None
-    detail: str = ""
+    @property
+    def name(self) -> ConflictName:
+        """Return the conflict without any value."""
+        return ConflictName(self.id, self.row, self.kind, self.table, self.column, self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +243,6 @@ class MergingEngine(Engine, Protocol):
     committed; nothing where there is no such thing.
     ``create-tag`` (database, tag, commit): done already when it exists there; EngineError when elsewhere,
     but for a name that begins with ``coppice/``: such a tag is put where it belongs.
-    ``delete-tag`` (database, tag): nothing where there is none.
     ``ensure-fetch-user`` (password): let somebody with this password fetch from this server, and do nothing else.
     ``drop-fetch-user`` (): nobody may any more.
     ``fetch`` (database, host, commit): fetch, from the server at ``host`` that lets the holder of this server's own
@@ -254,9 +258,14 @@ class MergingEngine(Engine, Protocol):
     branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. EngineError when it is another
     commit. Done already when the branch holds ``result``. TargetMovedError when it is
     neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
+    ``fast-forward`` (database, branch, expected, result, host, password): on a clone whose ``remote-password`` this is,
+    do the same with a ``result`` that comes from ``expected``, whatever else it comes from; the same errors.
     ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
     fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
     to be let in again. Each publication begins with it.
+    ``ensure-check-user`` (database, password, username): on a scratch server, let the login of ``check_binding`` read
+    the database and change nothing, with this password and no earlier one; and keep the login ``username`` from
+    putting something else in the place of a commit. EngineError where somebody has.
     ``protect`` (database, branches, username): let nobody but the administrator write to, reset, delete, rename or
     force the branches that match one of these (a JSON list; ``*`` stands for anything), by any statement or procedure;
     the login ``username``, if it is there yet, keeps all its other rights, and ``ensure-app-user`` gives it the same.
@@ -296,6 +305,10 @@ class MergingEngine(Engine, Protocol):
 
     def conflicts(self, at: Endpoint, inputs: MergeInputs) -> AsyncIterator[Conflict]:
         """Hand out the conflicts of a merge with their values, those decided too."""
+        ...
+
+    def check_binding(self, *, host: str, database: str, commit: str, password: str) -> Mapping[str, str]:
+        """Return what a check's program needs to read a commit on a scratch server, as ``binding`` does."""
         ...
 
     async def assertions(

@@ -16,11 +16,11 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from coppice.engines import libpq
+from coppice.engines import libpq, pgpatches
 from coppice.engines.base import (
     PATHS,
     SOURCE_PATH,
@@ -38,6 +38,7 @@ from coppice.engines.base import (
     Reference,
     StoreServer,
     TableLock,
+    Tag,
     UnknownVersionError,
     Version,
     Workload,
@@ -45,6 +46,8 @@ from coppice.engines.base import (
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.ledgers import LOOKUPS, find_ledger, read_report
 from coppice.engines.libpq import Session, identifier, literal
+from coppice.engines.merging import Assertion, AssertionResult, ChangeSet, RowChange
+from coppice.engines.patching import Begun, Fate, JudgedPatch, Patch, PatchInputs
 from coppice.engines.shell import script, statements
 
 BRANCH: Final = "main"
@@ -311,6 +314,11 @@ class PostgreSQLEngine:
                 return None
             return found.read(await session.ask(found.statement(f"public.{identifier(found.table)}")))
 
+    async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
+        """Return nothing: there are no tags."""
+        del at, database, prefix
+        return ()
+
     async def locks(self, at: Endpoint, database: str) -> Sequence[TableLock]:
         """Return who has a table in the mode ACCESS EXCLUSIVE, or waits for it."""
         async with libpq.session(at, database, options=self._options(at)) as session:
@@ -318,6 +326,54 @@ class PostgreSQLEngine:
         return [
             TableLock(str(table), str(holder), float(when), waits=bool(waits)) for table, holder, when, waits in found
         ]
+
+    # -- patches: see ``coppice.engines.patching.PatchingEngine`` --
+
+    async def mark(self, at: Endpoint, database: str) -> str:
+        """Return where the write-ahead log ends."""
+        async with libpq.session(at, database, options=self._options(at)) as session:
+            [(place,)] = await session.ask(pgpatches.MARK)
+        return str(place)
+
+    async def patch(self, base: Endpoint, clone: Endpoint, database: str) -> Patch:
+        """Return what a clone has changed, tried on the base."""
+        return await pgpatches.patch(base, clone, database)
+
+    async def differences(self, base: Endpoint, clone: Endpoint, database: str) -> ChangeSet:
+        """Return how many rows a clone has changed, and which definitions."""
+        return await pgpatches.differences(base, clone, database)
+
+    def rows(
+        self, base: Endpoint, clone: Endpoint, database: str, table: str | None = None
+    ) -> AsyncGenerator[RowChange, None]:
+        """Hand out the rows that a clone has changed."""
+        return pgpatches.rows(base, clone, database, table)
+
+    def patch_rows(self, patch: Patch, table: str | None = None) -> Iterator[RowChange]:
+        """Hand out the rows of a patch."""
+        return pgpatches.patch_rows(patch, table)
+
+    async def judge(self, target: Endpoint, database: str, patch: Patch, inputs: PatchInputs) -> JudgedPatch:
+        """Merge a patch with the live rows."""
+        return await pgpatches.judge(target, database, patch, inputs)
+
+    def script(self, patch: Patch) -> str:
+        """Return a patch as guarded SQL."""
+        return pgpatches.script(patch).text
+
+    async def try_patch(
+        self, base: Endpoint, database: str, patch: Patch, checks: Sequence[Assertion]
+    ) -> Sequence[AssertionResult]:
+        """Ask checks of the base in the transaction that tries a patch."""
+        return await pgpatches.try_patch(base, database, patch, checks)
+
+    async def write(self, target: Endpoint, database: str, patch: Patch, salt: str, begun: Begun) -> None:
+        """Write a judged patch in one transaction."""
+        await pgpatches.write(target, database, patch, salt, begun)
+
+    async def fate(self, target: Endpoint, database: str, transaction: str) -> Fate:
+        """Return what became of a transaction."""
+        return await pgpatches.fate(target, database, transaction)
 
     def _server(
         self,

@@ -13,6 +13,7 @@ from coppice.manifests.meta import Owner, build_metadata
 LOAD_ROLE: Final = "load"
 MASK_ROLE: Final = "mask"
 MIGRATE_ROLE: Final = "migrate"
+CHECK_ROLE: Final = "check"
 """What the program is for, beside the roles of Pods that run an engine."""
 
 _COPIED: Final = ("backoffLimit", "activeDeadlineSeconds", "podFailurePolicy")
@@ -29,7 +30,8 @@ _OF_THE_TEMPLATES_JOB: Final = frozenset(
 class UserJob:
     """Everything a Job is made from: a user's Job, and the keys of a Secret that its containers get as environment.
 
-    ``labels`` and ``annotations`` are the Job's alone: by a label of its Pods a Service would find them.
+    ``labels`` and ``annotations`` are the Job's alone: by a label of its Pods a Service would find them. ``deadline``:
+    after how many seconds it has failed if it has not ended, where the user's says nothing of that.
     """
 
     name: str
@@ -41,6 +43,7 @@ class UserJob:
     inputs: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    deadline: int | None = None
 
 
 def copied_spec(job: Manifest) -> dict[str, Any]:
@@ -59,6 +62,8 @@ def copied_spec(job: Manifest) -> dict[str, Any]:
 def build_user_job(job: UserJob) -> dict[str, Any]:
     """Return the Job, with the Pod template of the user's and the connection in its containers' environment."""
     spec = copied_spec(job.template)
+    if job.deadline is not None:
+        spec.setdefault("activeDeadlineSeconds", job.deadline)
     template = spec["template"]
     template["metadata"]["labels"] |= {**job.owner.labels, known.ROLE: job.role}
     for part in ("initContainers", "containers"):

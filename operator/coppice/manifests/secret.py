@@ -88,13 +88,13 @@ class Login:
     ca: str | None = None
 
 
-def is_meant_for(manifest: Manifest, store: str) -> bool:
+def is_meant_for(manifest: Manifest, store: str, *, consent: str = labels.STORE) -> bool:
     """Return whether a user's Secret bears the annotation by which it may be used for a DataStore.
 
     Without it whoever may write DataStores could have the operator send any Secret of the namespace to a server of
-    their own.
+    their own. ``consent`` is ``labels.WRITER_OF`` for what writes: who agreed that somebody looks has not agreed to it.
     """
-    return bool((manifest["metadata"].get("annotations") or {}).get(labels.STORE) == store)
+    return bool((manifest["metadata"].get("annotations") or {}).get(consent) == store)
 
 
 def read_login(manifest: Manifest) -> Login | None:

@@ -7,10 +7,11 @@ them and no cache holds them: they are read anew at every look.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coppice.api.v1alpha1 import Adopted
+from coppice.core import labels
 from coppice.core.plan import Manifest, ServerRef
 from coppice.engines.base import Endpoint, Engine
 from coppice.kube.client import KubeReader
@@ -21,7 +22,10 @@ from coppice.reconcile.reads import get_each
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """An adopted database, as far as it is there. ``selected`` are the Pods that the Service leads to."""
+    """An adopted database, as far as it is there. ``selected`` are the Pods that the Service leads to.
+
+    ``writes``: the Secret is the one that approved changes are written with, and not the one that Coppice looks with.
+    """
 
     namespace: str
     store: str
@@ -30,6 +34,7 @@ class Adoption:
     service: Manifest | None
     secret: Manifest | None
     selected: tuple[Manifest, ...]
+    writes: bool = False
 
     @property
     def pod(self) -> Manifest | None:
@@ -44,16 +49,30 @@ class Adoption:
     @property
     def login(self) -> Login | None:
         """Return the login, if the Secret may be used for this store and is complete."""
-        if self.secret is None or not is_meant_for(self.secret, self.store):
+        if self.secret is None or not is_meant_for(self.secret, self.store, consent=self.consent):
             return None
         return read_login(self.secret)
+
+    @property
+    def consent(self) -> str:
+        """Return the annotation by which the Secret may be used."""
+        return labels.WRITER_OF if self.writes else labels.STORE
+
+    @property
+    def secret_name(self) -> str:
+        """Return the name of the Secret, whether it is there or not."""
+        if not self.writes:
+            return self.wanted.credentials_secret
+        if self.wanted.writer is None:
+            raise TypeError("nothing is written to a database without a writer")
+        return self.wanted.writer.secret_name
 
     def endpoint(self, engine: Engine) -> Endpoint | None:
         """Return where to log in and as whom, or None while that is not known."""
         pod, login = self.pod, self.login
         if pod is None or login is None:
             return None
-        port = self._ports(engine)[1]
+        port = self.server_port(engine)
         return Endpoint(str(pod_state(pod).ip), port, login.username, login.password, guarded=True, ca=login.ca)
 
     def server_ref(self, engine: Engine) -> ServerRef | None:
@@ -63,15 +82,20 @@ class Adoption:
             return None
         return ServerRef(
             host=str(pod_state(pod).ip),
-            port=self._ports(engine)[1],
+            port=self.server_port(engine),
             secret_namespace=self.namespace,
-            secret_name=self.wanted.credentials_secret,
+            secret_name=self.secret_name,
             adopted_by=self.store,
+            writes=self.writes,
         )
 
     def service_port(self, engine: Engine) -> int:
         """Return the port on which applications find the server."""
         return self._ports(engine)[0]
+
+    def server_port(self, engine: Engine) -> int:
+        """Return the port on which the server listens in its Pod."""
+        return self._ports(engine)[1]
 
     def _ports(self, engine: Engine) -> tuple[int, int]:
         """Return the Service's port, and the container's that it leads to.
@@ -106,6 +130,14 @@ async def read_adoption(reader: KubeReader, namespace: str, store: str, wanted: 
     )
     pods = await reader.list("Pod", namespace, selector) if (selector := selector_of(service)) else ()
     return Adoption(namespace, store, wanted, claim, service, secret, tuple(pods))
+
+
+async def read_writer(reader: KubeReader, looked: Adoption) -> Adoption | None:
+    """Read what the same database is written to with; None if nothing is."""
+    if looked.wanted.writer is None:
+        return None
+    secret = await reader.get("Secret", looked.wanted.writer.secret_name, looked.namespace)
+    return replace(looked, secret=secret, writes=True)
 
 
 def selector_of(service: Manifest | None) -> Mapping[str, str]:

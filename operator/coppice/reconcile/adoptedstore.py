@@ -213,4 +213,9 @@ class AdoptedPlan(StorePlan):
         if pod is None or engine is None:
             return before
         offered = self._offered if self.content is not None else (before or {}).get("offeredVersion")
-        return {"pod": pod["metadata"]["name"], "userID": self._source.user_id(engine), "offeredVersion": offered}
+        return {
+            "pod": pod["metadata"]["name"],
+            "port": self._source.server_port(engine),
+            "userID": self._source.user_id(engine),
+            "offeredVersion": offered,
+        }

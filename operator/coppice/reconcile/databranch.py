@@ -20,8 +20,9 @@ from coppice.reconcile.choice import ready_snapshots
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.kept import KEPT_FOR, tag_of_deleted
 from coppice.reconcile.ledgers import describe, find_within
-from coppice.reconcile.observed import format_time, is_deleting, is_true
+from coppice.reconcile.observed import deletion_asked_at, format_time, is_deleting, is_true
 from coppice.reconcile.protection import protecting_patterns
 from coppice.reconcile.reads import Answer, ask
 from coppice.reconcile.storenames import admin_secret_name
@@ -171,8 +172,14 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
         return condemned(observation.manifest, [], message=message)
     if state is None or not _is_created(branch, state):
         return Plan(remove_finalizer=True)
-    call = _call(observation, source, "delete-branch", {"branch": state.branch, "head": state.head})
-    return Plan(calls=(call,), remove_finalizer=True)
+    keep = tag_of_deleted(state.branch, deletion_asked_at(observation.manifest))
+    call = _call(observation, source, "delete-branch", {"branch": state.branch, "head": state.head, "keep": keep})
+    message = (
+        f"branch {state.branch} is deleted from DataStore {source.name}; what it held is kept for {KEPT_FOR.days} days "
+        f"as tag {keep}. To have it back: coppice branch restore {state.branch} --from "
+        f"{source.namespace}/{source.name}, or a DataBranch with this tag in spec.from"
+    )
+    return Plan(calls=(call,), remove_finalizer=True, events=(Event("BranchDeleted", message),))
 
 
 def _is_created(branch: DataBranch, state: BranchState | None) -> bool | None:

@@ -35,7 +35,7 @@ from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
 from coppice.reconcile.observed import annotation, is_deleting, is_true, label, pod_state
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, by_service, get_each, read_classes, read_snapshots
+from coppice.reconcile.reads import Server, ask, ask_kept, by_service, get_each, read_classes, read_snapshots
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
@@ -99,6 +99,7 @@ class DataStoreReconciler:
         endpoint = None if engine is None else server.endpoint(engine)
         if endpoint is not None and is_pending(claim) and load.job is None:
             endpoint = by_service(endpoint, service, pod, seen.now)
+        answer = None if engine is None else await ask(engine, endpoint, database=database)
         return replace(
             seen,
             claim=claim,
@@ -109,7 +110,8 @@ class DataStoreReconciler:
             service=service,
             policy=policy,
             load=load,
-            answer=None if engine is None else await ask(engine, endpoint, database=database),
+            answer=answer,
+            kept=await ask_kept(engine, endpoint, answer),
             reached=await self._is_reached(key, server, policy, seen.now),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )

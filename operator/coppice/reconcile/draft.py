@@ -14,7 +14,7 @@ from typing import Any
 
 from coppice.core import labels
 from coppice.core.compare import covers, surplus_keys
-from coppice.core.plan import EngineCall, Event, Manifest, Plan, Ref
+from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, Ref
 from coppice.manifests.meta import Owner, build_annotations, build_identity, is_owned
 from coppice.reconcile.edits import VALUES, edited_keys, judge_edits
 from coppice.reconcile.observed import annotation, condition, is_deleting, is_true, parse_time, pod_state
@@ -86,6 +86,7 @@ class Draft:
     prune: list[Manifest] = field(default_factory=list)
     apply: list[Manifest] = field(default_factory=list)
     calls: list[EngineCall] = field(default_factory=list)
+    publication: Publication | None = None
     delete: list[Ref] = field(default_factory=list)
     discards: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -282,6 +283,7 @@ class Draft:
             apply=tuple(self.apply),
             delete=tuple(self.delete),
             discard=tuple(self.discards),
+            publication=self.publication,
             status={**status, "conditions": conditions},
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,

@@ -23,6 +23,7 @@ from coppice.manifests.secret import added_name, build_binding_secret, build_eng
 from coppice.manifests.storage import Claim, build_claim
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
+from coppice.reconcile.kept import kept_status, overdue
 from coppice.reconcile.load import (
     DONE,
     first_mark,
@@ -35,7 +36,7 @@ from coppice.reconcile.load import (
     source_is_there,
 )
 from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
-from coppice.reconcile.protection import is_protected, protect, protection_status, unprotectable
+from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
@@ -224,6 +225,7 @@ class ManagedPlan(ServedPlan):
             self.server_answers,
             self._load_is_done,
             self._protection_is_in_force,
+            self._deleted_branches_go,
             self._apps_can_connect,
         )
 
@@ -431,7 +433,15 @@ class ManagedPlan(ServedPlan):
             return problem
         server, content = self._server_ref, self._answered
         protect(draft, self.store, self.engine, server, content=content, pod_uid=self._server_uid)
-        return self.answering if not self.store.spec.protection else is_protected(self.store)
+        guarded = self.store.spec.protection and not reviews_alone(self.store, self.engine)
+        return is_protected(self.store) if guarded else self.answering
+
+    def _deleted_branches_go(self, draft: Draft) -> Fact:
+        """Let go what was kept of deleted branches for long enough."""
+        for kept in overdue(self.observation.kept or (), self.observation.now):
+            arguments = {"database": self._database, "tag": kept.tag}
+            draft.calls.append(EngineCall(self.store.spec.engine, self._server_ref, "delete-tag", arguments))
+        return draft.facts[-1]
 
     def branches_are_protected(self, draft: Draft) -> Fact:
         """Return the fact before: protection has been seen to."""
@@ -501,5 +511,15 @@ class ManagedPlan(ServedPlan):
             else {"host": self._host, "port": self.observation.engine.port},
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
+            "deletedBranches": self._deleted_branches,
             **self.content_status(kept=claim is not None),
         }
+
+    @property
+    def _deleted_branches(self) -> list[dict[str, Any]]:
+        """Return what can be restored; while the server does not say, what it said last."""
+        now, kept = self.observation.now, self.observation.kept
+        if kept is not None:
+            return kept_status(kept, now)
+        told = (self.observation.manifest.get("status") or {}).get("deletedBranches") or ()
+        return [entry for entry in told if self.observation.claim is not None]

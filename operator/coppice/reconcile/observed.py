@@ -38,6 +38,14 @@ def created_at(manifest: Manifest) -> datetime:
     return moment
 
 
+def deletion_asked_at(manifest: Manifest) -> datetime:
+    """Return when deletion of the object was asked for."""
+    moment = parse_time(manifest["metadata"].get("deletionTimestamp"))
+    if moment is None:
+        raise ValueError(f"{manifest['kind']} {manifest['metadata']['name']} is not being deleted")
+    return moment
+
+
 def is_deleting(manifest: Manifest) -> bool:
     """Return whether deletion of the object has been asked for."""
     return manifest["metadata"].get("deletionTimestamp") is not None

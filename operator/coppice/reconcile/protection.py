@@ -12,8 +12,9 @@ from coppice.api.v1alpha1 import DataStore
 from coppice.core.plan import EngineCall, ServerRef
 from coppice.engines.base import Content, Engine
 from coppice.engines.merging import MergingEngine
+from coppice.engines.patching import PatchingEngine
 from coppice.reconcile.changerequest.approval import matches
-from coppice.reconcile.draft import Draft, Fact, holds, stalls
+from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls
 
 PROTECTED: Final = "BranchesProtected"
 """The condition; there only where protection is asked for."""
@@ -82,9 +83,27 @@ def is_protected(store: DataStore) -> Fact:
     return holds(PROTECTED, "Protected", f"nobody writes to these branches but by an approved request: {patterns}")
 
 
+def reviews_alone(store: DataStore, engine: Engine | None) -> bool:
+    """Return whether protection means that requests are reviewed and checked, and nothing else: of a live database that
+    applications, or others, write to as they always have.
+    """
+    return isinstance(engine, PatchingEngine) and not isinstance(engine, MergingEngine) and store.spec.mirror is None
+
+
+def unguarded(store: DataStore, engine: Engine | None) -> Fact | None:
+    """Return, beside the chain, that protection is no more than that, where it is asked for; the store is well."""
+    if not store.spec.protection or not reviews_alone(store, engine):
+        return None
+    message = (
+        "approvals and checks hold for DataChangeRequests; who has a login to the database writes to it past them, for "
+        f"engine {store.spec.engine} keeps no branches"
+    )
+    return rests(PROTECTED, "RequestsAlone", message)
+
+
 def unprotectable(store: DataStore, engine: Engine) -> Fact | None:
     """Return that a store cannot have the protection it asks for, if so."""
-    if not store.spec.protection:
+    if not store.spec.protection or reviews_alone(store, engine):
         return None
     if store.spec.managed is None:
         kind = "an adopted database" if store.spec.adopted is not None else "a mirror"

@@ -14,6 +14,7 @@ from coppice.kube.errors import NotFoundError
 from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
+from coppice.reconcile.kept import PREFIX, KeptBranch, kept_branches
 from coppice.reconcile.observed import condition, is_deleting, parse_time, pod_state
 
 REPORT_LINES = 64
@@ -98,6 +99,18 @@ async def ask(engine: Engine, endpoint: Endpoint | None, *, database: str | None
         return Answer(content=await engine.inspect(endpoint, database=database))
     except EngineError as error:
         return Answer(error=error)
+
+
+async def ask_kept(
+    engine: Engine | None, endpoint: Endpoint | None, answer: Answer | None
+) -> tuple[KeptBranch, ...] | None:
+    """Return the deleted branches that a server keeps, or None while it does not say so."""
+    if engine is None or not engine.versioned or endpoint is None or answer is None or answer.content is None:
+        return None
+    try:
+        return tuple(kept_branches(await engine.tags(endpoint, answer.content.database, PREFIX)))
+    except EngineError:
+        return None
 
 
 def ensure_app_user(engine_name: str, engine: Engine, server: ServerRef, database: str) -> EngineCall:

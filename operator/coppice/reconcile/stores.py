@@ -18,12 +18,13 @@ from coppice.reconcile.classes import ClusterClasses, NoStorage, StorageChoice, 
 from coppice.reconcile.commit.line import is_commit
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.kept import KeptBranch
 from coppice.reconcile.load import LoadSeen
 from coppice.reconcile.mirror.copies import MirrorCopy
 from coppice.reconcile.mirror.seen import MirrorSeen
 from coppice.reconcile.observed import is_true
 from coppice.reconcile.preparation import mask_unsupported
-from coppice.reconcile.protection import PROTECTED, unprotectable
+from coppice.reconcile.protection import PROTECTED, reviews_alone, unguarded, unprotectable
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
@@ -47,7 +48,8 @@ class StoreObservation:
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
-    goes with a specification that nobody can read. ``added``: the Secret that completes the server's.
+    goes with a specification that nobody can read. ``added``: the Secret that completes the server's. ``kept``: the
+    deleted branches that its server keeps, None while it does not say so.
     """
 
     manifest: Manifest
@@ -69,6 +71,7 @@ class StoreObservation:
     policy: Manifest | None = None
     load: LoadSeen = field(default_factory=LoadSeen)
     answer: Answer | None = None
+    kept: tuple[KeptBranch, ...] | None = None
     reached: bool | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
@@ -91,10 +94,12 @@ class StorePlan(ABC):
                 break
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
-        types = (*self.types, *((PROTECTED,) if self.store.spec.protection else ()))
+        guarded = self.store.spec.protection and not reviews_alone(self.store, self.observation.engine)
+        types = (*self.types, *((PROTECTED,) if guarded else ()))
         status = {**self.status(), **self.protection_status(draft)}
         plan = draft.finish(types, status, requeue_after=requeue)
-        for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come()):
+        reviewed = unguarded(self.store, self.observation.engine)
+        for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come(), reviewed):
             plan = beside(plan, aside, self.observation.manifest)
         return plan
 

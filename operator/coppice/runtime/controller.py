@@ -86,8 +86,8 @@ class Reconciler(Protocol[ObservationT]):
         """Return the status and event for a write that cannot succeed as things stand.
 
         Pure. ``error`` is an InvalidError, a ForbiddenError (RBAC or quota), a NameConflictError, a
-        WiringConflictError, or an EngineError that is not an UnreachableError. Only the plan's status, events and
-        ``requeue_after`` count.
+        WiringConflictError, or an EngineError that is not an UnreachableError. Only the plan's status, whether that
+        is ``guarded``, events and ``requeue_after`` count.
         """
         ...
 
@@ -171,7 +171,8 @@ class Controller:
         except _REFUSED as error:
             self._count_error(key, error)
             refusal = reconciler.failed(observation, error)
-            await self._execute(key, Plan(status=refusal.status, events=refusal.events), observation)
+            report = Plan(status=refusal.status, events=refusal.events, guarded=refusal.guarded)
+            await self._execute(key, report, observation)
             return self._counted(key, "refused", Outcome(refusal.requeue_after or REFUSED_SECONDS))
         return self._counted(key, "done", Outcome(plan.requeue_after))
 

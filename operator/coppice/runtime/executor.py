@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from coppice.core import labels
 from coppice.core.conditions import complete_status, same_status
-from coppice.engines.base import Endpoint, EngineError, UnreachableError
+from coppice.core.plan import noted
+from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
+from coppice.engines.patching import PatchingEngine
 from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
 from coppice.kube.errors import (
     AlreadyExistsError,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
+    from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, ServerRef
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient, KubeReader
     from coppice.runtime.metrics import Metrics
@@ -72,12 +74,15 @@ class Executor:
         if plan.add_finalizer and not finalized:
             await self._apply_finalizers(manifest, [labels.FINALIZER])
         await self._write(plan)
-        current: Mapping[str, Any] = manifest.get("status") or {}
-        status = current if plan.status is None else complete_status(plan.status, manifest, now)
+        observed, remembered = manifest, {}
+        if plan.publication is not None:
+            observed = await self._publish(plan.publication, manifest)
+            remembered = {plan.publication.note: observed["status"][plan.publication.note]}
+        current: Mapping[str, Any] = observed.get("status") or {}
+        status = current if plan.status is None else complete_status({**plan.status, **remembered}, manifest, now)
         changed = not same_status(current, status)
         if changed:
-            body = {**build_identity(manifest), "status": status}
-            await self._client.apply(body, manager=STATUS_MANAGER, subresource="status")
+            await self._write_status(observed, status, guarded=plan.guarded)
         if plan.remove_finalizer and finalized:
             await self._apply_finalizers(manifest, [])
         # A state that shows in the status already has been reported: whatever woke us, it is no transition.
@@ -98,6 +103,40 @@ class Executor:
         for ref in (*plan.delete, *plan.discard):
             await self._client.delete(ref)
         await self._wire(plan.wire)
+
+    async def _write_status(self, observed: Manifest, status: Mapping[str, Any], *, guarded: bool) -> Manifest:
+        """Write an object's status; ``guarded``: if it still is as it was observed, else ConflictError."""
+        body = {**build_identity(observed), "status": status}
+        if guarded:
+            body["metadata"]["resourceVersion"] = observed["metadata"]["resourceVersion"]
+        return await self._client.apply(body, manager=STATUS_MANAGER, subresource="status")
+
+    async def _publish(self, publication: Publication, manifest: Manifest) -> Manifest:
+        """Write to a live database; return the object with the note of it in its status.
+
+        While the API server does not take the note, nothing is committed, and where it has taken it and this process
+        ends before the commit, or does not hear of it, the note leads to what became of it.
+        """
+        engine = self._engines[publication.engine]
+        if not isinstance(engine, PatchingEngine):
+            raise TypeError(f"the engine {engine.name} publishes no patches")
+        endpoint = await self._opened(publication.target, engine, PUBLISH_ACTION)
+        seen = manifest
+
+        async def begun(transaction: str) -> None:
+            nonlocal seen
+            for witness in publication.rests_on:
+                if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
+                    raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
+            status = {**(manifest.get("status") or {}), publication.note: noted(transaction, publication.of)}
+            seen = await self._write_status(manifest, status, guarded=True)
+
+        try:
+            await engine.write(endpoint, publication.database, publication.patch, publication.salt, begun)
+        except EngineError:
+            self._metrics.engine_call_errors.labels(publication.engine, PUBLISH_ACTION).inc()
+            raise
+        return seen
 
     async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
         body = build_identity(manifest)
@@ -155,24 +194,34 @@ class Executor:
 
     async def _call(self, call: EngineCall) -> None:
         """Execute an engine call; its Secret is read only now, so that no password is ever part of a plan."""
-        engine, target = self._engines[call.engine], call.target
-        found = await self._live.get("Secret", target.secret_name, target.secret_namespace)
-        if found is None:
-            raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
-        if target.adopted_by is not None:
-            if call.action != engine.capture_action:
-                raise ValueError(f"{call.action} is not to be done to a server of somebody else's")
-            endpoint, arguments = _adopted_endpoint(target, found), dict(call.arguments)
-        else:
-            secret = await self._values(found, {"admin-password", *call.secret_arguments.values()})
-            own = {name: secret[key] for name, key in call.secret_arguments.items()}
-            arguments = {**call.arguments, **own, **await self._borrowed(call)}
-            endpoint = Endpoint(target.host, target.port, engine.admin_user, secret["admin-password"])
+        engine = self._engines[call.engine]
+        endpoint = await self._opened(call.target, engine, call.action)
+        arguments = dict(call.arguments)
+        if call.secret_arguments:
+            secret = await self._values(await self._secret_of(call.target), set(call.secret_arguments.values()))
+            arguments |= {name: secret[key] for name, key in call.secret_arguments.items()}
+        arguments |= await self._borrowed(call)
         try:
             await engine.execute(endpoint, call.action, arguments)
         except EngineError:
             self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
             raise
+
+    async def _opened(self, target: ServerRef, engine: Engine, action: str) -> Endpoint:
+        """Return where to log in to a server, for an action that may be done there."""
+        found = await self._secret_of(target)
+        if target.adopted_by is not None:
+            if action != (PUBLISH_ACTION if target.writes else engine.capture_action):
+                raise ValueError(f"{action} is not to be done to a server of somebody else's")
+            return _adopted_endpoint(target, found)
+        user, key = (engine.app_user, "app-password") if target.as_app else (engine.admin_user, "admin-password")
+        return Endpoint(target.host, target.port, user, (await self._values(found, {key}))[key])
+
+    async def _secret_of(self, target: ServerRef) -> Manifest:
+        found = await self._live.get("Secret", target.secret_name, target.secret_namespace)
+        if found is None:
+            raise UnreachableError(f"Secret {target.secret_namespace}/{target.secret_name} is not there")
+        return found
 
     async def _borrowed(self, call: EngineCall) -> dict[str, str]:
         """Return the arguments that other servers' Secrets hold."""
@@ -197,8 +246,8 @@ class Executor:
 
 def _adopted_endpoint(target: ServerRef, secret: Manifest) -> Endpoint:
     """Return where to log in to a server of somebody else's, if their Secret still says that it may be used for it."""
-    login = read_login(secret)
-    if login is None or not is_meant_for(secret, str(target.adopted_by)):
+    login, consent = read_login(secret), labels.WRITER_OF if target.writes else labels.STORE
+    if login is None or not is_meant_for(secret, str(target.adopted_by), consent=consent):
         raise EngineError(f"Secret {target.secret_namespace}/{target.secret_name} is not to be used any more")
     return Endpoint(target.host, target.port, login.username, login.password, guarded=True, ca=login.ca)
 

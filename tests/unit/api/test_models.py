@@ -97,6 +97,14 @@ def test_exactly_one_point_even_where_the_api_server_did_not_look(point):
     assert "set exactly one of branch, tag, commit, snapshot, time" in bad.message
 
 
+@pytest.mark.parametrize("how", [{}, {"sql": "SELECT 1", "jobTemplate": "smoke"}])
+def test_a_check_is_a_query_or_a_program(how):
+    protection = [{"branches": ["main"], "checks": [{"name": "prices", **how}]}]
+    bad = DataStore.parse({**STORE, "spec": {**STORE["spec"], "protection": protection}})
+    assert isinstance(bad, InvalidResource)
+    assert "set exactly one of sql, jobTemplate" in bad.message
+
+
 def test_a_status_ignores_what_it_does_not_know():
     db = DataClone.parse({**CLONE, "status": {"copy": "c1", "mood": "fine"}})
     assert isinstance(db, DataClone)

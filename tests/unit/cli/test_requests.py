@@ -127,6 +127,20 @@ def test_a_check_that_found_something_is_the_next_step(owner):
     assert "mend on the source what no-negative found" in said
 
 
+def test_a_check_that_still_runs_has_found_nothing_yet(owner):
+    status = computed(
+        checks=[{"name": "smoke", "passed": False, "message": "Job fix-check-1 runs", "job": "fix-check-1"}]
+    )
+    status["conditions"].append(
+        condition("ChecksPassed", "ChecksRunning", holds=False, message="waits for checks: smoke")
+    )
+    answering(owner, status)
+    said = words(owner.expect("propose", "--from", "shop:autumn", "--into", "main", "--title", "Autumn"))
+    assert "checks smoke Job fix-check-1 runs" in said
+    assert "waits for checks: smoke" in said
+    assert "mend" not in said
+
+
 # -- revert, rebase --
 
 
@@ -169,6 +183,35 @@ def test_a_branch_that_nothing_is_known_of_is_brought_up_to_what_is_named(owner)
 
 def test_a_branch_is_named_with_its_store(owner):
     assert "is not [NAMESPACE/]STORE:BRANCH" in owner.expect_refusal("rebase", "autumn", code=2)
+
+
+def test_a_clone_is_brought_up_to_the_branch_that_it_is_of(bea):
+    bea.expect("rebase", "clone/db", "--no-wait")
+    [name] = bea.story.names("DataChangeRequest", "data")
+    assert name.startswith("rebase-db-")
+    assert spec_of(bea, name) == {
+        "title": "Bring clone db up to main",
+        "store": {"name": "shop"},
+        "author": "ann",
+        "from": {"clone": {"name": "db", "namespace": "app"}},
+        "into": {"branch": "main"},
+        "publish": "Rebase",
+    }
+    bea.expect("rebase", "clone/app/db", "--onto", "dev", "--no-wait", "--name", "x")
+    assert spec_of(bea, "x")["into"] == {"branch": "dev"}
+
+
+def test_a_clone_of_no_branch_is_brought_up_to_what_is_named(owner):
+    owner.expect("clone", "old", "--from", "shop", "--tag", "v1", "--no-wait")
+    assert "name with --onto" in owner.expect_refusal("rebase", "clone/old")
+
+
+def test_a_clone_that_was_rebased_says_where_it_was_and_is_not_reverted_or_reviewed(owner):
+    ask(owner, computed(published=PUBLISHED), name="up", **{"from": {"clone": {"name": "db"}}, "publish": "Rebase"})
+    said = owner.expect_refusal("revert", "up")
+    assert "changed a clone alone" in said
+    assert f"dolt_reset to {FIRST} takes it back" in said
+    assert "nobody has to approve" in owner.expect_refusal("review", "up", "--approve")
 
 
 # -- review --

@@ -128,6 +128,20 @@ async def test_a_status_of_an_object_that_is_gone_is_a_conflict_or_not_found(cli
         await client.apply(same(made, status={"observedGeneration": 1}), manager="coppice-status", subresource="status")
 
 
+async def test_a_status_that_is_guarded_is_written_to_the_object_as_it_was_observed_alone(client, namespace, clones):
+    seen = await client.create(clone(namespace, spec={}))
+    version = {"resourceVersion": seen["metadata"]["resourceVersion"]}
+    status = {"observedGeneration": 1}
+    how = {"manager": "coppice-status", "subresource": "status"}
+    noted = await client.apply(same(seen, metadata=version, status=status), **how)
+    with pytest.raises(ConflictError):
+        await client.apply(same(seen, metadata=version, status={"observedGeneration": 2}), **how)
+    assert (await client.get("DataClone", "db", namespace))["status"] == status
+    version = {"resourceVersion": noted["metadata"]["resourceVersion"]}
+    await client.apply(same(seen, metadata=version, status={"observedGeneration": 3}), **how)
+    assert (await client.get("DataClone", "db", namespace))["status"] == {"observedGeneration": 3}
+
+
 async def test_delete_spares_a_recreated_object(client, namespace):
     made = await client.create(secret(namespace))
     await client.delete(Ref.of(made))

@@ -308,6 +308,19 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
             inputs="0123abcd",
         )
     ),
+    "job-check": lambda: build_user_job(
+        UserJob(
+            "prices-check-4e1f0a2b",
+            REQUEST,
+            "check",
+            users_job(),
+            secret="prices-check-0a1b2c3d",
+            keys=tuple(BINDING),
+            inputs="0123abcd",
+            annotations={labels.CHECKED_ON: "uid-of-the-server"},
+            deadline=3600,
+        )
+    ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
     "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
     "networkpolicy-scratch": lambda: build_policy(
@@ -423,7 +436,9 @@ def test_the_login_of_a_mirror_is_mounted_for_the_program_that_reads_and_not_for
 def test_passwords_stand_in_secrets_only_and_come_back_as_they_were():
     written = {name: str(build()) for name, build in BUILT.items() if not name.startswith("secret-")}
     reference = "{{'name': 'password', 'valueFrom': {{'secretKeyRef': {{'name': '{}', 'key': 'password'}}}}}}"
-    references = [reference.format(name) for name in ("shop-loading", "shop-00001-4e1f0-masking")]
+    references = [
+        reference.format(name) for name in ("shop-loading", "shop-00001-4e1f0-masking", "prices-check-0a1b2c3d")
+    ]
     for word in ("admin-password", *references):
         written = {name: text.replace(word, "") for name, text in written.items()}
     assert not [name for name, text in written.items() if "password" in text]

@@ -64,7 +64,7 @@ async def test_a_database_that_somebody_else_runs_is_looked_at_and_nothing_is_ma
     status = source.status("DataStore", "shop")
     assert status["endpoint"] == {"host": "pg.data.svc", "port": 3306}
     assert (status["version"], status["capacity"], status["databases"]) == ("1.0.0-fake", "3Gi", ["shop"])
-    assert status["source"] == {"pod": POD, "userID": OWNER, "offeredVersion": "1.0"}
+    assert status["source"] == {"pod": POD, "port": 3306, "userID": OWNER, "offeredVersion": "1.0"}
     assert "binding" not in status
     assert own(source) == []
     assert source.condition("DataStore", "shop", of="EngineSupported")["message"].endswith("copies run with 1.0")

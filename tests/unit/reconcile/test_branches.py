@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from tests.fakes.kube import Crash
 
-from coppice.engines.base import UnreachableError
+from coppice.engines.base import EngineError, UnreachableError
 
 
 async def ready_store(story):
@@ -46,6 +48,105 @@ async def test_deleting_the_object_keeps_or_removes_the_branch(story, policy, st
     await story.settle()
     assert story.names("DataBranch") == []
     assert ("autumn" in story.data_of().branches) is stays
+
+
+async def test_what_a_deleted_branch_held_is_kept_and_can_be_had_again(story):
+    await deleted_with_work(story)
+    [kept] = story.status("DataStore", "shop")["deletedBranches"]
+    assert kept["branch"] == "feature/autumn"
+    [message] = [event.message for _, event in story.operator.log.events if event.reason == "BranchDeleted"]
+    assert kept["tag"] in message
+    assert "7 days" in message
+    assert "coppice branch restore feature/autumn --from data/shop" in message
+
+    story.branch("again", branchName="feature/autumn", source={"tag": kept["tag"]})
+    await story.settle()
+    story.expect_ready("DataBranch", "again")
+    assert story.data_of().branches["feature/autumn"].head == kept["head"]
+    assert "carol" in story.data_of().branches["feature/autumn"].rows
+
+
+async def deleted_with_work(story):
+    """Make a branch with work of its own, and delete it."""
+    await ready_store(story)
+    story.branch("autumn", branchName="feature/autumn", deletionPolicy="Delete")
+    await story.settle()
+    story.commit("carol", branch="feature/autumn")
+    await story.operator.live(minutes=2)
+    story.delete("DataBranch", "autumn")
+    await story.operator.live(minutes=2)
+    assert "feature/autumn" not in story.data_of().branches
+
+
+async def test_it_goes_after_seven_days_and_not_before(story):
+    await deleted_with_work(story)
+    [kept] = story.status("DataStore", "shop")["deletedBranches"]
+    story.world.now += timedelta(days=6, hours=23)
+    await story.operator.live(minutes=2)
+    assert kept["tag"] in story.data_of().tags
+    story.world.now += timedelta(hours=1)
+    await story.operator.live(minutes=2)
+    assert story.data_of().tags == {}
+    assert story.status("DataStore", "shop")["deletedBranches"] == []
+    story.expect_ready("DataStore", "shop")
+
+
+async def test_its_days_begin_when_it_goes_although_somebody_was_on_it_until_then(story):
+    def used(done):
+        raise EngineError("somebody is on the branch")
+
+    await ready_store(story)
+    story.branch("autumn", deletionPolicy="Delete")
+    await story.settle()
+    story.world.engine.between = used
+    story.delete("DataBranch", "autumn")
+    await story.operator.live(minutes=2)
+    story.world.now += timedelta(days=6, hours=23)
+    story.world.engine.between = lambda done: None
+    await story.operator.live(minutes=2)
+    assert "autumn" not in story.data_of().branches
+    story.world.now += timedelta(days=6, hours=23)
+    await story.operator.live(minutes=2)
+    assert len(story.data_of().tags) == 1
+
+
+async def test_no_other_tag_is_taken_for_a_deleted_branch(story):
+    await ready_store(story)
+    tags = ("coppice/deleted/autumn", "coppice/deleted/autumn/soon", "coppice/autumn-1a2b3", "deleted/autumn")
+    story.data_of().tags |= dict.fromkeys(tags, story.data_of().branches["main"].head)
+    story.world.now += timedelta(days=8)
+    await story.operator.live(minutes=2)
+    assert set(story.data_of().tags) == set(tags)
+    assert story.status("DataStore", "shop")["deletedBranches"] == []
+
+
+async def test_a_deletion_that_was_interrupted_keeps_one_tag_at_what_is_deleted_in_the_end(story):
+    await ready_store(story)
+    story.branch("autumn", deletionPolicy="Delete")
+    await story.settle()
+    data = story.data_of()
+
+    def killed(done):
+        story.world.engine.between = lambda done: None
+        data.commit("autumn", "late", at=story.world.now)
+        raise Crash
+
+    story.world.engine.between = killed
+    story.delete("DataBranch", "autumn")
+    await story.operator.live(minutes=2)
+    assert story.operator.crashes == 1
+    assert "autumn" not in data.branches
+    [(tag, head)] = data.tags.items()
+    assert "late" in data.commits[head].rows
+    assert [entry["tag"] for entry in story.status("DataStore", "shop")["deletedBranches"]] == [tag]
+
+
+async def test_what_is_kept_is_told_while_the_server_is_silent(story):
+    await deleted_with_work(story)
+    told = story.status("DataStore", "shop")["deletedBranches"]
+    story.world.login("data", "shop-binding").fault = UnreachableError("silence")
+    await story.operator.live(minutes=2)
+    assert story.status("DataStore", "shop")["deletedBranches"] == told
 
 
 RELEASES = [{"branches": ["main", "release/*"]}]

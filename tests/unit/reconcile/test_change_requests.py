@@ -9,9 +9,9 @@ from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
 from coppice.engines.base import EngineError, UnreachableError
+from coppice.engines.digests import sealed
 from coppice.manifests.admission import build_policies
 from coppice.manifests.secret import read_secret
-from coppice.reconcile.changerequest.judgement import sealed
 
 AUTHOR, REVIEWER = "anna@example.com", "bob@example.com"
 OLD, NEW, OTHER = "price/1=4711", "price/1=4712", "price/2=20"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.fakes.patching import PatchingWorld
 from tests.fakes.source import add_source
 from tests.fakes.story import Story
 
@@ -142,6 +143,27 @@ async def test_a_database_that_others_write_to_cannot_be_protected(story: Story)
     await story.settle()
     assert "an adopted database" in story.expect_stalled("DataStore", "shop", "EngineHasNoProtection")
     assert "protect" not in story.world.engine.calls
+
+
+async def test_of_a_live_database_requests_alone_are_reviewed_and_apps_write_as_before() -> None:
+    story = Story(PatchingWorld())
+    await settled(story, protection=MAIN)
+    story.expect_ready("DataStore", "shop")
+    found = story.condition("DataStore", "shop", of="BranchesProtected")
+    assert (found["status"], found["reason"]) == ("False", "RequestsAlone")
+    assert "shop-binding" in story.names("Secret")
+    assert "protect" not in story.world.engine.calls
+    assert story.events("DataStore", "shop").count("RequestsAlone") == 1
+
+
+async def test_so_are_those_for_an_adopted_one() -> None:
+    story = Story(PatchingWorld())
+    story.world.engine.capture_action = "flush"
+    add_source(story, "alice")
+    story.adopted(protection=MAIN)
+    await story.settle()
+    story.expect_ready("DataStore", "shop")
+    assert story.condition("DataStore", "shop", of="BranchesProtected")["reason"] == "RequestsAlone"
 
 
 async def test_a_mirror_cannot_be_protected(story: Story) -> None:

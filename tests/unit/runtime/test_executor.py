@@ -4,11 +4,12 @@ import base64
 
 import pytest
 from tests.fakes.kube import FakeKube
+from tests.fakes.patching import PatchingFakeEngine, patch_between
 from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 
 from coppice.core import labels
-from coppice.core.plan import EngineCall, Event, Plan, Ref, SecretKey, ServerRef
-from coppice.engines.base import EngineError, UnreachableError
+from coppice.core.plan import EngineCall, Event, Plan, Publication, Ref, SecretKey, ServerRef
+from coppice.engines.base import PUBLISH_ACTION, EngineError, UnreachableError
 from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
 from coppice.runtime.metrics import Metrics
@@ -234,9 +235,9 @@ def foreign_call(action="flush"):
     return EngineCall("dolt", ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop"), action, {})
 
 
-def add_login(kube, *, store="shop", **values):
+def add_login(kube, *, store="shop", consent=labels.STORE, **values):
     data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-    metadata = {"name": "theirs", "namespace": "app", "annotations": {labels.STORE: store}}
+    metadata = {"name": "theirs", "namespace": "app", "annotations": {consent: store}}
     kube.add({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
 
 
@@ -261,6 +262,123 @@ async def test_nothing_else_is_done_to_an_adopted_server(kube, execute, engine):
     with pytest.raises(ValueError, match="ensure-app-user"):
         await execute(Plan(calls=(foreign_call("ensure-app-user"),)))
     assert engine.calls == []
+
+
+WRITER = ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop", writes=True)
+
+
+async def test_an_adopted_server_is_written_to_with_its_writer_and_by_publications_alone(kube, execute, engine):
+    add_login(kube, consent=labels.WRITER_OF, username="writer", password="secret")
+    await execute(Plan(calls=(EngineCall("dolt", WRITER, PUBLISH_ACTION, {}),)))
+    ((at, action, _),) = engine.calls
+    assert (at.username, at.guarded, action) == ("writer", True, PUBLISH_ACTION)
+    for other in ("ensure-app-user", "flush"):
+        with pytest.raises(ValueError, match=other):
+            await execute(Plan(calls=(EngineCall("dolt", WRITER, other, {}),)))
+    with pytest.raises(ValueError, match=PUBLISH_ACTION):
+        await execute(Plan(calls=(foreign_call(PUBLISH_ACTION),)))
+    assert len(engine.calls) == 1
+
+
+async def test_who_agreed_to_be_looked_at_has_not_agreed_to_be_written_to(kube, execute, engine):
+    add_login(kube, username="looker", password="secret")
+    with pytest.raises(EngineError, match="Secret app/theirs is not to be used any more"):
+        await execute(Plan(calls=(EngineCall("dolt", WRITER, PUBLISH_ACTION, {}),)))
+    assert engine.calls == []
+
+
+# -- publications --
+
+
+def publication(target=None):
+    server = target or ServerRef("10.0.0.1", 3306, "app", "db", as_app=True)
+    return Publication("live", server, "shop", "salt", "publishing", "all", patch_between([], ["album/1"]))
+
+
+class LiveDatabase(PatchingFakeEngine):
+    """Notes what it is asked to write, and what the object's status says in the middle of it."""
+
+    def __init__(self, kube):
+        super().__init__()
+        self.kube, self.seen, self.error = kube, [], None
+        self.meanwhile = lambda: None
+
+    def status(self):
+        return self.kube.peek("DataClone", "app", "db").get("status") or {}
+
+    async def write(self, target, database, patch, salt, begun):
+        self.meanwhile()
+        await begun("xid:7")
+        self.seen.append((target, database, patch, salt, self.status()["publishing"]))
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def live(kube):
+    owner = kube.peek("DataClone", "app", "db")
+    kube.add(secret(owner, **{"admin-password": "eA==", "app-password": "eQ=="}))
+    return LiveDatabase(kube)
+
+
+@pytest.fixture
+def publish(kube, recorder, metrics, live):
+    executor = Executor(client=kube, live=kube, engines={"live": live}, recorder=recorder, metrics=metrics)
+    before = kube.peek("DataClone", "app", "db")
+
+    async def run(target=None, *, guarded=True):
+        status = {"conditions": [ready("False", "Publishing")], "publishing": None}
+        plan = Plan(publication=publication(target), status=status, guarded=guarded)
+        return await executor.execute(plan, before, NOON)
+
+    return run
+
+
+async def test_a_transaction_is_noted_before_it_is_committed_and_the_note_stays(publish, live):
+    await publish()
+    ((target, database, patch, salt, noted),) = live.seen
+    assert (target.username, target.password, database, salt) == (live.app_user, "y", "shop", "salt")
+    assert (patch, noted) == (publication().patch, "xid:7/all")
+    assert live.status()["publishing"] == "xid:7/all"
+    assert live.status()["conditions"][0]["reason"] == "Publishing"
+
+
+async def test_what_has_changed_since_it_was_looked_at_is_not_written_for(kube, publish, live):
+    def edit():
+        kube.change("DataClone", "app", "db", lambda found: found["spec"].update(power="Off"))
+
+    live.meanwhile = edit
+    with pytest.raises(ConflictError):
+        await publish()
+    assert (live.seen, live.status()) == ([], {})
+
+
+async def test_the_note_outlives_an_error_after_it_and_whatever_is_said_of_that(kube, publish, live, metrics):
+    live.error = EngineError("the connection broke")
+    before = kube.peek("DataClone", "app", "db")
+    with pytest.raises(EngineError):
+        await publish()
+    assert live.status()["publishing"] == "xid:7/all"
+    assert metrics.engine_call_errors.labels("live", PUBLISH_ACTION)._value.get() == 1
+    executor = Executor(client=kube, live=kube, engines={}, recorder=Recorder(), metrics=metrics)
+    with pytest.raises(ConflictError):
+        await executor.execute(Plan(status={"conditions": [ready("False", "EngineError")]}, guarded=True), before, NOON)
+    assert live.status()["publishing"] == "xid:7/all"
+
+
+async def test_an_adopted_database_is_published_to_by_its_writer(kube, publish, live):
+    add_login(kube, consent=labels.WRITER_OF, username="writer", password="secret")
+    await publish(ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop", writes=True))
+    assert [(target.username, target.guarded) for target, *_ in live.seen] == [("writer", True)]
+    with pytest.raises(ValueError, match=PUBLISH_ACTION):
+        await publish(ServerRef("10.0.0.1", 3306, "app", "theirs", adopted_by="shop"))
+
+
+async def test_an_engine_that_patches_nothing_publishes_nothing(kube, recorder, metrics, engine):
+    executor = Executor(client=kube, live=kube, engines={"live": engine}, recorder=recorder, metrics=metrics)
+    engine.name = "dolt"
+    with pytest.raises(TypeError, match="dolt"):
+        await executor.execute(Plan(publication=publication()), kube.peek("DataClone", "app", "db"), NOON)
 
 
 async def test_nothing_is_written_after_a_failed_call(kube, execute, engine, metrics):

@@ -88,6 +88,7 @@ from coppice.api.v1alpha1.datastore import (
     ProtectionReviewers,
     Snapshots,
     Storage,
+    Writer,
 )
 
 if TYPE_CHECKING:
@@ -209,5 +210,6 @@ __all__ = [
     "Verb",
     "Verdict",
     "VersionStatus",
+    "Writer",
     "parse",
 ]

@@ -41,7 +41,8 @@ class DataBranchSpec(SpecModel):
     deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
         default=DeletionPolicy.RETAIN,
         description="Whether the branch stays in the store (Retain) or goes (Delete) when this object is deleted. "
-        "Delete never removes a branch this object did not create.",
+        "Delete never removes a branch this object did not create; what it held is kept for seven days, by the tag in "
+        "status.deletedBranches of the DataStore.",
     )
 
 

@@ -59,13 +59,19 @@ class ChangeSource(SpecModel):
 class ChangeTarget(SpecModel):
     """Where the changes go."""
 
-    branch: RefName = Field(description="A branch of the store.")
+    branch: RefName = Field(
+        description="A branch of the store; of an engine without branches in its server the one that the live server "
+        "is, as status.branches of the DataStore names it."
+    )
 
 
 class Publish(StrEnum):
     """What an approved change becomes."""
 
     BRANCH = "Branch"
+    DATABASE = "Database"
+    PATCH = "Patch"
+    REBASE = "Rebase"
 
 
 class MergePolicy(StrEnum):
@@ -109,6 +115,16 @@ class DataChangeRequestSpec(SpecModel):
             "from and into name the same branch: nothing would change",
             field_path=".from.branch",
         ),
+        Rule(
+            "!has(self.publish) || self.publish != 'Rebase' || has(self.from.clone)",
+            "a clone is rebased: name it in from.clone; a branch is by a request from its parent into it",
+            field_path=".publish",
+        ),
+        Rule(
+            "!has(self.publish) || !(self.publish in ['Database', 'Patch']) || has(self.from.clone)",
+            "a live database gets what a clone has changed: name it in from.clone",
+            field_path=".publish",
+        ),
     )
 
     title: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")] = Field(
@@ -130,8 +146,13 @@ class DataChangeRequestSpec(SpecModel):
     into: Annotated[ChangeTarget, immutable("into", "make another DataChangeRequest into the other branch")] = Field(
         description="Where the changes go."
     )
-    publish: Annotated[Publish, ShowDefault] = Field(
-        default=Publish.BRANCH, description="What an approved change becomes. Branch: a commit on the branch."
+    publish: Annotated[Publish, ShowDefault, immutable("publish", "make another DataChangeRequest")] = Field(
+        default=Publish.BRANCH,
+        description="What the change becomes. Branch: a commit on the branch, once it is approved. Rebase: the clone "
+        "in from is brought up to the branch and keeps its own changes; the branch stays as it is, and nobody has to "
+        "approve. Both are for engines that merge. For those that do not: Database: once it is approved, one "
+        "transaction on the live server, which fails as a whole if a row is not as it was reviewed. Patch: the same as "
+        "SQL that somebody runs there, printed by coppice patch.",
     )
     merge: Annotated[MergePolicy, ShowDefault] = Field(
         default=MergePolicy.WHEN_APPROVED,
@@ -153,7 +174,9 @@ class VersionStatus(StatusModel):
     """One side of the merge."""
 
     branch: Text | None = Field(default=None, description="The branch.")
-    head: Text = Field(description="Hash of the newest commit.")
+    head: Text = Field(
+        description="Hash of the newest commit; of an engine without commits a digest of what is proposed."
+    )
 
 
 class TableStatus(StatusModel):
@@ -190,8 +213,16 @@ class CheckStatus(StatusModel):
     """One check of the owners'."""
 
     name: Text = Field(description="Its name in spec.protection of the DataStore.")
-    passed: bool = Field(description="Whether it found nothing.")
-    message: Text | None = Field(default=None, description="What it found, in numbers.")
+    passed: bool = Field(description="Whether it found nothing, or its Job has succeeded.")
+    message: Text | None = Field(default=None, description="What it found, in numbers, or how its Job is.")
+    job: Text | None = Field(default=None, description="The Job that runs it, or has run it, for its log.")
+    digest: Text | None = Field(
+        default=None, description="Digest of what that Job runs: of the Job's that spec.protection names."
+    )
+    result: Text | None = Field(
+        default=None, description="Hash of the merged commit that it was run on; one of another commit runs anew."
+    )
+    finished_at: Time | None = Field(default=None, description="When its Job ended; it runs until then.")
 
 
 class ReviewStatus(StatusModel):
@@ -211,7 +242,10 @@ class PatchStatus(StatusModel):
         description="Digest of which DataChangeRequest it is (its UID), of which DataStore, from where and into what: "
         "one that is made anew under its name is another."
     )
-    source: Text = Field(description="Hash of the newest commit that is proposed.")
+    source: Text = Field(
+        description="Hash of the newest commit that is proposed; of an engine without commits a digest of all that "
+        "the clone has changed."
+    )
     resolutions: Text = Field(description="Digest of spec.resolutions.")
     digest: Text = Field(
         description="Digest of all that changes on the target, by a key of the store's: no value can be tried by it."
@@ -232,8 +266,14 @@ class PreviewStatus(StatusModel):
 class PublishedStatus(StatusModel):
     """What became of it."""
 
-    commit: Text = Field(description="Hash of the commit on the target's branch.")
-    before: Text = Field(description="Where the branch was before.")
+    commit: Text = Field(
+        description="Hash of the commit on the target's branch; of what was written to a live database xid: and the "
+        "transaction, by its number and its server, or patch: and the digest where somebody else has run it."
+    )
+    before: Text | None = Field(
+        default=None,
+        description="Where the branch was before; of a rebase, where the clone was; of a live database nothing.",
+    )
     tag: Text | None = Field(default=None, description="The tag at that commit, if it could be made.")
     at: Time = Field(description="When.")
 
@@ -243,8 +283,19 @@ class DataChangeRequestStatus(ObservedStatus):
 
     source: VersionStatus | None = Field(default=None, description="What is proposed.")
     target: VersionStatus | None = Field(default=None, description="What it was merged with.")
-    base: Text | None = Field(default=None, description="Hash of the newest commit that both have.")
-    result: Text | None = Field(default=None, description="Hash of the merged commit on the scratch server.")
+    base: Text | None = Field(
+        default=None,
+        description="Hash of the newest commit that both have; of an engine without commits the DataSnapshot that the "
+        "clone was made from.",
+    )
+    scratch: Text | None = Field(
+        default=None, description="Name of the DataClone in this namespace on whose server it is computed."
+    )
+    result: Text | None = Field(
+        default=None,
+        description="Hash of the merged commit on the scratch server; of an engine without commits a digest of what is "
+        "left to write, by the password of that server's applications: coppice patch compares it.",
+    )
     patch: PatchStatus | None = Field(default=None, description="What an approval names.")
     tables: Annotated[tuple[TableStatus, ...], Field(max_length=MAX_TABLES)] = Field(
         default=(), description="What changes, table by table; the first of them."
@@ -262,7 +313,10 @@ class DataChangeRequestStatus(ObservedStatus):
     )
     preview: PreviewStatus | None = Field(default=None, description="Where people look at the change.")
     publishing: Text | None = Field(
-        default=None, description="Hash of the commit that the target's branch is about to become."
+        default=None,
+        description="Hash of the commit that the target's branch is about to become; xid: and the "
+        "transaction that is about to be committed on a live database; patch: and the digest of what is handed over; "
+        "of both with the digest of all that the clone had changed.",
     )
     published: PublishedStatus | None = Field(default=None, description="What became of it.")
 

@@ -121,8 +121,26 @@ class Managed(SpecModel):
     )
 
 
+class Writer(SpecModel):
+    """The login that approved changes are written with."""
+
+    secret_name: ObjectName = Field(
+        description="Secret with username and password of a login that may write to the tables, and ca.crt where the "
+        "server's TLS certificate is to be verified. It bears the annotation coppice.dev/writer-of with the name of "
+        "this DataStore: whoever may write the Secret agrees that approved changes are written with it."
+    )
+
+
 class Adopted(SpecModel):
     """A server that somebody else runs in this namespace."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.writer) || self.writer.secretName != self.credentialsSecret",
+            "whoever looks does not write: put a login for publications alone into another Secret",
+            field_path=".writer.secretName",
+        ),
+    )
 
     claim_name: ObjectName = Field(
         description="PersistentVolumeClaim that holds the data. Name another one when the server has moved there."
@@ -134,6 +152,11 @@ class Adopted(SpecModel):
         description="Secret with username and password of the login that Coppice looks with, and ca.crt where the "
         "server's TLS certificate is to be verified. It bears the annotation coppice.dev/store with the name of this "
         "DataStore: whoever may write the Secret agrees that it is used here."
+    )
+    writer: Writer | None = Field(
+        default=None,
+        description="What approved DataChangeRequests with publish: Database are written with, and nothing else is. "
+        "Left out: nothing is ever written to the server.",
     )
     database: DatabaseName | None = Field(
         default=None, description="Database that applications get. Left out: the only one that there is."
@@ -292,11 +315,19 @@ class ProtectionReviewers(SpecModel):
 class Check(SpecModel):
     """What must hold of the merged data."""
 
+    exactly_one_of: ClassVar[tuple[str, ...]] = ("sql", "jobTemplate")
+
     name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=LABEL_PATTERN)] = Field(
         description="What it is called in status.checks of a DataChangeRequest."
     )
-    sql: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
-        description="A query that must find nothing, for example SELECT 1 FROM track WHERE price < 0."
+    sql: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = Field(
+        default=None, description="A query that must find nothing, for example SELECT 1 FROM track WHERE price < 0."
+    )
+    job_template: ObjectName | None = Field(
+        default=None,
+        description="A suspended Job in this namespace. A Job made from its Pod template runs once for each result, "
+        "with a connection that reads the merged data, and nothing else, in its containers' environment; the check "
+        "passes once it has succeeded.",
     )
 
 
@@ -354,7 +385,8 @@ class DataStoreSpec(SpecModel):
     managed: Managed | None = Field(default=None, description="A server that the operator runs.")
     adopted: Adopted | None = Field(
         default=None,
-        description="A server that somebody else runs in this namespace: never written to, restarted or relabelled.",
+        description="A server that somebody else runs in this namespace: never restarted or relabelled, and written to "
+        "by nothing but approved DataChangeRequests, if it has a writer.",
     )
     mirror: Mirror | None = Field(
         default=None,
@@ -373,7 +405,8 @@ class DataStoreSpec(SpecModel):
     protection: Annotated[tuple[ProtectedBranches, ...], Field(max_length=20)] = Field(
         default=(),
         description="Branches that are changed by approved DataChangeRequests only. The rules of all entries that "
-        "match a branch hold for it.",
+        "match a branch hold for it. Where the engine keeps no branches they hold for DataChangeRequests alone: "
+        "whoever has a login writes to the database as before.",
     )
 
 
@@ -387,6 +420,16 @@ class BranchHead(StatusModel):
     )
 
 
+class DeletedBranch(StatusModel):
+    """A branch that a DataBranch has deleted, and that can be restored."""
+
+    branch: Text = Field(description="Name of the branch.")
+    head: Text = Field(description="Hash of its newest commit.")
+    tag: Text = Field(description="Tag at that commit: what from.tag of a new DataBranch names.")
+    deleted_at: Time = Field(description="When it was deleted.")
+    kept_until: Time = Field(description="When the tag goes.")
+
+
 class LastSnapshot(StatusModel):
     """The newest snapshot that is ready."""
 
@@ -398,6 +441,7 @@ class SourceStatus(StatusModel):
     """Where an adopted database was last seen."""
 
     pod: Text = Field(description="Pod of the server.")
+    port: Count | None = Field(default=None, description="Port that the server listens on there.")
     user_id: Count = Field(alias="userID", description="Numeric user that copies run as.")
     offered_version: Text | None = Field(
         default=None,
@@ -449,6 +493,10 @@ class DataStoreStatus(ObservedStatus):
         default=(), description="Branches and where they are, the first ones by name; branchCount has their number."
     )
     branch_count: Count | None = Field(default=None, description="Number of branches.")
+    deleted_branches: Annotated[tuple[DeletedBranch, ...], Field(max_length=50)] = Field(
+        default=(),
+        description="Branches that were deleted in the last seven days and can be restored, the newest of them first.",
+    )
     protected: Annotated[tuple[Text, ...], Field(max_length=1000)] = Field(
         default=(), description="Branches that the server lets nobody write to but Coppice, as spec.protection says it."
     )

@@ -1,54 +1,50 @@
-"""The chain of a request that is open: found, computed, mergeable, checked, approved, published. Pure."""
+"""The chain of a request that is open: found, computed, mergeable, checked, approved, published. What of it is another
+for each kind of engine is in ``mergechain`` and ``patchchain``. Pure.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy
-from coppice.core.plan import EngineCall
-from coppice.engines.base import EngineError
-from coppice.engines.merging import MergeOutcome, MergingEngine, Signature, TargetBusyError, TargetMovedError
+from coppice.core.plan import Manifest
+from coppice.engines.merging import MergeOutcome
+from coppice.reconcile.changerequest.checks import (
+    CHECKED,
+    CheckRun,
+    drop_checks,
+    failed_runs,
+    log_words,
+)
 from coppice.reconcile.changerequest.judgement import (
     changes_anything,
     failed_checks,
     judge_request,
-    rules_of,
-    target_head,
 )
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
-from coppice.reconcile.changerequest.publish import fetching, publication
-from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR, build_scratch, fetch, revert_branch
+from coppice.reconcile.changerequest.rules import rebases
+from coppice.reconcile.changerequest.scratch import MAX_OPEN, MAX_OPEN_OF_AUTHOR
 from coppice.reconcile.changerequest.sources import (
     SOURCE,
-    is_unfinished,
-    merging_engine,
-    proposal_problem,
-    source_found,
-    store_problem,
-    target_problem,
-    uncommitted_words,
 )
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
+from coppice.reconcile.jobs import LOOK_SECONDS
 from coppice.reconcile.observed import condition, format_time, is_true
-from coppice.reconcile.storenames import admin_secret_name
 
 COMPUTED: Final = "Computed"
 MERGEABLE: Final = "Mergeable"
-CHECKED: Final = "ChecksPassed"
 APPROVED: Final = "Approved"
 PUBLISHED: Final = "Published"
 TYPES: Final = (SOURCE, COMPUTED, MERGEABLE, CHECKED, APPROVED, PUBLISHED)
 SOON: Final = 0.1
 """Seconds until the next look after a call whose outcome nobody else tells."""
-BETWEEN_RESULTS: Final = 5.0
-"""Seconds at least for which the preview stays at a result, although there is another one."""
-TAKEN_BACK_AFTER: Final = 60.0
-"""Seconds for which the preview keeps what somebody writes to it."""
 
 
 @dataclass(slots=True)
-class OpenRequest:
+class OpenRequest(ABC):
     """A request that is not published, and its chain. ``publishing`` is what the status is to say of the commit that
     the target is about to become, ``brought_to`` the commit that the preview is brought to now; ``look_again`` is when
     it may be.
@@ -65,7 +61,7 @@ class OpenRequest:
         self.publishing = self.request.status.publishing
         for step in (
             self._source_is_ready,
-            self._merge_is_computed,
+            self._it_is_computed,
             self._it_merges,
             self._checks_pass,
             self._people_approve,
@@ -75,16 +71,11 @@ class OpenRequest:
             draft.facts.append(fact)
             if not fact.holds:
                 break
+        if self.seen.outcome is not None and not any(fact.type == CHECKED for fact in draft.facts):
+            drop_checks(draft, self.seen.check_jobs)
         self._show(draft)
 
     # -- what the steps look at --
-
-    @property
-    def _engine(self) -> MergingEngine:
-        engine = None if self.seen.source is None else merging_engine(self.seen.source)
-        if engine is None:
-            raise TypeError("the chain goes on without an engine that merges")
-        return engine
 
     @property
     def _store(self) -> Party:
@@ -105,52 +96,13 @@ class OpenRequest:
             raise TypeError("the chain goes on without a merge")
         return self.seen.outcome
 
-    def _call(self, party: Party, action: str, **arguments: str) -> EngineCall:
-        given = {"database": self._database, **arguments}
-        return EngineCall(self._engine.name, party.ref(self._engine), action, given)
-
     # -- the steps --
 
-    def _source_is_ready(self, draft: Draft) -> Fact:
-        if self.seen.source is None:
-            raise TypeError("a valid request has a store")
-        problem = (
-            store_problem(self.request, self.seen.source)
-            or target_problem(self.request, self.seen)
-            or proposal_problem(self.request, self.seen)
-        )
-        if problem is not None:
-            return problem
-        proposed = self.seen.proposed
-        if proposed is not None and is_unfinished(self.seen):
-            return self._commit_work(draft, proposed.branch)
-        return source_found(self.request, self.seen)
+    @abstractmethod
+    def _source_is_ready(self, draft: Draft) -> Fact: ...
 
-    def _commit_work(self, draft: Draft, branch: str) -> Fact:
-        """Commit what nobody has committed on the author's own clone."""
-        author, origin = Signature.of(self.request.spec.author), self.seen.origin.party
-        if origin is None:
-            raise TypeError("what is proposed has a server")
-        signed = {"author": author.name, "email": author.email, "message": self.request.spec.title}
-        draft.calls.append(self._call(origin, "commit-work", branch=branch, **signed))
-        return waits(SOURCE, "Committing", f"what branch {branch} holds is being committed", retry_after=SOON)
-
-    def _merge_is_computed(self, draft: Draft) -> Fact:
-        unready = self._scratch_is_up(draft)
-        if unready is not None:
-            return unready
-        scratch = self.seen.scratch.party
-        if scratch is None or scratch.content is None:
-            return waits(
-                COMPUTED, "ScratchNotReady", f"the server of {self._scratch_words} does not answer yet", retry_after=2
-            )
-        if self.seen.lacking:
-            return self._fetch(draft, scratch)
-        if self.seen.proposed is None:
-            return self._take_back(draft, scratch)
-        if isinstance(self.seen.merged, EngineError):
-            return waits(COMPUTED, "MergeFailed", f"the merge cannot be computed: {self.seen.merged}", retry_after=10)
-        return holds(COMPUTED, "Computed", f"merged with branch {self._into} at {target_head(self.seen)}")
+    @abstractmethod
+    def _it_is_computed(self, draft: Draft) -> Fact: ...
 
     @property
     def _into(self) -> str:
@@ -161,9 +113,9 @@ class OpenRequest:
         manifest = self.seen.scratch.manifest
         return "the scratch clone" if manifest is None else f"DataClone {manifest['metadata']['name']}"
 
-    def _scratch_is_up(self, draft: Draft) -> Fact | None:
+    def _scratch_is_up(self, draft: Draft, desired: Manifest) -> Fact | None:
         """See to the scratch clone, and to the ways between its server and those that it has to do with."""
-        desired, found = build_scratch(self.request, draft.owner), self.seen.scratch.manifest
+        found = self.seen.scratch.manifest
         crowd = self._crowd
         if crowd is not None:
             return crowd
@@ -173,10 +125,7 @@ class OpenRequest:
         name = desired["metadata"]["name"]
         if found is None:
             return waits(COMPUTED, "ScratchPending", f"DataClone {name} is being made to merge on")
-        for policy in self.seen.strays:
-            draft.drop(policy)
-        for policy in self.seen.passages:
-            problem = problem or draft.keep(policy, self.seen.policy(policy), COMPUTED)
+        problem = self._keep_ways(draft)
         if problem is not None:
             return problem
         ready = condition(found, "Ready")
@@ -187,6 +136,14 @@ class OpenRequest:
         if any(self.seen.policy(policy) is None for policy in self.seen.passages):
             return waits(COMPUTED, "Connecting", f"the way to DataClone {name} is being opened", retry_after=SOON)
         return None
+
+    def _keep_ways(self, draft: Draft) -> Fact | None:
+        problem = None
+        for policy in self.seen.strays:
+            draft.drop(policy)
+        for policy in self.seen.passages:
+            problem = problem or draft.keep(policy, self.seen.policy(policy), COMPUTED)
+        return problem
 
     @property
     def _crowd(self) -> Fact | None:
@@ -202,39 +159,11 @@ class OpenRequest:
         )
         return stalls(COMPUTED, "TooManyRequests", message)
 
-    def _fetch(self, draft: Draft, scratch: Party) -> Fact:
-        """Fetch what the scratch server lacks: the target's newest commits of the store, what is proposed of where it
-        is.
-        """
-        of_store = {target_head(self.seen)}
-        if self.request.spec.from_.branch is not None and self.seen.proposed is not None:
-            of_store.add(self.seen.proposed.head)
-        kept = self.seen.proposed is not None and self.seen.proposed.kept
-        for commit in self.seen.lacking:
-            of = self._store if commit in of_store else None if kept else self.seen.origin.party
-            if of is None or of.content is None:
-                message = (
-                    f"commit {commit} is lost: it was on a clone that does not have it any more, and is nowhere else"
-                )
-                return stalls(COMPUTED, "SourceLost", message, retry_after=60)
-            draft.calls += fetch(self._engine, self._database, commit, by=scratch, of=of)
-        if self.seen.refused is not None:
-            message = f"{self._scratch_words} could not fetch what it lacks, and tries again: {self.seen.refused}"
-            return waits(COMPUTED, "FetchFailed", message, retry_after=5)
-        return waits(COMPUTED, "Fetching", f"{self._scratch_words} fetches what it lacks", retry_after=SOON)
-
-    def _take_back(self, draft: Draft, scratch: Party) -> Fact:
-        """Make the commit that takes back what a published request brought."""
-        reverted = self.seen.reverted
-        published = reverted.status.published if isinstance(reverted, DataChangeRequest) else None
-        if published is None:
-            raise TypeError("the chain goes on without a proposal")
-        branch = revert_branch(published.commit)
-        draft.calls.append(self._call(scratch, "undo", branch=branch, commit=published.commit))
-        return waits(COMPUTED, "TakingBack", f"what commit {published.commit} brought is taken back", retry_after=SOON)
-
     def _it_merges(self, draft: Draft) -> Fact:
         del draft
+        obstacle = self._obstacle
+        if obstacle is not None:
+            return obstacle
         outcome, name = self._outcome, self.request.metadata.name
         if outcome.result is None:
             left = max(outcome.total - outcome.decided, len(outcome.conflicts))
@@ -244,24 +173,40 @@ class OpenRequest:
             )
             return stalls(MERGEABLE, "Conflicts", message)
         if not changes_anything(self.seen):
-            message = f"branch {self._into} has all that is proposed: propose more, or delete this DataChangeRequest"
-            beside = uncommitted_words(self.request, self.seen)
-            message += f"; {beside}" if beside else ""
-            return stalls(MERGEABLE, "NothingToMerge", message)
+            return stalls(MERGEABLE, "NothingToMerge", self._nothing)
         tables = len(outcome.changes.tables) if outcome.changes is not None else 0
         return holds(MERGEABLE, "Mergeable", f"merges into branch {self._into}; {tables} tables change")
 
-    def _checks_pass(self, draft: Draft) -> Fact:
-        del draft
-        failed, asked = failed_checks(self.seen), len(self.seen.checks)
-        if failed:
-            names = ", ".join(check.name for check in failed)
-            message = f"{len(failed)} of {asked} checks of the store's owners fail: {names}; see status.checks"
-            return stalls(CHECKED, "ChecksFailed", message)
+    @property
+    def _obstacle(self) -> Fact | None:
+        """Return what keeps it from being merged whatever anybody decides, or None."""
+        return None
+
+    @property
+    @abstractmethod
+    def _nothing(self) -> str:
+        """Return what is said where the target lacks nothing."""
+
+    @abstractmethod
+    def _checks_pass(self, draft: Draft) -> Fact: ...
+
+    def _checked(self, draft: Draft, runs: Sequence[CheckRun] = (), unfinished: Fact | None = None) -> Fact:
+        """Return what the owners' checks come to; ``runs`` are the programs among them."""
+        failed, broken = failed_checks(self.seen), failed_runs(runs)
+        names, asked = [*(check.name for check in failed), *(run.check for run in broken)], len(self.seen.checks)
+        asked += len(runs)
+        if names:
+            message = f"{len(names)} of {asked} checks of the store's owners fail: {', '.join(names)}; see "
+            message += f"status.checks{log_words(broken, draft.owner.namespace)}"
+            return stalls(CHECKED, "ChecksFailed", message, retry_after=LOOK_SECONDS if broken else 300)
+        if unfinished is not None:
+            return unfinished
         return holds(CHECKED, "ChecksPassed", f"{asked} checks of the store's owners pass")
 
     def _people_approve(self, draft: Draft) -> Fact:
         del draft
+        if rebases(self.request):
+            return holds(APPROVED, "StaysOnClone", f"branch {self._into} stays as it is, and nobody has to approve")
         if self.seen.unenforced is not None:
             return stalls(APPROVED, "IdentityUnenforced", self.seen.unenforced, retry_after=60)
         verdict = judge_request(self.request, self.seen)
@@ -280,84 +225,11 @@ class OpenRequest:
             left = (spec.not_before - now).total_seconds()
             message = f"is published at {format_time(spec.not_before)} at the earliest"
             return waits(PUBLISHED, "NotBefore", message, retry_after=max(left, SOON))
-        if isinstance(self.seen.refused, TargetBusyError):
-            message = f"{self.seen.refused}: {self._how_it_is_cleaned}"
-            return waits(PUBLISHED, "TargetBusy", message, retry_after=10)
-        if isinstance(self.seen.refused, TargetMovedError):
-            return waits(
-                PUBLISHED, "TargetMoved", f"branch {self._into} has moved on: it is computed again", retry_after=SOON
-            )
-        final, reviewed = self.seen.final, self._outcome.changes
-        if isinstance(final, EngineError):
-            return waits(PUBLISHED, "MergeFailed", f"the merge cannot be computed: {final}", retry_after=10)
-        same = (
-            final is not None
-            and final.changes is not None
-            and reviewed is not None
-            and final.changes.digest == reviewed.digest
-        )
-        if final is None or final.result is None or not same:
-            return waits(PUBLISHED, "Recomputing", "the merge is computed again", retry_after=1)
-        return self._publish(draft, final.result)
+        return self._publish(draft)
 
-    @property
-    def _how_it_is_cleaned(self) -> str:
-        """Return who can commit or take back what is written to the target and not committed, and how."""
-        store = self.request.spec.store.name
-        if not rules_of(self.seen).protected:
-            return f"coppice commit {store}:{self._into} -m MESSAGE, or have it taken back"
-        return (
-            "no app may, on a protected branch. Whoever has the administrator's password, in Secret "
-            f"{admin_secret_name(store)}, calls dolt_commit or dolt_reset on it; or the owners take the rule out of "
-            "spec.protection for a moment, and whoever wrote it commits it"
-        )
-
-    def _publish(self, draft: Draft, result: str) -> Fact:
-        """Write down what the target is about to become; then have the store fetch it, and then take it."""
-        scratch, before, proposed = self.seen.scratch.party, target_head(self.seen), self.seen.proposed
-        if scratch is None or before is None or proposed is None:
-            raise TypeError("the chain goes on without a scratch server")
-        if self.publishing == result and not self.seen.fetched:
-            draft.calls += fetching(self._engine, self._database, result, self._store, scratch)
-        elif self.publishing == result:
-            versions = (before, proposed.head)
-            draft.calls += publication(
-                self.request, self._engine, self._database, versions, result, self._store, scratch
-            )
-        self.publishing = result
-        return waits(PUBLISHED, "Publishing", f"branch {self._into} is about to become {result}", retry_after=SOON)
-
-    # -- the preview --
+    @abstractmethod
+    def _publish(self, draft: Draft) -> Fact: ...
 
     def _show(self, draft: Draft) -> None:
-        """Have the scratch server's branch be at what would be published, or at the target while that is not known.
-
-        Apps are on it, which may write to it and commit as they like: what they wrote is taken back, but never as fast
-        as they write.
-        """
-        scratch, wanted = self.seen.scratch.party, shown(self.seen)
-        if scratch is None or scratch.content is None or wanted is None or not self.request.spec.preview:
-            return
-        if shows(self.seen, wanted):
-            return
-        before = self.request.status.preview
-        if before is not None and before.set_at is not None:
-            pause = TAKEN_BACK_AFTER if before.commit == wanted else BETWEEN_RESULTS
-            left = pause - (self.seen.now - before.set_at).total_seconds()
-            if left > 0:
-                self.look_again = left
-                return
-        draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
-        self.brought_to = wanted
-
-
-def shown(seen: RequestObservation) -> str | None:
-    """Return which commit people are to look at; None before there is one."""
-    outcome = seen.outcome
-    return None if outcome is None else outcome.result or target_head(seen)
-
-
-def shows(seen: RequestObservation, wanted: str) -> bool:
-    """Return whether people see a commit on the scratch server, and nothing else."""
-    previewed = seen.previewed
-    return previewed is not None and previewed.head == wanted and not previewed.unsaved
+        """Have people see what would be published, if there is anything to do for that."""
+        del draft

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 
-from coppice.api.v1alpha1 import DataChangeRequest, DataStore, MergePolicy, PatchStatus
+from coppice.api.v1alpha1 import DataChangeRequest, MergePolicy, PatchStatus
 from coppice.core.names import digest
+from coppice.engines.digests import sealed
 from coppice.engines.merging import AssertionResult
-from coppice.reconcile.changerequest.approval import Judgement, Proposal, Rules, judge, rules_for
-from coppice.reconcile.changerequest.observation import RequestObservation
+from coppice.reconcile.changerequest.approval import Judgement, Proposal, judge
+from coppice.reconcile.changerequest.checks import all_have_passed, check_runs
+from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.resolutions import digest_of
-
-
-def rules_of(seen: RequestObservation) -> Rules:
-    """Return the rules that the store's owners have made for the target's branch."""
-    store = None if seen.source is None else seen.source.store
-    if not isinstance(store, DataStore) or not isinstance(seen.request, DataChangeRequest):
-        return Rules()
-    return rules_for(store.spec.protection, seen.request.spec.into.branch)
+from coppice.reconcile.changerequest.rules import rebases, rules_of
 
 
 def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatus | None:
@@ -31,8 +24,13 @@ def patch_of(request: DataChangeRequest, seen: RequestObservation) -> PatchStatu
         proposal=proposal_digest(request),
         source=proposed.head,
         resolutions=digest_of(request.spec.resolutions),
-        digest=sealed(outcome.changes.digest, seen.store.server.credentials["admin-password"]),
+        digest=sealed(outcome.changes.digest, _seal_of(seen, seen.store)),
     )
+
+
+def _seal_of(seen: RequestObservation, store: Party) -> str:
+    """Return the store's secret, under which everybody may read digests of rows."""
+    return store.server.credentials["admin-password"] if seen.patching is None else seen.patching.seal
 
 
 def proposal_digest(request: DataChangeRequest) -> str:
@@ -43,13 +41,6 @@ def proposal_digest(request: DataChangeRequest) -> str:
     spec = request.spec
     bound = [request.metadata.uid, spec.author, spec.store.dump(), spec.from_.dump(), spec.into.dump(), spec.publish]
     return digest(json.dumps(bound, sort_keys=True), length=32)
-
-
-def sealed(digest_of_rows: str, secret: str) -> str:
-    """Return a digest of rows as everybody may read it: by the digest alone one could try which value a single changed
-    row has got.
-    """
-    return hmac.new(secret.encode(), f"patch {digest_of_rows}".encode(), hashlib.sha256).hexdigest()
 
 
 def judge_request(request: DataChangeRequest, seen: RequestObservation) -> Judgement | None:
@@ -71,14 +62,20 @@ def is_due(request: DataChangeRequest, seen: RequestObservation, verdict: Judgem
     outcome, spec = seen.outcome, request.spec
     if outcome is None or outcome.result is None or not changes_anything(seen):
         return False
-    if failed_checks(seen) or seen.unenforced is not None or not verdict.approved:
+    if failed_checks(seen) or not all_have_passed(check_runs(request, seen)):
+        return False
+    if seen.unenforced is not None or not verdict.approved:
         return False
     return spec.merge is MergePolicy.WHEN_APPROVED and (spec.not_before is None or spec.not_before <= seen.now)
 
 
 def changes_anything(seen: RequestObservation) -> bool:
-    """Return whether the merge is another version than the target."""
+    """Return whether the merge is another version than what is to change: than the target, or than the clone, which
+    lacks nothing of the target if that is what both have in common.
+    """
     outcome, head = seen.outcome, target_head(seen)
+    if outcome is not None and isinstance(seen.request, DataChangeRequest) and rebases(seen.request):
+        return outcome.result is not None and outcome.base != head
     return outcome is not None and outcome.result is not None and outcome.result != head
 
 

@@ -6,7 +6,7 @@ from coppice.api.v1alpha1 import DataChangeRequest
 from coppice.core.names import digest
 from coppice.core.plan import EngineCall
 from coppice.engines.merging import MergingEngine
-from coppice.reconcile.changerequest.observation import REMOTE_PASSWORD, Party
+from coppice.reconcile.changerequest.observation import REMOTE_PASSWORD, Party, Proposed
 from coppice.reconcile.changerequest.scratch import let_fetch
 
 
@@ -45,3 +45,25 @@ def fetching(engine: MergingEngine, database: str, result: str, store: Party, sc
     source = scratch.ref(engine)
     arguments = {"database": database, "host": source.host, "result": result}
     return [let_fetch(engine, scratch, store), EngineCall(engine.name, store.ref(engine), "fetch-result", arguments)]
+
+
+def rebasing(
+    request: DataChangeRequest,
+    engine: MergingEngine,
+    database: str,
+    proposed: Proposed,
+    result: str,
+    clone: Party,
+    scratch: Party,
+) -> list[EngineCall]:
+    """Return the calls by which a clone takes what its changes and the branch have become: where it was is tagged
+    before, and nobody may fetch from the scratch server afterwards.
+    """
+    at, source, tag = clone.ref(engine), scratch.ref(engine), f"{tag_of(request)}/before"
+    move = {"branch": proposed.branch, "expected": proposed.head, "result": result, "host": source.host}
+    return [
+        EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": proposed.head}),
+        let_fetch(engine, scratch, clone),
+        EngineCall(engine.name, at, "fast-forward", {"database": database, **move}, {"password": REMOTE_PASSWORD}),
+        EngineCall(engine.name, source, "drop-fetch-user", {}),
+    ]

@@ -1,5 +1,5 @@
 """The scratch server of a request: a clone of the target's branch that merges are computed on, and that shows what
-would be published. Pure.
+would be published; or, where an engine does not merge, of what the proposed clone came from, to compare it with. Pure.
 
 It stays while the request is open, so that what it has fetched is kept although the clone that was proposed from goes;
 where the target moves on it fetches the rest, which takes less than another copy.
@@ -7,6 +7,7 @@ where the target moves on it fetches the rest, which takes less than another cop
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import API_VERSION, NEVER, DataChangeRequest, Power
@@ -31,9 +32,10 @@ def scratch_name(request: DataChangeRequest) -> str:
     return f"change-{name[:_NAME_KEPT].rstrip('-')}-{digest(uid)}"
 
 
-def build_scratch(request: DataChangeRequest, owner: Owner) -> dict[str, Any]:
-    """Return the scratch clone."""
-    source = {"store": {"name": request.spec.store.name}, "branch": request.spec.into.branch}
+def build_scratch(request: DataChangeRequest, owner: Owner, *, snapshot: str | None = None) -> dict[str, Any]:
+    """Return the scratch clone: of the target's branch, or of the DataSnapshot that the proposed clone came from."""
+    of = {"branch": request.spec.into.branch} if snapshot is None else {"snapshot": snapshot}
+    source = {"store": {"name": request.spec.store.name}, **of}
     return {
         "apiVersion": API_VERSION,
         "kind": "DataClone",
@@ -43,21 +45,36 @@ def build_scratch(request: DataChangeRequest, owner: Owner) -> dict[str, Any]:
 
 
 def build_passages(
-    owner: Owner, engine: MergingEngine, *, scratch: Peer, store: Peer, origin: Peer | None
+    owner: Owner, engine: MergingEngine, *, scratch: Peer, store: Peer, origin: Peer | None, rebases: bool = False
 ) -> list[Manifest]:
-    """Return the NetworkPolicies by which the scratch server fetches from the store and the clone, and the store from
-    the scratch server; a clone reaches neither.
+    """Return the NetworkPolicies by which the scratch server fetches from the store and the clone, and who takes the
+    result from the scratch server: the store, or the clone that is rebased. No clone reaches the store.
     """
-    ways = {"store": (scratch, store), "result": (store, scratch)}
+    ways = {"store": (scratch, store)}
+    taker = origin if rebases else store
+    if taker is not None:
+        ways["result"] = (taker, scratch)
     if origin is not None:
         ways["clone"] = (scratch, origin)
-    return [
+    policies = [
         policy
         for what, (fetcher, source) in ways.items()
         for policy in build_passage(
             child(owner.name, what), owner, fetcher=fetcher, source=source, port=engine.remotes_port
         )
     ]
+    return _joined(policies)
+
+
+def _joined(policies: Iterable[Manifest]) -> list[Manifest]:
+    """Return one policy for each name: both ways of a clone in another namespace are of one."""
+    found: dict[tuple[str, str], Manifest] = {}
+    for policy in policies:
+        place = policy["metadata"]["namespace"], policy["metadata"]["name"]
+        before = found.get(place, {}).get("spec", {})
+        types = [*before.get("policyTypes", ()), *policy["spec"]["policyTypes"]]
+        found[place] = {**policy, "spec": {**before, **policy["spec"], "policyTypes": sorted(types)}}
+    return list(found.values())
 
 
 def fetch(engine: MergingEngine, database: str, commit: str, *, by: Party, of: Party) -> list[EngineCall]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Verb
+from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Publish, Verb
 from coppice.engines.base import UnreachableError
 from coppice.engines.merging import MergingEngine
+from coppice.engines.patching import PatchingEngine
 from coppice.reconcile.access import Source, source_problem
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
+from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.draft import Fact, holds, stalls, waits
-from coppice.reconcile.observed import is_deleting
+from coppice.reconcile.observed import is_deleting, pod_state
 
 SOURCE: Final = "SourceReady"
 
@@ -20,29 +22,66 @@ def merging_engine(source: Source) -> MergingEngine | None:
     return source.engine if isinstance(source.engine, MergingEngine) else None
 
 
+def patching_engine(source: Source) -> PatchingEngine | None:
+    """Return the store's engine, if it can tell what a clone has changed, and write it to a live database."""
+    return source.engine if isinstance(source.engine, PatchingEngine) else None
+
+
+def patches(request: DataChangeRequest) -> bool:
+    """Return whether it is a live database that changes, and no branch or clone."""
+    return request.spec.publish in {Publish.DATABASE, Publish.PATCH}
+
+
 def store_problem(request: DataChangeRequest, source: Source) -> Fact | None:
-    """Return why nothing can be merged into the store, or None."""
+    """Return why nothing can be brought into the store, or None."""
     namespace = request.metadata.namespace
     problem = source_problem(source, kind=SOURCE, namespace=namespace, verb=Verb.PROPOSE)
     if problem is not None:
         return problem
     store, name = source.store, f"DataStore {source.name}"
-    if isinstance(store, DataStore) and store.spec.managed is None:
+    if not isinstance(store, DataStore):
+        raise TypeError("a store that can be used is a valid one")
+    if store.spec.managed is None and (store.spec.adopted is None or patching_engine(source) is None):
         message = (
             f"{name} is a database that somebody else runs, or a copy of one: changes come from there; delete this "
             "DataChangeRequest"
         )
         return stalls(SOURCE, "StoreNotManaged", message)
-    if merging_engine(source) is None:
-        engine = "" if source.engine is None else source.engine.name
-        message = f"{name} is of engine {engine}, which merges nothing: delete this DataChangeRequest"
-        return stalls(SOURCE, "EngineHasNoMerges", message)
-    if isinstance(store, DataStore) and store.spec.mask is not None:
+    problem = _engine_problem(request, source)
+    if problem is None and store.spec.mask is not None:
         message = (
             f"copies of {name} are masked, and what is masked has no history in common with it: delete this "
             "DataChangeRequest"
         )
         return stalls(SOURCE, "MaskedLineage", message)
+    return problem
+
+
+def _engine_problem(request: DataChangeRequest, source: Source) -> Fact | None:
+    """Return why the store's engine cannot do what is asked for, or None."""
+    name, engine = f"DataStore {source.name}", "" if source.engine is None else source.engine.name
+    merging, patching = merging_engine(source) is not None, patching_engine(source) is not None
+    if merging and patches(request):
+        message = (
+            f"{name} is of engine {engine}, whose changes become a commit on a branch: make this DataChangeRequest "
+            "anew with publish: Branch"
+        )
+        return stalls(SOURCE, "EngineMerges", message)
+    if patching and request.spec.from_.revert_of is not None:
+        message = (
+            f"{name} is of engine {engine}, which keeps no history to take something back from: make the opposite "
+            "change on a clone, and propose that with publish: Database or Patch"
+        )
+        return stalls(SOURCE, "EngineHasNoMerges", message)
+    if patching and not patches(request):
+        message = (
+            f"{name} is of engine {engine}, which has no branches to merge: make this DataChangeRequest anew, from a "
+            "clone, with publish: Database or Patch"
+        )
+        return stalls(SOURCE, "EngineHasNoMerges", message)
+    if not merging and not patching:
+        message = f"{name} is of engine {engine}, which merges nothing: delete this DataChangeRequest"
+        return stalls(SOURCE, "EngineHasNoMerges", message)
     return None
 
 
@@ -83,6 +122,9 @@ def revert_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact
             "make this one anew into the same"
         )
         return stalls(SOURCE, "OtherTarget", message)
+    if rebases(found):
+        message = f"DataChangeRequest {name} has changed a clone alone: delete this one, and reset the clone to its tag"
+        return stalls(SOURCE, "NotPublished", message)
     if found.status.published is None:
         message = f"DataChangeRequest {name} is not published: there is nothing to take back"
         return stalls(SOURCE, "NotPublished", message, retry_after=60)
@@ -98,6 +140,10 @@ def target_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact
         message = f"the server of DataStore {name} does not answer yet{detail}"
         return waits(SOURCE, "StoreNotReady", message, retry_after=5)
     if answer.content.state_of(request.spec.into.branch) is None:
+        if patches(request):
+            branches = ", ".join(sorted({state.branch for state in answer.content.branches}))
+            message = f"the live server of DataStore {name} is branch {branches}: make this DataChangeRequest into that"
+            return stalls(SOURCE, "TargetNotFound", message, retry_after=60)
         message = f"DataStore {name} has no branch {request.spec.into.branch}: make it, or this DataChangeRequest anew"
         return stalls(SOURCE, "TargetNotFound", message, retry_after=60)
     return _outdated(seen, seen.store, f"DataStore {name}")
@@ -151,19 +197,67 @@ def _clone_unusable(request: DataChangeRequest, seen: RequestObservation) -> Fac
             f"{request.spec.store.name}: make one, or propose a clone of this namespace"
         )
         return stalls(SOURCE, "NotGranted", message)
+    if not seen.receives:
+        message = (
+            f"no DataGrant in this namespace gives namespace {_clone_namespace(request)} raw data of DataStore "
+            f"{request.spec.store.name} by the verb Clone, and a rebase brings rows there: make one, or delete this "
+            "DataChangeRequest"
+        )
+        return stalls(SOURCE, "NotGranted", message)
     problem = clone_problem(request, seen)
+    if patches(request):
+        return problem or _clone_unread(request, seen)
     gone = problem is not None and problem.reason == "SourceNotFound"
     if problem is not None and problem.stalled and not gone:
         return problem
+    if rebases(request):
+        return problem or _clone_untouchable(request, seen)
     if seen.proposed is not None:
         return None
     answers = f"waits for the server of {clone_words(request)} to answer; wake it, if it is asleep"
     return problem or waits(SOURCE, "SourceNotReady", answers, retry_after=10)
 
 
+def _clone_unread(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why a clone cannot be compared with what it came from now, or None."""
+    words, patching, serving = clone_words(request), seen.patching, seen.origin.serving
+    if patching is None or serving is None or seen.origin.party is None:
+        raise TypeError("a clone without a problem serves")
+    if patching.snapshot is None and not patching.based:
+        message = (
+            f"DataSnapshot {serving.origin.snapshot}, which {words} came from, is gone, and without it nobody can tell "
+            "what has changed: make the change on a new clone, and propose that"
+        )
+        return stalls(SOURCE, "SnapshotGone", message)
+    pod = seen.origin.party.server.pod
+    if pod is None or not pod_state(pod).running:
+        message = f"waits for the server of {words} to answer; wake it, if it is asleep"
+        return waits(SOURCE, "SourceNotReady", message, retry_after=10)
+    return None
+
+
+def _clone_untouchable(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    """Return why a clone cannot be rebased now, or None."""
+    proposed, words = seen.proposed, clone_words(request)
+    if proposed is None or proposed.kept:
+        message = f"waits for the server of {words} to answer; wake it, if it is asleep"
+        return waits(SOURCE, "SourceNotReady", message, retry_after=10)
+    if not seen.may_finish:
+        message = (
+            f"nobody vouches for the author's right to {words} while the admission policies of requests are absent or "
+            "altered: install the chart again, and make this DataChangeRequest anew"
+        )
+        return stalls(SOURCE, "IdentityUnenforced", message, retry_after=60)
+    return None
+
+
 def source_found(request: DataChangeRequest, seen: RequestObservation) -> Fact:
     """Return that what is proposed is there."""
     proposed, wanted = seen.proposed, request.spec.from_
+    if patches(request):
+        snapshot = "" if seen.origin.serving is None else seen.origin.serving.origin.snapshot
+        message = f"proposes what {clone_words(request)} has changed since DataSnapshot {snapshot}"
+        return holds(SOURCE, "Found", message)
     if wanted.revert_of is not None:
         return holds(SOURCE, "Found", f"takes back what DataChangeRequest {wanted.revert_of} brought")
     if proposed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coppice.engines.doltchanges import hashed, summary
+from coppice.engines.digests import hashed, summary
 
 
 def test_as_many_rows_of_each_kind_and_the_same_sum_are_the_same() -> None:
