@@ -75,7 +75,7 @@ def _marks(one: Manifest) -> list[str]:
 
 def test_a_database_that_somebody_else_runs_is_ready_as_it_is(till: Store) -> None:
     status = till.status
-    assert status["source"] == {"pod": "till-0", "userID": USER, "offeredVersion": "1.83"}
+    assert status["source"] == {"pod": "till-0", "port": 3306, "userID": USER, "offeredVersion": "1.83"}
     assert status["version"].startswith("1.83.")
     assert status["databases"] == ["till"]
     assert till.kube.owned_by(till.kube.get("dstore", "till", till.namespace)["metadata"]["uid"]) == []  # type: ignore[index]
