@@ -78,6 +78,8 @@ if ! watched Dumping "$total" pg_dump -d "$connection" --format=directory --file
   --no-owner --no-privileges --no-tablespaces --no-publications --no-subscriptions --no-security-labels --lock-wait-timeout=30s --no-sync; then
   forbidden=$(sed -n 's/^.*\(permission denied for [a-z ]* [A-Za-z0-9_.]*\).*/\1/p;s/^.*\(query would be affected by row-level security policy for table "[^"]*"\).*/\1/p' "$log" | head -n 1)
   [ -z "$forbidden" ] || give_up ReadForbidden "$forbidden"
+  # It has sessions of its own, and the source may have gone since it was asked.
+  ! grep -q '^pg_dump: error: connection to server' "$log" || login_failed "$log"
   # pg_dump waits for locks by statement_timeout, and has none otherwise.
   ! grep -q 'canceling statement due to statement timeout\|could not obtain lock on relation' "$log" || give_up SourceLocked
   fail_with DumpFailed "$log"
