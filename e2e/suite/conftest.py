@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e.harness.cluster import current
+from e2e.suite.change import AUTHOR, REVIEWER, Person
 from e2e.suite.data import ITEMS, Store
 from e2e.suite.helm import Helm
 from e2e.suite.kube import OPERATOR, TIMEOUT, Kube
@@ -88,6 +89,18 @@ def tenant(kube: Kube, store: Store, request: pytest.FixtureRequest) -> Iterator
     kube.apply(data_grant("previews", store.namespace, store=store.name, to=[name]))
     yield name
     kube.delete_namespace(name, wait=False)
+
+
+@pytest.fixture(scope="module")
+def ann(kube: Kube) -> Person:
+    """Who proposes changes."""
+    return Person(kube, AUTHOR)
+
+
+@pytest.fixture(scope="module")
+def bea(kube: Kube) -> Person:
+    """Who reviews them for the owners."""
+    return Person(kube, REVIEWER, ("data-owners",))
 
 
 def _story(request: pytest.FixtureRequest) -> str:

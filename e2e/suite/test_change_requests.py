@@ -51,18 +51,6 @@ def tenant(kube: Kube, store: Store) -> Iterator[str]:
     kube.delete_namespace(name, wait=False)
 
 
-@pytest.fixture(scope="module")
-def ann(kube: Kube) -> Person:
-    """The author."""
-    return Person(kube, AUTHOR)
-
-
-@pytest.fixture(scope="module")
-def bea(kube: Kube) -> Person:
-    """The reviewer."""
-    return Person(kube, REVIEWER, ("data-owners",))
-
-
 def price(store: Store, item: int) -> int:
     """Return what an item costs on ``main``."""
     return int(store.sql(f"SELECT price FROM item AS OF 'main' WHERE id = {item}")[0]["price"])

@@ -44,18 +44,6 @@ def music(kube: Kube) -> Iterator[Store]:
     kube.delete_namespace(namespace, wait=False)
 
 
-@pytest.fixture(scope="module")
-def ann(kube: Kube) -> Person:
-    """The author."""
-    return Person(kube, AUTHOR)
-
-
-@pytest.fixture(scope="module")
-def bea(kube: Kube) -> Person:
-    """The reviewer."""
-    return Person(kube, REVIEWER, ("data-owners",))
-
-
 def take_part(kube: Kube, namespace: str) -> None:
     """Let the author propose clones of a namespace, and the reviewer review."""
     for person, role in ((AUTHOR, "coppice-author"), (AUTHOR, "edit"), (REVIEWER, "coppice-reviewer")):

@@ -342,30 +342,28 @@ class MergingFakeEngine(FakeEngine):
             raise UnknownVersionError(f"there is no branch {arguments['branch']}")
         if branch.head == result:
             return
-        if branch.head != arguments["expected"]:
-            raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
-        if branch.rows != volume.commits[branch.head].rows:
-            raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
-        if arguments["password"] != server.remote_password:
-            raise EngineError("this is not the password with which this server fetches")
-        self._fetch(at, server, arguments["host"], result)
+        self._fetch_due(at, server, branch, arguments)
         made = volume.commits[result]
         if (made.parent, made.other) != (branch.head, arguments["source"]):
             raise EngineError(f"{result} is not the merge that is to be published")
         volume.branches[arguments["branch"]] = Branch(result, volume.commits[result].rows)
+
+    def _fetch_due(self, at: Endpoint, server: Server, branch: Branch, arguments: dict[str, str]) -> None:
+        """Fetch what a branch is to become, if it is as it is expected to be."""
+        if branch.head != arguments["expected"]:
+            raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
+        if branch.rows != server.volume.commits[branch.head].rows:
+            raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
+        if arguments["password"] != server.remote_password:
+            raise EngineError("this is not the password with which this server fetches")
+        self._fetch(at, server, arguments["host"], arguments["result"])
 
     def _do_fast_forward(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         volume, result = server.volume, arguments["result"]
         branch = volume.branches[arguments["branch"]]
         if result in volume.ancestors(branch.head):
             return
-        if branch.head != arguments["expected"]:
-            raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
-        if branch.rows != volume.commits[branch.head].rows:
-            raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
-        if arguments["password"] != server.remote_password:
-            raise EngineError("this is not the password with which this server fetches")
-        self._fetch(at, server, arguments["host"], result)
+        self._fetch_due(at, server, branch, arguments)
         if branch.head not in volume.ancestors(result):
             raise EngineError(f"{result} does not come from {branch.head}")
         branch.head, branch.rows = result, volume.commits[result].rows

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tests.fakes.engine import Volume
-from tests.fakes.kube import Object
+from tests.fakes.kube import Crash, Object
 from tests.fakes.operator import Operator
 from tests.fakes.world import Elsewhere, World
 
@@ -43,6 +43,19 @@ class Story:
     def fork(self) -> Story:
         """Return a story that goes on from here, on its own, with an operator that has just started."""
         return Story(self.world.fork(), **self.operator.settings)
+
+    def kill_at(self, number: int, when: str) -> None:
+        """Kill the operator before the n-th call to an engine from now has reached it, or after it was carried out."""
+        seen, inner = 0, getattr(self.world.engine, f"{when}_call")
+
+        def count(action: str) -> None:
+            nonlocal seen
+            inner(action)
+            seen += 1
+            if seen == number:
+                raise Crash
+
+        setattr(self.world.engine, f"{when}_call", count)
 
     @property
     def kube(self) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from tests.fakes.audit import orphans
-from tests.fakes.kube import Crash
 from tests.fakes.merging import change_set
 from tests.fakes.story import Story, begun
 
@@ -374,20 +373,6 @@ async def test_what_somebody_has_not_committed_is_not_buried(shop: Story) -> Non
     witness.check()
 
 
-def kill_at(story: Story, number: int, when: str) -> None:
-    """Kill the operator before or after the n-th call to an engine from now."""
-    seen, inner = 0, getattr(story.world.engine, f"{when}_call")
-
-    def count(action: str) -> None:
-        nonlocal seen
-        inner(action)
-        seen += 1
-        if seen == number:
-            raise Crash
-
-    setattr(story.world.engine, f"{when}_call", count)
-
-
 async def proposed_and_approved(start: Story, disturb: Callable[[Story], None]) -> tuple[Story, Witness]:
     """Propose and approve, with the operator disturbed from the beginning."""
     story = start.fork()
@@ -405,7 +390,7 @@ def all_disturbances(start: Story, quiet: Story) -> list[Callable[[Story], None]
     calls = len(quiet.world.engine.calls) - len(start.world.engine.calls)
     writes = quiet.kube.mutations - start.kube.mutations
     disturbances: list[Callable[[Story], None]] = [
-        lambda story, number=number, when=when: kill_at(story, number, when)
+        lambda story, number=number, when=when: story.kill_at(number, when)
         for number in range(1, calls + 1)
         for when in ("before", "after")
     ]

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.fakes.audit import fingerprint, orphans
-from tests.fakes.kube import Crash
 from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
@@ -640,22 +639,9 @@ async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_
 async def test_killed_at_any_engine_call_it_ends_as_if_nothing_had_happened(name: str, when: str) -> None:
     start, act, expected, end = await quiet_day(name)
     for number in range(1, len(end.world.engine.calls) - len(start.world.engine.calls) + 1):
-        story = await play(start, act, lambda story, number=number: kill_at_call(story, number, when))
+        story = await play(start, act, lambda story, number=number: story.kill_at(number, when))
         assert story.operator.crashes == 1
         assert fingerprint(story.world) == expected, f"killed {when} engine call {number}"
-
-
-def kill_at_call(story: Story, number: int, when: str) -> None:
-    """Kill the operator before the n-th call from now has reached the engine, or after it was carried out."""
-    seen = 0
-
-    def count(action: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number:
-            raise Crash
-
-    setattr(story.world.engine, f"{when}_call", count)
 
 
 @pytest.mark.parametrize("mood", Mood, ids=lambda mood: mood.name.lower())

@@ -334,20 +334,6 @@ async def test_a_patch_is_handed_over_and_found_in_the_live_database(shop: Story
     assert shop.data_of().transactions == {}
 
 
-def kill_at(story: Story, number: int, when: str) -> None:
-    """Kill the operator before or after the n-th call to an engine from now."""
-    seen, inner = 0, getattr(story.world.engine, f"{when}_call")
-
-    def count(action: str) -> None:
-        nonlocal seen
-        inner(action)
-        seen += 1
-        if seen == number:
-            raise Crash
-
-    setattr(story.world.engine, f"{when}_call", count)
-
-
 async def proposed_and_approved(start: Story, disturb: Callable[[Story], None]) -> tuple[Story, Witness]:
     """Propose and approve, with the operator disturbed from the beginning."""
     story = start.fork()
@@ -365,7 +351,7 @@ async def test_killed_at_any_write_or_call_the_change_is_written_once_and_whole(
     quiet, _ = await proposed_and_approved(shop, lambda story: setattr(story.world.engine, "before_call", calls.append))
     expected, writes = live(quiet), quiet.kube.mutations - shop.kube.mutations
     disturbances: list[Callable[[Story], None]] = [
-        lambda story, number=number, when=when: kill_at(story, number, when)
+        lambda story, number=number, when=when: story.kill_at(number, when)
         for number in range(1, len(calls) + 1)
         for when in ("before", "after")
     ]
