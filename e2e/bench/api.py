@@ -246,7 +246,16 @@ def succeeded(seen: Seen) -> bool:
     return pod_state(seen.manifest).succeeded
 
 
+def says(condition: str) -> Callable[[Seen], bool]:
+    """Return the test for an object of which a condition is True."""
+
+    def test(seen: Seen) -> bool:
+        conditions = (seen.manifest.get("status") or {}).get("conditions") or []
+        return any(entry["type"] == condition and entry["status"] == "True" for entry in conditions)
+
+    return test
+
+
 def ready(seen: Seen) -> bool:
     """Return whether an object says that it is Ready."""
-    conditions = (seen.manifest.get("status") or {}).get("conditions") or []
-    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+    return says("Ready")(seen)

@@ -155,7 +155,7 @@ async def open_lab(cluster: Cluster, subject: Subject, *, keep: bool) -> AsyncIt
 async def _fill(lab: Lab, kube: Kube) -> None:
     """Have a store with the data that the lab is about."""
     kube.apply(
-        data_store(STORE, lab.owners, engine=lab.subject.engine, managed=lab.subject.managed),
+        data_store(STORE, lab.owners, engine=lab.subject.engine, managed=lab.subject.managed, **lab.subject.terms),
         data_grant("previews", lab.owners, store=STORE, to=[lab.preview]),
     )
     await lab.api.until("DataStore", both(named(lab.owners, STORE), ready), "the store is Ready")

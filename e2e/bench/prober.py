@@ -41,28 +41,30 @@ class Prober:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._asked = 0
-        self._waiting: dict[int, asyncio.Future[float]] = {}
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
     async def greeting(self, host: str, port: int = 3306, *, every: float = EVERY_SECONDS) -> float:
         """Return when a server behind a Service first said anything."""
-        return await self._ask({"what": "greeting", "host": host, "port": port, "every": every})
+        return float((await self._ask({"what": "greeting", "host": host, "port": port, "every": every}))["at"])
 
     async def query(self, login: Login, statement: str, *, every: float = EVERY_SECONDS) -> float:
         """Return when a statement was first answered."""
-        return await self._ask({"what": "query", **_of(login), "statements": [statement], "every": every})
+        told = await self._ask({"what": "query", **_of(login), "statements": [statement], "every": every})
+        return float(told["at"])
 
-    async def execute(self, login: Login, statements: list[str]) -> None:
-        """Run statements, once."""
-        await self._ask({"what": "query", **_of(login), "statements": statements, "every": None})
+    async def execute(self, login: Login, statements: list[str]) -> list[float]:
+        """Run statements in one session, once; return when each was answered."""
+        told = await self._ask({"what": "query", **_of(login), "statements": statements, "every": None})
+        return list(map(float, told["each"]))
 
     async def check_clock(self) -> None:
         """Raise BenchError if the cluster's clock is not this machine's: all figures mix the two."""
         before = time.time()
-        there = await self._ask({"what": "clock"})
+        there = (await self._ask({"what": "clock"}))["at"]
         if not before <= there <= time.time():
             raise BenchError("the cluster's clock is not this machine's: run this on the cluster's machine")
 
-    async def _ask(self, what: dict[str, Any]) -> float:
+    async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         if self._process.stdin is None:
             raise BenchError("the prober takes no questions")
         self._asked += 1
@@ -88,7 +90,7 @@ class Prober:
             if "error" in told:
                 waiting.set_exception(BenchError(f"the prober failed: {told['error']}"))
             else:
-                waiting.set_result(told["at"])
+                waiting.set_result(told)
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(BenchError("the prober ended; see its standard error above"))

@@ -21,6 +21,7 @@ MEGABYTES: Final = {"10MB": 10, "1GB": 1024, "5GB": 5120}
 _ROWS_OF_MEGABYTE: Final = 1000
 _MEGABYTES_OF_SCALE: Final = 15
 """What pgbench makes for each unit of its scale, indexes included."""
+_SMALL_ROWS_AT_ONCE: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class Subject:
         return {**version, "storage": {"size": room}, "resources": {"memory": memory, "cpu": "100m"}}
 
     @property
+    def terms(self) -> Manifest:
+        """Return what else the DataStore says."""
+        return {}
+
+    @property
     def source(self) -> Manifest:
         """Return what a clone asks for: what there is a prepared snapshot of, though a log's end moves by itself."""
         return {"branch": "main", **({"maxAge": "1h"} if self.engine == "postgresql" else {})}
@@ -67,6 +73,41 @@ class Subject:
             return
         say(f"filling the store with {self.size}")
         await (_pgbench if self.engine == "postgresql" else _items)(lab, login, self.megabytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Subject):
+    """A store of one table of so many small rows, with the numbers from 1 on."""
+
+    count: int
+
+    @property
+    def name(self) -> str:
+        """Return what its namespaces begin with."""
+        return f"bench-{self.engine}-{self.count}-rows"
+
+    @property
+    def managed(self) -> Manifest:
+        """Return what the DataStore says of its server."""
+        return {"storage": {"size": "4Gi"}, "resources": {"memory": "1Gi", "cpu": "100m"}}
+
+    @property
+    def terms(self) -> Manifest:
+        """Return what else the DataStore says: its clones have as much memory as it has."""
+        return {"clones": {"profiles": {"default": {"memory": "1Gi", "cpu": "100m"}}}}
+
+    async def fill(self, lab: Lab, login: Login) -> None:
+        """Have the rows in the store, once."""
+        with suppress(BenchError):
+            await lab.prober.execute(login, [self.question])
+            return
+        say(f"filling the store with {self.size}")
+        await _small_items(lab, login, self.count)
+
+
+def rows_of(engine: str, count: int) -> Rows:
+    """Return the store of an engine with a table of so many rows."""
+    return Rows(engine, f"{count:,} rows", 3306, "root", "SELECT COUNT(*) FROM item WHERE id < 100", count)
 
 
 def subject(engine: str, size: str) -> Subject:
@@ -88,18 +129,35 @@ async def _pgbench(lab: Lab, login: Login, megabytes: int) -> None:
 
 
 async def _items(lab: Lab, login: Login, megabytes: int) -> None:
-    """Fill a Dolt store with data that do not compress, in rows of a kilobyte, as one Dolt commit."""
-    await lab.prober.execute(
-        login, ["DROP TABLE IF EXISTS filling", "CREATE TABLE filling (id INT PRIMARY KEY, payload VARCHAR(1100))"]
+    """Fill a Dolt store with data that do not compress, in rows of a kilobyte: base64 of 740 random bytes is 1000
+    characters.
+    """
+    columns, values = "id INT PRIMARY KEY, payload VARCHAR(1100)", "TO_BASE64(RANDOM_BYTES(740))"
+    await _fill_dolt(lab, login, columns, values, megabytes * _ROWS_OF_MEGABYTE, at_once=10 * _ROWS_OF_MEGABYTE)
+
+
+async def _small_items(lab: Lab, login: Login, rows: int) -> None:
+    """Fill a Dolt store with rows as a shop has them, a hundred bytes each."""
+    columns = (
+        "id INT PRIMARY KEY, name VARCHAR(64) NOT NULL, price DECIMAL(10, 2) NOT NULL, stock INT NOT NULL,"
+        " note VARCHAR(200) NOT NULL"
     )
-    for first in range(0, megabytes * _ROWS_OF_MEGABYTE, 10 * _ROWS_OF_MEGABYTE):
-        rows = min(10 * _ROWS_OF_MEGABYTE, megabytes * _ROWS_OF_MEGABYTE - first)
-        await lab.prober.execute(login, _rows(first, rows))
+    values = "CONCAT('item ', UUID()), RAND() * 1000, 100, TO_BASE64(RANDOM_BYTES(33))"
+    await _fill_dolt(lab, login, columns, values, rows, at_once=_SMALL_ROWS_AT_ONCE)
+
+
+async def _fill_dolt(lab: Lab, login: Login, columns: str, values: str, rows: int, *, at_once: int) -> None:
+    """Fill a Dolt store, as one Dolt commit."""
+    await lab.prober.execute(login, ["DROP TABLE IF EXISTS filling", f"CREATE TABLE filling ({columns})"])
+    for first in range(0, rows, at_once):
+        await lab.prober.execute(login, _rows(first, min(at_once, rows - first), values))
     await lab.prober.execute(login, ["RENAME TABLE filling TO item", "CALL dolt_commit('-Am', 'items')"])
 
 
-def _rows(first: int, rows: int) -> list[str]:
-    """Return the statements for some rows; base64 of 740 random bytes is 1000 characters."""
+def _rows(first: int, rows: int, values: str) -> list[str]:
+    """Return the statements for some rows, whose numbers begin after ``first``."""
     numbers = f"WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM n WHERE id < {rows})"
-    insert = f"INSERT INTO filling {numbers} SELECT id + {first}, TO_BASE64(RANDOM_BYTES(740)) FROM n"  # two numbers
-    return ["SET cte_max_recursion_depth = 100000", insert]
+    return [
+        "SET cte_max_recursion_depth = 100000",
+        f"INSERT INTO filling {numbers} SELECT id + {first}, {values} FROM n",
+    ]

@@ -37,12 +37,13 @@ async def greeting(asked: dict[str, Any]) -> None:
         writer.close()
 
 
-async def query(asked: dict[str, Any]) -> None:
-    """Log in and run statements, in the protocol that the port stands for."""
-    await (query_postgresql if asked["port"] == POSTGRESQL else query_mysql)(asked)
+async def query(asked: dict[str, Any]) -> list[float]:
+    """Log in and run statements, in the protocol that the port stands for; return when each was answered."""
+    return await (query_postgresql if asked["port"] == POSTGRESQL else query_mysql)(asked)
 
 
-async def query_postgresql(asked: dict[str, Any]) -> None:
+async def query_postgresql(asked: dict[str, Any]) -> list[float]:
+    moments = []
     where = {"host": asked["host"], "port": asked["port"], "user": asked["user"], "password": asked["password"]}
     async with await psycopg.AsyncConnection.connect(
         **where, dbname=asked.get("database"), sslmode="disable", autocommit=True
@@ -51,9 +52,12 @@ async def query_postgresql(asked: dict[str, Any]) -> None:
             cursor = await connection.execute(statement)
             if cursor.description:
                 await cursor.fetchall()
+            moments.append(time.time())
+    return moments
 
 
-async def query_mysql(asked: dict[str, Any]) -> None:
+async def query_mysql(asked: dict[str, Any]) -> list[float]:
+    moments = []
     connection = await aiomysql.connect(
         host=asked["host"],
         port=asked["port"],
@@ -67,11 +71,13 @@ async def query_mysql(asked: dict[str, Any]) -> None:
             for statement in asked["statements"]:
                 await cursor.execute(statement)
                 await cursor.fetchall()
+                moments.append(time.time())
     finally:
         connection.close()
+    return moments
 
 
-async def soonest(attempt: Callable[[], Awaitable[None]], every: float) -> float:
+async def soonest(attempt: Callable[[], Awaitable[object]], every: float) -> float:
     """Return when the first of ever new attempts came through."""
     loop, came = asyncio.get_running_loop(), asyncio.Event()
     moment = 0.0
@@ -101,7 +107,7 @@ async def answer(asked: dict[str, Any]) -> None:
     told: dict[str, Any] = {"id": asked["id"]}
     try:
         if asked["every"] is None:
-            await attempt(asked)
+            told["each"] = await attempt(asked)
             told["at"] = time.time()
         else:
             told["at"] = await soonest(lambda: attempt(asked), asked["every"])
