@@ -1,7 +1,7 @@
 """The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
 
-Without a command, all of them: clones of several sizes in turns, many at once, a database at work, and the operator
-alone.
+Without a command, all of them: clones of several sizes in turns, many at once, a database at work, changes that come
+back, and the operator alone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from e2e.bench import changes, scale, source
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
-from e2e.bench import scale, source
 from e2e.bench.api import BenchError
 from e2e.bench.figures import Machine, say, write_raw
 from e2e.bench.lab import describe, open_lab
-from e2e.bench.subjects import ENGINES, MEGABYTES, subject
+from e2e.bench.subjects import ENGINES, MEGABYTES, rows_of, subject
 from e2e.harness import shell
 from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import SettingsError, from_environment
@@ -35,6 +35,7 @@ EVERYTHING = (
     ("many",),
     ("many", "--engine", "postgresql"),
     ("source",),
+    ("changes",),
     ("operator",),
 )
 
@@ -74,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     work.add_argument("--size", choices=MEGABYTES, default="1GB")
     work.add_argument("--keep", action="store_true")
     work.set_defaults(command=_source)
+    back = commands.add_parser("changes", help="a change of some rows comes back, beside the same by hand")
+    back.add_argument("--runs", type=int, default=15)
+    back.add_argument("--rows", type=int, default=1_000_000)
+    back.add_argument("--changed", type=int, default=1000)
+    back.add_argument("--engine", choices=changes.ENGINES, default="dolt")
+    back.add_argument("--keep", action="store_true")
+    back.set_defaults(command=_changes)
     alone = commands.add_parser("operator", help="the operator alone, with thousands of clones")
     alone.add_argument("--clones", type=int, default=3000)
     alone.set_defaults(command=_operator)
@@ -132,6 +140,17 @@ async def _source(options: argparse.Namespace) -> None:
     results = {kind: [asdict(window) for window in found] for kind, found in windows.items()}
     raw = write_raw(settings, "source", {"conditions": conditions, "windows": results})
     print(f"{source.report(windows)}\n{conditions}\nraw results: {raw}")
+
+
+async def _changes(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine = Machine.start()
+    async with open_lab(cluster, rows_of(options.engine, options.rows), keep=options.keep) as lab:
+        made = await changes.Changes(lab, options.rows, options.changed).run(options.runs)
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    raw = write_raw(settings, "changes", {"conditions": conditions, "runs": [asdict(run) for run in made]})
+    print(f"{changes.report(made, options.rows, options.changed)}\n{conditions}\nraw results: {raw}")
 
 
 async def _operator(options: argparse.Namespace) -> None:
