@@ -21,7 +21,8 @@ MEGABYTES: Final = {"10MB": 10, "1GB": 1024, "5GB": 5120}
 _ROWS_OF_MEGABYTE: Final = 1000
 _MEGABYTES_OF_SCALE: Final = 15
 """What pgbench makes for each unit of its scale, indexes included."""
-_SMALL_ROWS_AT_ONCE: Final = 50_000
+_ROWS_AT_ONCE: Final = 10_000
+"""Dolt gives up on a recursion that is deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ async def _items(lab: Lab, login: Login, megabytes: int) -> None:
     characters.
     """
     columns, values = "id INT PRIMARY KEY, payload VARCHAR(1100)", "TO_BASE64(RANDOM_BYTES(740))"
-    await _fill_dolt(lab, login, columns, values, megabytes * _ROWS_OF_MEGABYTE, at_once=10 * _ROWS_OF_MEGABYTE)
+    await _fill_dolt(lab, login, columns, values, megabytes * _ROWS_OF_MEGABYTE)
 
 
 async def _small_items(lab: Lab, login: Login, rows: int) -> None:
@@ -143,14 +144,14 @@ async def _small_items(lab: Lab, login: Login, rows: int) -> None:
         " note VARCHAR(200) NOT NULL"
     )
     values = "CONCAT('item ', UUID()), RAND() * 1000, 100, TO_BASE64(RANDOM_BYTES(33))"
-    await _fill_dolt(lab, login, columns, values, rows, at_once=_SMALL_ROWS_AT_ONCE)
+    await _fill_dolt(lab, login, columns, values, rows)
 
 
-async def _fill_dolt(lab: Lab, login: Login, columns: str, values: str, rows: int, *, at_once: int) -> None:
+async def _fill_dolt(lab: Lab, login: Login, columns: str, values: str, rows: int) -> None:
     """Fill a Dolt store, as one Dolt commit."""
     await lab.prober.execute(login, ["DROP TABLE IF EXISTS filling", f"CREATE TABLE filling ({columns})"])
-    for first in range(0, rows, at_once):
-        await lab.prober.execute(login, _rows(first, min(at_once, rows - first), values))
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        await lab.prober.execute(login, _rows(first, min(_ROWS_AT_ONCE, rows - first), values))
     await lab.prober.execute(login, ["RENAME TABLE filling TO item", "CALL dolt_commit('-Am', 'items')"])
 
 

@@ -20,7 +20,7 @@ from e2e.install import NAMESPACE
 if TYPE_CHECKING:
     from e2e.bench.lab import Lab
 
-_PROGRAM: Final = Path(__file__).parent / "programs" / "weigh.py"
+PROGRAM: Final = Path(__file__).parent / "programs" / "weigh.py"
 _LOOK: Final = """
 grep -E '^(VmRSS|VmHWM):' /proc/1/status
 echo "container: $(cat /sys/fs/cgroup/memory.current)"
@@ -66,6 +66,6 @@ def read_weight(told: str) -> Weight:
 
 async def weigh_command(lab: Lab, *words: str) -> Weighed:
     """Run the `coppice` command as the cluster's administrator."""
-    command = (sys.executable, str(_PROGRAM), sys.executable, "-m", "coppice", *words)
+    command = (sys.executable, str(PROGRAM), sys.executable, "-m", "coppice", *words)
     told = await asyncio.to_thread(shell.run, command, env=lab.cluster.environment)
     return Weighed(**json.loads(told))
