@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 PROGRAM: Final = Path(__file__).parent / "programs" / "weigh.py"
 _LOOK: Final = """
 grep -E '^(VmRSS|VmHWM):' /proc/1/status
-echo "container: $(cat /sys/fs/cgroup/memory.current)"
+cd /sys/fs/cgroup; echo "container: $(cat memory.current 2>/dev/null || cat memory/memory.usage_in_bytes)"
 echo 5 >/proc/1/clear_refs
 """
+"""The container's own number is in either version of control groups: the file of the second, or that of the first."""
 
 
 @dataclass(frozen=True, slots=True)
