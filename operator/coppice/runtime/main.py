@@ -71,6 +71,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         undo=settings.undo,
         reaches=is_reached,
         sleep=settings.sleep,
+        warning=settings.lease_warning,
         most={"memory": settings.clone_memory, "cpu": settings.clone_cpu},
     )
     return [

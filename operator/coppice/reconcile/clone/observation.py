@@ -46,7 +46,7 @@ class CloneObservation:
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
-    ``unwired``: why the API server has just refused to have Deployments wired, by name.
+    ``unwired`` and ``unscaled``: why the API server has just refused to have Deployments wired, or scaled, by name.
     """
 
     manifest: Manifest
@@ -79,6 +79,7 @@ class CloneObservation:
     migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
+    unscaled: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property
