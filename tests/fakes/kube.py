@@ -194,13 +194,22 @@ class FakeKube:
         """
         key, path = self._key("Deployment", namespace, name), ("spec", "replicas")
         slot = {"scale": f"{manager}/Update/scale", "Update": f"{manager}/Update", "Apply": manager}[by]
-        owners = self._owned.setdefault(key, {})
-        if self._objects[key]["spec"]["replicas"] != replicas:
+        self._take(key, slot, path, replicas)
+
+    def annotate(self, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Write annotations of a Deployment as somebody else, who owns them from then on."""
+        key = self._key("Deployment", namespace, name)
+        for annotation, value in annotations.items():
+            self._take(key, "kubectl/Update", ("metadata", "annotations", annotation), value)
+
+    def _take(self, key: Key, slot: str, path: Path, value: Any) -> None:
+        """Write a field as somebody else; with another value nobody else owns it any more."""
+        owners, draft = self._owned.setdefault(key, {}), copied(self._objects[key])
+        if _read(draft, path) != value:
             for fields in owners.values():
                 fields.pop(path, None)
-        owners.setdefault(slot, {})[path] = replicas
-        draft = copied(self._objects[key])
-        draft["spec"]["replicas"] = replicas
+        owners.setdefault(slot, {})[path] = value
+        _write(draft, path, value)
         self._store(key, draft)
 
     def remove(self, kind: str, namespace: str | None, name: str) -> None:

@@ -92,10 +92,10 @@ def _fact(names: list[str], problems: Mapping[str, str], *, asleep: bool) -> Fac
 
 def _sleep(deployment: Manifest, clone: str) -> Scale | None:
     """Return the write that takes a Deployment's Pods away, or None where that is done or not to be done."""
-    owned, mark = _owned(deployment), annotation(deployment, labels.ASLEEP_WITH)
+    owned = _owned(deployment)
     if owned.replicas:
         # The mark is ours to write, whoever has written over it.
-        return None if mark == clone else Scale(_patch(deployment, clone), force=True)
+        return None if _mark(deployment) == clone else Scale(_patch(deployment, clone), force=True)
     if owned.mark or _replicas(deployment) == 0 or _chosen(deployment) is not None:
         return None
     return Scale(_patch(deployment, clone), force=any(True for _ in _owners(deployment)))
@@ -108,9 +108,14 @@ def _release(deployment: Manifest) -> Scale | None:
 
 def _is_left_behind(deployment: Manifest, clone: str) -> bool:
     """Return whether a Deployment that does not ask for this clone any more was put to sleep with it."""
-    mark = annotation(deployment, labels.ASLEEP_WITH)
+    mark = _mark(deployment)
     nobody = mark is None and annotation(deployment, labels.SLEEP_OPT_IN) is None
     return mark == clone or nobody
+
+
+def _mark(deployment: Manifest) -> str | None:
+    """Return the clone with which a Deployment was put to sleep, unless somebody has written that over."""
+    return annotation(deployment, labels.ASLEEP_WITH) if _owned(deployment).mark else None
 
 
 def _patch(deployment: Manifest, clone: str | None) -> dict[str, Any]:

@@ -186,7 +186,7 @@ async def test_one_that_turns_to_another_clone_goes_by_that_one(sleeping):
     await sleeping.settle()
     ask(sleeping, "third")
     await sleeping.settle()
-    assert replicas(sleeping) == 1, "nobody was ever told of the third clone"
+    assert (replicas(sleeping), mark(sleeping)) == (0, "third")
     ask(sleeping, "other")
     await sleeping.settle()
     assert replicas(sleeping) == 1
@@ -196,12 +196,16 @@ async def test_one_that_turns_to_another_clone_goes_by_that_one(sleeping):
 
 
 async def test_a_mark_that_somebody_writes_over_is_written_again(sleeping):
-    def change(found):
-        found["metadata"]["annotations"][labels.ASLEEP_WITH] = "nothing"
-
-    sleeping.kube.change("Deployment", "data", "web", change)
+    sleeping.kube.annotate("data", "web", {labels.ASLEEP_WITH: "nothing"})
     await sleeping.settle()
     assert (replicas(sleeping), mark(sleeping)) == (0, "db")
+
+
+async def test_a_mark_that_somebody_writes_over_keeps_nobody_from_being_given_back(sleeping):
+    sleeping.kube.annotate("data", "web", {labels.ASLEEP_WITH: "nothing"})
+    ask(sleeping, None)
+    await sleeping.settle()
+    assert (replicas(sleeping), is_ours(sleeping)) == (1, False)
 
 
 @pytest.mark.parametrize("namespace", ["data", "app"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coppice.api.v1alpha1 import BINDING_KEYS, Power
+from coppice.api.v1alpha1 import BINDING_KEYS, DataClone, Power
 from coppice.core.plan import Manifest, Plan, Scale
 from coppice.reconcile.clone.lifetime import is_unused
 from coppice.reconcile.clone.names import secret_name
@@ -14,11 +14,11 @@ from coppice.reconcile.scaling import SCALED, Scaling, give_back, scale, with_sc
 from coppice.reconcile.wiring import Wiring, wire, with_wiring
 
 
-def asks_for_apps(manifest: Manifest) -> bool:
-    """Return whether there may be Deployments to scale of a clone that serves nobody: its lease is over, or some were
-    scaled before.
+def asks_for_apps(manifest: Manifest, clone: DataClone) -> bool:
+    """Return whether there may be Deployments to scale of a clone that serves nobody: it is off, its lease is over, or
+    some were scaled before.
     """
-    return is_expired(manifest) or condition(manifest, SCALED) is not None
+    return clone.spec.power is Power.OFF or is_expired(manifest) or condition(manifest, SCALED) is not None
 
 
 def with_apps(plan: Plan, at: Situation, *, over: bool = False) -> Plan:
