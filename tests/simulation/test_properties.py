@@ -257,7 +257,7 @@ class Day:
 
     @staticmethod
     def ask(deployment: Object, clone: str | None) -> None:
-        annotations = deployment["metadata"]["annotations"]
+        annotations = deployment["metadata"].setdefault("annotations", {})
         annotations.pop(labels.SLEEP_OPT_IN, None)
         if clone is not None:
             annotations[labels.SLEEP_OPT_IN] = clone
@@ -414,12 +414,13 @@ class Day:
     def expect_awake(self, deployment: Object) -> None:
         """Nobody's Pods are kept away for a clone that is there for them, or not there at all."""
         metadata = deployment["metadata"]
-        asked = metadata["annotations"].get(labels.SLEEP_OPT_IN)
+        annotations = metadata.get("annotations") or {}
+        asked = annotations.get(labels.SLEEP_OPT_IN)
         clone = None if asked is None else self.find("DataClone", metadata["namespace"], asked)
         if clone is None or self.story.is_ready("DataClone", asked, metadata["namespace"]):
             assert "coppice-scaling" not in {entry["manager"] for entry in metadata["managedFields"]}
         elif self.story.reason("DataClone", asked, metadata["namespace"]) in {"PoweredOff", "Expired"}:
-            alone = deployment["spec"]["replicas"] == 1 and labels.ASLEEP_WITH not in metadata["annotations"]
+            alone = deployment["spec"]["replicas"] == 1 and labels.ASLEEP_WITH not in annotations
             assert not alone, "an app that nobody scales sleeps with its clone"
 
     def expect_migrated(self, clone: Object) -> None:
