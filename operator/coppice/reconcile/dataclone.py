@@ -21,6 +21,7 @@ from coppice.kube.errors import KubeError, WiringConflictError
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
+from coppice.reconcile.clone.comment import with_comment
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
@@ -75,8 +76,8 @@ class DataCloneReconciler:
         ends = lease_end(at)
         if ends is not None and ends <= observation.now:
             draft.facts.append(expire(at, draft, ends))
-            return with_asides(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at)
-        return plan_undo(at) or with_asides(_plan_life(at, draft, ends), at)
+            return with_comment(with_asides(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at), at)
+        return plan_undo(at) or with_comment(with_asides(_plan_life(at, draft, ends), at), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""

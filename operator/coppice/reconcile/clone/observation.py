@@ -46,6 +46,7 @@ class CloneObservation:
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
+    ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
     ``unwired``: why the API server has just refused to have Deployments wired, by name.
     """
 
@@ -78,6 +79,7 @@ class CloneObservation:
     activity: Activity | EngineError | None = None
     migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
+    requests: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 

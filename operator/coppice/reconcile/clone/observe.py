@@ -74,12 +74,30 @@ async def observe_clone(
     if isinstance(clone, InvalidResource):
         return seen
     reading = _Reading(reader, environment, admissions, clone)
-    seen, source = await gather(
+    seen, requests, source = await gather(
         reading.children(seen),
+        _requests_of(reader, clone),
         read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
     )
-    seen = reading.with_credentials(replace(seen, source=source), source)
+    seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
     return await reading.origin(await reading.server(seen), source)
+
+
+async def _requests_of(reader: KubeReader, clone: DataClone) -> tuple[Manifest, ...]:
+    """Return the change requests that propose what was changed on a clone; those who read of its pull request care."""
+    if clone.spec.pull_request is None:
+        return ()
+    here = clone.metadata.namespace
+    owners = clone.spec.from_.store.namespace or here
+    found = await reader.list("DataChangeRequest", owners)
+    return tuple(entry for entry in found if _proposes(entry, clone.metadata.name, here))
+
+
+def _proposes(request: Manifest, name: str, namespace: str) -> bool:
+    source = request["spec"]["from"].get("clone")
+    if source is None or source["name"] != name:
+        return False
+    return bool((source.get("namespace") or request["metadata"]["namespace"]) == namespace)
 
 
 async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
