@@ -80,5 +80,5 @@ def test_any_other_job_is_for_none(environ, event):
     ["", "42", "github.com/acme/shop/pull/42", "https://github.com/acme/shop/issues/42", "https://x/acme/pull/42"],
 )
 def test_what_is_no_page_of_a_pull_request_is_refused(page):
-    with pytest.raises(WrongWordsError, match="is no page of a pull request, such as https://github.com/acme"):
+    with pytest.raises(WrongWordsError, match="is no page of a pull request, such as"):
         read_page(page)
