@@ -67,6 +67,10 @@ class PullRequest:
     fork: bool | None
     closed_at: datetime | None = None
     url: str = ""
+    read_at: datetime | None = None
+    """When the forge said so. What ends by a closed pull request ends by a reading that is younger than its grace: one
+    that was reopened meanwhile is live, though the forge may be away since.
+    """
 
 
 @dataclass(frozen=True, slots=True)
