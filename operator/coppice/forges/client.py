@@ -93,7 +93,7 @@ class ForgeClient(Protocol):
 
 
 def checked_repository(repository: str) -> str:
-    """Return a repository's path if it is one: people write it into their objects, and it becomes part of an address."""
+    """Return a repository if it can be one: people write it into their objects, and it becomes part of an address."""
     if not _REPOSITORY.fullmatch(repository):
         raise MissingError("what is named as the repository of a pull request cannot be one")
     return repository

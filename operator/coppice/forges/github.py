@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -60,7 +59,6 @@ class GitHub:
     """A GitHub, asked over ``http``."""
 
     http: ForgeHttp
-    clock: Callable[[], datetime]
 
     @property
     def host(self) -> str:
@@ -74,7 +72,7 @@ class GitHub:
 
     async def list_open(self, repository: str) -> Listing:
         """Return the open pull requests: by the time of their creation, so that a comment moves none of them."""
-        asked = self.clock()
+        asked = self.http.clock()
         params = {"state": "open", "sort": "created", "direction": "desc"}
         pages = await self.http.get_all(f"{_path(repository)}/pulls", params, _Pull.model_validate)
         found = tuple(self._told(repository, pull, asked) for page in pages for pull in page)
@@ -82,7 +80,7 @@ class GitHub:
 
     async def read(self, repository: str, number: int) -> PullRequest:
         """Return one pull request."""
-        asked = self.clock()
+        asked = self.http.clock()
         pull = await self.http.get(f"{_path(repository)}/pulls/{number}", lambda body: _numbered(body, number))
         return self._told(repository, pull, asked)
 

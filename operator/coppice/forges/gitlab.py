@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -59,7 +59,6 @@ class GitLab:
     """A GitLab, asked over ``http``."""
 
     http: ForgeHttp
-    clock: Callable[[], datetime]
 
     @property
     def host(self) -> str:
@@ -73,7 +72,7 @@ class GitLab:
 
     async def list_open(self, repository: str) -> Listing:
         """Return the open merge requests: by the time of their creation, so that a comment moves none of them."""
-        asked = self.clock()
+        asked = self.http.clock()
         params = {"state": "opened", "order_by": "created_at", "sort": "desc"}
         path = f"{_project(repository)}/merge_requests"
         pages = await self.http.get_all(path, params, _MergeRequest.model_validate)
@@ -82,7 +81,7 @@ class GitLab:
 
     async def read(self, repository: str, number: int) -> PullRequest:
         """Return one merge request."""
-        asked = self.clock()
+        asked = self.http.clock()
         path = f"{_project(repository)}/merge_requests/{number}"
         merge_request = await self.http.get(path, lambda body: _numbered(body, number))
         return self._told(repository, merge_request, asked)

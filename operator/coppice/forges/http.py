@@ -108,7 +108,7 @@ class ForgeHttp:
         self.limit = Limit()
         self._url = url.rstrip("/")
         self._token_file = token_file
-        self._clock = clock
+        self.clock = clock
         self._told = told
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._turn = asyncio.Lock()
@@ -188,7 +188,7 @@ class ForgeHttp:
         self, method: str, address: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
     ) -> _Answer:
         what = f"{method} {httpx.URL(address).raw_path.decode().partition('?')[0]}"
-        if self.limit.is_paused(self._clock()):
+        if self.limit.is_paused(self.clock()):
             raise self._limited()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -216,7 +216,7 @@ class ForgeHttp:
     def _judge(self, answer: _Answer, what: str) -> None:
         """Remember what the answer tells of limits, and raise what it means if it is none."""
         refused = _is_limited(answer)
-        self.limit = self.limit.after(answer.headers, self._clock(), refused=refused)
+        self.limit = self.limit.after(answer.headers, self.clock(), refused=refused)
         if refused:
             raise self._limited()
         message = f"{self.host} answered {answer.status} to {what}"
@@ -230,7 +230,7 @@ class ForgeHttp:
         raise RefusedError(message, answer.body[:SHOWN_BYTES].decode(errors="replace"))
 
     def _limited(self) -> RateLimitedError:
-        until = self.limit.paused_until or self._clock()
+        until = self.limit.paused_until or self.clock()
         return RateLimitedError(
             f"{self.host} has been asked as much as it allows, and is asked again at {until:%Y-%m-%dT%H:%M:%SZ}", until
         )
