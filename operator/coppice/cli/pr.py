@@ -1,4 +1,5 @@
-"""``coppice pr up``, ``down`` and ``status``: the clone of a pull request, for CI systems that apply no manifests.
+"""``coppice pr up``, ``down``, ``status`` and ``comment``: the clone of a pull request, for CI systems that apply no
+manifests.
 
 Each may be called as often as one likes: ``up`` makes the clone or tells it of the newest commit, ``down`` is done
 where there is none. A clone of the same name that is for something else is never touched.
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 import click
@@ -26,10 +29,14 @@ from coppice.cli.waiting import until_gone, until_settled
 from coppice.cli.wishes import Preview, clone_wish, preview_wish, read_source
 from coppice.cli.words import facts, is_ready, is_resting, next_step, state, title
 from coppice.core.plan import Manifest, Ref
+from coppice.forges.errors import ForbiddenError, ForgeError, UnauthorizedError
+from coppice.forges.posting import keep_comment
+from coppice.forges.settings import connect, forge_settings
 from coppice.kube.errors import AlreadyExistsError, ConflictError
 
 AMENDMENTS: Final = 5
 """How often a change is tried again after somebody else's: the operator writes the status."""
+TOKENS: Final = ("GITHUB_TOKEN", "GITLAB_TOKEN")
 _KEY: Final = ("provider", "host", "repository", "number")
 _SAME: Final = (*_KEY[:2], "number")
 """What is compared as it stands; forges do not tell repositories apart by case."""
@@ -41,7 +48,7 @@ _page: Final = click.option(
     metavar="URL",
     help="The page of the pull request. Left out: what GitHub Actions, GitLab CI or Jenkins says the job is for.",
 )
-_comment: Final = click.option(
+_file: Final = click.option(
     "--comment",
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file that gets the text for a comment on the pull request (Markdown).",
@@ -65,7 +72,7 @@ _comment: Final = click.option(
 @click.option("--profile", help="Size of the clone: a name in clones.profiles of the store.")
 @click.option("--secret", metavar="NAME", help="Secret that gets the connection; NAME-binding if left out.")
 @click.option("--app-url", metavar="URL", help="Where the application answers, for the comment.")
-@_comment
+@_file
 @options.waiting
 async def up(  # noqa: PLR0913, PLR0917 - one parameter for each option
     session: Session,
@@ -110,7 +117,7 @@ async def up(  # noqa: PLR0913, PLR0917 - one parameter for each option
 @command("pr status")
 @_name
 @_page
-@_comment
+@_file
 async def status(session: Session, name: str | None, page: str | None, comment: Path | None) -> int:
     """Show what people read of the clone of a pull request; the exit code is 1 where it is not ready."""
     found = _meant(page)
@@ -119,6 +126,63 @@ async def status(session: Session, name: str | None, page: str | None, comment: 
     _write(comment, clone)
     session.show(plain(clone), _text_of(clone), f"next step: {next_step(clone)}")
     return 0 if is_ready(clone) or is_resting(clone) else 1
+
+
+@command("pr comment")
+@_name
+@_page
+@click.option(
+    "--api",
+    metavar="URL",
+    envvar=["GITHUB_API_URL", "CI_API_V4_URL"],
+    help="Where the forge's API is; what the CI system says, or the forge's usual place, if left out.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file with a token that may comment; $GITHUB_TOKEN or $GITLAB_TOKEN if left out.",
+)
+async def comment(
+    session: Session, name: str | None, page: str | None, api: str | None, token_file: Path | None
+) -> None:
+    """Write a comment on the pull request that says what its clone is, or bring the one that is there up to date."""
+    found = _meant(page)
+    clone = await the(session, "DataClone", name or _name_of(found.pull_request), session.namespace)
+    _refuse_other(clone, found.pull_request)
+    with _token(token_file) as path:
+        await _post(found.pull_request, api, path, _text_of(clone))
+    session.show(plain(clone), f"the comment on {title(clone)} is up to date")
+
+
+@contextmanager
+def _token(file: Path | None) -> Iterator[Path]:
+    """Give a file with the token, which a forge's client reads anew when it changes."""
+    if file is not None:
+        yield file
+        return
+    token = next((os.environ[name] for name in TOKENS if os.environ.get(name)), None)
+    if token is None:
+        raise Failure(f"there is no token: name a file with --token-file, or set {' or '.join(TOKENS)}")
+    with NamedTemporaryFile("w", encoding="utf-8") as made:  # nobody else may read it
+        made.write(token)
+        made.flush()
+        yield Path(made.name)
+
+
+async def _post(pull_request: PullRequestRef, api: str | None, token_file: Path, text: str) -> None:
+    try:
+        settings = forge_settings(pull_request.provider, pull_request.forge, api or "", token_file)
+    except ValueError as error:
+        raise click.UsageError(f"{api!r} is not the address of an API, such as https://api.github.com") from error
+    client = connect(settings, clock=lambda: datetime.now(UTC))
+    try:
+        await keep_comment(client, pull_request.repository, pull_request.number, text)
+    except ForgeError as error:
+        denied = isinstance(error, UnauthorizedError | ForbiddenError)
+        step = ": the job needs a token that may write comments on pull requests" if denied else ""
+        raise Failure(f"{error}{step}") from error
+    finally:
+        await client.aclose()
 
 
 @command("pr down")

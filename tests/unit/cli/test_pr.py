@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.fakes.forge import Forge
 
 from coppice.kube.errors import ConflictError
 
@@ -147,6 +148,49 @@ def test_the_text_for_a_comment_is_written_to_a_file(ann, tmp_path):
     assert text.startswith("<!-- coppice: app/pr-42 -->\n**Database `app/pr-42`: ready**")
     assert "| App | https://pr-42.example.com |" in text
     assert text == the_clone(ann)["status"]["comment"]
+
+
+@pytest.fixture
+def served():
+    forge = Forge(tokens={"t0p-s3cret"})
+    forge.repository("acme/shop").pulls[42] = forge.repository("acme/shop").open("prices", "prices", "a" * 40)
+    with forge.serving() as url:
+        forge.url = url
+        yield forge
+
+
+def test_the_comment_on_the_pull_request_is_written_once(ann, served, monkeypatch):
+    monkeypatch.setenv("GITHUB_TOKEN", "t0p-s3cret")
+    monkeypatch.setenv("GITHUB_API_URL", f"{served.url}/api/v3")
+    ann.expect(*UP, "--revision", "1")
+    ann.settle()
+    for _ in range(2):
+        said = ann.expect("pr", "comment", "--pull-request", PAGE)
+    assert "the comment on DataClone app/pr-42 is up to date" in said
+    assert served.repository("acme/shop").comments_of(42) == [the_clone(ann)["status"]["comment"]]
+
+
+def test_a_token_can_be_in_a_file_and_one_that_is_refused_is_not_told(ann, served, tmp_path):
+    ann.expect(*UP)
+    file = tmp_path / "token"
+    file.write_text("wr0ng")
+    words = ("pr", "comment", "--pull-request", PAGE, "--api", f"{served.url}/api/v3", "--token-file", str(file))
+    said = ann.expect_refusal(*words)
+    assert "token" in said
+    assert "wr0ng" not in said
+    file.write_text("t0p-s3cret")
+    ann.expect(*words)
+    assert len(served.repository("acme/shop").comments_of(42)) == 1
+
+
+def test_without_a_token_or_with_a_wrong_address_it_is_said_what_is_lacking(ann, monkeypatch):
+    ann.expect(*UP)
+    words = ("pr", "comment", "--pull-request", PAGE)
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    said = ann.expect_refusal(*words)
+    assert "there is no token: name a file with --token-file, or set GITHUB_TOKEN or GITLAB_TOKEN" in said
+    monkeypatch.setenv("GITHUB_TOKEN", "t0p-s3cret")
+    assert "is not the address of an API" in ann.expect_refusal(*words, "--api", "ftp://x", code=2)
 
 
 def test_status_tells_what_to_do_and_fails_where_the_clone_is_not_ready(ann):
