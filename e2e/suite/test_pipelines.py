@@ -1,6 +1,6 @@
-"""Pull requests without Argo CD: the jobs of the examples for GitHub Actions, GitLab CI and Jenkins, with the environment
-that each of these systems gives them and a token for one namespace. The forge is a server that follows the documented
-API of each: none can be had in a test.
+"""Pull requests without Argo CD: the jobs of the examples for GitHub Actions, GitLab CI and Jenkins, with the
+environment that each of these systems gives them, and a token for one namespace. The forge is a server that follows the
+documented API of each: none can be had in a test.
 """
 
 from __future__ import annotations
