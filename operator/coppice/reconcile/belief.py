@@ -5,7 +5,8 @@ claims another's name. So nothing that is said there counts before somebody else
 
 - the repository: the grant, which says for which repositories its namespaces speak;
 - the number: the label ``coppice.dev/pull-request`` of the namespace. Who labels namespaces decides already which are
-  meant by a grant; without it the number is anybody's word, and might be that of a pull request that is no fork;
+  meant by a grant; without it the number is anybody's word, and might be that of a pull request that is no fork. With
+  ``any`` whoever may write there is believed: a CI system that has one namespace for all its pull requests;
 - fork or not: the forge, and where none is configured the label ``coppice.dev/fork`` of the namespace. Who labels for
   a fork is believed in any case. What is not known counts as a fork.
 
@@ -50,10 +51,10 @@ class Speaker:
     grant: str
     where: str
 
-    @property
-    def number(self) -> str | None:
-        """Return the number of the pull request that the namespace is for, as it is written there."""
-        return self.labels.get(labels.PULL_REQUEST)
+    def vouches_for(self, key: PullRequestKey) -> bool | None:
+        """Return whether the namespace is for a pull request of this number, or None where that is not said."""
+        said = self.labels.get(labels.PULL_REQUEST)
+        return None if said is None else said in {str(key.number), labels.ANY}
 
     @property
     def grant_words(self) -> str:
@@ -90,7 +91,7 @@ def judge_alleged(
         return _required(speaker)
     if alleged.key.place not in {place.lower() for place in repositories}:
         return _not_granted(alleged, speaker)
-    if speaker.number is not None and speaker.number != str(alleged.key.number):
+    if speaker.vouches_for(alleged.key) is False:
         return _mismatch(alleged, speaker)
     return None if forks else _judge_origin(alleged, speaker)
 
@@ -99,14 +100,14 @@ def believed(alleged: Alleged | None, speaker: Speaker, repositories: tuple[str,
     """Return the pull request that a namespace speaks for, where both its repository and its number are believed."""
     if alleged is None or alleged.key.place not in {place.lower() for place in repositories}:
         return None
-    return alleged.key if speaker.number == str(alleged.key.number) else None
+    return alleged.key if speaker.vouches_for(alleged.key) else None
 
 
-def origin_of(alleged: Alleged, found: Mapping[str, str]) -> Origin:
-    """Return where the commits come from; ``found`` are the labels of the namespace."""
-    if found.get(labels.PULL_REQUEST) != str(alleged.key.number):
+def origin_of(alleged: Alleged, speaker: Speaker) -> Origin:
+    """Return where the commits come from."""
+    if not speaker.vouches_for(alleged.key):
         return Origin.UNKNOWN
-    said = found.get(labels.FORK)
+    said = speaker.labels.get(labels.FORK)
     if said == "true":
         return Origin.FORK
     known = alleged.known
@@ -118,7 +119,7 @@ def origin_of(alleged: Alleged, found: Mapping[str, str]) -> Origin:
 
 
 def _judge_origin(alleged: Alleged, speaker: Speaker) -> Refusal | None:
-    match origin_of(alleged, speaker.labels):
+    match origin_of(alleged, speaker):
         case Origin.OWN:
             return None
         case Origin.FORK:
@@ -137,7 +138,7 @@ def _judge_origin(alleged: Alleged, speaker: Speaker) -> Refusal | None:
 
 def _missing(alleged: Alleged, speaker: Speaker) -> str:
     """Return what would have to be there for the origin to be known."""
-    if speaker.number is None:
+    if not speaker.vouches_for(alleged.key):
         return (
             f"have whoever makes namespace {speaker.namespace} label it {labels.PULL_REQUEST}=<number>, for the number "
             "in this object is anybody's word"
@@ -173,8 +174,9 @@ def _not_granted(alleged: Alleged, speaker: Speaker) -> Refusal:
 
 
 def _mismatch(alleged: Alleged, speaker: Speaker) -> Refusal:
+    label = f"{labels.PULL_REQUEST}={speaker.labels[labels.PULL_REQUEST]}"
     message = (
-        f"namespace {speaker.namespace} has the label {labels.PULL_REQUEST}={speaker.number}, and spec.pullRequest "
+        f"namespace {speaker.namespace} has the label {label}, and spec.pullRequest "
         f"says {alleged.key.number}: make the DataClone anew with the number of the label, or have whoever makes the "
         "namespace correct that"
     )
