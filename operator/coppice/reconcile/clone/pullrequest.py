@@ -26,7 +26,7 @@ OPEN = "PullRequestOpen"
 """A condition beside the chain, there for every clone that names a pull request."""
 CLOSED = "PullRequestClosed"
 LOOK_PERIOD = 300.0
-"""Seconds between two looks at a clone that has ended: whoever looks is interested, and the forge goes on being asked.
+"""Seconds between two looks, at a clone that has ended as well: whoever looks is interested, and the forge is asked on.
 """
 
 
@@ -85,10 +85,15 @@ def with_pull_request(plan: Plan, at: Situation) -> Plan:
     # That no forge is configured is for the administrator to know, not for an event of each clone.
     said = plan.events if fact.reason == UnknownReason.NOT_CONFIGURED else None
     plan = beside(plan, fact, at.seen.manifest)
-    due = None if closed is None or closed.is_over else (closed.ends - at.seen.now).total_seconds()
-    if due is not None and due > 0:
-        plan = replace(plan, requeue_after=min(due, plan.requeue_after or due))
+    plan = replace(plan, requeue_after=min(_next_look(at, closed), plan.requeue_after or LOOK_PERIOD))
     return plan if said is None else replace(plan, events=said)
+
+
+def _next_look(at: Situation, closed: Closing | None) -> float:
+    """Return in how many seconds the pull request is looked at again, whatever else is due."""
+    if closed is None or closed.is_over or closed.ends <= at.seen.now:
+        return LOOK_PERIOD
+    return max(min((closed.ends - at.seen.now).total_seconds(), LOOK_PERIOD), 1.0)
 
 
 def _told(at: Situation) -> PullRequestStatus | None:
