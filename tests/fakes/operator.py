@@ -68,6 +68,7 @@ def environment(world: World, **changes: Any) -> Environment:
         "longest": timedelta(days=7),
         "undo": timedelta(minutes=30),
         "reaches": world.reaches,
+        "forges": world.forges,
         # Only the stories of sleep are about it.
         "sleep": timedelta(days=365),
     }
@@ -268,7 +269,9 @@ def _is_served(world: World, claim: Object) -> bool:
 
 def _ends(manifest: Manifest, plan: Plan) -> bool:
     """Return whether a clone is over, or its apps are told of another copy at this very moment."""
-    expired = any(entry["reason"] == "Expired" for entry in (plan.status or {}).get("conditions", ()))
+    expired = any(
+        entry["reason"] in {"Expired", "PullRequestClosed"} for entry in (plan.status or {}).get("conditions", ())
+    )
     switched = any(labels.COPY in (entry["metadata"].get("annotations") or {}) for entry in plan.apply)
     return expired or switched or "deletionTimestamp" in manifest["metadata"]
 
@@ -312,6 +315,7 @@ class Operator:
 
     def restart(self) -> None:
         world = self.world
+        world.forges.forget()
         surroundings = environment(world, **self.settings)
         metrics = Metrics()
         self._dependencies = Dependencies()

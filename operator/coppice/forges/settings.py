@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from coppice.api.v1alpha1.pullrequest import PUBLIC_HOSTS, Provider
 from coppice.core.durations import parse_duration
 from coppice.core.pullrequests import GRACE, ForgeTerms
 from coppice.forges import github, gitlab
@@ -21,16 +21,6 @@ from coppice.forges.http import ForgeHttp
 INTERVAL: Final = timedelta(minutes=1)
 """How often a forge is asked for each pull request, where nobody has set another time."""
 SHORTEST_INTERVAL: Final = timedelta(seconds=10)
-
-
-class Provider(StrEnum):
-    """Whose API a forge has."""
-
-    GITHUB = "github"
-    GITLAB = "gitlab"
-
-
-PUBLIC: Final[Mapping[Provider, str]] = {Provider.GITHUB: "github.com", Provider.GITLAB: "gitlab.com"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +79,7 @@ def _read(entry: Any) -> ForgeSettings:
     if set(values) != _FIELDS:
         raise ValueError
     provider = Provider(values["provider"])
-    host = _text(values["host"] or PUBLIC[provider]).lower()
+    host = _text(values["host"] or PUBLIC_HOSTS[provider]).lower()
     interval = parse_duration(_text(values["interval"]))
     if interval < SHORTEST_INTERVAL:
         raise ValueError
@@ -112,7 +102,7 @@ def _default_url(provider: Provider, host: str) -> str:
     """Return where the API of a forge is: github.com's has a host of its own, all others are below a path."""
     if provider is Provider.GITLAB:
         return f"https://{host}/api/v4"
-    return "https://api.github.com" if host == PUBLIC[provider] else f"https://{host}/api/v3"
+    return "https://api.github.com" if host == PUBLIC_HOSTS[provider] else f"https://{host}/api/v3"
 
 
 def _address(value: Any) -> str:

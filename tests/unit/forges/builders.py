@@ -11,8 +11,9 @@ from pathlib import Path
 from tests.fakes.forge import Forge
 from tests.fakes.gitlab import GitLabForge
 
+from coppice.api.v1alpha1.pullrequest import Provider
 from coppice.forges.client import ForgeClient
-from coppice.forges.settings import ForgeSettings, Provider, connect
+from coppice.forges.settings import ForgeSettings, connect
 
 HOST = "forge.example"
 TOKEN = "t0p-s3cret"

@@ -3,6 +3,7 @@
 import pytest
 from tests.unit.forges.builders import HOST, SHOP, TOKEN, desk
 
+from coppice.api.v1alpha1.pullrequest import Provider
 from coppice.core.pullrequests import PullRequestKey, State
 from coppice.forges.client import CommitStatus, StatusState
 from coppice.forges.errors import (
@@ -15,7 +16,6 @@ from coppice.forges.errors import (
     UnauthorizedError,
     UnreachableError,
 )
-from coppice.forges.settings import Provider
 
 
 @pytest.fixture(params=list(Provider))

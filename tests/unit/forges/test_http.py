@@ -11,9 +11,10 @@ import httpx
 import pytest
 from tests.unit.forges.builders import HOST, SHOP, TOKEN, Clock
 
+from coppice.api.v1alpha1.pullrequest import Provider
 from coppice.forges import http as module
 from coppice.forges.errors import BadAnswerError, RefusedError, UnauthorizedError, UnreachableError
-from coppice.forges.settings import ForgeSettings, Provider, connect
+from coppice.forges.settings import ForgeSettings, connect
 
 PULL = {
     "number": 1,

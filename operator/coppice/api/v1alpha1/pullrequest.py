@@ -101,6 +101,9 @@ class PullRequestStatus(StatusModel):
         default=None, description="The newest commit of the pull request; left out like fork."
     )
     closed_at: Time | None = Field(default=None, description="When it was closed.")
+    ended_at: Time | None = Field(
+        default=None, description="When the clone ended by that; it has no data until the pull request is reopened."
+    )
     checked_at: Time | None = Field(
         default=None, description="When the rest of this was found; it does not move while the forge says the same."
     )

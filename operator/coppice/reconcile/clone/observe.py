@@ -24,6 +24,7 @@ from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.secret import added_name
 from coppice.reconcile.access import Source, reach, read_source, source_problem
+from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.migrate import (
@@ -74,10 +75,9 @@ async def observe_clone(
     if isinstance(clone, InvalidResource):
         return seen
     reading = _Reading(reader, environment, admissions, clone)
+    alleged = look_up(clone.spec.pull_request, environment.forges)
     seen, requests, source = await gather(
-        reading.children(seen),
-        _requests_of(reader, clone),
-        read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
+        reading.children(replace(seen, alleged=alleged)), _requests_of(reader, clone), reading.source(alleged)
     )
     seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
     return await reading.origin(await reading.server(seen), source)
@@ -126,6 +126,13 @@ class _Reading:
     environment: Environment
     admissions: Admissions
     clone: DataClone
+
+    async def source(self, alleged: Alleged | None) -> Source:
+        """Read the store, as far as it may be had."""
+        store, namespace = self.clone.spec.from_.store, self.clone.metadata.namespace
+        return await read_source(
+            self.reader, self.environment, store, namespace=namespace, verb=Verb.CLONE, alleged=alleged
+        )
 
     async def children(self, seen: CloneObservation) -> CloneObservation:
         """Read what was made for the clone."""
