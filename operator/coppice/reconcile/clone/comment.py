@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from coppice.core.durations import format_duration
 from coppice.core.plan import Manifest, Plan
+from coppice.core.pullrequests import Mark, MarkState, Posting, PullRequest, State, Unknown
 from coppice.reconcile.clone.lifetime import lease_of
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.clone.situation import Situation
@@ -34,15 +35,50 @@ def marker(manifest: Manifest) -> str:
 
 
 def with_comment(plan: Plan, at: Situation) -> Plan:
-    """Return a clone's plan with the text in its status, for one that is for a pull request."""
+    """Return a clone's plan with the text in its status, for one that is for a pull request, and with what is to be
+    said there where the operator may.
+    """
     status = plan.status
     if status is None or at.clone.spec.pull_request is None:
         return plan
+    comment = _text(at, status)
+    return replace(plan, status={**status, "comment": comment}, posting=_posting(at, status, comment))
+
+
+def _posting(at: Situation, status: Manifest, comment: str) -> Posting | None:
+    """Return what is to be said: only where the namespace speaks for the repository. Else whoever may make a clone
+    could have the operator's token write to any pull request.
+    """
+    alleged = at.seen.alleged
+    if alleged is None or at.source.speaks_for != alleged.key:
+        return None
+    terms = at.environment.forges.terms(alleged.key.host)
+    if terms is None or not (terms.comments or terms.statuses):
+        return None
+    subject = f"{at.namespace}/{at.name}"
+    mark = _mark(alleged.known, status) if terms.statuses else None
+    return Posting(subject, alleged.key, comment if terms.comments else None, mark)
+
+
+def _mark(known: PullRequest | Unknown, status: Manifest) -> Mark | None:
+    """Return the mark for the newest commit, as the forge knows it: a clone may name any."""
+    if not isinstance(known, PullRequest) or known.state is not State.OPEN:
+        return None
+    conditions = {entry["type"]: entry for entry in status["conditions"]}
+    ready = conditions["Ready"]
+    if ready["status"] == "True":
+        return Mark(known.head, MarkState.SUCCESS, "the data are ready")
+    stalled, working = (conditions[kind]["status"] == "True" for kind in ("Stalled", "Reconciling"))
+    state = MarkState.FAILURE if stalled else MarkState.PENDING if working else MarkState.SUCCESS
+    return Mark(known.head, state, _cell(str(ready["reason"])))
+
+
+def _text(at: Situation, status: Manifest) -> str:
     ready = next(entry for entry in status["conditions"] if entry["type"] == "Ready")
     rows = [f"| {name} | {text} |" for name, text in _rows(at, status) if text]
     lines = [marker(at.seen.manifest), f"**Database `{at.namespace}/{at.name}`: {_headline(ready)}"]
     table = ["", "| | |", "|---|---|", *rows] if rows else []
-    return replace(plan, status={**status, "comment": "\n".join([*lines, *table])[:MAX_TEXT]})
+    return "\n".join([*lines, *table])[:MAX_TEXT]
 
 
 def _headline(ready: Manifest) -> str:
