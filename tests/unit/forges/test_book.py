@@ -14,7 +14,7 @@ from tests.unit.forges.builders import SHOP, TOKEN, Clock
 from coppice.api.v1alpha1.pullrequest import Provider
 from coppice.core.pullrequests import ForgeTerms, PullRequest, PullRequestKey, State, Unknown, UnknownReason
 from coppice.forges.book import Book
-from coppice.forges.settings import ForgeSettings, connect
+from coppice.forges.settings import ForgeSettings
 
 GITHUB, OTHER = "github.com", "git.example.com"
 TERMS = ForgeTerms(grace=timedelta(minutes=5), dry_run=True)
@@ -34,13 +34,15 @@ class World:
         (folder / "token").write_text(TOKEN)
         self.forges = {host: Forge(now=self.clock.seconds, tokens={TOKEN}) for host in (GITHUB, OTHER)}
         self.told = []
-        connected = []
-        for host, forge in self.forges.items():
-            settings = ForgeSettings(Provider.GITHUB, host, f"https://{host}/api/v3", folder / "token", terms=TERMS)
-            client = connect(settings, clock=self.clock, told=self.told.append, transport=transport(forge))
-            connected.append((settings, client))
-        self.book = Book(connected, clock=self.clock)
-        self.book.on_change(self.note)
+        self.book = Book(
+            (
+                ForgeSettings(Provider.GITHUB, host, f"https://{host}/api/v3", folder / "token", terms=TERMS)
+                for host in self.forges
+            ),
+            clock=self.clock,
+            transports={host: transport(forge) for host, forge in self.forges.items()},
+        )
+        self.book.report(self.note, lambda host, status: self.told.append((host, status)))
 
     def open(self, number=1, host=GITHUB):
         for _ in range(number):
@@ -137,7 +139,7 @@ async def test_it_asks_by_itself_as_soon_as_somebody_looks_and_ends_when_told(wo
 
 
 async def test_a_book_without_forges_runs_until_it_is_told_to_end(world):
-    book = Book([], clock=world.clock)
+    book = Book(clock=world.clock)
     running = asyncio.create_task(book.run())
     await asyncio.sleep(0.01)
     assert not running.done()
@@ -155,12 +157,12 @@ async def test_a_bug_is_logged_without_its_words_and_the_loop_goes_on(world, cap
         stumbled.set()
         raise RuntimeError(secret)
 
-    world.book.on_change(stumble)
+    world.book.report(stumble, lambda *_: None)
     running = asyncio.create_task(world.book.run())
     await asyncio.sleep(0)
     world.book.look(key(1))
     await asyncio.wait_for(stumbled.wait(), 5)
-    world.book.on_change(world.note)
+    world.book.report(world.note, lambda *_: None)
     world.open()
     world.book.look(key(2))
     await world.told_of(key(2))
@@ -181,7 +183,7 @@ async def test_a_hundred_open_ones_cost_a_request_a_minute_that_is_not_counted(w
         for number in range(1, 101):
             world.book.look(key(number))
         await world.settle()
-    requests, counted = len(world.told), len([code for code in world.told if code != 304])
+    requests, counted = len(world.told), len([code for _, code in world.told if code != 304])
     with capsys.disabled():
         print(f"\n100 open pull requests: {requests} requests an hour, {counted} of them counted by GitHub")  # noqa: T201
     assert (requests, counted) == (60, 0)
