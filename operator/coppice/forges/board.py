@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -46,6 +47,8 @@ class _Notice:
     posted: Posting | None = None
     due: datetime = datetime.min  # noqa: DTZ901 - replaced at once
     retry: timedelta = FIRST_RETRY
+    is_last: bool = False
+    """The object is gone: once this is said there is nothing to remember."""
 
     @property
     def is_open(self) -> bool:
@@ -63,7 +66,7 @@ class Board:
     def want(self, posting: Posting) -> None:
         """Have this said of an object from now on."""
         notice = self._notices.get(posting.subject)
-        if notice is None:
+        if notice is None or notice.is_last:
             self._notices[posting.subject] = _Notice(posting, due=self._clock())
         elif notice.wanted != posting:
             notice.wanted = posting
@@ -71,9 +74,16 @@ class Board:
             return
         self._woken.set()
 
-    def forget(self, subject: str) -> None:
-        """Say nothing more of an object; what is said stays."""
-        self._notices.pop(subject, None)
+    def gone(self, subject: str) -> None:
+        """Say of an object that it was deleted, and then nothing more; of one that nothing was wanted of, nothing."""
+        notice = self._notices.get(subject)
+        if notice is None or notice.wanted.comment is None:
+            self._notices.pop(subject, None)
+            return
+        marker = notice.wanted.comment.partition("\n")[0]
+        notice.wanted = replace(notice.wanted, comment=f"{marker}\n**Database `{subject}`: deleted**", mark=None)
+        notice.is_last = True
+        self._woken.set()
 
     @property
     def open(self) -> int:
@@ -108,9 +118,19 @@ class Board:
             notice.due = max(error.retry_at, self._clock() + PAUSE)
         except ForgeError as error:
             logger.warning("what is said on %s is not up to date: %s", wanted.key, error)
-            notice.due, notice.retry = self._clock() + notice.retry, min(notice.retry * 2, LAST_RETRY)
+            self._put_off(notice)
+        except Exception as error:  # noqa: BLE001 - the one place that survives a bug
+            # Not the exception's own text: it may quote what it stumbled over.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("bug: %s while writing to %s\n%s", type(error).__name__, wanted.key.host, trace)  # noqa: TRY400
+            self._put_off(notice)
         else:
             notice.posted, notice.due, notice.retry = wanted, self._clock() + PAUSE, FIRST_RETRY
+            if notice.is_last and not notice.is_open:
+                self._notices.pop(wanted.subject, None)
+
+    def _put_off(self, notice: _Notice) -> None:
+        notice.due, notice.retry = self._clock() + notice.retry, min(notice.retry * 2, LAST_RETRY)
 
     async def _post(self, wanted: Posting, before: Posting | None) -> None:
         client = self._writers.client(wanted.key.host)

@@ -110,8 +110,25 @@ async def test_one_forges_trouble_is_no_others(at):
     assert await said(at) == [TEXT]
 
 
-async def test_of_what_is_forgotten_nothing_more_is_said(at):
+async def test_of_what_is_gone_it_is_said_and_then_forgotten(at):
     at.board.want(READY)
-    at.board.forget("app/db")
+    await at.board.step()
+    at.board.gone("app/db")
+    at.board.gone("app/other")
+    at.clock.pass_by(seconds=60)
     assert await at.board.step() is None
-    assert await said(at) == []
+    assert await said(at) == ["<!-- coppice: app/db -->\n**Database `app/db`: deleted**"]
+    at.board.want(READY)
+    assert await at.board.step() is None
+    assert await said(at) == [TEXT]
+
+
+async def test_a_bug_ends_nothing(at, monkeypatch):
+    monkeypatch.setattr(type(at.client), "list_comments", None)
+    at.board.want(READY)
+    wait = await at.board.step()
+    assert wait == 60
+    monkeypatch.undo()
+    at.clock.pass_by(seconds=wait)
+    assert await at.board.step() is None
+    assert await said(at) == [TEXT]
