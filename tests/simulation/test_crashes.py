@@ -19,6 +19,7 @@ from tests.fakes.story import Story
 from coppice.core import labels
 from coppice.engines.base import TableLock
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
+from coppice.reconcile.clone.pullrequest import LOOK_PERIOD
 
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 ERRORS: tuple[KubeError, ...] = (
@@ -440,6 +441,36 @@ def expire(story: Story) -> None:
     story.world.tick(3700)
 
 
+async def with_pull_request(story: Story) -> None:
+    story.world.forges.open()
+    story.store()
+    story.grant(repositories=["github.com/acme/shop"])
+    label = {"coppice.dev/pull-request": "42"}
+    story.kube.change("Namespace", None, "app", lambda found: found["metadata"].update(labels=label))
+    await story.settle()
+    story.commit("alice")
+    said = {"provider": "github", "repository": "acme/shop", "number": 42}
+    story.clone(namespace="app", pullRequest=said, lease={"max": "Never"})
+    await story.settle()
+
+
+def close(story: Story) -> None:
+    story.world.forges.close()
+    story.world.tick(660)
+
+
+async def with_closed_pull_request(story: Story) -> None:
+    await with_pull_request(story)
+    close(story)
+    await story.settle()
+    story.commit("bob")
+
+
+def reopen(story: Story) -> None:
+    story.world.forges.open()
+    story.world.tick(LOOK_PERIOD)
+
+
 STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a store": (nothing, lambda story: story.store(deletionPolicy="Delete")),
     "make a store that a Job fills": (
@@ -506,6 +537,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_expired_clone,
         lambda story: story.annotate("DataClone", "db", "app", extend="now"),
     ),
+    "close a pull request": (with_pull_request, close),
+    "reopen a pull request": (with_closed_pull_request, reopen),
     "adopt a database": (with_source, lambda story: story.adopted()),
     "make a snapshot of an adopted database": (with_adopted, lambda story: story.snapshot("mine")),
     "make a clone of an adopted database next door": (with_adopted, lambda story: story.clone(namespace="app")),

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from coppice.core.pullrequests import Posting
+
 Manifest = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -173,6 +175,7 @@ class Plan:
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
     ``publication`` is written to a live database after all that and before the status.
+    ``posting`` is what people read where a pull request is discussed; it is written later, if ever.
     ``status`` is the whole desired status, or None to leave it; with ``guarded`` it is written only if nobody has
     changed the object since it was observed. ``requeue_after`` is in seconds; None waits for events.
     """
@@ -187,6 +190,7 @@ class Plan:
     scale: tuple[Scale, ...] = ()
     wire: tuple[Manifest, ...] = ()
     publication: Publication | None = None
+    posting: Posting | None = None
     status: Mapping[str, Any] | None = None
     guarded: bool = False
     remove_finalizer: bool = False

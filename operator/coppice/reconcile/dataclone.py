@@ -22,12 +22,14 @@ from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.clone.apps import apps_back, with_apps
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
+from coppice.reconcile.clone.comment import with_comment
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
 from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, types_of
 from coppice.reconcile.clone.observation import CloneObservation, is_foreign
 from coppice.reconcile.clone.observe import observe_clone
+from coppice.reconcile.clone.pullrequest import closing, end, with_pull_request
 from coppice.reconcile.clone.queue import Admissions
 from coppice.reconcile.clone.server import keep_serving, server_runs
 from coppice.reconcile.clone.situation import Situation
@@ -73,12 +75,9 @@ class DataCloneReconciler:
             draft.facts.append(stalls(SOURCE, "InvalidSpec", observation.clone.message))
             return draft.finish((SOURCE, SNAPSHOT, VOLUME, ENGINE), {})
         at = Situation(self.environment, observation, observation.clone)
-        ends = lease_end(at)
-        if ends is not None and ends <= observation.now:
-            draft.facts.append(expire(at, draft, ends))
-            plan = with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
-            return with_asides(plan, at)
-        return plan_undo(at) or with_asides(_plan_life(at, draft, ends), at)
+        plan = _plan_end(at, draft)
+        undo = plan_undo(at) if plan is None else None
+        return undo or with_comment(with_pull_request(with_asides(plan or _plan_life(at, draft), at), at), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
@@ -108,8 +107,22 @@ def _plan_deletion(seen: CloneObservation) -> Plan:
     )
 
 
-def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:
-    """Return the plan of a clone whose lease has not ended; ``ends`` is when it will."""
+def _plan_end(at: Situation, draft: Draft) -> Plan | None:
+    """Return the plan of a clone whose pull request is closed or whose lease has ended, or None while it lives."""
+    closed, ends = closing(at), lease_end(at)
+    if closed is not None and closed.is_over:
+        draft.facts.append(end(at, draft, closed))
+        # Whoever reopens asks for it anew: no lease of before counts then.
+        return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, None)), at, over=True)
+    if ends is not None and ends <= at.seen.now:
+        draft.facts.append(expire(at, draft, ends))
+        return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
+    return None
+
+
+def _plan_life(at: Situation, draft: Draft) -> Plan:
+    """Return the plan of a clone that lives."""
+    ends = lease_end(at)
     for link in CHAIN:
         fact = link(at, draft)
         draft.facts.append(fact)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, Scale, ServerRef
+    from coppice.core.pullrequests import Posting
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient, KubeReader
     from coppice.runtime.metrics import Metrics
@@ -44,6 +45,14 @@ class Recorder(Protocol):
 
     def record(self, manifest: Manifest, event: Event) -> None:
         """Take an event of an object; never fails and never waits."""
+        ...
+
+
+class Noticeboard(Protocol):
+    """Where goes what people are to read on pull requests."""
+
+    def want(self, posting: Posting) -> None:
+        """Have this said from now on; never fails and never waits."""
         ...
 
 
@@ -61,11 +70,13 @@ class Executor:
         engines: Mapping[str, Engine],
         recorder: Recorder,
         metrics: Metrics,
+        board: Noticeboard | None = None,
     ) -> None:
         self._client = client
         self._live = live
         self._engines = engines
         self._recorder = recorder
+        self._board = board
         self._metrics = metrics
 
     async def execute(self, plan: Plan, manifest: Manifest, now: datetime) -> Mapping[str, Any]:
@@ -89,6 +100,8 @@ class Executor:
         if changed or plan.status is None:
             for event in plan.events:
                 self._recorder.record(manifest, event)
+        if plan.posting is not None and self._board is not None:
+            self._board.want(plan.posting)
         return status
 
     async def _write(self, plan: Plan) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core.durations import parse_duration
 from coppice.core.quantities import quantity_bytes
+from coppice.forges.settings import ForgeSettings, read_forges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,6 +68,13 @@ class Settings:
 
     undo: timedelta = timedelta(hours=1)
     """``COPPICE_UNDO``: how long the replaced copy of a clone is kept after a reset. It takes up storage until then."""
+
+    forges: tuple[ForgeSettings, ...] = ()
+    """``COPPICE_FORGES``: JSON ``[{"provider": "github", "tokenFile": "/path"}]``: where pull requests are.
+
+    Optional in each: ``host`` and ``url`` (the public one's by default), ``interval`` (1m), ``grace`` (10m), and
+    ``dryRun``, ``comments`` and ``statuses`` (all false).
+    """
 
     resync: timedelta = timedelta(minutes=10)
     """``COPPICE_RESYNC``: how often every object is looked at again, though no event came.
@@ -174,6 +182,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_LEASE_WARNING": ("lease_warning", parse_duration, _DURATION),
     "COPPICE_SLEEP": ("sleep", parse_duration, _DURATION),
     "COPPICE_UNDO": ("undo", parse_duration, _DURATION),
+    "COPPICE_FORGES": ("forges", read_forges, 'JSON of the form [{"provider": "github", "tokenFile": "/path"}]'),
     "COPPICE_RESYNC": ("resync", parse_duration, _DURATION),
     "COPPICE_WORKERS": ("workers", _at_least(1), "a number from 1"),
     "COPPICE_LOG_LEVEL": ("log_level", _level, f"one of {', '.join(LOG_LEVELS)}"),

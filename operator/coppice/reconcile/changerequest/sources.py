@@ -8,7 +8,7 @@ from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Publis
 from coppice.engines.base import UnreachableError
 from coppice.engines.merging import MergingEngine
 from coppice.engines.patching import PatchingEngine
-from coppice.reconcile.access import Source, source_problem
+from coppice.reconcile.access import Source, refused, source_problem
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.draft import Fact, holds, stalls, waits
@@ -191,6 +191,8 @@ def proposal_problem(request: DataChangeRequest, seen: RequestObservation) -> Fa
 
 
 def _clone_unusable(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    if seen.refusal is not None:
+        return refused(SOURCE, seen.refusal)
     if seen.terms is None:
         message = (
             f"no DataGrant in this namespace gives namespace {_clone_namespace(request)} the verb Propose on DataStore "

@@ -109,13 +109,9 @@ def next_look(at: Situation, ends: datetime | None) -> float:
 
 def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
     """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
-    seen = at.seen
-    claims = (copy.claim for copy in seen.copies)
-    migration = (*seen.migration.jobs, *seen.migration.secrets, *seen.migration.services)
-    children = (*migration, *seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
     # First the end is written down: without it, what is half removed would read as a clone that has yet to begin.
-    for child in children if _end_is_told(at) else ():
-        draft.drop(child)
+    if _end_is_told(at):
+        drop_everything(at, draft)
     return stalls(
         SOURCE,
         "Expired",
@@ -123,6 +119,16 @@ def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
         f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision",
         retry_after=None if _end_is_told(at) else 1,
     )
+
+
+def drop_everything(at: Situation, draft: Draft) -> None:
+    """Remove all that was made for the clone."""
+    seen = at.seen
+    claims = (copy.claim for copy in seen.copies)
+    migration = (*seen.migration.jobs, *seen.migration.secrets, *seen.migration.services)
+    children = (*migration, *seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
+    for child in children:
+        draft.drop(child)
 
 
 def lifetime_status(at: Situation, ends: datetime | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.secret import added_name
 from coppice.reconcile.access import Source, reach, read_source, source_problem
+from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.apps import asks_for_apps
@@ -75,12 +76,29 @@ async def observe_clone(
     if isinstance(clone, InvalidResource):
         return seen
     reading = _Reading(reader, environment, admissions, clone)
-    seen, source = await gather(
-        reading.children(seen),
-        read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
+    alleged = look_up(clone.spec.pull_request, environment.forges)
+    seen, requests, source = await gather(
+        reading.children(replace(seen, alleged=alleged)), _requests_of(reader, clone), reading.source(alleged)
     )
-    seen = reading.with_credentials(replace(seen, source=source), source)
+    seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
     return await reading.origin(await reading.server(seen), source)
+
+
+async def _requests_of(reader: KubeReader, clone: DataClone) -> tuple[Manifest, ...]:
+    """Return the change requests that propose what was changed on a clone; those who read of its pull request care."""
+    if clone.spec.pull_request is None:
+        return ()
+    here = clone.metadata.namespace
+    owners = clone.spec.from_.store.namespace or here
+    found = await reader.list("DataChangeRequest", owners)
+    return tuple(entry for entry in found if _proposes(entry, clone.metadata.name, here))
+
+
+def _proposes(request: Manifest, name: str, namespace: str) -> bool:
+    source = request["spec"]["from"].get("clone")
+    if source is None or source["name"] != name:
+        return False
+    return bool((source.get("namespace") or request["metadata"]["namespace"]) == namespace)
 
 
 async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
@@ -112,6 +130,13 @@ class _Reading:
     environment: Environment
     admissions: Admissions
     clone: DataClone
+
+    async def source(self, alleged: Alleged | None) -> Source:
+        """Read the store, as far as it may be had."""
+        store, namespace = self.clone.spec.from_.store, self.clone.metadata.namespace
+        return await read_source(
+            self.reader, self.environment, store, namespace=namespace, verb=Verb.CLONE, alleged=alleged
+        )
 
     async def children(self, seen: CloneObservation) -> CloneObservation:
         """Read what was made for the clone."""
