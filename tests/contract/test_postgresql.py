@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from coppice.engines import postgresql
 from coppice.engines.base import (
     Endpoint,
     EngineError,
@@ -942,6 +943,17 @@ async def test_whoever_asks_for_a_table_uses_it(stage: Stage, use: str) -> None:
         # And neither is our own look, nor the server's work behind it.
         await stage.engine.schema(admin, "shop")
         assert (await stage.engine.activity(admin)).token == now
+
+
+async def test_a_database_that_goes_while_it_is_looked_at_is_no_trouble(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "_DATABASES", "SELECT 'shop' UNION ALL SELECT 'dropped'")
+    async with source(stage) as (_, server):
+        app = await stage.ensure_app(server)
+        token = (await stage.engine.activity(stage.admin(server))).token
+        await stage.kit.insert(app)
+        assert (await stage.engine.activity(stage.admin(server))).token != token
 
 
 async def test_a_statement_that_asks_for_no_table_is_use_while_it_runs_on(stage: Stage) -> None:

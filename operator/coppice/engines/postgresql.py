@@ -84,6 +84,7 @@ _BUSY: Final = """\
 SELECT max(clock_timestamp()) FILTER (WHERE state = 'active' AND clock_timestamp() - query_start > '1 s'), count(*)
 FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND usename <> %s"""
 """One that asks for no table is use if it takes a while: a short one is a probe."""
+_DATABASES: Final = "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate"
 _USED: Final = """\
 SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del
     + CASE WHEN schemaname IN ('pg_catalog', 'information_schema') THEN 0 ELSE seq_scan + coalesce(idx_scan, 0) END), 0)
@@ -310,12 +311,18 @@ class PostgreSQLEngine:
         """
         async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
             [(busy, connections)] = await session.ask(_BUSY, [self.admin_user])
-        used = 0
-        for database in await self._databases(at):
+            databases = [str(name) for (name,) in await session.ask(_DATABASES)]
+        used = sum([await self._used(at, database) for database in databases])
+        return Activity(token=str(busy or used or ""), connections=int(connections))
+
+    async def _used(self, at: Endpoint, database: str) -> int:
+        """Return what others have done in a database; one that was dropped a moment ago has nothing to say."""
+        try:
             async with libpq.session(at, database, options=self._options(at)) as session:
                 [(counted,)] = await session.ask(_USED)
-                used += int(counted)
-        return Activity(token=str(busy or used or ""), connections=int(connections))
+        except libpq.StatementError:
+            return 0
+        return int(counted)
 
     async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
         """Return the definitions of relations, functions, types, schemas and extensions, each by its hash."""
