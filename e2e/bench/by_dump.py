@@ -83,7 +83,7 @@ class Postgresql:
         """Run the program in its Pod, and return what it tells."""
         clone, live = self.servers.logins[CLONE_BY_HAND], self.servers.logins[STORE]
         where = ("-i", "-n", self.lab.owners, _POD)
-        words = (what, clone.host, str(clone.port), clone.user, str(clone.database), live.host)
+        words = (what, *(f"postgresql://{at.user}@{at.host}:{at.port}/{at.database}" for at in (clone, live)))
         program = PROGRAM.read_text(encoding="utf-8")
         passwords = f"{clone.password}\n{live.password}\n"
         return await self.lab.kubectl("exec", *where, "--", "bash", "-c", program, "dump", *words, stdin=passwords)

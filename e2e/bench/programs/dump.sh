@@ -1,19 +1,19 @@
 # A full dump and compare: brings what was changed on one PostgreSQL server into another one, row by row.
 #
-#   keep HOST PORT USER DATABASE            keeps a dump of the rows as they were; standard input: the password
-#   bring HOST PORT USER DATABASE LIVE      brings what has changed since then; standard input: both passwords
+#   keep URI            keeps a dump of the rows as they were; standard input: the password
+#   bring URI LIVE-URI  brings what has changed since then to the live server; standard input: both passwords, a line each
 #
 # It tells as JSON when what was done, by the machine's clock. A row that both sides have changed makes it fail.
 set -euo pipefail
 export LC_ALL=C
 programs=$(echo /usr/lib/postgresql/*/bin)
 [ ! -d "$programs" ] || PATH=$programs:$PATH
-what=$1 host=$2 port=$3 user=$4 database=$5
+what=$1 changed_on=$2 live_on=${3:-}
 cd "${TMPDIR:-/tmp}"
 
 # Lines of COPY, in the order of their bytes: https://www.postgresql.org/docs/15/sql-copy.html, "Text Format".
 dump() {
-  PGPASSWORD=$2 pg_dump -h "$1" -p "$port" -U "$user" --data-only --table=public.item "$database" |
+  PGPASSWORD=$2 pg_dump --data-only --table=public.item "$1" |
     sed -e '1,/^COPY /d' -e '/^\\\.$/,$d' | sort -S 192M
 }
 keys() { cut -f1 | sort -u; }
@@ -21,15 +21,14 @@ now() { date +%s.%N; }
 
 read -r password
 if [ "$what" = keep ]; then
-  dump "$host" "$password" >base
+  dump "$changed_on" "$password" >base
   exit
 fi
-live=$6
 read -r live_password
 begin=$(now)
-dump "$host" "$password" >clone &
+dump "$changed_on" "$password" >clone &
 dumping=$!
-dump "$live" "$live_password" >live
+dump "$live_on" "$live_password" >live
 wait "$dumping"
 dumped=$(now)
 comm -23 base clone >before &
@@ -40,7 +39,7 @@ cat before after | keys >changed
 comm -3 base live | sed 's/^\t//' | keys >others
 [ -z "$(comm -12 changed others)" ] || { echo "both sides have changed a row" >&2; exit 1; }
 compared=$(now)
-PGPASSWORD=$live_password psql -X -q -v ON_ERROR_STOP=1 -h "$live" -p "$port" -U "$user" -d "$database" -f - <<'SQL'
+PGPASSWORD=$live_password psql -X -q -v ON_ERROR_STOP=1 -f - "$live_on" <<'SQL'
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 CREATE TEMPORARY TABLE before (LIKE item, PRIMARY KEY (id)) ON COMMIT DROP;
 CREATE TEMPORARY TABLE after (LIKE item, PRIMARY KEY (id)) ON COMMIT DROP;
