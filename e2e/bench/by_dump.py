@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from e2e.bench.api import BenchError
-from e2e.bench.lab import build_client
+from e2e.bench.lab import build_client, settle
 from e2e.bench.proposals import CLONE, CLONE_BY_HAND, COMPUTED, PARTIES, PUBLISHED, ChangeSet, Servers
 from e2e.bench.subjects import STORE
 
@@ -71,6 +71,7 @@ class Postgresql:
         await self.servers.make_clone(CLONE_BY_HAND)
         await self._run("keep")
         await self._change(CLONE_BY_HAND, run * PARTIES + 2)
+        await settle(3.0)
         return read_laps(await self._run("bring"), self.changed)
 
     async def _change(self, clone: str, number: int) -> None:
