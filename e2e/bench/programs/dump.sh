@@ -16,7 +16,8 @@ dump() {
   PGPASSWORD=$2 pg_dump --data-only --table=public.item "$1" |
     sed -e '1,/^COPY /d' -e '/^\\\.$/,$d' | sort -S 192M
 }
-keys() { cut -f1 | sort -u; }
+# The keys of rows that one of two sides alone has so.
+keys() { sed 's/^\t//' | cut -f1 | sort -u; }
 now() { date +%s.%N; }
 
 read -r password
@@ -31,12 +32,14 @@ dumping=$!
 dump "$live_on" "$live_password" >live
 wait "$dumping"
 dumped=$(now)
-comm -23 base clone >before &
+comm -3 base clone >mine &
 comparing=$!
-comm -13 base clone >after
+comm -3 base live >theirs
 wait "$comparing"
-cat before after | keys >changed
-comm -3 base live | sed 's/^\t//' | keys >others
+sed '/^\t/d' mine >before
+sed -n 's/^\t//p' mine >after
+keys <mine >changed
+keys <theirs >others
 [ -z "$(comm -12 changed others)" ] || { echo "both sides have changed a row" >&2; exit 1; }
 compared=$(now)
 PGPASSWORD=$live_password psql -X -q -v ON_ERROR_STOP=1 -f - "$live_on" <<'SQL'
