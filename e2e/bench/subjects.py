@@ -108,6 +108,7 @@ class Rows(Subject):
         this one has left as well, and no others.
         """
         if self.engine == "postgresql":
+            say(f"seeing to {self.size} in the store")
             await lab.prober.execute(login, small_rows(self.count))
             return
         with suppress(BenchError):
