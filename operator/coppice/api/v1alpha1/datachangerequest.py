@@ -282,6 +282,9 @@ class DataChangeRequestStatus(ObservedStatus):
     """What the operator has computed; it holds no values of rows."""
 
     source: VersionStatus | None = Field(default=None, description="What is proposed.")
+    committed_at: Time | None = Field(
+        default=None, description="When the operator last committed what nobody had committed on the clone."
+    )
     target: VersionStatus | None = Field(default=None, description="What it was merged with.")
     base: Text | None = Field(
         default=None,
