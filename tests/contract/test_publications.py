@@ -85,6 +85,8 @@ class Pair:
         )
 
     async def fast_forward(self, database: Database, expected: str, result: str) -> None:
+        offered = {"database": database.name, "commit": result}
+        await self.stage.engine.execute(self.stage.admin(self.scratch), "offer", offered)
         at, password = self.stage.admin(self.store), self.store.secret["remote-password"]
         move = {"database": database.name, "branch": "main", "expected": expected, "result": result}
         move |= {"host": self.host(self.scratch), "password": password}
@@ -206,6 +208,22 @@ class TestFastForward:
         assert await _left(database) == []
         await database.commit("main", ["DELETE FROM t WHERE id = 2"])
         await pair.fast_forward(database, own, result)
+
+    async def test_nothing_comes_along_that_is_no_part_of_it(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        for branch in ("parent", "aside"):
+            await copy.branch(branch)
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        aside = await copy.commit("aside", ["UPDATE t SET a = 8 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        await copy.ask(f"CALL dolt_branch('-f', 'coppice/offered-{result[:16]}', '{aside}')")
+        await pair.fast_forward(database, own, result)
+        assert await _head(database) == result
+        assert await database.ask(f"SELECT count(*) > 0 FROM dolt_log('{head}')") == ((1,),)
+        with pytest.raises(pymysql.err.MySQLError):
+            await database.ask(f"SELECT * FROM dolt_log('{aside}')")
 
     async def test_one_that_has_nothing_of_its_own_becomes_its_parent(self, pair: Pair) -> None:
         database = await pair.databases.new(PLAIN)

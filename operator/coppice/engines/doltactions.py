@@ -65,6 +65,8 @@ async def _perform(  # noqa: C901, PLR0912 - one case for each action
             await doltbranches.set_branch(session, given["database"], given["branch"], given["commit"])
         case "fetch-result":
             await doltremotes.fetch_result(session, given["database"], given["host"], given["result"], remotes_port)
+        case "offer":
+            await doltremotes.offer(session, given["database"], given["commit"])
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
         case "fast-forward":

@@ -5,6 +5,7 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- A fetch of one branch brings what that comes from, and no commit beside it.
 - A fetch brings all tags of the other server that are at commits which are here then, and moves those of the same
   names. So they are put back, and nobody else of this process writes to tags meanwhile (``doltactions``).
 - Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
@@ -33,6 +34,7 @@ _ITSELF: Final = "127.0.0.1"
 """From where a store pushes to itself."""
 _PUSHER_PREFIX: Final = "coppice-push-"
 _STEP_PREFIX: Final = f"{OWN_PREFIX}publish-"
+_OFFER_PREFIX: Final = f"{OWN_PREFIX}offered-"
 _UNDER_WAY: Final[set[tuple[str, int, str]]] = set()
 """Which publications are in the middle now, by server and result: what other ones have left is nobody's any more."""
 _SHORT: Final = 16
@@ -90,6 +92,12 @@ async def fetch_result(session: Session, database: str, host: str, result: str, 
         await _forget(session, names.source)
 
 
+async def offer(session: Session, database: str, commit: str) -> None:
+    """Give a commit a name of its own: by that it is fetched, and nothing but what it comes from."""
+    await use(session, database)
+    await session.ask("CALL dolt_branch('-f', %s, %s)", [f"{_OFFER_PREFIX}{commit[:_SHORT]}", commit])
+
+
 async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
     """Move a branch to a result, by fast-forward only: to the merge of exactly two versions."""
 
@@ -101,14 +109,15 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
 
 
 async def fast_forward(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
-    """Move a branch to a commit that comes from where it is: a merge, or what is on any branch of the scratch server
-    where the branch had nothing of its own.
+    """Move a branch to a commit that comes from where it is, and that the scratch server offers: a merge, or what the
+    parent is at where the branch had nothing of its own.
     """
 
     async def is_meant(session: Session) -> bool:
         return await _is_ancestor(session, arguments["expected"], arguments["result"])
 
-    await _move(session, at, arguments, port, "refs/heads/*", is_meant)
+    offered = f"refs/heads/{_OFFER_PREFIX}{arguments['result'][:_SHORT]}"
+    await _move(session, at, arguments, port, offered, is_meant)
 
 
 async def _move(

@@ -153,7 +153,7 @@ async def test_what_an_app_writes_at_the_last_moment_is_kept(story):
 
 
 @pytest.mark.parametrize(
-    "action", ["commit-work", "create-tag", "ensure-fetch-user", "fast-forward", "drop-fetch-user"]
+    "action", ["commit-work", "create-tag", "offer", "ensure-fetch-user", "fast-forward", "drop-fetch-user"]
 )
 async def test_wherever_it_is_interrupted_it_happens_once_and_whole(story, action):
     write(story, MINE)
