@@ -524,6 +524,24 @@ async def test_a_store_that_is_away_for_a_moment_changes_nothing_that_was_said(s
     assert status(story).get("preview", before["preview"]) == before["preview"]
 
 
+@pytest.mark.parametrize(("of", "stops"), [("fix", True), ("other", False)])
+async def test_who_asks_for_changes_while_it_is_written_stops_it(story, of, stops):
+    story.request(publish="Database")
+    await story.settle()
+    story.review()
+
+    def veto(action):
+        if action == "write":
+            spec = {"request": of, "reviewer": "cleo@example.com", "verdict": "RequestChanges"}
+            story.add("DataReview", "veto", spec, "data")
+            story.world.engine.before_call = lambda action: None
+
+    story.world.engine.before_call = veto
+    await story.operator.live(minutes=1)
+    assert live(story) == ({OLD, OTHER} if stops else {NEW, OTHER})
+    assert reason(story, "Approved") == ("ChangesRequested" if stops else "Published")
+
+
 async def test_an_approval_that_is_taken_back_while_it_is_written_stops_it(story):
     story.request(publish="Database")
     await story.settle()
