@@ -143,7 +143,8 @@ class RequestObservation:
     ``checks``: what the owners' queries found; ``check_jobs``: their programs. ``landed``: the commit that the status
     says was to be published, once it is in the history of the target. ``previewed``: what people see on the scratch
     server's branch. ``listed``: the UIDs of all reviews in the namespace. ``unenforced``: why nobody can tell who
-    reviews are of. ``refused``: why the store has just refused to publish. ``patching``: what there is beside all that where the engine does not merge.
+    reviews are of. ``refused``: why the store has just refused to publish. ``patching``: what there is beside all that
+    where the engine does not merge.
     """
 
     manifest: Manifest
