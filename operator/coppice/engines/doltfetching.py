@@ -14,7 +14,7 @@ from typing import Final
 
 from coppice.engines.base import Endpoint
 from coppice.engines.digests import sealed
-from coppice.engines.doltrefs import OWN_PREFIX, branch_row, use
+from coppice.engines.doltrefs import OWN_PREFIX, branch_row, transaction, use
 from coppice.engines.mysql import Session
 
 FETCH_USER: Final = "coppice-fetch"
@@ -42,12 +42,12 @@ async def fetch_from(session: Session, at: Endpoint, database: str, remote: str,
 
 async def recover(session: Session, at: Endpoint, database: str) -> None:
     """Put back what a fetch has changed that somebody ended in the middle; to look is no activity."""
-    await session.ask("START TRANSACTION READ ONLY")
-    await use(session, database)
-    left = await branch_row(session, _RECORD)
-    await session.ask("ROLLBACK")
+    async with transaction(at) as looking:
+        await use(looking, database)
+        left = await branch_row(looking, _RECORD)
     if left is None:
         return
+    await use(session, database)
     [((message, written),)] = await session.ask("SELECT message, date FROM dolt_log(%s) LIMIT 1", [left[0]])
     before = _read(at, str(message))
     if before is None:
