@@ -482,7 +482,7 @@ async def test_when_something_else_would_be_published_the_approval_is_void(propo
     proposed.review()
     await proposed.settle()
     assert proposed.condition("DataReview", "fix-bob", of="Counted")["status"] == "True"
-    write(proposed, "price/6=60", without=())
+    write_and_commit(proposed, "price/6=60", without=())
     proposed.edit("DataChangeRequest", "fix", merge="WhenApproved")
     await proposed.operator.live(minutes=1)
     assert reason(proposed, "Approved") == "ApprovalsMissing"
