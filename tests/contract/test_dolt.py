@@ -345,6 +345,8 @@ class TestServer:
             await stage.kit.insert(stage.admin(store))
             head, password = await stage.kit.version(stage.admin(store)), clone.secret["remote-password"]
             await stage.engine.execute(stage.admin(store), "ensure-fetch-user", {"password": password})
+            offered = {"database": began.database, "commit": head}
+            await stage.engine.execute(stage.admin(store), "offer", offered)
             move = {"database": began.database, "branch": began.branch, "expected": began.head, "result": head}
             move |= {"host": f"127.0.0.1:{store.port + 1}", "password": password}
             await stage.engine.execute(stage.admin(clone), "fast-forward", move)

@@ -50,9 +50,13 @@ _LIVE: Final = (
 live server keeps rows for it that nobody else can see.
 """
 _SERVER: Final = """\
-SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()"""
-"""Which cluster it is, and which of its histories: a transaction's number means nothing beyond."""
-_NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})")
+SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text
+FROM pg_control_system()"""
+"""Which cluster it is, and which of its histories: a transaction's number means nothing beyond. And when it was
+started: its volume may have been put back since, and the number be another's.
+"""
+_NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})-([0-9]+)")
 _IN_THE_FUTURE: Final = "22023"
 
 
@@ -202,8 +206,8 @@ async def _write(session: Session, script: Script, at: list[Part], begun: Callab
     # What the end of the transaction looks at is looked at now: there is nothing left for COMMIT to refuse.
     await session.run("SET CONSTRAINTS ALL IMMEDIATE")
     [(number,)] = await ask(session, "SELECT pg_current_xact_id()::text")
-    [(system, timeline)] = await ask(session, _SERVER)
-    await begun(f"xid:{number}@{system}-{timeline}")
+    [server] = await ask(session, _SERVER)
+    await begun(f"xid:{number}@{'-'.join(map(str, server))}")
     await session.run("COMMIT")
 
 
@@ -232,13 +236,15 @@ def _refusal(error: libpq.StatementError, script: Script, at: Sequence[Part], sa
 
 async def outcome(target: Place, name: str) -> Fate:
     """Return what became of a transaction by the name that ``begun`` was told: ``Unknown`` if that was too long ago to
-    tell, or if this is not the server any more that it was on, under its history.
+    tell, if this is not the server any more that it was on, under its history, or if it was committed on one that was
+    started anew since: what was written then is told by the rows.
     """
     named = _NAMED.fullmatch(name)
     if named is None:
         return "Unknown"
     async with libpq.session(target.at, target.database, options=session_options()) as session:
-        if await session.ask(_SERVER) != [(named[2], named[3])]:
+        [(system, timeline, started)] = await session.ask(_SERVER)
+        if (system, timeline) != (named[2], named[3]):
             return "Unknown"
         try:
             [(status,)] = await session.ask("SELECT pg_xact_status(%s::xid8)", [named[1]])
@@ -246,5 +252,6 @@ async def outcome(target: Place, name: str) -> Fate:
             if error.state != _IN_THE_FUTURE:
                 raise
             return "Unknown"
-    told: Mapping[str | None, Fate] = {"committed": "Committed", "aborted": "Aborted", "in progress": "Open"}
+    committed: Fate = "Committed" if started == named[4] else "Unknown"
+    told: Mapping[str | None, Fate] = {"committed": committed, "aborted": "Aborted", "in progress": "Open"}
     return told.get(status, "Unknown")
