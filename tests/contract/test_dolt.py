@@ -28,7 +28,7 @@ from coppice.engines.dolt import DoltEngine
 
 from .conftest import MARKER, Stage, version_of
 from .kit import DoltKit, sql
-from .runner import Outcome, Runner, Server, environment_of
+from .runner import PATIENCE, Outcome, Runner, Server, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -352,6 +352,23 @@ class TestServer:
             await stage.engine.execute(stage.admin(clone), "fast-forward", move)
             assert version_of(await stage.engine.inspect(stage.admin(clone))).head == head
             assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows + 1
+
+    @pytest.mark.parametrize("probe", ["SELECT 1", "SET @pool = 1"])
+    async def test_a_ping_is_no_activity_and_a_probe_by_a_statement_is(self, stage: Stage, probe: str) -> None:
+        """docs/engines/dolt.md says so: of a transaction that begins, Dolt does not record what it asks for."""
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin, app = stage.admin(server), await stage.ensure_app(server)
+            pooled = await stage.kit.idle(app)
+            token = (await stage.engine.activity(admin)).token
+            for _ in range(3):
+                await pooled.ping()
+            assert (await stage.engine.activity(admin)).token == token
+            await stage.kit.run(app, probe)
+            async with asyncio.timeout(PATIENCE):
+                while (await stage.engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
+                    await asyncio.sleep(0.01)
+            pooled.close()
 
     async def test_a_restart_alone_is_no_activity(self, stage: Stage) -> None:
         volume, _ = await _loaded(stage, stage.kit.load)

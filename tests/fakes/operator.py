@@ -162,6 +162,7 @@ def _writes(plan: Plan) -> bool:
         or plan.apply
         or plan.delete
         or plan.discard
+        or plan.scale
         or plan.wire
         or plan.remove_finalizer
     )

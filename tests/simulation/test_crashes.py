@@ -16,6 +16,7 @@ from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
 
+from coppice.core import labels
 from coppice.engines.base import TableLock
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
 from coppice.reconcile.clone.pullrequest import LOOK_PERIOD
@@ -125,6 +126,25 @@ async def with_retained_store(story: Story) -> None:
 async def with_expired_clone(story: Story) -> None:
     await with_foreign_clone(story)
     await story.operator.live(minutes=65)
+
+
+async def with_app(story: Story) -> None:
+    """An app that sleeps with its clone, in the clone's own namespace, where nothing else needs the finalizer."""
+    await with_store(story)
+    story.clone()
+    await story.settle()
+    template = {"spec": {"containers": [{"name": "app", "image": "web:1"}]}}
+    metadata = {"name": "web", "namespace": "data", "annotations": {labels.SLEEP_OPT_IN: "db"}}
+    story.kube.add(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+    )
+    await story.settle()
+
+
+async def with_sleeping_app(story: Story) -> None:
+    await with_app(story)
+    story.edit("DataClone", "db", power="Off")
+    await story.settle()
 
 
 async def with_source(story: Story) -> None:
@@ -557,6 +577,9 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     ),
     "delete a mirror in the middle of a refresh, and keep the copy": (with_refresh_under_way, retain),
     "make a snapshot of a mirror": (with_mirror, lambda story: story.snapshot("mine")),
+    "put an app to sleep with its clone": (with_app, lambda story: story.edit("DataClone", "db", power="Off")),
+    "wake an app with its clone": (with_sleeping_app, lambda story: story.edit("DataClone", "db", power="On")),
+    "delete a clone whose app sleeps": (with_sleeping_app, lambda story: story.delete("DataClone", "db")),
     "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
 }
 
@@ -575,6 +598,9 @@ WHOLE = {
     "delete a clone next door",
     "delete a clone on its way",
     "commit a clone next door",
+    "put an app to sleep with its clone",
+    "wake an app with its clone",
+    "delete a clone whose app sleeps",
 }
 
 

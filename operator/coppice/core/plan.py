@@ -80,6 +80,17 @@ class EngineCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """A server-side apply to a user's Deployment exactly as it was observed: ``metadata.resourceVersion`` is in it.
+
+    ``force``: what it sets has an owner by the API server's default, and is nobody's choice.
+    """
+
+    patch: Manifest
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Witness:
     """An object as it was observed, by what changes when it asks for something else or is another one."""
 
@@ -177,6 +188,8 @@ class Plan:
     ``apply`` is server-side apply with the operator's field manager.
     ``discard`` is for what the next plan would make again if it were needed after all; it is deleted like the rest, but
     that is nothing final.
+    ``scale`` makes users' Deployments that asked for it sleep or wake. It comes before ``wire``, which changes their
+    versions; one that cannot be scaled holds up nothing but the report of it.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
     ``publication`` is written to a live database after all that and before the status.
@@ -192,6 +205,7 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
     discard: tuple[Ref, ...] = ()
+    scale: tuple[Scale, ...] = ()
     wire: tuple[Manifest, ...] = ()
     publication: Publication | None = None
     posting: Posting | None = None

@@ -14,7 +14,7 @@ from coppice.core.conditions import complete_status, same_status
 from coppice.core.plan import noted
 from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
 from coppice.engines.patching import PatchingEngine
-from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
+from coppice.kube.client import FINALIZER_MANAGER, SCALING_MANAGER, STATUS_MANAGER, WIRING_MANAGER
 from coppice.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, ServerRef
+    from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, Scale, ServerRef
     from coppice.core.pullrequests import Posting
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient, KubeReader
@@ -115,7 +115,10 @@ class Executor:
             await self._apply(desired)
         for ref in (*plan.delete, *plan.discard):
             await self._client.delete(ref)
-        await self._wire(plan.wire)
+        unscaled = await self._scale(plan.scale)
+        refusals = await self._wire(plan.wire)
+        if refusals or unscaled:
+            raise WiringConflictError(refusals, unscaled)
 
     async def _write_status(self, observed: Manifest, status: Mapping[str, Any], *, guarded: bool) -> Manifest:
         """Write an object's status; ``guarded``: if it still is as it was observed, else ConflictError."""
@@ -197,8 +200,25 @@ class Executor:
         metadata = {**desired["metadata"], "uid": existing["metadata"]["uid"]}
         await self._client.apply({**desired, "metadata": metadata})
 
-    async def _wire(self, patches: Sequence[Manifest]) -> None:
-        """Apply what users' objects asked for; one that refuses does not keep the others from having it."""
+    async def _scale(self, scales: Sequence[Scale]) -> dict[str, str]:
+        """Make users' Deployments sleep or wake; return why not, by name. One that has changed is looked at again."""
+        refusals = {}
+        for scale in scales:
+            metadata = scale.patch["metadata"]
+            try:
+                await self._client.apply(scale.patch, manager=SCALING_MANAGER, force=scale.force)
+            except (ConflictError, InvalidError, ForbiddenError) as error:
+                existing = await self._existing(scale.patch)
+                seen = {} if existing is None else existing["metadata"]
+                if any(seen.get(key) != metadata[key] for key in ("uid", "resourceVersion")):
+                    raise ConflictError(f"{_name(scale.patch)} is not as it was") from error
+                refusals[str(metadata["name"])] = str(error)
+        return refusals
+
+    async def _wire(self, patches: Sequence[Manifest]) -> dict[str, str]:
+        """Apply what users' objects asked for; return why not, by name. One that refuses does not keep the others from
+        having it.
+        """
         refusals = {}
         for patch in patches:
             try:
@@ -208,8 +228,7 @@ class Executor:
                 # One that went or was made anew has woken us already.
                 if existing is not None and existing["metadata"]["uid"] == patch["metadata"]["uid"]:
                     refusals[str(patch["metadata"]["name"])] = str(error)
-        if refusals:
-            raise WiringConflictError(refusals)
+        return refusals
 
     async def _existing(self, desired: Manifest) -> Manifest | None:
         metadata = desired["metadata"]

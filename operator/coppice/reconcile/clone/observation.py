@@ -49,7 +49,7 @@ class CloneObservation:
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
     ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
-    ``unwired``: why the API server has just refused to have Deployments wired, by name.
+    ``unwired`` and ``unscaled``: why the API server has just refused to have Deployments wired, or scaled, by name.
     """
 
     manifest: Manifest
@@ -84,6 +84,7 @@ class CloneObservation:
     deployments: tuple[Manifest, ...] = ()
     requests: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
+    unscaled: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property

@@ -27,6 +27,7 @@ from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
+from coppice.reconcile.clone.apps import asks_for_apps
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
     asks_for_ledger,
@@ -106,7 +107,10 @@ async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObse
     mine = {labels.OWNER_UID: str(metadata["uid"])}
     claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
     unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
-    return await _read_aliases(reader, replace(seen, unbound_claims=unbound))
+    # Nothing sleeps with a clone that has no finalizer.
+    held = labels.FINALIZER in (metadata.get("finalizers") or ())
+    deployments = tuple(await reader.list("Deployment", metadata["namespace"])) if held else ()
+    return await _read_aliases(reader, replace(seen, unbound_claims=unbound, deployments=deployments))
 
 
 async def _read_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
@@ -160,7 +164,7 @@ class _Reading:
         unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
         seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(servers))
         seen = replace(seen, secret=secret, added=added, binding=binding, service=service, policy=policy)
-        if seen.serving is not None:
+        if seen.serving is not None or asks_for_apps(seen.manifest, self.clone):
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
         return await self._migrations(seen, tuple(runners))
 
