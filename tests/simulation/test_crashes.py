@@ -1,5 +1,5 @@
-"""The operator is killed, or refused, at every write and every engine call in turn, or hears of what happens as on a bad
-day: all runs end alike, with no orphan and no loss.
+"""The operator is killed at every write and every engine call, or refused at every write in turn, or hears of what
+happens as on a bad day: all runs end alike, with no orphan and no loss.
 
 ``COPPICE_THOROUGH=1`` tries every error at every write of every story; without it the errors take turns, and only the
 stories of ``WHOLE`` are disturbed at every write, the others at every third.
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from tests.fakes.audit import fingerprint, orphans
+from tests.fakes.deaths import Deaths
 from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
@@ -545,16 +546,27 @@ WHOLE = {
 }
 
 
+def stride(name: str) -> int:
+    """Return at which of its writes a story is disturbed: at each, or at each third."""
+    return 1 if THOROUGH or name in WHOLE else 3
+
+
 def moments(name: str, writes: int) -> range:
     """Return the writes of a story at which it is disturbed, counted from 1."""
-    return range(1, writes + 1, 1 if THOROUGH or name in WHOLE else 3)
+    return range(1, writes + 1, stride(name))
+
+
+async def resumed(start: Story) -> Story:
+    """Go on from a settled start."""
+    story = start.fork()
+    await story.settle()
+    assert story.kube.mutations == start.kube.mutations, "the start is not settled"
+    return story
 
 
 async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda story: None) -> Story:
     """Go on from a settled start with the operator disturbed from the moment somebody acts."""
-    story = start.fork()
-    await story.settle()
-    assert story.kube.mutations == start.kube.mutations, "the start is not settled"
+    story = await resumed(start)
     act(story)
     disturb(story)
     await story.operator.settle(patience=61)
@@ -590,12 +602,20 @@ async def play_quietly(name: str) -> tuple[Story, Act, list[str], Story]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-async def test_killed_after_any_write_it_ends_as_if_nothing_had_happened(name: str) -> None:
-    start, act, expected, writes = await begin(name)
-    for number in moments(name, writes):
-        story = await play(start, act, lambda story, number=number: story.kube.crash_after(number))
-        assert story.operator.crashes == 1
-        assert fingerprint(story.world) == expected, f"killed after write {number}"
+async def test_killed_at_any_write_or_call_it_ends_as_if_nothing_had_happened(name: str) -> None:
+    start, act, expected, _ = await begin(name)
+    story = await resumed(start)
+    act(story)
+    deaths = Deaths(story, every=stride(name))
+    await story.operator.settle(patience=61)
+    deaths.stop()
+    assert fingerprint(story.world) == expected
+    assert deaths.moments
+    for when, after in deaths.moments:
+        await after.operator.settle(patience=61)
+        assert fingerprint(after.world) == expected, f"killed {when}"
+        assert orphans(after.world) == []
+        assert touched(after) == []
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -632,16 +652,6 @@ async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_
     await story.operator.settle(patience=61)
     assert fingerprint(story.world) == expected
     assert orphans(story.world) == []
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", STORIES)
-async def test_killed_at_any_engine_call_it_ends_as_if_nothing_had_happened(name: str, when: str) -> None:
-    start, act, expected, end = await quiet_day(name)
-    for number in range(1, len(end.world.engine.calls) - len(start.world.engine.calls) + 1):
-        story = await play(start, act, lambda story, number=number: story.kill_at(number, when))
-        assert story.operator.crashes == 1
-        assert fingerprint(story.world) == expected, f"killed {when} engine call {number}"
 
 
 @pytest.mark.parametrize("mood", Mood, ids=lambda mood: mood.name.lower())
