@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fakes.certificates import Authority
-from tests.fakes.required import lacks
 
 from coppice.engines.base import (
     Content,
@@ -24,11 +23,10 @@ from coppice.engines.base import (
     UnguardedError,
     Workload,
 )
-from coppice.engines.dolt import DoltEngine
 
-from .conftest import MARKER, Stage, version_of
-from .kit import DoltKit, sql
-from .runner import PATIENCE, Outcome, Runner, Server, environment_of
+from .conftest import MARKER, Stage, open_stage, version_of
+from .kit import sql
+from .runner import PATIENCE, Outcome, Server, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -37,14 +35,9 @@ CHINOOK = Path(__file__).parents[2] / "examples" / "quickstart" / "data" / "chin
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    kit = DoltKit()
-    path = kit.path()
-    if path is None:
-        lacks("the programs of the engine dolt are not installed")
-    runner = Runner(tmp_path, path)
-    yield Stage(DoltEngine(), kit, runner)
-    runner.close()
+def stage() -> Iterator[Stage]:
+    with open_stage("dolt") as stage:
+        yield stage
 
 
 async def _loaded(stage: Stage, files: Mapping[str, bytes], *, database: str | None = None) -> tuple[Path, Outcome]:
