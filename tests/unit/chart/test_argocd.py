@@ -1,0 +1,151 @@
+"""What the chart tells Argo CD of Coppice's kinds, judged by Argo CD itself, on statuses as the operator writes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from e2e.harness.settings import from_environment
+from tests.fakes.required import lacks
+
+from coppice.api.v1alpha1 import API_VERSION
+from coppice.core.conditions import complete_status
+from coppice.kube.errors import NameConflictError
+from coppice.kube.resources import RESOURCES
+from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
+from coppice.reconcile.failure import plan_failure
+
+Render = Callable[..., list[dict[str, Any]]]
+Health = Callable[[dict[str, Any]], tuple[str, str]]
+Manifest = dict[str, Any]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KINDS = sorted(kind for kind, resource in RESOURCES.items() if resource.group == "coppice.dev")
+
+
+@pytest.fixture(scope="session")
+def settings(render: Render) -> Manifest:
+    """What is merged into argocd-cm."""
+    (shipped,) = [
+        manifest
+        for manifest in render("--set=argocd.settings=true")
+        if manifest["kind"] == "ConfigMap" and manifest["metadata"]["name"] == "coppice-argocd"
+    ]
+    loaded: Manifest = yaml.safe_load(shipped["data"]["argocd-cm.yaml"])
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def health(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Health:
+    """Ask the program itself."""
+    built = sorted(from_environment(os.environ).bin.glob("argocd-*/argocd"))
+    program = shutil.which("argocd") or (str(built[-1]) if built else None)
+    if program is None:
+        lacks("no argocd: put it in PATH, or run python -m e2e.harness assets argocd")
+    folder = tmp_path_factory.mktemp("argocd")
+    labelled = {**settings, "metadata": {**settings["metadata"], "labels": {"app.kubernetes.io/part-of": "argocd"}}}
+    (folder / "argocd-cm.yaml").write_text(yaml.safe_dump(labelled))
+
+    def ask(manifest: Manifest) -> tuple[str, str]:
+        path = folder / "object.yaml"
+        path.write_text(yaml.safe_dump(manifest))
+        words = (
+            "admin",
+            "settings",
+            "resource-overrides",
+            "health",
+            path,
+            "--argocd-cm-path",
+            folder / "argocd-cm.yaml",
+        )
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        status, message = done.stdout.strip().split("\n", 1)
+        return status.removeprefix("STATUS: "), message.removeprefix("MESSAGE: ")
+
+    return ask
+
+
+def new(kind: str) -> Manifest:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": {"name": "one", "namespace": "data", "uid": "1", "generation": 2},
+    }
+
+
+def told(kind: str, *facts: Fact) -> Manifest:
+    """Return an object with the status that the operator writes for these facts."""
+    draft = Draft(new(kind), NOW, facts=list(facts))
+    plan = draft.finish(("First", "Second"), {})
+    assert plan.status is not None
+    return {**draft.manifest, "status": complete_status(plan.status, draft.manifest, NOW)}
+
+
+def refused(kind: str) -> Manifest:
+    plan = plan_failure(new(kind), NameConflictError("there is another"))
+    assert plan.status is not None
+    return {**new(kind), "status": complete_status(plan.status, new(kind), NOW)}
+
+
+def changed(manifest: Manifest) -> Manifest:
+    """Return the object after its user has changed it, before the operator has seen that."""
+    return {**manifest, "metadata": {**manifest["metadata"], "generation": 3}}
+
+
+FIRST = holds("First", "Found", "it is there")
+CASES: dict[str, tuple[Callable[[str], Manifest], str, str]] = {
+    "new": (new, "Progressing", "Coppice has not looked at it yet"),
+    "on its way": (
+        lambda kind: told(kind, FIRST, waits("Second", "Starting", "the server starts")),
+        "Progressing",
+        "Starting: the server starts",
+    ),
+    "ready": (
+        lambda kind: told(kind, FIRST, holds("Second", "Answering", "it answers")),
+        "Healthy",
+        "Ready: it answers",
+    ),
+    "changed since": (
+        lambda kind: changed(told(kind, FIRST)),
+        "Progressing",
+        "Coppice has not looked at the newest specification yet",
+    ),
+    "stalled": (
+        lambda kind: told(kind, FIRST, stalls("Second", "NotGranted", "ask the owners")),
+        "Degraded",
+        "NotGranted: ask the owners",
+    ),
+    "refused": (refused, "Degraded", "NameConflict: there is another: rename or delete one of the two"),
+    "asleep": (
+        lambda kind: told(kind, FIRST, rests("Second", "Asleep", "nobody has used it")),
+        "Suspended",
+        "Asleep: nobody has used it",
+    ),
+    "expired": (
+        lambda kind: told(kind, stalls("First", "Expired", "the lease ended")),
+        "Suspended",
+        "Expired: the lease ended",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_as_healthy_as_its_conditions_say(health: Health, kind: str):
+    found = {name: health(make(kind)) for name, (make, _, _) in CASES.items()}
+    assert found == {name: (status, message) for name, (_, status, message) in CASES.items()}
+
+
+def test_every_kind_is_told_of(settings: Manifest):
+    assert {key.rpartition("_")[2] for key in settings["data"]} == set(KINDS)
+    assert settings["metadata"] == {"name": "argocd-cm"}
+
+
+def test_nothing_is_told_unless_it_is_asked_for(render: Render):
+    assert not [manifest for manifest in render() if manifest["metadata"]["name"] == "coppice-argocd"]
