@@ -18,11 +18,7 @@ from e2e.harness.settings import Settings, SettingsError, from_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-HOST_PACKAGES: Final = {
-    "sanity": debian.STORAGE_PACKAGES,
-    "postgresql": debian.DATABASE_PACKAGES,
-    "argocd": debian.GITOPS_PACKAGES,
-}
+HOST_PACKAGES: Final = {"sanity": debian.STORAGE_PACKAGES, "postgresql": debian.DATABASE_PACKAGES}
 ASSETS: Final = (*toolchain.TOOLS, "postgresql")
 
 
