@@ -128,6 +128,11 @@ CASES: dict[str, tuple[Callable[[str], Manifest], str, str]] = {
         "Suspended",
         "Asleep: nobody has used it",
     ),
+    "closed": (
+        lambda kind: told(kind, stalls("First", "PullRequestClosed", "nobody works on it")),
+        "Suspended",
+        "PullRequestClosed: nobody works on it",
+    ),
     "expired": (
         lambda kind: told(kind, stalls("First", "Expired", "the lease ended")),
         "Suspended",

@@ -12,6 +12,8 @@ local found = {}
 for _, condition in ipairs(status.conditions) do
   found[condition.type] = condition
 end
+-- Its time is over and its data are gone; it comes back when somebody wants it again.
+local ended = { Expired = true, PullRequestClosed = true }
 local ready = found.Ready
 if ready == nil then
   return health
@@ -19,8 +21,7 @@ end
 health.message = ready.reason .. ": " .. ready.message
 if ready.status == "True" then
   health.status = "Healthy"
-elseif ready.reason == "Expired" then
-  -- Nobody has to put it right: it comes back when it is wanted again.
+elseif ended[ready.reason] then
   health.status = "Suspended"
 elseif found.Stalled ~= nil and found.Stalled.status == "True" then
   health.status = "Degraded"
