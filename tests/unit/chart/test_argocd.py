@@ -15,17 +15,20 @@ from e2e.harness.settings import from_environment
 from tests.fakes.required import lacks
 
 from coppice.api.v1alpha1 import API_VERSION
+from coppice.core import labels
 from coppice.core.conditions import complete_status
 from coppice.kube.errors import NameConflictError
 from coppice.kube.resources import RESOURCES
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.failure import plan_failure
+from coppice.reconcile.requests import read_request
 
 Render = Callable[..., list[dict[str, Any]]]
-Health = Callable[[dict[str, Any]], tuple[str, str]]
+Ask = Callable[..., str]
 Manifest = dict[str, Any]
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LABELS = {value for name, value in vars(labels).items() if name.isupper()}
 KINDS = sorted(kind for kind, resource in RESOURCES.items() if resource.group == "coppice.dev")
 
 
@@ -42,8 +45,8 @@ def settings(render: Render) -> Manifest:
 
 
 @pytest.fixture(scope="session")
-def health(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Health:
-    """Ask the program itself."""
+def ask(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Ask the program itself what it makes of an object."""
     built = sorted(from_environment(os.environ).bin.glob("argocd-*/argocd"))
     program = shutil.which("argocd") or (str(built[-1]) if built else None)
     if program is None:
@@ -52,24 +55,21 @@ def health(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Heal
     labelled = {**settings, "metadata": {**settings["metadata"], "labels": {"app.kubernetes.io/part-of": "argocd"}}}
     (folder / "argocd-cm.yaml").write_text(yaml.safe_dump(labelled))
 
-    def ask(manifest: Manifest) -> tuple[str, str]:
+    def run(verb: str, manifest: Manifest, *words: str) -> str:
         path = folder / "object.yaml"
         path.write_text(yaml.safe_dump(manifest))
-        words = (
-            "admin",
-            "settings",
-            "resource-overrides",
-            "health",
-            path,
-            "--argocd-cm-path",
-            folder / "argocd-cm.yaml",
-        )
-        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        command = [program, "admin", "settings", "resource-overrides", verb, str(path), *words]
+        command.append(f"--argocd-cm-path={folder / 'argocd-cm.yaml'}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        status, message = done.stdout.strip().split("\n", 1)
-        return status.removeprefix("STATUS: "), message.removeprefix("MESSAGE: ")
+        return done.stdout.strip()
 
-    return ask
+    return run
+
+
+def health(ask: Ask, manifest: Manifest) -> tuple[str, str]:
+    status, message = ask("health", manifest).split("\n", 1)
+    return status.removeprefix("STATUS: "), message.removeprefix("MESSAGE: ")
 
 
 def new(kind: str) -> Manifest:
@@ -142,14 +142,35 @@ CASES: dict[str, tuple[Callable[[str], Manifest], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_as_healthy_as_its_conditions_say(health: Health, kind: str):
-    found = {name: health(make(kind)) for name, (make, _, _) in CASES.items()}
+def test_every_kind_is_as_healthy_as_its_conditions_say(ask: Ask, kind: str):
+    found = {name: health(ask, make(kind)) for name, (make, _, _) in CASES.items()}
     assert found == {name: (status, message) for name, (_, status, message) in CASES.items()}
 
 
 def test_every_kind_is_told_of(settings: Manifest):
-    assert {key.rpartition("_")[2] for key in settings["data"]} == set(KINDS)
+    told_of = {key.rpartition("_")[2] for key in settings["data"] if key.startswith("resource.customizations.health.")}
+    assert told_of == set(KINDS)
     assert settings["metadata"] == {"name": "argocd-cm"}
+
+
+def test_a_clone_is_woken_in_the_user_interface_when_it_is_asleep(ask: Ask):
+    for case, cannot in (("asleep", "false"), ("ready", "true"), ("new", "true")):
+        make, _, _ = CASES[case]
+        listed = dict(line.split() for line in ask("list-actions", make("DataClone")).splitlines()[1:])
+        assert listed == {"extend": "false", "reset": "false", "wake": cannot}
+
+
+@pytest.mark.parametrize("verb", ["extend", "reset", "wake"])
+def test_an_action_writes_the_request_and_nothing_else(ask: Ask, verb: str):
+    shown = ask("run-action", new("DataClone"), verb)
+    added = [line[2:].strip() for line in shown.splitlines() if line.startswith("> ")]
+    assert added[0] == "annotations:"
+    key, moment = added[1].split(": ", 1)
+    assert key == f"{labels.PREFIX}/{verb}-requested-at" in LABELS
+    request = read_request({"metadata": {"annotations": {key: moment.strip('"')}}}, key)
+    assert request is not None, "the operator reads it"
+    assert len(added) == 2
+    assert not [line for line in shown.splitlines() if line.startswith("< ")]
 
 
 def test_nothing_is_told_unless_it_is_asked_for(render: Render):
