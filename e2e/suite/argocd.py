@@ -109,7 +109,7 @@ def _install(kube: Kube, manifests: Path) -> None:
     """Apply what the release has besides its programs."""
     kube.delete_namespace(NAMESPACE)
     kube.run("apply", "--server-side", *_files(manifests / "crds"))
-    kube.run("wait", "--for=condition=Established", *(f"crd/{kind}" for kind in KINDS), "--timeout=60s")
+    eventually(lambda: _served(kube) == set(KINDS), "Argo CD's kinds are served", patience=60)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     kube.run("apply", "-n", NAMESPACE, *_files(manifests / "base/config"))
     kube.patch("secret", "argocd-secret", NAMESPACE, {"stringData": {"server.secretkey": secrets.token_hex(16)}})
@@ -117,12 +117,16 @@ def _install(kube: Kube, manifests: Path) -> None:
 
 def _uninstall(kube: Kube, manifests: Path) -> None:
     """Remove it, and the finalizers that nobody is there to serve any more."""
-    for kind in KINDS:
+    for kind in _served(kube):
         for item in kube.items(kind, "-n", NAMESPACE):
             kube.patch(kind, item["metadata"]["name"], NAMESPACE, {"metadata": {"finalizers": None}})
     kube.delete_namespace(NAMESPACE)
     kube.run("delete", "--ignore-not-found", *_files(manifests / "crds"), "--timeout=60s")
     ASKPASS.unlink(missing_ok=True)
+
+
+def _served(kube: Kube) -> set[str]:
+    return set(kube.run("api-resources", "--api-group=argoproj.io", "--output=name", "--cached=false").split())
 
 
 def _files(folder: Path) -> list[str]:

@@ -230,8 +230,8 @@ def _tell_argocd_of_coppice(kube: Kube) -> None:
     """Hand over what docs/argocd.md says, as it says."""
     found = kube.get("configmap", "coppice-argocd", SYSTEM)
     assert found is not None, "the release has argocd.settings"
-    words = ("apply", "--server-side", "--field-manager=coppice", "-n", argocd.NAMESPACE, "-f", "-")
-    kube.run(*words, stdin=found["data"]["argocd-cm.yaml"])
+    words = ("patch", "configmap", "argocd-cm", "-n", argocd.NAMESPACE, "--type=merge")
+    kube.run(*words, "--patch", found["data"]["argocd-cm.yaml"])
 
 
 def _fill(checkout: Path) -> None:

@@ -17,7 +17,7 @@ from tests.fakes.required import lacks
 from coppice.api.v1alpha1 import API_VERSION
 from coppice.core import labels
 from coppice.core.conditions import complete_status
-from coppice.kube.errors import NameConflictError
+from coppice.engines.base import EngineError
 from coppice.kube.resources import RESOURCES
 from coppice.reconcile.draft import Draft, Fact, holds, rests, stalls, waits
 from coppice.reconcile.failure import plan_failure
@@ -52,8 +52,9 @@ def ask(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     if program is None:
         lacks("no argocd: put it in PATH, or run python -m e2e.harness assets argocd")
     folder = tmp_path_factory.mktemp("argocd")
-    labelled = {**settings, "metadata": {**settings["metadata"], "labels": {"app.kubernetes.io/part-of": "argocd"}}}
-    (folder / "argocd-cm.yaml").write_text(yaml.safe_dump(labelled))
+    metadata = {"name": "argocd-cm", "labels": {"app.kubernetes.io/part-of": "argocd"}}
+    whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **settings}
+    (folder / "argocd-cm.yaml").write_text(yaml.safe_dump(whole))
 
     def run(verb: str, manifest: Manifest, *words: str) -> str:
         path = folder / "object.yaml"
@@ -89,7 +90,7 @@ def told(kind: str, *facts: Fact) -> Manifest:
 
 
 def refused(kind: str) -> Manifest:
-    plan = plan_failure(new(kind), NameConflictError("there is another"))
+    plan = plan_failure(new(kind), EngineError("no room"))
     assert plan.status is not None
     return {**new(kind), "status": complete_status(plan.status, new(kind), NOW)}
 
@@ -122,7 +123,7 @@ CASES: dict[str, tuple[Callable[[str], Manifest], str, str]] = {
         "Degraded",
         "NotGranted: ask the owners",
     ),
-    "refused": (refused, "Degraded", "NameConflict: there is another: rename or delete one of the two"),
+    "refused": (refused, "Degraded", "EngineError: the database refused: no room"),
     "asleep": (
         lambda kind: told(kind, FIRST, rests("Second", "Asleep", "nobody has used it")),
         "Suspended",
@@ -150,7 +151,7 @@ def test_every_kind_is_as_healthy_as_its_conditions_say(ask: Ask, kind: str):
 def test_every_kind_is_told_of(settings: Manifest):
     told_of = {key.rpartition("_")[2] for key in settings["data"] if key.startswith("resource.customizations.health.")}
     assert told_of == set(KINDS)
-    assert settings["metadata"] == {"name": "argocd-cm"}
+    assert settings.keys() == {"data"}, "it is a patch: as a manifest it would be applied, and take away what was there"
 
 
 def test_a_clone_is_woken_in_the_user_interface_when_it_is_asleep(ask: Ask):
