@@ -6,6 +6,7 @@ What is applied is examples/argocd as it stands, but for where git, the forge an
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from tests.fakes.forge import Forge
 
+from e2e.harness.shell import CommandError
 from e2e.leftovers import outside
 from e2e.story import QUICKSTART, Shop
 from e2e.suite import argocd, repository
@@ -72,6 +74,20 @@ class Team:
     def healthy(self, pull: PullRequest) -> Manifest:
         """Wait until a pull request's preview is what its newest commit says, and well."""
         return self.argocd.until_synced(name(pull), pull.sha)
+
+    def until_price(self, pull: PullRequest, price: str, what: str) -> None:
+        """Wait until a preview's app shows this price of a track. Its Pod may be missing from its Service meanwhile."""
+
+        def shown() -> bool:
+            with suppress(CommandError):
+                return str(Shop(self.kube.cluster, name(pull)).track(TRACK)["UnitPrice"]) == price
+            return False
+
+        eventually(shown, what)
+
+    def reprice(self, pull: PullRequest, price: float) -> None:
+        """Change a track's price in a preview's app."""
+        Shop(self.kube.cluster, name(pull)).reprice(TRACK, price)
 
     def change(self, file: str, old: str, new: str) -> None:
         """Edit a manifest of the preview."""
@@ -150,16 +166,16 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     pull = team.open("a change")
     operation = team.healthy(pull)["status"]["operationState"]
     assert "retryCount" not in operation, "the first sync has got through"
-    clone, shop = Clone(team.kube, name(pull)), Shop(team.kube.cluster, name(pull))
+    clone = Clone(team.kube, name(pull))
     app = team.kube.get("deployment", "app", name(pull))
     assert app is not None
     since = team.kube.condition("dclone", "db", name(pull))["lastTransitionTime"]
     assert app["metadata"]["creationTimestamp"] >= since, "the app comes when its data are there"
     assert clone.status["revision"] == pull.sha
-    assert str(shop.track(TRACK)["UnitPrice"]) == PRICE
+    team.until_price(pull, PRICE, "the preview has the store's data")
 
     # A push keeps the data, as the clone says. What Coppice adds to a Deployment, Argo CD does not take away.
-    shop.reprice(TRACK, 7.77)
+    team.reprice(pull, 7.77)
     team.change("clone.yaml", "  lease:", '  binding:\n    keys: {DATABASE_URL: "{uri}"}\n  lease:')
     team.change("app.yaml", "  name: app\nspec:", "  name: app\n  annotations: {coppice.dev/clone: db}\nspec:")
     team.push(pull, "the app asks for the clone's address")
@@ -167,13 +183,13 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     team.kube.run("wait", "-n", name(pull), "--for=condition=Wired", "dclone/db", "--timeout=60s")
     before = team.quiet(pull)
     assert clone.status["revision"] == pull.sha
-    assert str(shop.track(TRACK)["UnitPrice"]) == "7.77"
+    team.until_price(pull, "7.77", "the preview has the data that it had")
     assert before["spec"]["template"]["spec"]["containers"][0]["env"][0]["name"] == "DATABASE_URL"
 
     # With another policy a push makes the data anew, for an app that goes on asking at the same address.
     team.change("clone.yaml", "onRevision: Keep", "onRevision: Reset")
     team.push(pull, "new data with each push")
-    eventually(lambda: str(shop.track(TRACK)["UnitPrice"]) == PRICE, "the app has the data anew")
+    team.until_price(pull, PRICE, "the preview has the store's data anew")
     team.healthy(pull)
 
     # Closed by mistake, and opened again while everything is being removed.
@@ -185,7 +201,7 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     team.look()
     eventually(lambda: team.is_back(pull, uid), "the preview is made anew")
     team.healthy(pull)
-    assert str(shop.track(TRACK)["UnitPrice"]) == PRICE
+    team.until_price(pull, PRICE, "the preview that was made anew has the store's data")
 
     pull.state = "closed"
     team.look()
