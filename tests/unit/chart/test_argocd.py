@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e.harness.settings import from_environment
 from tests.fakes.required import lacks
 
 from coppice.api.v1alpha1 import API_VERSION
@@ -47,10 +45,9 @@ def settings(render: Render) -> Manifest:
 @pytest.fixture(scope="session")
 def ask(settings: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Ask:
     """Ask the program itself what it makes of an object."""
-    built = sorted(from_environment(os.environ).bin.glob("argocd-*/argocd"))
-    program = shutil.which("argocd") or (str(built[-1]) if built else None)
+    program = shutil.which("argocd")
     if program is None:
-        lacks("no argocd: put it in PATH, or run python -m e2e.harness assets argocd")
+        lacks('no argocd: put it in PATH: eval "$(python -m e2e.harness assets argocd)"')
     folder = tmp_path_factory.mktemp("argocd")
     metadata = {"name": "argocd-cm", "labels": {"app.kubernetes.io/part-of": "argocd"}}
     whole = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **settings}
