@@ -49,8 +49,8 @@ simulation: venv ## Whole days: the operator killed or refused at every write, r
 chart cel contract csi: export COPPICE_REQUIRED := 1
 
 .PHONY: chart
-chart: venv ## The chart, rendered by helm itself
-	assets="$$($(HARNESS) assets helm)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/unit/chart
+chart: venv ## The chart, rendered by Helm itself, and what it tells Argo CD, judged by that
+	assets="$$($(HARNESS) assets helm argocd)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/unit/chart
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
