@@ -333,6 +333,40 @@ async def test_what_came_to_refer_to_a_value_meanwhile_is_not_changed_with_it(cl
     assert await ask(trio.target, "SELECT code FROM tea") == [("green",)]
 
 
+CASELESS = (
+    "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+    " CREATE TABLE k (id text COLLATE ci PRIMARY KEY, v text); INSERT INTO k VALUES ('Ann', 'x'), ('bob', 'y')"
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "live", "side", "key"),
+    [
+        ("INSERT INTO k VALUES ('eve', 'mine')", "INSERT INTO k VALUES ('EVE', 'live')", None, "eve"),
+        ("UPDATE k SET v = 'mine' WHERE id = 'Ann'", "UPDATE k SET id = 'ANN' WHERE id = 'Ann'", "Source", "Ann"),
+        ("UPDATE k SET id = 'BOB' WHERE id = 'bob'", "UPDATE k SET v = 'live' WHERE id = 'bob'", "Target", "BOB"),
+    ],
+)
+async def test_a_live_row_whose_key_is_equal_in_other_letters_is_named_before_anything_is_written(
+    cluster: Cluster, change: str, live: str, side: Side | None, key: str
+) -> None:
+    trio = await cluster.new(CASELESS)
+    await run(trio.clone, change)
+    await run(trio.target, live)
+    judged = await judge(trio.target, await change_set(trio.base, trio.clone), "salt", lambda _: side)
+    [found] = judged.conflicts
+    assert (found.kind, found.table, found.key, found.detail) == ("Unique", "k", {"id": key}, "k_pkey")
+
+
+async def test_a_row_goes_where_one_of_an_equal_key_has_gone(cluster: Cluster) -> None:
+    trio = await cluster.new(CASELESS)
+    await run(trio.clone, "UPDATE k SET id = 'BOB' WHERE id = 'bob'")
+    await run(trio.target, "UPDATE k SET v = 'live' WHERE id = 'bob'")
+    judged = await judge(trio.target, await change_set(trio.base, trio.clone), "salt", lambda _: "Source")
+    assert await publish(trio.target, script_of(judged.plan, definitions_query()), "salt", _begun) == ()
+    assert await ask(trio.target, "SELECT id, v FROM k ORDER BY 1") == [("Ann", "x"), ("BOB", "y")]
+
+
 async def _by_psql(place: Place, script: str) -> str:
     """Run a script in the worst way: psql goes on after each error, as if the statement had not been there."""
     at = place.at

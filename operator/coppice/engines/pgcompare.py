@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 from coppice.engines import libpq
@@ -320,7 +321,7 @@ async def _summed(session: Session, query: str) -> Mapping[int, _Row]:
 
 async def rehearse(base: Session, script: Script) -> None:
     """Do all of a change set on the base but the end."""
-    for part in (*script.opening, *script.rows):
+    for part in chain(script.opening, script.rows):
         await _try_part(base, script, part)
     failed = [script.guards[int(number) - 1] for (number,) in await ask(base, MISMATCHES)]
     if failed:

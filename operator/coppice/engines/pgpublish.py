@@ -55,6 +55,8 @@ SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()
 _NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})")
 _IN_THE_FUTURE: Final = "22023"
 
+_Key = tuple[str | None, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -90,12 +92,30 @@ async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflic
             if old is None or _reshaped(old, new):
                 found.rows.extend(changes)
                 continue
-            for batch in _batches(list(changes)):
-                known = [name for name in new.stored if name in old.stored]
-                live = await _live(session, old, known, [change.key for change in batch])
-                for change in batch:
-                    found.add(change, live.get(tuple(change.key.values())))
+            await _judge(session, found, old, new, list(changes))
         return Judged(replace(plan, rows=found.rows), tuple(found.conflicts), tuple(found.decided))
+
+
+async def _judge(session: Session, found: _Judgement, old: Table, new: Table, changes: Sequence[Change]) -> None:
+    """Merge the rows of one table with the live ones."""
+    known = [name for name in new.stored if name in old.stored]
+    first, doubtful, there = len(found.rows), set[_Key](), set[_Key]()
+    for batch in _batches(changes):
+        live = await _live(session, old, known, [change.key for change in batch])
+        asked = {_key(change) for change in batch}
+        doubtful |= asked if live.keys() - asked else set()
+        there |= {_key(change) for change in batch if change.after is None} & live.keys()
+        for change in batch:
+            found.add(change, live.get(_key(change)))
+    if found.conflicts:
+        # What rules say of it is found out when nothing is open any more.
+        return
+    gone = {_key(row) for row in found.rows[first:] if row.after is None}
+    for row in found.rows[first:]:
+        if row.before is None and (_key(row) in doubtful or there - gone):
+            equal = await _live(session, old, known, [row.key])
+            for key in sorted(equal.keys() - gone, key=str):
+                found.stands_in_the_way_of(row, new, equal[key])
 
 
 class _Judgement:
@@ -116,6 +136,12 @@ class _Judgement:
         if found.row != ours:
             self.rows.append(Change(change.table, change.key, ours, found.row))
 
+    def stands_in_the_way_of(self, row: Change, table: Table, other: Cells) -> None:
+        """Name a row that cannot be added, for there is one whose key is equal, and another text."""
+        rule = next(constraint.name for constraint in table.constraints if constraint.kind == "p")
+        named = conflict(self._salt, "Unique", row.table, row.key, None)
+        self.conflicts.append(replace(named, ours=other, theirs=row.after, detail=rule))
+
     def _named(self, change: Change, ours: Cells | None, place: str | None) -> Conflict:
         kind: ConflictKind = "Row" if place is None else "Cell"
         base, live, theirs = images(place, (change.before, ours, change.after))
@@ -131,7 +157,7 @@ async def _is_complete(session: Session, plan: Plan, definitions: Mapping[str, s
         table = plan.new[paths[label]]
         for batch in _batches(list(changes)):
             live = await _live(session, table, table.stored, [change.key for change in batch])
-            if any(live.get(tuple(change.key.values())) != change.after for change in batch):
+            if any(live.get(_key(change)) != change.after for change in batch):
                 return False
     return True
 
@@ -147,10 +173,12 @@ def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         yield changes[start : start + _BATCH]
 
 
-async def _live(
-    session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]
-) -> Mapping[tuple[str | None, ...], Cells]:
-    """Return the rows with these keys, to the letter."""
+def _key(change: Change) -> _Key:
+    return tuple(change.key.values())
+
+
+async def _live(session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]) -> Mapping[_Key, Cells]:
+    """Return the rows with these keys, and such as count as the same, by their keys to the letter."""
     wanted = ", ".join(f"t.{quoted(name)}" for name in columns)
     where = " OR ".join(f"({found_by(key)})" for key in keys)
     found = [
