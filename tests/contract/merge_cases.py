@@ -28,7 +28,9 @@ class Dialect:
     timestamp: str
     """The type of a time of day with a date, in microseconds."""
     text: str
-    """What a value is cast to for its text."""
+    """What a number or day is cast to for its text."""
+    by_bytes: str
+    """How text is put in the order of its bytes."""
     decoded: str
     """The text of UTF-8 in hexadecimal digits, which stand for ``{}``."""
     retype_a: str
@@ -60,7 +62,8 @@ MYSQL: Final = Dialect(
     bytes="x'00ff'",
     other_bytes="x'0180'",
     timestamp="DATETIME(6)",
-    text="CHAR",
+    text="CHAR(10)",
+    by_bytes="",
     decoded="CONVERT(x'{}' USING utf8mb4)",
     retype_a="MODIFY COLUMN a",
     require_a="MODIFY COLUMN a INT NOT NULL",
@@ -73,6 +76,7 @@ POSTGRESQL: Final = Dialect(
     other_bytes=r"'\x0180'",
     timestamp="timestamp(6)",
     text="text",
+    by_bytes='COLLATE "C"',
     decoded=r"convert_from('\x{}', 'UTF8')",
     retype_a="ALTER COLUMN a TYPE",
     require_a="ALTER COLUMN a SET NOT NULL",
@@ -318,7 +322,7 @@ CASES: Final = (
         ("UPDATE t SET a = 2 WHERE id IN ('', 'grün')", "INSERT INTO t VALUES ('z', 2)"),
         ("UPDATE t SET a = 3 WHERE id = '紅 🌱'", "DELETE FROM t WHERE id = 'Grün'", "INSERT INTO t VALUES ('É', 3)"),
         Outcome(rows=(("", 2), ("grün", 2), ("it's", 1), ("z", 2), ("É", 3), ("紅 🌱", 3))),
-        select="SELECT * FROM t ORDER BY CAST(id AS {binary})",
+        select="SELECT * FROM t ORDER BY id {by_bytes}",
     ),
     Case(
         "keys of any letters, each in conflict",
@@ -473,7 +477,11 @@ CASES: Final = (
         PLAIN,
         ("ALTER TABLE t ADD COLUMN c INT", "UPDATE t SET c = 5 WHERE id = 2"),
         ("ALTER TABLE t ADD COLUMN c INT", "UPDATE t SET c = 6 WHERE id = 3"),
-        Outcome(rows=((1, 1, "one", None), (2, 2, "two", 5), (3, 3, "three", 6))),
+        Outcome(
+            conflicts=(Named("Cell", column="c", key={"id": 2}), Named("Cell", column="c", key={"id": 3})),
+            take_source=((1, 1, "one", None), (2, 2, "two", None), (3, 3, "three", 6)),
+            take_target=((1, 1, "one", None), (2, 2, "two", 5), (3, 3, "three", None)),
+        ),
         otherwise=REDEFINED,
     ),
     Case(

@@ -46,8 +46,8 @@ from coppice.engines.shell import statements
 
 MAX_ROWS: Final = 100_000
 MAX_SIZE: Final = 1 << 26
-"""How many rows a change set that is to be published may have, and characters in them: they are in memory, and in one
-transaction."""
+"""How many rows a change set that is to be published may have, and about how many bytes of memory they may take: they
+are all there, and in one transaction."""
 MAX_TOLD: Final = 1000
 """How many characters are told of what differs: a definition may be as long as somebody likes."""
 _BUCKETS: Final = 1 << 16
@@ -131,7 +131,7 @@ async def change_set(base: Place, clone: Place) -> Plan:
                 kept.append(change)
                 size += change.size
                 if len(kept) > MAX_ROWS or size > MAX_SIZE:
-                    raise RefusedError(f"more differs than {MAX_ROWS} rows or {MAX_SIZE} characters in them")
+                    raise RefusedError(f"more differs than {MAX_ROWS} rows, or {MAX_SIZE >> 20} MiB of memory for them")
         definitions = {
             name: (pair.base.definitions.get(name), pair.clone.definitions.get(name)) for name in pair.redefined
         }

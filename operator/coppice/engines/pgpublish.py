@@ -133,7 +133,10 @@ class _Judgement:
         found = merge(change.before, ours, change.after, lambda place: self._side_of(self._named(change, ours, place)))
         self.conflicts.extend(self._named(change, ours, place) for place in found.conflicts)
         self.decided.extend(self._named(change, ours, place) for place in found.decided)
-        if found.row != ours:
+        if (ours, found.row) == (change.before, change.after):
+            # It is in memory already.
+            self.rows.append(change)
+        elif found.row != ours:
             self.rows.append(Change(change.table, change.key, ours, found.row))
 
     def stands_in_the_way_of(self, row: Change, table: Table, other: Cells) -> None:

@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Return about how many characters of rows there are in it."""
+        """Return about how many bytes of memory its rows take."""
         return sum(change.size for change in self.rows)
 
 
