@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-MANY = int(os.environ.get("COPPICE_MERGE_ROWS", "1000000"))
+MANY = 1_000_000 if os.environ.get("COPPICE_THOROUGH") else 100_000
 """How many rows the large table has: a power of ten."""
 
 DIALECTS = (MYSQL, POSTGRESQL)
