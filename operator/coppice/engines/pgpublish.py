@@ -59,6 +59,8 @@ started: its volume may have been put back since, and the number be another's.
 _NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})-([0-9]+)")
 _IN_THE_FUTURE: Final = "22023"
 
+_Key = tuple[str | None, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -94,12 +96,30 @@ async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflic
             if old is None or _reshaped(old, new):
                 found.rows.extend(changes)
                 continue
-            for batch in _batches(list(changes)):
-                known = [name for name in new.stored if name in old.stored]
-                live = await _live(session, old, known, [change.key for change in batch])
-                for change in batch:
-                    found.add(change, live.get(tuple(change.key.values())))
+            await _judge(session, found, old, new, list(changes))
         return Judged(replace(plan, rows=found.rows), tuple(found.conflicts), tuple(found.decided))
+
+
+async def _judge(session: Session, found: _Judgement, old: Table, new: Table, changes: Sequence[Change]) -> None:
+    """Merge the rows of one table with the live ones."""
+    known = [name for name in new.stored if name in old.stored]
+    first, doubtful, there = len(found.rows), set[_Key](), set[_Key]()
+    for batch in _batches(changes):
+        live = await _live(session, old, known, [change.key for change in batch])
+        asked = {_key(change) for change in batch}
+        doubtful |= asked if live.keys() - asked else set()
+        there |= {_key(change) for change in batch if change.after is None} & live.keys()
+        for change in batch:
+            found.add(change, live.get(_key(change)))
+    if found.conflicts:
+        # What rules say of it is found out when nothing is open any more.
+        return
+    gone = {_key(row) for row in found.rows[first:] if row.after is None}
+    for row in found.rows[first:]:
+        if row.before is None and (_key(row) in doubtful or there - gone):
+            equal = await _live(session, old, known, [row.key])
+            for key in sorted(equal.keys() - gone, key=str):
+                found.stands_in_the_way_of(row, new, equal[key])
 
 
 class _Judgement:
@@ -117,8 +137,17 @@ class _Judgement:
         found = merge(change.before, ours, change.after, lambda place: self._side_of(self._named(change, ours, place)))
         self.conflicts.extend(self._named(change, ours, place) for place in found.conflicts)
         self.decided.extend(self._named(change, ours, place) for place in found.decided)
-        if found.row != ours:
+        if (ours, found.row) == (change.before, change.after):
+            # It is in memory already.
+            self.rows.append(change)
+        elif found.row != ours:
             self.rows.append(Change(change.table, change.key, ours, found.row))
+
+    def stands_in_the_way_of(self, row: Change, table: Table, other: Cells) -> None:
+        """Name a row that cannot be added, for there is one whose key is equal, and another text."""
+        rule = next(constraint.name for constraint in table.constraints if constraint.kind == "p")
+        named = conflict(self._salt, "Unique", row.table, row.key, None)
+        self.conflicts.append(replace(named, ours=other, theirs=row.after, detail=rule))
 
     def _named(self, change: Change, ours: Cells | None, place: str | None) -> Conflict:
         kind: ConflictKind = "Row" if place is None else "Cell"
@@ -135,7 +164,7 @@ async def _is_complete(session: Session, plan: Plan, definitions: Mapping[str, s
         table = plan.new[paths[label]]
         for batch in _batches(list(changes)):
             live = await _live(session, table, table.stored, [change.key for change in batch])
-            if any(live.get(tuple(change.key.values())) != change.after for change in batch):
+            if any(live.get(_key(change)) != change.after for change in batch):
                 return False
     return True
 
@@ -151,10 +180,12 @@ def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         yield changes[start : start + _BATCH]
 
 
-async def _live(
-    session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]
-) -> Mapping[tuple[str | None, ...], Cells]:
-    """Return the rows with these keys, to the letter."""
+def _key(change: Change) -> _Key:
+    return tuple(change.key.values())
+
+
+async def _live(session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]) -> Mapping[_Key, Cells]:
+    """Return the rows with these keys, and such as count as the same, by their keys to the letter."""
     wanted = ", ".join(f"t.{quoted(name)}" for name in columns)
     where = " OR ".join(f"({found_by(key)})" for key in keys)
     found = [
