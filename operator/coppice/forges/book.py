@@ -7,14 +7,16 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+import httpx
 
 from coppice.core.pullrequests import ForgeTerms, NoForges, PullRequest, PullRequestKey, Unknown
 from coppice.forges.client import ForgeClient
 from coppice.forges.errors import ForgeError
 from coppice.forges.ledger import Ledger, ListOpen, Question, Rest
-from coppice.forges.settings import ForgeSettings
+from coppice.forges.settings import ForgeSettings, connect
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +42,25 @@ class Desk:
 class Book:
     """Answers from memory, and asks every forge by itself: one that does not answer holds up no other."""
 
-    def __init__(self, forges: Iterable[tuple[ForgeSettings, ForgeClient]], *, clock: Callable[[], datetime]) -> None:
-        self.desks: Mapping[str, Desk] = {settings.host: Desk(settings, client) for settings, client in forges}
+    def __init__(
+        self,
+        forges: Iterable[ForgeSettings] = (),
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        transports: Mapping[str, httpx.AsyncBaseTransport] | None = None,
+    ) -> None:
         self._clock = clock
         self._changed: Callable[[PullRequestKey], None] = lambda _: None
+        self._told: Callable[[str, int], None] = lambda *_: None
+        self.desks: Mapping[str, Desk] = {
+            settings.host: Desk(settings, self._connected(settings, transports or {})) for settings in forges
+        }
 
-    def on_change(self, changed: Callable[[PullRequestKey], None]) -> None:
-        """Call this with every pull request of which something new is known."""
-        self._changed = changed
+    def report(self, changed: Callable[[PullRequestKey], None], told: Callable[[str, int], None]) -> None:
+        """Call ``changed`` with every pull request of which something new is known, and ``told`` with every answer: the
+        forge's host, and its status code, 0 where none came.
+        """
+        self._changed, self._told = changed, told
 
     def look(self, key: PullRequestKey) -> PullRequest | Unknown:
         """Return what is known of a pull request, and have it asked for from now on."""
@@ -92,6 +105,14 @@ class Book:
         for key in await self._ask(desk, question):
             self._changed(key)
         return 0.0
+
+    def _connected(self, settings: ForgeSettings, transports: Mapping[str, httpx.AsyncBaseTransport]) -> ForgeClient:
+        return connect(
+            settings,
+            clock=self._clock,
+            told=lambda status: self._told(settings.host, status),
+            transport=transports.get(settings.host),
+        )
 
     async def _attend(self, desk: Desk) -> None:
         while True:

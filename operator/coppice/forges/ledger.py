@@ -28,6 +28,8 @@ from coppice.forges.limit import Limit
 
 BACKOFF: Final = timedelta(seconds=1)
 """Before a forge is asked again that did not answer; twice as long each time, up to the interval."""
+MOST_MISSES: Final = 8
+"""What is not there is asked for ever less often, up to once in so many intervals: anybody may name anything."""
 FOLLOWED_PER_INTERVAL: Final = 20
 """How many that a list lacks are asked for by themselves in an interval: a list that is empty by mistake may lack all,
 every time."""
@@ -75,7 +77,9 @@ class _Entry:
     missing_at: datetime | None = None
     """When a list lacked it, until it is asked for by itself."""
     quiet_until: datetime | None = None
-    """It is not asked for by itself before: it could not be answered."""
+    """It is not asked for by itself before: it was not there."""
+    misses: int = 0
+    """How often in a row it was not there."""
 
 
 @dataclass(slots=True)
@@ -87,6 +91,7 @@ class _Repository:
     """Why the last question was not answered, if it was not."""
     failures: int = 0
     retry_at: datetime | None = None
+    misses: int = 0
 
 
 class _Due(NamedTuple):
@@ -211,7 +216,8 @@ class Ledger:
     def listed(self, repository: str, listing: Listing, now: datetime) -> set[PullRequestKey]:
         """Note a list; return of whom something new is known."""
         self._answered(repository)
-        self.repositories[repository].pages, self.repositories[repository].listed_at = listing.pages, now
+        known = self.repositories[repository]
+        known.pages, known.listed_at, known.misses = listing.pages, now, 0
         open_ones = {found.key: found for found in listing.pull_requests}
         changed = {key for key, found in open_ones.items() if self._tell(key, found)}
         for key, entry in self._of(repository):
@@ -225,7 +231,7 @@ class Ledger:
         self._answered(key.repository)
         changed = self._tell(key, found)
         if entry := self.entries.get(key):
-            entry.checked_at, entry.missing_at, entry.quiet_until = now, None, None
+            entry.checked_at, entry.missing_at, entry.quiet_until, entry.misses = now, None, None, 0
         return {key} if changed else set()
 
     def failed(self, question: Question, error: ForgeError, now: datetime) -> set[PullRequestKey]:
@@ -249,11 +255,14 @@ class Ledger:
         unknown = Unknown(UnknownReason.NOT_FOUND, str(error))
         concerned = [question.key] if isinstance(question, Read) else [key for key, _ in self._of(question.repository)]
         if isinstance(question, ListOpen):
-            self.repositories[question.repository].listed_at = now
+            repository = self.repositories[question.repository]
+            repository.listed_at, repository.misses = now, repository.misses + 1
+            repository.retry_at = now + self._absence(repository.misses)
         changed = set()
         for key in concerned:
             if entry := self.entries.get(key):
-                entry.checked_at, entry.missing_at, entry.quiet_until = now, None, now + self.interval
+                entry.checked_at, entry.missing_at, entry.misses = now, None, entry.misses + 1
+                entry.quiet_until = now + self._absence(entry.misses)
                 if entry.told is None and entry.unknown != unknown:
                     entry.unknown = unknown
                     changed.add(key)
@@ -279,6 +288,9 @@ class Ledger:
 
     def _backoff(self, failures: int) -> timedelta:
         return min(BACKOFF * float(1 << min(failures - 1, 16)), self.interval)
+
+    def _absence(self, misses: int) -> timedelta:
+        return self.interval * min(1 << min(misses - 1, 16), MOST_MISSES)
 
     def _missing(self, key: PullRequestKey) -> bool:
         entry = self.entries.get(key)

@@ -87,6 +87,27 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.closed_clones = self._gauge(
+            "coppice_closed_pull_request_clones",
+            "DataClones with data whose pull request is closed; dry_run: whether its forge's word ends nothing.",
+            "dry_run",
+        )
+        self.forge_requests = self._counter(
+            "coppice_forge_requests_total",
+            "Requests to a forge by the class of their answer: 2xx, 304 (unchanged), 4xx, 5xx or none.",
+            "host",
+            "status",
+        )
+        self.forge_remaining = self._gauge(
+            "coppice_forge_rate_limit_remaining", "Requests that a forge still allows in this window.", "host"
+        )
+        self.forge_oldest = self._gauge(
+            "coppice_forge_oldest_reading_timestamp_seconds",
+            "Of when the oldest of a forge's answers is, of all pull requests that it is asked for, as Unix time; 0 if "
+            "it is asked for none.",
+            "host",
+        )
+
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -236,6 +236,20 @@ def test_a_repository_that_is_not_there_is_said_so_of_all(ledger):
     assert ask(ledger) == Rest(NOON + MINUTE)
 
 
+@pytest.mark.parametrize("question", [ListOpen(SHOP), Read(key(1))])
+def test_what_is_never_there_is_asked_for_ever_less_often(ledger, question):
+    """Anybody may name any repository, and each question is counted."""
+    want(ledger, *([1, 2] if isinstance(question, ListOpen) else [1]))
+    now, waits = NOON, []
+    for _ in range(6):
+        assert ask(ledger, now) == question
+        ledger.failed(question, MissingError("404"), now)
+        until = ask(ledger, now).until
+        waits.append((until - now) / MINUTE)
+        now = until
+    assert waits == [1, 2, 4, 8, 8, 8]
+
+
 def test_one_that_is_not_there_is_not_asked_for_after_every_list(ledger):
     want(ledger, 1, 2, 3)
     list_open(ledger, 1, 2)
