@@ -88,17 +88,19 @@ class ArgoCD:
 
 
 @contextmanager
-def running(kube: Kube, folder: Path) -> Iterator[ArgoCD]:
-    """Give an Argo CD that knows the health of Coppice's kinds; of one that is started here nothing is left."""
+def running(kube: Kube, folder: Path, settings: str) -> Iterator[ArgoCD]:
+    """Give an Argo CD with these settings besides its own; of one that is started here nothing is left."""
     address = os.environ.get(ADDRESS)
     if address:
+        _set(kube, settings)
         yield ArgoCD(kube, address, folder)
         return
-    settings = from_environment(os.environ)
     debian.install_host_packages(debian.GITOPS_PACKAGES)
-    programs = toolchain.build(toolchain.ARGOCD, settings)
+    programs = toolchain.build(toolchain.ARGOCD, from_environment(os.environ))
     try:
         _install(kube, programs / "manifests")
+        # Before it starts: what it has read of the cluster until it sees them, it judges without.
+        _set(kube, settings)
         with _processes(kube, programs, folder):
             yield ArgoCD(kube, LOOPBACK, folder)
     finally:
@@ -113,6 +115,11 @@ def _install(kube: Kube, manifests: Path) -> None:
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     kube.run("apply", "-n", NAMESPACE, *_files(manifests / "base/config"))
     kube.patch("secret", "argocd-secret", NAMESPACE, {"stringData": {"server.secretkey": secrets.token_hex(16)}})
+
+
+def _set(kube: Kube, settings: str) -> None:
+    """Hand settings over as docs/argocd.md has it."""
+    kube.run("patch", "configmap", "argocd-cm", "-n", NAMESPACE, "--type=merge", "--patch", settings)
 
 
 def _uninstall(kube: Kube, manifests: Path) -> None:

@@ -6,7 +6,7 @@ What is applied is examples/argocd as it stands, but for where git, the forge an
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from e2e.leftovers import outside
 from e2e.story import QUICKSTART, Shop
 from e2e.suite import argocd, repository
 from e2e.suite.data import Clone
-from e2e.suite.kube import SYSTEM
+from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
 from e2e.suite.manifests import EXAMPLES
 from e2e.waiting import eventually, hold
 
@@ -114,6 +114,21 @@ class Team:
         found = self.argocd.application(name(pull))
         return not found or "deletionTimestamp" in found["metadata"]
 
+    def is_ending(self, pull: PullRequest) -> bool:
+        """Return whether a preview's clone is being deleted."""
+        found = self.kube.get("dclone", "db", name(pull))
+        return found is not None and "deletionTimestamp" in found["metadata"]
+
+    @contextmanager
+    def without_operator(self) -> Iterator[None]:
+        """Have no operator while the block runs."""
+        self._scale(0)
+        try:
+            eventually(lambda: not self.kube.items("pods", *OPERATOR_PODS), "the operator is gone")
+            yield
+        finally:
+            self._scale(1)
+
     def is_back(self, pull: PullRequest, uid: str) -> bool:
         """Return whether there is another clone than the one with this UID."""
         found = self.kube.get("dclone", "db", name(pull))
@@ -133,6 +148,9 @@ class Team:
         labelled = self.kube.run("get", "volumesnapshotcontents,volumesnapshots", "-A", "-l", label, "-o", "name")
         return [*labelled.split(), *outside(self.kube.cluster, name(pull))]
 
+    def _scale(self, replicas: int) -> None:
+        self.kube.run("scale", *OPERATOR, "deployment/coppice", f"--replicas={replicas}")
+
 
 def name(pull: PullRequest) -> str:
     """Return what a preview's Application and namespace are called."""
@@ -146,12 +164,11 @@ def team(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]
     kube.make_namespace(OWNERS)
     folder, forge = tmp_path_factory.mktemp("argocd"), Forge()
     with (
-        argocd.running(kube, folder) as running,
+        argocd.running(kube, folder, _settings(kube)) as running,
         forge.serving(running.address),
         repository.serving(folder, running.address) as git,
     ):
         team = Team(kube, running, forge, git)
-        _tell_argocd_of_coppice(kube)
         _fill(git.checkout)
         kube.apply(*_owners(team))
         running.until_synced("shop-data", git.push("main", "the shop"))
@@ -208,6 +225,21 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     team.until_gone(pull)
 
 
+@pytest.mark.alone
+def test_what_happens_while_the_operator_is_away_is_made_up_for(team: Team) -> None:
+    with team.without_operator():
+        pull = team.open("a change at night")
+        eventually(lambda: team.kube.get("dclone", "db", name(pull)), "Argo CD has applied the clone")
+    operation = team.healthy(pull)["status"]["operationState"]
+    assert "retryCount" not in operation, "the first sync has waited"
+
+    with team.without_operator():
+        pull.state = "closed"
+        team.look()
+        eventually(lambda: team.is_ending(pull), "Argo CD has deleted the clone")
+    team.until_gone(pull)
+
+
 def test_an_expired_clone_is_left_alone_and_goes_with_the_label(team: Team) -> None:
     team.change("clone.yaml", "idle: 2h\n    max: 3d", "max: 20s")
     team.change("kustomization.yaml", "- app.yaml\n", "")
@@ -242,12 +274,11 @@ def test_a_store_that_git_has_not_any_more_keeps_its_data(team: Team) -> None:
     assert [claim["metadata"]["uid"] for claim in team.kube.items("persistentvolumeclaims", *claims)] == before != []
 
 
-def _tell_argocd_of_coppice(kube: Kube) -> None:
-    """Hand over what docs/argocd.md says, as it says."""
+def _settings(kube: Kube) -> str:
+    """Return what the chart has for Argo CD."""
     found = kube.get("configmap", "coppice-argocd", SYSTEM)
     assert found is not None, "the release has argocd.settings"
-    words = ("patch", "configmap", "argocd-cm", "-n", argocd.NAMESPACE, "--type=merge")
-    kube.run(*words, "--patch", found["data"]["argocd-cm.yaml"])
+    return str(found["data"]["argocd-cm.yaml"])
 
 
 def _fill(checkout: Path) -> None:
