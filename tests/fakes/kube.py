@@ -93,6 +93,8 @@ class FakeKube:
         self.calls: list[Call] = []
         self.mutations = 0
         """Mutating calls so far, the failed ones included."""
+        self.written: Callable[[], None] = lambda: None
+        """Called after each mutating call that was carried out."""
         for manifest in objects:
             self.add(manifest)
 
@@ -305,6 +307,7 @@ class FakeKube:
             raise error
         self._require_kind(call.key.kind)
         result = act()
+        self.written()
         if error is not None:
             raise error
         return result

@@ -108,13 +108,30 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Company:
+    """All objects of a kind that say the same in a field of their specification: none comes to those that are known."""
+
+    kind: str
+    namespace: str
+    field: str
+    value: str
+    uids: frozenset[str]
+
+    def is_joined_by(self, manifest: Manifest) -> bool:
+        """Return whether an object is one of them, and new."""
+        same = (manifest.get("spec") or {}).get(self.field) == self.value
+        return same and manifest["metadata"]["uid"] not in self.uids
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """What is written to a live database in one transaction.
 
     ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
     committed, the transaction's name and what it is ``of`` (see ``noted``) are put into the field ``note`` of the
     object's status, if the object still is as it was observed; if it is not, nothing is committed either. So whoever
-    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too: to write takes its time.
+    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too, and ``company`` what
+    nothing may have come to: to write takes its time.
     """
 
     engine: str
@@ -125,6 +142,7 @@ class Publication:
     of: str
     patch: Any = field(repr=False)
     rests_on: tuple[Witness, ...] = ()
+    company: Company | None = None
 
 
 def noted(name: str, of: str) -> str:

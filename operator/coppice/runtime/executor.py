@@ -141,9 +141,7 @@ class Executor:
 
         async def begun(transaction: str) -> None:
             nonlocal seen
-            for witness in publication.rests_on:
-                if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
-                    raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
+            await self._expect_unchanged(publication)
             status = {**(manifest.get("status") or {}), publication.note: noted(transaction, publication.of)}
             seen = await self._write_status(manifest, status, guarded=True)
 
@@ -153,6 +151,18 @@ class Executor:
             self._metrics.engine_call_errors.labels(publication.engine, PUBLISH_ACTION).inc()
             raise
         return seen
+
+    async def _expect_unchanged(self, publication: Publication) -> None:
+        """Raise ConflictError where something is not as it was that a publication rests on."""
+        for witness in publication.rests_on:
+            if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
+                raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
+        company = publication.company
+        if company is None:
+            return
+        for found in await self._live.list(company.kind, company.namespace):
+            if company.is_joined_by(found):
+                raise ConflictError(f"{company.kind} {company.namespace}/{found['metadata']['name']} is new")
 
     async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
         body = build_identity(manifest)

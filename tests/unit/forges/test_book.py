@@ -171,19 +171,45 @@ async def test_a_bug_is_logged_without_its_words_and_the_loop_goes_on(world, cap
     assert secret not in caplog.text
 
 
-async def test_a_hundred_open_ones_cost_a_request_a_minute_that_is_not_counted(world, capsys):
-    """The figure: what a forge is asked in an hour for a hundred open pull requests of one repository."""
+async def an_hour(world, happens=lambda second: None):
+    """Let an hour pass in which a hundred open pull requests, and whatever comes, are looked at; return what it costs."""
     world.open(100)
-    for number in range(1, 101):
-        world.book.look(key(number))
-    await world.settle()
+    shop = world.forges[GITHUB].repository(SHOP)
     world.told.clear()
-    for _ in range(3600):
-        world.clock.pass_by(seconds=1)
-        for number in range(1, 101):
+    for second in range(3600):
+        happens(second)
+        for number in shop.pulls:
             world.book.look(key(number))
         await world.settle()
-    requests, counted = len(world.told), len([code for _, code in world.told if code != 304])
+        world.clock.pass_by(seconds=1)
+        if second == 0:
+            world.told.clear()
+    return len(world.told), len([code for _, code in world.told if code != 304])
+
+
+async def test_a_hundred_open_ones_cost_a_request_a_minute_that_is_not_counted(world, capsys):
+    """The figure: what a forge is asked in an hour for a hundred open pull requests of one repository."""
+    requests, counted = await an_hour(world)
     with capsys.disabled():
-        print(f"\n100 open pull requests: {requests} requests an hour, {counted} of them counted by GitHub")  # noqa: T201
-    assert (requests, counted) == (60, 0)
+        print(f"\n100 open pull requests, quiet: {requests} requests an hour, {counted} counted by GitHub")  # noqa: T201
+    assert (requests, counted) == (59, 0)
+
+
+async def test_what_happens_costs_a_few_requests_more(world, capsys):
+    """Every six minutes one is opened, one is pushed to and one is closed."""
+    shop = world.forges[GITHUB].repository(SHOP)
+
+    def happens(second):
+        number = second // 360
+        if second % 360 == 30:
+            shop.pulls[10 + number].sha = "b" * 40
+        elif second % 360 == 150:
+            world.open()
+        elif second % 360 == 270:
+            shop.pulls[50 + number].state, shop.pulls[50 + number].updated = "closed", world.clock.seconds()
+
+    requests, counted = await an_hour(world, happens)
+    with capsys.disabled():
+        print(f"\n... with 10 opened, 10 pushed to, 10 closed: {requests} an hour, {counted} counted")  # noqa: T201
+    assert requests < 110
+    assert counted < 80
