@@ -25,7 +25,9 @@ MODULES: Final = CHECKOUT / "e2e" / "toolchain"
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """One module; `programs` maps the name of each binary to the package it is built from."""
+    """One module; `programs` maps the name of each binary to the package it is built from. `manifests` are folders of
+    the pinned module whose YAML is kept beside the binaries.
+    """
 
     module: str
     programs: dict[str, str]
@@ -33,6 +35,7 @@ class Tool:
     tags: str = ""
     pinned: str = ""
     stamp: str = ""
+    manifests: tuple[str, ...] = ()
 
     @property
     def directory(self) -> Path:
@@ -101,8 +104,16 @@ CSI_PROVISIONER: Final = Tool(
 )
 SANITY: Final = Tool(module="sanity", programs={"csi-sanity": "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity"})
 HELM: Final = Tool(module="helm", programs={"helm": "helm.sh/helm/v3/cmd/helm"})
+ARGOCD: Final = Tool(
+    module="argocd",
+    # Which of Argo CD's programs it is, the name under which it is started says; it runs kustomize itself.
+    programs={"argocd": "github.com/argoproj/argo-cd/v3/cmd", "kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+    pinned="github.com/argoproj/argo-cd/v3",
+    manifests=("manifests/crds", "manifests/base/config"),
+)
 TOOLS: Final = {
-    tool.module: tool for tool in (KUBERNETES, ETCD, COREDNS, KIND, PAUSE, DOLT, CSI, CSI_PROVISIONER, SANITY, HELM)
+    tool.module: tool
+    for tool in (KUBERNETES, ETCD, COREDNS, KIND, PAUSE, DOLT, CSI, CSI_PROVISIONER, SANITY, HELM, ARGOCD)
 }
 
 
@@ -123,7 +134,7 @@ def required_version(go_mod: str, module: str) -> str:
 def key(tool: Tool, *, go_version: str) -> str:
     """The name of the built result in the cache."""
     sources = cachekey.digest_tree(tool.directory)
-    return cachekey.digest([sources, go_version, str(tool.cgo), *tool.flags, *tool.programs.values()])
+    return cachekey.digest([sources, go_version, str(tool.cgo), *tool.flags, *tool.programs.values(), *tool.manifests])
 
 
 def build(tool: Tool, settings: Settings) -> Path:
@@ -137,6 +148,7 @@ def build(tool: Tool, settings: Settings) -> Path:
             output = Path(scratch, "bin")
             output.mkdir()
             _go_build(tool, output)
+            _copy_manifests(tool, output)
             cachekey.keep(output, target)
     return target
 
@@ -154,6 +166,16 @@ def _go_build(tool: Tool, output: Path) -> None:
             env={"CGO_ENABLED": "1" if tool.cgo else "0"},
             cwd=tool.directory,
         )
+
+
+def _copy_manifests(tool: Tool, output: Path) -> None:
+    if not tool.manifests:
+        return
+    source = shell.run(["go", "list", "-m", "-f", "{{.Dir}}", tool.pinned], cwd=tool.directory).strip()
+    for folder in tool.manifests:
+        (output / folder).mkdir(parents=True)
+        for path in Path(source, folder).glob("*.yaml"):
+            shutil.copyfile(path, output / folder / path.name)
 
 
 @cache

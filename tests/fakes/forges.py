@@ -21,6 +21,8 @@ class Told:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     grace: timedelta = timedelta(minutes=10)
     dry_run: bool = False
+    writes: bool = False
+    """Whether the operator may write there."""
     away: bool = False
     there: dict[PullRequestKey, PullRequest] = field(default_factory=dict)
     known: dict[PullRequestKey, PullRequest] = field(default_factory=dict)
@@ -52,4 +54,4 @@ class Told:
     def terms(self, host: str) -> ForgeTerms | None:
         """Return what the forge's word may do."""
         del host
-        return ForgeTerms(grace=self.grace, dry_run=self.dry_run)
+        return ForgeTerms(grace=self.grace, dry_run=self.dry_run, comments=self.writes, statuses=self.writes)

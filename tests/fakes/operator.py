@@ -22,6 +22,7 @@ from tests.fakes.world import ROW_IN_A_MESSAGE, World, key_of
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Event, Manifest, Plan
+from coppice.core.pullrequests import Posting
 from coppice.core.quantities import quantity_bytes
 from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.resources import RESOURCES
@@ -81,6 +82,10 @@ class Log:
 
     events: list[tuple[Key, Event]] = field(default_factory=list)
     plans: list[tuple[Key, Plan]] = field(default_factory=list)
+    postings: list[Posting] = field(default_factory=list)
+
+    def want(self, posting: Posting) -> None:
+        self.postings.append(posting)
 
     def record(self, manifest: Manifest, event: Event) -> None:
         self.events.append((key_of(manifest), event))
@@ -157,6 +162,7 @@ def _writes(plan: Plan) -> bool:
         or plan.apply
         or plan.delete
         or plan.discard
+        or plan.scale
         or plan.wire
         or plan.remove_finalizer
     )
@@ -340,6 +346,7 @@ class Operator:
             live=world.kube,
             engines=surroundings.engines,
             recorder=self.log,
+            board=self.log,
             metrics=metrics,
         )
         self._controller = Controller(

@@ -87,7 +87,7 @@ class Day:
         self.pick, self.provider = pick, provider
         world = World()
         kind, path = (Forge, "/api/v3") if provider is Provider.GITHUB else (GitLabForge, "/api/v4")
-        self.forge = kind(now=lambda: self.story.world.now.timestamp(), tokens={"t0ken"})
+        self.forge = kind(now=lambda: self.story.world.now.timestamp(), tokens={"t0ken"})  # noqa: PLW0108 - turned later
         self.token = folder / "token"
         self.token.write_text("t0ken")
         host = HOSTS[provider]

@@ -123,3 +123,32 @@ class NoForges:
         """Return None: there is no forge."""
         del host
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What is to be said on a pull request of one object, ``subject``: a comment that is kept up to date, and a mark
+    beside a commit. Either may be None.
+    """
+
+    subject: str
+    key: PullRequestKey
+    comment: str | None = None
+    mark: Mark | None = None
+
+
+class MarkState(StrEnum):
+    """What a mark says: it is on its way, it is there, or somebody must act."""
+
+    PENDING = "pending"
+    SUCCESS = "success"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is shown beside a commit; forges call it a commit status."""
+
+    commit: str
+    state: MarkState
+    text: str

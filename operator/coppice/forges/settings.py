@@ -46,6 +46,13 @@ def read_forges(text: str) -> tuple[ForgeSettings, ...]:
     return forges
 
 
+def forge_settings(provider: str, host: str, url: str, token_file: Path) -> ForgeSettings:
+    """Return how to ask a forge that is not among the administrator's; its API is in the usual place where ``url`` is
+    empty. Raises ValueError.
+    """
+    return _read({"provider": provider, "host": host, "url": url, "tokenFile": str(token_file)})
+
+
 def connect(
     settings: ForgeSettings,
     *,

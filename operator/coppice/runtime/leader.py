@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.orphans import Orphan, find_orphans
+from coppice.forges.board import Board
 from coppice.forges.book import Book
 from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.errors import KubeError, NotFoundError
@@ -81,6 +82,7 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(slow=_is_slow, slow_limit=max(1, settings.workers // _SLOW_PART))
         self._dependencies = Dependencies()
         self._forges = forges if forges is not None else Book(clock=clock)
+        self._board = Board(self._forges, clock=clock)
         self._pull_requests = PullRequestClones(self.metrics, self._forges)
         self._forges.report(self._on_news, partial(count_answer, self.metrics))
         self._recorder = EventRecorder(client, identity=settings.identity, clock=clock)
@@ -91,7 +93,12 @@ class Operator:
             reader=cached,
             live=client,
             executor=Executor(
-                client=cached, live=client, engines=engines, recorder=self._recorder, metrics=self.metrics
+                client=cached,
+                live=client,
+                engines=engines,
+                recorder=self._recorder,
+                board=self._board,
+                metrics=self.metrics,
             ),
             dependencies=self._dependencies,
             metrics=self.metrics,
@@ -112,6 +119,8 @@ class Operator:
         if deleted:
             self._cache.deleted(kind, manifest)
             self._pull_requests.gone(key)
+            if key.kind == PullRequestClones.KIND:
+                self._board.gone(f"{key.namespace}/{key.name}")
         else:
             self._cache.take(kind, manifest)
             self._pull_requests.seen(key, manifest)
@@ -129,6 +138,7 @@ class Operator:
             asyncio.create_task(self._resync_forever(), name="resync"),
             asyncio.create_task(self._recorder.run(), name="events"),
             asyncio.create_task(self._forges.run(), name="forges"),
+            asyncio.create_task(self._board.run(), name="notices on pull requests"),
         ]
 
     def stop(self) -> None:

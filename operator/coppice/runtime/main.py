@@ -76,6 +76,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine], forge
         reaches=is_reached,
         forges=forges,
         sleep=settings.sleep,
+        warning=settings.lease_warning,
         most={"memory": settings.clone_memory, "cpu": settings.clone_cpu},
     )
     return [

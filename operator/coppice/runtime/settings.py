@@ -60,6 +60,9 @@ class Settings:
     lease_max: timedelta = timedelta(days=3)
     """``COPPICE_LEASE_MAX``: a DataClone that asks for no lease expires at the latest after this long."""
 
+    lease_warning: timedelta = timedelta(hours=1)
+    """``COPPICE_LEASE_WARNING``: the end of a lease is told this long before, in its last quarter at the earliest."""
+
     sleep: timedelta = timedelta(minutes=30)
     """``COPPICE_SLEEP``: the server of a clone with ``power: Auto`` is stopped after this long without activity."""
 
@@ -176,6 +179,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_CLONE_CPU": ("clone_cpu", _quantity, "a quantity such as 4"),
     "COPPICE_LEASE_IDLE": ("lease_idle", parse_duration, _DURATION),
     "COPPICE_LEASE_MAX": ("lease_max", parse_duration, _DURATION),
+    "COPPICE_LEASE_WARNING": ("lease_warning", parse_duration, _DURATION),
     "COPPICE_SLEEP": ("sleep", parse_duration, _DURATION),
     "COPPICE_UNDO": ("undo", parse_duration, _DURATION),
     "COPPICE_FORGES": ("forges", read_forges, 'JSON of the form [{"provider": "github", "tokenFile": "/path"}]'),

@@ -6,6 +6,7 @@ import pytest
 from tests.fakes.forges import KEY
 from tests.fakes.story import Story
 
+from coppice.core import labels
 from coppice.core.pullrequests import NoForges, PullRequestKey
 from coppice.reconcile.clone.pullrequest import LOOK_PERIOD
 
@@ -228,6 +229,18 @@ async def test_reopened_after_its_end_it_comes_back_by_itself_with_a_copy_of_now
     assert "endedAt" not in told(shop)
     await shop.operator.live(days=1)
     shop.expect_ready("DataClone", "db", "app")
+
+
+async def test_an_app_that_sleeps_with_its_clone_ends_and_comes_back_with_the_pull_request(shop):
+    await cloned(shop)
+    template = {"spec": {"containers": [{"name": "app", "image": "web:1"}]}}
+    metadata = {"name": "web", "namespace": "app", "annotations": {labels.SLEEP_OPT_IN: "db"}}
+    shop.kube.add({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}})
+    for close, replicas in ((True, 0), (False, 1)):
+        (shop.world.forges.close if close else shop.world.forges.open)()
+        await shop.operator.live(minutes=15)
+        assert shop.is_ready("DataClone", "db", "app") is not close
+        assert shop.get("Deployment", "web", "app")["spec"]["replicas"] == replicas
 
 
 async def test_a_forge_that_goes_away_within_the_grace_ends_nothing(shop):

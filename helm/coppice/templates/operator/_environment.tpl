@@ -22,6 +22,8 @@
   value: {{ .Values.clones.lease.idle | quote }}
 - name: COPPICE_LEASE_MAX
   value: {{ .Values.clones.lease.max | quote }}
+- name: COPPICE_LEASE_WARNING
+  value: {{ .Values.clones.lease.warning | quote }}
 - name: COPPICE_SLEEP
   value: {{ .Values.clones.sleep | quote }}
 - name: COPPICE_UNDO

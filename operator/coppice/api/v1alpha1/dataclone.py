@@ -357,6 +357,11 @@ class DataCloneStatus(ObservedStatus):
     pull_request: PullRequestStatus | None = Field(
         default=None, description="What the forge has told of the pull request."
     )
+    comment: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
+        default=None,
+        description="What people read of the clone where its pull request is discussed (Markdown): which data it has, "
+        "what migrations have changed, when it ends, and how to connect.",
+    )
     handled: HandledRequests | None = Field(default=None, description="Requests by annotation that were acted upon.")
 
 

@@ -143,8 +143,9 @@ class RequestObservation:
     ``fetched``: the store has the commit that the status says is to be published. ``final``: the same with the message
     that it is published under. ``checks``: what the owners' queries found; ``check_jobs``: their programs. ``landed``:
     the commit that the status says was to be published, once it is in the history of the target. ``previewed``: what
-    people see on the scratch server's branch. ``unenforced``: why nobody can tell who reviews are of. ``refused``: why
-    the store has just refused to publish. ``patching``: what there is beside all that where the engine does not merge.
+    people see on the scratch server's branch. ``listed``: the UIDs of all reviews in the namespace. ``unenforced``: why
+    nobody can tell who reviews are of. ``refused``: why the store has just refused to publish. ``patching``: what there
+    is beside all that where the engine does not merge.
     """
 
     manifest: Manifest
@@ -169,6 +170,7 @@ class RequestObservation:
     checks: tuple[AssertionResult, ...] = ()
     check_jobs: CheckJobs = field(default_factory=CheckJobs)
     reviews: tuple[DataReview, ...] = ()
+    listed: frozenset[str] = frozenset()
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None
     fetched: bool = False

@@ -48,7 +48,8 @@ class CloneObservation:
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
-    ``unwired``: why the API server has just refused to have Deployments wired, by name.
+    ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
+    ``unwired`` and ``unscaled``: why the API server has just refused to have Deployments wired, or scaled, by name.
     """
 
     manifest: Manifest
@@ -81,7 +82,9 @@ class CloneObservation:
     activity: Activity | EngineError | None = None
     migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
+    requests: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
+    unscaled: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property
