@@ -22,7 +22,7 @@ from coppice.core.key import Key
 from coppice.core.pullrequests import ForgeTerms, PullRequestKey, Unknown
 from coppice.core.pullrequests import PullRequest as Told
 from coppice.forges.book import Book
-from coppice.forges.settings import ForgeSettings, connect
+from coppice.forges.settings import ForgeSettings
 
 SEEDS = range(20 if os.environ.get("COPPICE_THOROUGH") else 1)
 COUNT = 50
@@ -45,9 +45,8 @@ class Memory:
         self.forget()
 
     def forget(self):
-        client = connect(self._settings, clock=self._now, transport=transport(self.forge))
-        self.book = Book([(self._settings, client)], clock=self._now)
-        self.book.on_change(self._tell)
+        self.book = Book([self._settings], clock=self._now, transports={HOST: transport(self.forge)})
+        self.book.report(self._tell, lambda host, status: None)
 
     def _now(self):
         return self._world.now

@@ -24,7 +24,8 @@ from coppice.reconcile.storenames import admin_secret_name, server_pod_name
 @dataclass(frozen=True, slots=True)
 class Source:
     """A store as seen from another object. ``terms`` is None where no grant allows what is asked, and ``refusal`` says
-    why if there is one that might; ``server`` is empty until it is reached for.
+    why if there is one that might. Where a forge has yet to tell, a clone that was given its data before has both.
+    ``server`` is empty until it is reached for.
     """
 
     namespace: str

@@ -8,7 +8,7 @@ for repositories allows it to clones of their pull requests alone (``coppice.rec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from coppice.api.v1alpha1 import NEVER, DataGrant, DataKind, LabelSelector, MaxClones, Verb
@@ -49,6 +49,13 @@ class Terms:
     speaks_for: PullRequestKey | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Untold(Refusal):
+    """A refusal that waits for a forge. ``terms``: what a clone lives by meanwhile that was given its data before."""
+
+    terms: Terms = field(kw_only=True)
+
+
 OWN_NAMESPACE = Terms(grant=None, raw=True, longest=None, max_clones=MaxClones())
 
 
@@ -65,8 +72,16 @@ def find_terms(grants: Sequence[Manifest], request: Request) -> Terms | Refusal 
             refusal = _doubt(grant, request)
             if refusal is None:
                 return _terms(grant, request)
-            refusals.append(replace(refusal, speaks_for=_speaks_for(grant, request)))
+            refusals.append(_as_of(grant, request, refusal))
     return max(refusals, key=lambda refusal: _NEARNESS.index(refusal.reason), default=None)
+
+
+def _as_of(grant: DataGrant, request: Request, refusal: Refusal) -> Refusal:
+    known = _speaks_for(grant, request)
+    if not refusal.waits:
+        return replace(refusal, speaks_for=known)
+    terms = _terms(grant, request)
+    return Untold(refusal.reason, refusal.message, waits=True, speaks_for=known, terms=terms)
 
 
 def _doubt(grant: DataGrant, request: Request) -> Refusal | None:

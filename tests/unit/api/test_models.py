@@ -143,6 +143,7 @@ def test_a_grant_is_masked_and_bounded_unless_it_says_otherwise():
     assert isinstance(grant, DataGrant)
     assert grant.spec.data is DataKind.MASKED
     assert grant.spec.max_lease == "7d"
+    assert grant.spec.forks is False
 
 
 def test_find_a_condition():

@@ -159,6 +159,35 @@ async def test_a_clone_that_has_its_data_does_not_feel_that_a_new_operator_has_n
     assert shop.rows(namespace="app") == {"alice"}, "what there is serves on"
 
 
+async def test_a_clone_in_use_does_not_expire_because_its_forge_is_away(shop):
+    await cloned(shop, lease={"idle": "2h", "max": "Never"})
+    before = shop.get("DataClone", "db", "app")["status"]
+    shop.world.forges.away = True
+    shop.operator.restart()
+    await shop.settle()
+    after = shop.get("DataClone", "db", "app")["status"]
+    assert after == before, "there is nothing to tell"
+    for hour in range(5):
+        server = shop.world.login("app", "db-binding")
+        server.volume.write("main", f"row of {hour}")
+        server.uses += 1
+        await shop.operator.live(hours=1)
+    shop.expect_ready("DataClone", "db", "app")
+    shop.annotate("DataClone", "db", "app", extend="now")
+    await shop.operator.live(minutes=2)
+    assert shop.status("DataClone", "db", "app")["handled"]["extendRequestedAt"]
+
+
+async def test_a_grant_that_gives_less_than_before_counts_though_its_forge_is_away(shop):
+    await cloned(shop)
+    shop.world.forges.away = True
+    shop.operator.restart()
+    shop.edit("DataGrant", "previews", data="Masked")
+    await shop.settle()
+    shop.expect_stalled("DataClone", "db", "MaskedOnly", "app")
+    assert shop.names("Pod", "app") == []
+
+
 # -- its end --
 
 

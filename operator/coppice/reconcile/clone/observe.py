@@ -42,6 +42,7 @@ from coppice.reconcile.clone.target import asked_anew, copy_asked_at, may_have_n
 from coppice.reconcile.copies import Copy, find_copies, is_bound, is_proven
 from coppice.reconcile.databranch import reference_of
 from coppice.reconcile.environment import Environment
+from coppice.reconcile.grants import Untold
 from coppice.reconcile.jobs import template_digest
 from coppice.reconcile.migrations import MigrationSeen, Schema, Told
 from coppice.reconcile.mirror.copies import read_store_claim
@@ -80,6 +81,9 @@ async def observe_clone(
     seen, requests, source = await gather(
         reading.children(replace(seen, alleged=alleged)), _requests_of(reader, clone), reading.source(alleged)
     )
+    if isinstance(source.refusal, Untold) and seen.copies:
+        # A forge that has yet to tell takes nothing from who was given it when it had.
+        source = replace(source, terms=source.refusal.terms)
     seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
     return await reading.origin(await reading.server(seen), source)
 

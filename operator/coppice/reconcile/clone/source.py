@@ -20,10 +20,11 @@ def source_may_be_used(at: Situation, draft: Draft) -> Fact:
     problem = source_problem(at.source, kind=SOURCE, namespace=at.namespace, verb=Verb.CLONE)
     copy, unmasked, refusal = at.target.copy, _unmasked(at), at.source.refusal
     _stop(at, draft, unmasked)
-    if refusal is not None and refusal.waits:
-        return _untold(at, refusal, copy)
-    if problem is None and copy is not None and copy in unmasked:
+    untold = refusal if refusal is not None and refusal.waits else None
+    if copy is not None and copy in unmasked and (problem is None or untold is not None):
         return _masked_only(at)
+    if untold is not None:
+        return _untold(at, untold, copy)
     if problem is None:
         return holds(SOURCE, "StoreReady", at.source_words)
     if at.source.terms is None and at.seen.copies:
@@ -39,7 +40,7 @@ def _untold(at: Situation, refusal: Refusal, copy: Copy | None) -> Fact:
     """Return that the forge has yet to tell; a copy that there is was given when it had."""
     if copy is None or not is_bound(copy):
         return refused(SOURCE, refusal)
-    return holds(SOURCE, "StoreReady", f"DataStore {at.source.namespace}/{at.source.name}; {refusal.message}")
+    return holds(SOURCE, "StoreReady", at.source_words)
 
 
 def _masked_only(at: Situation) -> Fact:
