@@ -109,7 +109,6 @@ REFRESH_REQUESTED_AT: Final = f"{PREFIX}/refresh-requested-at"
 PULL_REQUEST: Final = f"{PREFIX}/pull-request"
 """Label on a user's Namespace: the number of the pull request that it is for, or ``any`` for whichever its objects say.
 """
-ANY: Final = "any"
 FORK: Final = f"{PREFIX}/fork"
 """Label on a user's Namespace: whether that pull request comes from a fork, ``true`` or ``false``."""
 CLONE_OPT_IN: Final = f"{PREFIX}/clone"

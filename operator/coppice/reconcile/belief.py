@@ -23,6 +23,8 @@ from coppice.api.v1alpha1 import PullRequestRef
 from coppice.core import labels
 from coppice.core.pullrequests import Forges, PullRequest, PullRequestKey, Unknown, UnknownReason
 
+ANY = "any"
+"""The number of whichever pull request the objects of a namespace say."""
 FORGE_UNAVAILABLE = str(UnknownReason.UNAVAILABLE)
 
 
@@ -54,7 +56,7 @@ class Speaker:
     def vouches_for(self, key: PullRequestKey) -> bool | None:
         """Return whether the namespace is for a pull request of this number, or None where that is not said."""
         said = self.labels.get(labels.PULL_REQUEST)
-        return None if said is None else said in {str(key.number), labels.ANY}
+        return None if said is None else said in {str(key.number), ANY}
 
     @property
     def grant_words(self) -> str:

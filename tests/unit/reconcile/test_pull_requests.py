@@ -386,3 +386,26 @@ async def test_in_the_stores_own_namespace_a_closed_pull_request_ends_its_clone_
     shop.world.forges.close()
     await shop.operator.live(minutes=15)
     shop.expect_stalled("DataClone", "db", "PullRequestClosed")
+
+
+# -- data that fit the code --
+
+
+async def test_a_pull_request_that_is_behind_has_data_that_are_and_is_told_when_there_are_none_any_more(shop):
+    shop.commit("flyway 1")
+    shop.snapshot("at-1")
+    await shop.settle()
+    shop.world.tick(60)
+    shop.commit("flyway 2")
+    await cloned(shop, source={"migration": "1"})
+    assert shop.rows(namespace="app") == {"alice", "flyway 1"}
+    shop.world.forges.close()
+    await shop.operator.live(minutes=15)
+    expect_ended(shop)
+    shop.delete("DataSnapshot", "at-1")
+    await shop.settle()
+    shop.world.forges.open()
+    await shop.operator.live(minutes=10)
+    message = shop.expect_stalled("DataClone", "db", "NoSnapshotFits", "app")
+    assert "migration 1" in message
+    assert is_open(shop) == ("True", "Open"), "what it waits for is not its forge"

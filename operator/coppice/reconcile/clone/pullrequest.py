@@ -24,7 +24,6 @@ from coppice.reconcile.observed import condition, format_time
 
 OPEN = "PullRequestOpen"
 """A condition beside the chain, there for every clone that names a pull request."""
-CLOSED = "PullRequestClosed"
 LOOK_PERIOD = 300.0
 """Seconds between two looks, at a clone that has ended as well: whoever looks is interested, and the forge is asked on.
 """
@@ -71,7 +70,7 @@ def end(at: Situation, draft: Draft, closed: Closing) -> Fact:
         f"{closed.key} was closed at {format_time(closed.closed_at)} and the data are gone; they come anew when it is "
         "reopened. Else delete this DataClone"
     )
-    return stalls(SOURCE, CLOSED, message, retry_after=LOOK_PERIOD if told else 1)
+    return stalls(SOURCE, "PullRequestClosed", message, retry_after=LOOK_PERIOD if told else 1)
 
 
 def with_pull_request(plan: Plan, at: Situation) -> Plan:
