@@ -173,14 +173,36 @@ class Day:
             case 4:
                 self.forge.forgetful = not self.forge.forgetful
             case 5:
-                self.forge.fail(2, status=502)
-                self.forge.faults[-1].matches = lambda request: int(request.query.get("page", "1")) > 1
+                self.break_off()
             case 6:
                 self.token.write_text(self.pick.choice(["wrong", ""]))
             case _:
-                self.forge.faults.clear()
-                self.forge.forgetful = False
-                self.token.write_text("t0ken")
+                self.heal()
+
+    def heal(self) -> None:
+        self.forge.faults.clear()
+        self.forge.forgetful = False
+        self.forge._used = 0
+        self.token.write_text("t0ken")
+
+    async def spell(self, trouble: Callable[[], None]) -> None:
+        """Let the forge be well for a while, for an operator that knows of no limit, and then have this trouble."""
+        self.heal()
+        self.story.operator.restart()
+        await self.live(minutes=2)
+        trouble()
+        await self.live(minutes=3)
+        self.heal()
+
+    def forget(self) -> None:
+        self.forge.forgetful = True
+
+    def miss(self) -> None:
+        self.forge.fail(1000, status=404)
+
+    def break_off(self) -> None:
+        self.forge.fail(5, status=502)
+        self.forge.faults[-1].matches = lambda request: int(request.query.get("page", "1")) > 1
 
     def kill(self) -> None:
         self.story.kube.crash_after(self.pick.randrange(1, 8))
@@ -292,10 +314,7 @@ class Day:
     # -- the end --------------------------------------------------------------------------------------------------------
 
     async def finish(self) -> None:
-        self.forge.faults.clear()
-        self.forge.forgetful = False
-        self.forge._used = 0
-        self.token.write_text("t0ken")
+        self.heal()
         self.story.kube._faults.clear()
         self.story.operator.mood = None
         while len(self.repository.pulls) < MOST:
@@ -346,9 +365,11 @@ async def test_in_the_end_there_are_data_for_what_is_open_and_for_nothing_else(
     pick = random.Random(seed)
     day = Day(provider, tmp_path, pick)
     await day.story.settle()
-    for _ in range(90 if THOROUGH else 60):
-        pick.choice(OPERATIONS)(day)
-        await day.go_on()
+    for trouble in (day.forget, day.miss, day.break_off):
+        for _ in range(20):
+            pick.choice(OPERATIONS)(day)
+            await day.go_on()
+        await day.spell(trouble)
     await day.finish()
     assert len(day.repository.pulls) == MOST
     assert THOROUGH or day.ended, "no clone has ended: the day tells nothing"
