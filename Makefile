@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 HARNESS := $(PYTHON) -m e2e.harness
+# Neighbours stay together on one worker, so what a module or a story sets up is set up once; whoever is done takes of what is left.
+PARALLEL := --numprocesses=auto --dist=worksteal
 # The engines' scripts are parts of programs; their unit tests check them put together.
 SHELL_FILES := $(shell git ls-files .ci/run 'operator/coppice/csi/*.sh' e2e/harness/runc-without-sys-resource e2e/images/node/unpack-images 'e2e/images/node/rootfs/usr/local/bin/*')
 
@@ -37,26 +39,26 @@ lint: venv ## Style, types, layers, shell scripts, and whether generated files a
 
 .PHONY: unit
 unit: venv ## Unit tests: seconds, no cluster
-	$(BIN)/pytest --numprocesses=auto tests/unit
+	$(BIN)/pytest $(PARALLEL) tests/unit
 
 .PHONY: simulation
 simulation: venv ## Whole days: the operator killed or refused at every write, random operations, an API server at its worst
-	$(BIN)/pytest --numprocesses=auto tests/simulation
+	$(BIN)/pytest $(PARALLEL) tests/simulation
 
 # Without what they are about these stages would pass by testing nothing (tests/fakes/required.py).
 chart cel contract csi: export COPPICE_REQUIRED := 1
 
 .PHONY: chart
 chart: venv ## The chart, rendered by Helm itself, and what it tells Argo CD, judged by that
-	assets="$$($(HARNESS) assets helm argocd)" && eval "$$assets" && $(BIN)/pytest tests/unit/chart
+	assets="$$($(HARNESS) assets helm argocd)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/unit/chart
 
 .PHONY: cel
 cel: venv ## Validation rules and the client, against a real API server without a cluster
-	assets="$$($(HARNESS) assets kubernetes etcd)" && eval "$$assets" && $(BIN)/pytest tests/cel tests/unit/kube tests/unit/runtime
+	assets="$$($(HARNESS) assets kubernetes etcd)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) -m apiserver tests/cel tests/unit/kube tests/unit/runtime
 
 .PHONY: contract
 contract: venv ## The engine contract, on real engines
-	assets="$$($(HARNESS) assets dolt postgresql)" && eval "$$assets" && $(BIN)/pytest --numprocesses=auto tests/contract
+	assets="$$($(HARNESS) assets dolt postgresql)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/contract
 
 .PHONY: csi
 csi: venv ## The CSI driver on a real btrfs, and csi-sanity (needs root)

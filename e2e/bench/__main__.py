@@ -36,6 +36,7 @@ EVERYTHING = (
     ("many", "--engine", "postgresql"),
     ("source",),
     ("changes",),
+    ("changes", "--engine", "postgresql"),
     ("operator",),
 )
 
@@ -149,7 +150,9 @@ async def _changes(options: argparse.Namespace) -> None:
     async with open_lab(cluster, rows_of(options.engine, options.rows), keep=options.keep) as lab:
         made = await changes.Changes(lab, options.rows, options.changed).run(options.runs)
         conditions = f"{await describe(lab)}; {machine.describe()}"
-    raw = write_raw(settings, "changes", {"conditions": conditions, "runs": [asdict(run) for run in made]})
+    raw = write_raw(
+        settings, f"changes-{options.engine}", {"conditions": conditions, "runs": [asdict(run) for run in made]}
+    )
     print(f"{changes.report(made, options.rows, options.changed)}\n{conditions}\nraw results: {raw}")
 
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from coppice.core import labels
 from e2e.bench.api import BenchError, both, labelled, named, ready, says
-from e2e.bench.by_merge import COMPUTED, PUBLISHED, ROWS, Dolt
+from e2e.bench.by_dump import Postgresql
+from e2e.bench.by_merge import Dolt
 from e2e.bench.figures import p95, pair, say, table
 from e2e.bench.lab import settle
+from e2e.bench.proposals import COMPUTED, PUBLISHED, ROWS
 from e2e.bench.subjects import STORE
 from e2e.bench.weights import weigh_command, weigh_operator
 from e2e.suite.manifests import resource
@@ -23,7 +25,7 @@ from e2e.suite.manifests import resource
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from e2e.bench.api import Manifest
+    from e2e.bench.api import Manifest, Seen
     from e2e.bench.by_hand import Laps
     from e2e.bench.lab import Lab
     from e2e.bench.weights import Weighed, Weight
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 REQUEST: Final = "DataChangeRequest"
 SUM: Final = "diff and publish, the sum"
 SCRATCH: Final = "scratch clone Ready"
+_MANUAL: Final = "Manual"
 _MEBIBYTE: Final = 1024**2
 
 
@@ -42,7 +45,9 @@ class Work(Protocol):
 
     @property
     def proposal(self) -> Manifest:
-        """Return what a request says of where the change is and where it goes."""
+        """Return what a request says of where the change is and where it goes. With ``merge: Manual`` its rows are read
+        first, and what publishes it is timed from when it is let go.
+        """
 
     async def change(self, run: int) -> None:
         """Change rows where the request has them from, other ones in each run."""
@@ -51,7 +56,7 @@ class Work(Protocol):
         """Bring such changes back without Coppice; return how long that took: ``COMPUTED``, ``PUBLISHED``, ``ROWS``."""
 
 
-ENGINES: Final[Mapping[str, Callable[[Lab, int, int], Work]]] = {"dolt": Dolt}
+ENGINES: Final[Mapping[str, Callable[[Lab, int, int], Work]]] = {"dolt": Dolt, "postgresql": Postgresql}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +95,44 @@ class Changes:
         await settle(3.0)
         before = await weigh_operator(self.lab)
         request, laps = await self._propose(work, f"change-{number}", author)
+        shown = None
+        if request["spec"]["merge"] == _MANUAL:
+            shown = await self._show(request)
+        laps[PUBLISHED] = await self._publish(request)
         after = await weigh_operator(self.lab)
         await self._scratch_is_gone(request)
-        shown = await self._show(request)
+        shown = shown or await self._show(request)
         await self.lab.api.delete(request)
         await settle(3.0)
         by_hand = await work.by_hand(number)
         return Run(laps, by_hand, before, after, shown)
 
     async def _propose(self, work: Work, name: str, author: str) -> tuple[Manifest, Laps]:
-        """Propose what changed, and return when what came: the scratch server, the merge, the commit on the branch."""
-        api, where = self.lab.api, named(self.lab.owners, name)
+        """Propose what changed, and return when what came: the scratch server, and what was computed on it."""
+        api = self.lab.api
         api.forget()
         started = time.time()
         request = await api.create(_build_request(name, self.lab.owners, author, work.proposal))
         mine = labelled(labels.OWNER_UID, request["metadata"]["uid"])
         served = await api.until("DataClone", both(mine, ready), f"the scratch clone of {name} is Ready")
-        merged = await api.until(REQUEST, both(where, says("Mergeable")), f"{name} is Mergeable")
-        done = await api.until(REQUEST, both(where, says("Published")), f"{name} is Published")
-        laps = {SCRATCH: served.at - started, COMPUTED: merged.at - served.at, PUBLISHED: done.at - merged.at}
-        return request, laps
+        merged = await self._until(request, says("Mergeable"), "Mergeable")
+        return request, {SCRATCH: served.at - started, COMPUTED: merged.at - served.at}
+
+    async def _publish(self, request: Manifest) -> float:
+        """Let a request go that waits for it, and return how long it took until it was published, from then or from
+        when it was computed.
+        """
+        if request["spec"]["merge"] == _MANUAL:
+            name, patch = request["metadata"]["name"], '{"spec": {"merge": "WhenApproved"}}'
+            words = ("--namespace", self.lab.owners, "datachangerequest", name, "--type=merge", "--patch", patch)
+            await self.lab.kubectl("patch", *words)
+        begun = await self._until(request, both(says("Mergeable"), _goes), "let go")
+        done = await self._until(request, says("Published"), "Published")
+        return done.at - begun.at
+
+    async def _until(self, request: Manifest, test: Callable[[Seen], bool], what: str) -> Seen:
+        name = request["metadata"]["name"]
+        return await self.lab.api.until(REQUEST, both(named(self.lab.owners, name), test), f"{name} is {what}")
 
     async def _scratch_is_gone(self, request: Manifest) -> None:
         uid = request["metadata"]["uid"]
@@ -124,6 +147,11 @@ class Changes:
         if shown.lines != self.changed:
             raise BenchError(f"{shown.lines} rows are shown, and {self.changed} were changed")
         return shown
+
+
+def _goes(seen: Seen) -> bool:
+    """Return whether a request is published once it may be."""
+    return bool(seen.manifest["spec"]["merge"] != _MANUAL)
 
 
 def _build_request(name: str, namespace: str, author: str, proposal: Manifest) -> Manifest:

@@ -19,7 +19,7 @@ from e2e.suite.kube import Kube
 from e2e.suite.manifests import data_clone, data_grant, data_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from e2e.bench.api import Manifest
     from e2e.bench.subjects import Subject
@@ -130,6 +130,27 @@ class Lab:
 def decoded(secret: Any) -> dict[str, str]:
     """Return a Secret's values as text."""
     return {key: b64decode(value).decode() for key, value in secret["data"].items()}
+
+
+def build_client(name: str, server: Mapping[str, Any], **more: Any) -> Manifest:
+    """Return a Pod that waits for programs to be run in it, with a PostgreSQL server's own image; ``more`` is of its
+    container.
+    """
+    container = {
+        "name": name,
+        "image": server["spec"]["containers"][0]["image"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 86400 & wait"],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        **more,
+    }
+    security = {"runAsNonRoot": True, "runAsUser": 999, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": server["metadata"]["namespace"]},
+        "spec": {"terminationGracePeriodSeconds": 0, "securityContext": security, "containers": [container]},
+    }
 
 
 @asynccontextmanager

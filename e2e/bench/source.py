@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from e2e.bench.api import BenchError, both, named, ready
 from e2e.bench.figures import pair, say, table
-from e2e.bench.lab import settle
+from e2e.bench.lab import build_client, settle
 from e2e.bench.subjects import STORE
 from e2e.suite.manifests import data_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from e2e.bench.api import Manifest
     from e2e.bench.lab import Lab
 
 QUIET: Final = "nothing else"
@@ -101,27 +100,9 @@ async def _make_snapshot(lab: Lab, name: str) -> float:
 
 async def _start_load(lab: Lab) -> None:
     if await lab.api.client.get("Pod", _NAME, lab.owners) is None:
-        await lab.api.create(await _build_load(lab))
+        server = await lab.api.client.get("Pod", f"{STORE}-server", lab.owners)
+        await lab.api.create(build_client(_NAME, server or {}))
     await lab.kubectl("wait", "-n", lab.owners, f"pod/{_NAME}", "--for=condition=Ready", "--timeout=60s")
-
-
-async def _build_load(lab: Lab) -> Manifest:
-    """Return a Pod that waits for pgbench to be run in it, with the server's own image."""
-    server = await lab.api.client.get("Pod", f"{STORE}-server", lab.owners)
-    container = {
-        "name": _NAME,
-        "image": (server or {})["spec"]["containers"][0]["image"],
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 86400 & wait"],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    security = {"runAsNonRoot": True, "runAsUser": 999, "seccompProfile": {"type": "RuntimeDefault"}}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": _NAME, "namespace": lab.owners},
-        "spec": {"terminationGracePeriodSeconds": 0, "securityContext": security, "containers": [container]},
-    }
 
 
 def report(found: Mapping[str, Sequence[Window]]) -> str:

@@ -23,6 +23,11 @@ _MEGABYTES_OF_SCALE: Final = 15
 """What pgbench makes for each unit of its scale, indexes included."""
 _ROWS_AT_ONCE: Final = 10_000
 """Dolt gives up on a recursion that is deeper."""
+_SMALL: Final = (
+    "id INT PRIMARY KEY, name VARCHAR(64) NOT NULL, price DECIMAL(10, 2) NOT NULL, stock INT NOT NULL,"
+    " note VARCHAR(200) NOT NULL"
+)
+"""The columns of rows as a shop has them, a hundred bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ class Rows(Subject):
     @property
     def managed(self) -> Manifest:
         """Return what the DataStore says of its server."""
-        return {"storage": {"size": "4Gi"}, "resources": {"memory": "1Gi", "cpu": "100m"}}
+        version = {"version": POSTGRESQL["version"]} if self.engine == "postgresql" else {}
+        return {**version, "storage": {"size": "4Gi"}, "resources": {"memory": "1Gi", "cpu": "100m"}}
 
     @property
     def terms(self) -> Manifest:
@@ -98,7 +104,13 @@ class Rows(Subject):
         return {"clones": {"profiles": {"default": {"memory": "1Gi", "cpu": "100m"}}}}
 
     async def fill(self, lab: Lab, login: Login) -> None:
-        """Have the rows in the store, once."""
+        """Have the rows in the store, once; in PostgreSQL, which has no branches to begin from, those that a run before
+        this one has left as well, and no others.
+        """
+        if self.engine == "postgresql":
+            say(f"seeing to {self.size} in the store")
+            await lab.prober.execute(login, small_rows(self.count))
+            return
         with suppress(BenchError):
             await lab.prober.execute(login, [self.question])
             return
@@ -108,7 +120,8 @@ class Rows(Subject):
 
 def rows_of(engine: str, count: int) -> Rows:
     """Return the store of an engine with a table of so many rows."""
-    return Rows(engine, f"{count:,} rows", 3306, "root", "SELECT COUNT(*) FROM item WHERE id < 100", count)
+    port, admin = (5432, "coppice_admin") if engine == "postgresql" else (3306, "root")
+    return Rows(engine, f"{count:,} rows", port, admin, "SELECT COUNT(*) FROM item WHERE id < 100", count)
 
 
 def subject(engine: str, size: str) -> Subject:
@@ -139,12 +152,27 @@ async def _items(lab: Lab, login: Login, megabytes: int) -> None:
 
 async def _small_items(lab: Lab, login: Login, rows: int) -> None:
     """Fill a Dolt store with rows as a shop has them, a hundred bytes each."""
-    columns = (
-        "id INT PRIMARY KEY, name VARCHAR(64) NOT NULL, price DECIMAL(10, 2) NOT NULL, stock INT NOT NULL,"
-        " note VARCHAR(200) NOT NULL"
-    )
     values = "CONCAT('item ', UUID()), RAND() * 1000, 100, TO_BASE64(RANDOM_BYTES(33))"
-    await _fill_dolt(lab, login, columns, values, rows)
+    await _fill_dolt(lab, login, _SMALL, values, rows)
+
+
+def small_rows(rows: int) -> list[str]:
+    """Return the statements by which a PostgreSQL has such rows: applications own them, as approved changes are written
+    the way applications write.
+    """
+    values = (
+        "n, 'item ' || gen_random_uuid(), (random() * 1000)::numeric(10, 2), 100,"
+        " encode(sha256(n::text::bytea), 'base64')"
+    )
+    return [
+        "BEGIN",
+        f"CREATE TABLE IF NOT EXISTS item ({_SMALL})",
+        "ALTER TABLE item OWNER TO app",
+        f"DELETE FROM item WHERE id > {rows}",
+        f"INSERT INTO item SELECT {values} FROM generate_series(1, {rows}) AS n ON CONFLICT DO NOTHING",
+        "COMMIT",
+        "VACUUM ANALYZE item",
+    ]
 
 
 async def _fill_dolt(lab: Lab, login: Login, columns: str, values: str, rows: int) -> None:

@@ -166,7 +166,9 @@ def ask(kube: Kube, namespace: str, statements: str) -> list[dict[str, Any]]:
     return sql(kube, server, statements, KEEPER)
 
 
-def test_an_adopted_database_is_written_to_by_a_login_that_its_owners_gave_for_that(kube: Kube, ann: Person) -> None:
+def test_an_adopted_database_is_written_to_by_a_login_that_its_owners_gave_for_that(
+    kube: Kube, ann: Person, bea: Person
+) -> None:
     namespace = kube.new_namespace("ledger")
     kube.apply(*their_server(namespace, "pgdata", 999))
     kube.ready(namespace, "dstore/ledger")
@@ -181,6 +183,8 @@ def test_an_adopted_database_is_written_to_by_a_login_that_its_owners_gave_for_t
     kube.patch("dstore", "ledger", namespace, {"spec": {"adopted": {"writer": {"secretName": WRITER}}}})
     request.until_reason("SourceReady", "WriterNotFound")
     kube.apply(their_writer(namespace))
+    request.until_reason("Approved", "ApprovalsMissing")
+    bea.apply(request.review(REVIEWER))
     request.until("Published")
     found = ask(kube, namespace, "SELECT n, note FROM entry WHERE n IN (7, 8)")
     assert found == [{"n": 7, "note": "mended"}]

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.cel.constraints import Constraint, constraints
 
-from coppice.api.v1alpha1 import API_VERSION, common, dataclone, datastore
+from coppice.api.v1alpha1 import API_VERSION, common, dataclone, datastore, pullrequest
 
 ABSENT = object()
 
@@ -63,6 +63,8 @@ GRANT = {
     "data": "Raw",
     "maxLease": "7d",
     "maxClones": {"perNamespace": 5, "total": 40},
+    "repositories": ["github.com/acme/shop"],
+    "forks": True,
 }
 SELECTOR = {
     "matchLabels": {"coppice.dev/previews": "true"},
@@ -90,6 +92,13 @@ CLONE = {
     "power": "Auto",
     "durability": "Durable",
     "commitPolicy": "Explicit",
+    "pullRequest": {
+        "provider": "gitlab",
+        "host": "gitlab.example.com",
+        "repository": "acme/web/shop",
+        "number": 42,
+        "appURL": "https://pr-42.shop.example.com/",
+    },
 }
 COMMIT = {
     "store": {"name": "shop"},
@@ -250,6 +259,21 @@ STRINGS = {
     field_pattern("DataChangeRequest", "spec", "resolutions[]", "conflict"): Strings(
         ("0123456789abcdef",), ("0123456789ABCDEF", "0123456789abcdeg", "track,id 7, name"), letters
     ),
+    pullrequest.REPOSITORY_PATTERN: Strings(
+        ("acme/shop", "a/.github", "Acme/web_2/shop.js-x"),
+        ("acme", "/shop", "acme/", "a//b", "a/..", "./a", "a/../b", "a b/c", "a/b?c", "a/b#1", "a/%2e%2e", "https://a/b"),
+        lambda n: "a/" + "a" * (n - 2) if n > 2 else "a" * n,
+    ),
+    pullrequest.GRANTED_REPOSITORY_PATTERN: Strings(
+        ("github.com/acme/shop", "gitlab.example.com/acme/web/Shop"),
+        ("acme/shop", "GitHub.com/acme/shop", "https://github.com/acme/shop", "github.com/acme/..", "github.com/acme/*", "github.com/acme/shop/"),
+        lambda n: "a/a/" + "a" * (n - 4) if n > 4 else "a" * n,
+    ),
+    pullrequest.APP_URL_PATTERN: Strings(
+        ("https://pr-42.shop.example.com", "http://10.0.0.1:8080/a?b=c&d#e"),
+        ("javascript:alert(1)", "//a", "https://", "https://a b", "https://a)b", "https://a[b", "https://a\nb", 'https://a"b', "https://a<b", "ftp://a"),
+        lambda n: "https://" + "a" * (n - 8),
+    ),
     field_pattern("DataStore", "spec", "managed", "version"): Strings(
         ("1", "1.83", "1.83.2", "17.2-beta.1"), ("v1", "1.", "1.2.3.4.5", "latest", "1.83 ", "1-"), digits
     ),
@@ -278,12 +302,14 @@ COLLECTIONS: dict[str, Callable[[int], Any]] = {
     ".spec.clones.profiles": lambda count: {name: {"cpu": 1} for name in names("profile")(count)},
     ".spec.clones.nodeSelector": lambda count: dict.fromkeys(names("key")(count), "v"),
     ".spec.migrations.versions": names("V"),
+    ".spec.repositories": names("github.com/acme/shop"),
     ".spec.binding.keys": lambda count: dict.fromkeys(names("KEY")(count), "{uri}"),
 }
 """Lists and maps of any size, by path."""
 
 BESIDE: dict[str, dict[str, Any]] = {
     ".spec.publish": {".spec.from": {"clone": {"name": "db"}}},
+    ".spec.pullRequest.provider": {".spec.pullRequest.repository": "acme/shop"},
     ".spec.lease.idle": {".spec.lease.max": "Never"},
     ".spec.lease.max": {".spec.lease.idle": "Never"},
     ".spec.maxClones.perNamespace": {".spec.maxClones.total": 10000},
@@ -430,6 +456,14 @@ RULES: dict[tuple[str, str], Edits] = {
         [{}, {"perNamespace": 5}, {"total": 1}, {"perNamespace": 5, "total": 5}],
         [{"perNamespace": 6, "total": 5}],
     ),
+    ("DataGrant.spec", "forks are those of repositories: set repositories, or leave forks out"): Edits(
+        (
+            {},
+            {".spec.forks": False, ".spec.repositories": ABSENT},
+            {".spec.forks": ABSENT, ".spec.repositories": ABSENT},
+        ),
+        ({".spec.forks": True, ".spec.repositories": ABSENT},),
+    ),
     ("DataSnapshot.spec", "spec is immutable: create another DataSnapshot"): change(".spec.store.name", "other"),
     (
         "DataSnapshot.spec",
@@ -513,6 +547,37 @@ RULES: dict[tuple[str, str], Edits] = {
             {".spec.migrations": ABSENT, ".spec.onRevision": ABSENT},
         ),
         ({".spec.migrations": ABSENT, ".spec.onRevision": "ResetIfMigrationsChanged"},),
+    ),
+    ("DataClone.spec", "pullRequest stays: delete the DataClone and create it anew"): Edits(
+        (
+            {".spec.pullRequest.appURL": ABSENT},
+            {".spec.pullRequest.appURL": "https://elsewhere.example.com"},
+            {".spec.revision": "def"},
+        ),
+        ({".spec.pullRequest": ABSENT},),
+        old={},
+    ),
+    ("DataClone.spec.pullRequest.provider", "provider is immutable: delete the DataClone and create it anew"): Edits(
+        ({".metadata.labels": {"a": "b"}},),
+        ({".spec.pullRequest.provider": "github", ".spec.pullRequest.repository": "acme/shop"},),
+        old={".spec.pullRequest.repository": "acme/shop"},
+    ),
+    (
+        "DataClone.spec.pullRequest.repository",
+        "repository is immutable: delete the DataClone and create it anew",
+    ): change(".spec.pullRequest.repository", "acme/other"),
+    ("DataClone.spec.pullRequest.number", "number is immutable: delete the DataClone and create it anew"): change(
+        ".spec.pullRequest.number", 43
+    ),
+    ("DataClone.spec.pullRequest", "host is immutable: delete the DataClone and create it anew"): change_optional(
+        ".spec.pullRequest.host", "gitlab.com"
+    ),
+    ("DataClone.spec.pullRequest", "a repository on GitHub is owner/name"): Edits(
+        (
+            {".spec.pullRequest.provider": "github", ".spec.pullRequest.repository": "acme/shop"},
+            {".spec.pullRequest.repository": "acme/web/tools/shop"},
+        ),
+        ({".spec.pullRequest.provider": "github"},),
     ),
     ("DataClone.spec.binding.keys", "keys are names of environment variables, for example DATABASE_URL"): values(
         ".spec.binding.keys",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -74,11 +74,3 @@ async def run(at: Endpoint, database: str | None, statements: Sequence[str]) -> 
             return tuple(await cursor.fetchall()) if cursor.description else ()
     finally:
         connection.close()
-
-
-def names_of(conflicts: Iterable[Any]) -> list[tuple[str, str, str | None]]:
-    return sorted((found.kind, found.table, found.column or "") for found in conflicts)
-
-
-def keys_of(conflicts: Iterable[Conflict]) -> list[tuple[str, Mapping[str, Any]]]:
-    return sorted(((found.kind, dict(found.key)) for found in conflicts if found.key), key=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from .runner import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-MANY = int(os.environ.get("COPPICE_MERGE_ROWS", "100000"))
-"""How many rows the large table has: a power of ten."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -225,29 +221,6 @@ class TestDigest:
             for after in ("main", "other")
         }
         assert len(digests) == 2
-
-    async def test_a_thousand_rows_in_a_large_table_are_found_again(self, databases: Databases) -> None:
-        numbers = "(SELECT 0 AS n UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)"
-        digits = len(str(MANY)) - 1
-        value = " + ".join(f"d{place}.n * {10**place}" for place in range(digits))
-        tables = ", ".join(f"{numbers} d{place}" for place in range(digits))
-        database = await databases.new(
-            [
-                "CREATE TABLE t (id INT PRIMARY KEY, a INT, b VARCHAR(40))",
-                f"INSERT INTO t SELECT {value}, 1, 'a row like all the others' FROM {tables}",
-            ]
-        )
-        every = MANY // 1000
-        inputs = await database.diverged(
-            [f"UPDATE t SET b = 'mine' WHERE id % {every} = 0"], [f"UPDATE t SET a = 2 WHERE id % {every} = 0"]
-        )
-        outcome = await databases.engine.merge(databases.at, inputs)
-        assert outcome.changes is not None
-        assert outcome.changes.tables == (TableChanges("t", added=0, modified=1000, deleted=0),)
-        assert outcome.result is not None
-        assert await database.ask("SELECT COUNT(*), SUM(a), SUM(b = 'mine') FROM t", outcome.result) == (
-            (MANY, MANY + 1000, 1000),
-        )
 
 
 class TestHistory:

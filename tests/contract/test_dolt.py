@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.fakes.certificates import Authority
-from tests.fakes.required import lacks
 
 from coppice.engines.base import (
     Content,
@@ -24,11 +23,10 @@ from coppice.engines.base import (
     UnguardedError,
     Workload,
 )
-from coppice.engines.dolt import DoltEngine
 
-from .conftest import MARKER, Stage, version_of
-from .kit import DoltKit, sql
-from .runner import Outcome, Runner, Server, environment_of
+from .conftest import MARKER, Stage, open_stage, version_of
+from .kit import sql
+from .runner import PATIENCE, Outcome, Server, environment_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -37,14 +35,9 @@ CHINOOK = Path(__file__).parents[2] / "examples" / "quickstart" / "data" / "chin
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    kit = DoltKit()
-    path = kit.path()
-    if path is None:
-        lacks("the programs of the engine dolt are not installed")
-    runner = Runner(tmp_path, path)
-    yield Stage(DoltEngine(), kit, runner)
-    runner.close()
+def stage() -> Iterator[Stage]:
+    with open_stage("dolt") as stage:
+        yield stage
 
 
 async def _loaded(stage: Stage, files: Mapping[str, bytes], *, database: str | None = None) -> tuple[Path, Outcome]:
@@ -345,11 +338,30 @@ class TestServer:
             await stage.kit.insert(stage.admin(store))
             head, password = await stage.kit.version(stage.admin(store)), clone.secret["remote-password"]
             await stage.engine.execute(stage.admin(store), "ensure-fetch-user", {"password": password})
+            offered = {"database": began.database, "commit": head}
+            await stage.engine.execute(stage.admin(store), "offer", offered)
             move = {"database": began.database, "branch": began.branch, "expected": began.head, "result": head}
             move |= {"host": f"127.0.0.1:{store.port + 1}", "password": password}
             await stage.engine.execute(stage.admin(clone), "fast-forward", move)
             assert version_of(await stage.engine.inspect(stage.admin(clone))).head == head
             assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows + 1
+
+    @pytest.mark.parametrize("probe", ["SELECT 1", "SET @pool = 1"])
+    async def test_a_ping_is_no_activity_and_a_probe_by_a_statement_is(self, stage: Stage, probe: str) -> None:
+        """docs/engines/dolt.md says so: of a transaction that begins, Dolt does not record what it asks for."""
+        volume, _ = await _loaded(stage, stage.kit.load)
+        async with stage.runner.serving(stage.store(), volume, stage.secret()) as server:
+            admin, app = stage.admin(server), await stage.ensure_app(server)
+            pooled = await stage.kit.idle(app)
+            token = (await stage.engine.activity(admin)).token
+            for _ in range(3):
+                await pooled.ping()
+            assert (await stage.engine.activity(admin)).token == token
+            await stage.kit.run(app, probe)
+            async with asyncio.timeout(PATIENCE):
+                while (await stage.engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
+                    await asyncio.sleep(0.01)
+            pooled.close()
 
     async def test_a_restart_alone_is_no_activity(self, stage: Stage) -> None:
         volume, _ = await _loaded(stage, stage.kit.load)

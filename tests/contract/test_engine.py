@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,6 +28,8 @@ from .runner import PATIENCE, files, free_port, kill, listening, until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 
 
 async def test_a_store_loads_once(stage: Stage) -> None:
@@ -684,6 +687,8 @@ REPORTED = {
     "rails": Ledger("rails", tuple(str(number) for number in range(960, 1060))),
     "empty": Ledger("alembic", ()),
 }
+REWRITTEN = {"liquibase", "of another shape"}
+"""Whose ledgers are read once more after the database was written anew: the one that quotes, and one that is none."""
 
 
 @pytest.mark.parametrize("tool", LEDGERS)
@@ -694,6 +699,8 @@ async def test_the_report_says_how_far_migrations_are(stage: Stage, loaded: Path
             await stage.kit.run(app, statement)
         copy, content = await stage.prepared(loaded, server)
     assert content.ledger == REPORTED.get(tool)
+    if not (THOROUGH or tool in REWRITTEN):
+        return
     again = await stage.runner.run(stage.preparation(rewrite=stage.engine.maskable), copy)
     assert stage.engine.report(again.last_line).ledger == content.ledger
 

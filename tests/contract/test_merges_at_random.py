@@ -1,4 +1,4 @@
-"""Merges on the real engine beside a three-way merge in memory, with random rows on both sides and random decisions."""
+"""Merges on the real engines beside a three-way merge in memory, with random rows on both sides and random decisions."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from hypothesis import strategies as st
 
 from coppice.engines.merging import Conflict, Decision, Side
 
-from .conftest import open_stage
-from .merge_kit import Databases
+from .merge_engines import ENGINES, Merging, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .merge_cases import Dialect
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 COLUMNS = ("a", "b")
-Row = tuple[int | None, int | None]
-Rows = Mapping[int, Row]
-Place = tuple[int, str | None]
+Row = tuple[str | None, str | None]
+Rows = Mapping[str, Row]
+Place = tuple[str, str | None]
 
-cells = st.one_of(st.none(), st.integers(0, 2))
-tables = st.dictionaries(st.integers(1, 5), st.tuples(cells, cells), max_size=5)
+KEYS = ("", "'", "NULL", "é\\", "%s")
+PLACES = [(key, column) for key in KEYS for column in (None, *COLUMNS)]
+cells = st.sampled_from([None, "", "x", "{\\'\n"])
+tables = st.dictionaries(st.sampled_from(KEYS), st.tuples(cells, cells), max_size=len(KEYS))
+decisions = st.dictionaries(st.sampled_from(PLACES), st.sampled_from(["Source", "Target"]))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def databases() -> AsyncIterator[Databases]:
-    with open_stage("dolt") as stage:
-        workload = stage.store(load=False)
-        async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
-            yield Databases(stage.admin(server))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def merging(request: pytest.FixtureRequest) -> AsyncIterator[Merging]:
+    async with serving(request.param) as found:
+        yield found
 
 
 def conflicts_of(base: Rows, ours: Rows, theirs: Rows) -> set[Place]:
@@ -58,9 +60,9 @@ def _row_conflicts(base: Row | None, ours: Row | None, theirs: Row | None) -> li
     ]
 
 
-def merged(base: Rows, ours: Rows, theirs: Rows, sides: Mapping[Place, Side]) -> dict[int, Row]:
-    """Return the merge, given a side for each conflict."""
-    found: dict[int, Row] = {}
+def merged(base: Rows, ours: Rows, theirs: Rows, sides: Mapping[Place, Side]) -> dict[str, Row]:
+    """Return the merge, given a side for each conflict; where there is none, the target's is taken."""
+    found: dict[str, Row] = {}
     for key in {*base, *ours, *theirs}:
         row = _merged_row(key, (base.get(key), ours.get(key), theirs.get(key)), sides)
         if row is not None:
@@ -68,14 +70,14 @@ def merged(base: Rows, ours: Rows, theirs: Rows, sides: Mapping[Place, Side]) ->
     return found
 
 
-def _merged_row(key: int, row: tuple[Row | None, Row | None, Row | None], sides: Mapping[Place, Side]) -> Row | None:
+def _merged_row(key: str, row: tuple[Row | None, Row | None, Row | None], sides: Mapping[Place, Side]) -> Row | None:
     base, ours, theirs = row
     if theirs in (ours, base):
         return ours
     if ours == base:
         return theirs
     if ours is None or theirs is None:
-        return theirs if sides[key, None] == "Source" else ours
+        return theirs if sides.get((key, None)) == "Source" else ours
     cells = []
     for place, column in enumerate(COLUMNS):
         mine, other = ours[place], theirs[place]
@@ -84,39 +86,45 @@ def _merged_row(key: int, row: tuple[Row | None, Row | None, Row | None], sides:
     return cells[0], cells[1]
 
 
-def _place(conflict: Conflict) -> Place:
-    return int(str(conflict.key["id"])), conflict.column
+def _places(conflicts: tuple[Conflict, ...]) -> Mapping[Place, Conflict]:
+    return {(str(conflict.key["id"]), conflict.column): conflict for conflict in conflicts}
 
 
-def _statements(before: Rows, after: Rows) -> list[str]:
-    gone = [f"DELETE FROM t WHERE id = {key}" for key in before if key not in after]
+def _statements(dialect: Dialect, before: Rows, after: Rows) -> list[str]:
+    changed = [key for key in {*before, *after} if before.get(key) != after.get(key)]
+    gone = [f"DELETE FROM t WHERE id = {dialect.literal(key)}" for key in changed if key in before]
     new = [
-        f"REPLACE INTO t VALUES ({key}, {_literal(row[0])}, {_literal(row[1])})"
-        for key, row in after.items()
-        if before.get(key) != row
+        f"INSERT INTO t VALUES ({', '.join(map(dialect.literal, (key, *after[key])))})"
+        for key in changed
+        if key in after
     ]
     return gone + new
 
 
-def _literal(cell: int | None) -> str:
-    return "NULL" if cell is None else str(cell)
-
-
-@settings(max_examples=60, deadline=None)
-@given(base=tables, ours=tables, theirs=tables, choices=st.lists(st.booleans(), min_size=10, max_size=10))
+@settings(max_examples=40, deadline=None)
+@given(base=tables, ours=tables, theirs=tables, sides=decisions)
 async def test_a_merge_is_what_the_rules_say(
-    databases: Databases, base: Rows, ours: Rows, theirs: Rows, choices: list[bool]
+    merging: Merging, base: Rows, ours: Rows, theirs: Rows, sides: Mapping[Place, Side]
 ) -> None:
-    database = await databases.new(["CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT)", *_statements({}, base)])
-    inputs = await database.diverged(_statements(base, ours), _statements(base, theirs))
-    found = await database.conflicts(inputs)
-    assert {_place(conflict) for conflict in found} == conflicts_of(base, ours, theirs)
-    sides: dict[Place, Side] = {
-        _place(conflict): "Source" if choice else "Target" for conflict, choice in zip(found, choices, strict=False)
-    }
-    decisions = tuple(Decision(sides[_place(conflict)], conflict=conflict.id) for conflict in found)
-    outcome = await databases.engine.merge(databases.at, database.inputs(inputs.target, inputs.source, decisions))
-    assert outcome.result is not None
-    assert (outcome.total, outcome.decided, outcome.unused) == (len(found), len(found), ())
-    rows = await database.ask("SELECT * FROM t", outcome.result)
+    dialect = merging.dialect
+    table = "CREATE TABLE t (id VARCHAR(9) PRIMARY KEY, a VARCHAR(9), b VARCHAR(9))"
+    parted = await merging.part(
+        [table, *_statements(dialect, {}, base)],
+        _statements(dialect, base, ours),
+        _statements(dialect, base, theirs),
+    )
+    disputed = conflicts_of(base, ours, theirs)
+    found = await parted.merge()
+    known = _places(found.conflicts)
+    assert set(known) == disputed
+    some = {place: side for place, side in sides.items() if place in disputed}
+    for chosen in (some, {**dict.fromkeys(disputed, "Target"), **some}):
+        if not found.done:
+            found = await parted.merge(
+                tuple(Decision(side, conflict=known[place].id) for place, side in chosen.items())
+            )
+            assert set(_places(found.conflicts)) == disputed - set(chosen)
+            assert (found.decided, found.unused) == (len(chosen), ())
+    assert found.done
+    rows = await parted.ask("SELECT id, a, b FROM t")
     assert {key: (a, b) for key, a, b in rows} == merged(base, ours, theirs, sides)

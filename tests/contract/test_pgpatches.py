@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +144,18 @@ async def test_what_nobody_takes_note_of_is_not_committed(cluster: Cluster) -> N
             await asyncio.sleep(0.05)
     assert await ENGINE.fate(around.trio.target.at, around.target, names[0]) == "Aborted"
     assert await contents(around.trio.target) == before
+
+
+async def test_what_a_server_that_was_started_since_says_of_a_number_is_not_believed(cluster: Cluster) -> None:
+    """It may run on what its volume was before, and have given the number to somebody else."""
+    around = Around(await cluster.new(TEA))
+    await run(around.trio.clone, "DELETE FROM tea")
+    [known] = await written(around, await around.patch())
+    assert re.fullmatch(r"xid:\d+@-?\d+-[0-9A-F]{8}-\d+", known)
+    server, _, started = known.rpartition("-")
+    assert await ENGINE.fate(around.trio.target.at, around.target, known) == "Committed"
+    for name in (f"{server}-{int(started) - 1}", server):
+        assert await ENGINE.fate(around.trio.target.at, around.target, name) == "Unknown"
 
 
 @pytest.mark.parametrize("name", ["nonsense", "xid:1@17-00000001", "xid:4611686018427387904@{here}"])

@@ -891,6 +891,73 @@ async def test_open_connections_are_no_use(stage: Stage) -> None:
         idle.close()
 
 
+KEPT_ALIVE = (
+    "SELECT 1",
+    "",
+    "SET application_name = 'pool'",
+    "SHOW transaction_isolation",
+    "BEGIN",
+    "SELECT pg_catalog.version()",
+    "COMMIT",
+    "DISCARD ALL",
+    "SELECT t.oid, typarray FROM pg_type t WHERE t.typname = 'hstore'",
+)
+"""What pools, drivers, frameworks and health checks ask, by themselves."""
+USES = {
+    "a read": "SELECT count(*) FROM product",
+    "a read by an index": "SELECT * FROM product WHERE id = 'x'",
+    "a write": "UPDATE product SET name = name",
+    "a definition": "CREATE TABLE fresh (n int)",
+    "a function": "CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "a copy": "COPY product TO STDOUT",
+}
+
+
+async def test_what_keeps_connections_alive_is_no_use(stage: Stage) -> None:
+    async with source(stage) as (volume, server):
+        copy, content = await stage.prepared(volume, server)
+    async with cloned(stage, copy, content) as clone:
+        admin, app = stage.admin(clone), stage.app(clone)
+        for statement in (*KEPT_ALIVE, *KEPT_ALIVE):
+            # A connection of its own each: a server counts no later than when it ends.
+            await stage.kit.run(app, statement)
+        assert (await stage.engine.activity(admin)).token == ""
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_whoever_asks_for_a_table_uses_it(stage: Stage, use: str) -> None:
+    async with source(stage) as (volume, server):
+        copy, content = await stage.prepared(volume, server)
+    async with cloned(stage, copy, content) as clone:
+        admin = stage.admin(clone)
+        token = (await stage.engine.activity(admin)).token
+        if use.startswith("COPY"):
+            async with _working(stage.app(clone), "shop") as session, session.cursor().copy(use) as rows:
+                assert [row async for row in rows]
+        else:
+            await stage.kit.run(stage.app(clone), use)
+        async with asyncio.timeout(PATIENCE):
+            while (now := (await stage.engine.activity(admin)).token) == token:  # noqa: ASYNC110 - as in until()
+                await asyncio.sleep(0.05)
+        # And neither is our own look, nor the server's work behind it.
+        await stage.engine.schema(admin, "shop")
+        assert (await stage.engine.activity(admin)).token == now
+
+
+async def test_a_statement_that_asks_for_no_table_is_use_while_it_runs_on(stage: Stage) -> None:
+    async with source(stage) as (_, server):
+        admin, app = stage.admin(server), await stage.ensure_app(server)
+        token = (await stage.engine.activity(admin)).token
+        async with _working(app, "shop") as session:
+            running = asyncio.create_task(session.execute("SELECT pg_sleep(60)"))
+            async with asyncio.timeout(PATIENCE):
+                while (await stage.engine.activity(admin)).token == token:  # noqa: ASYNC110 - as in until()
+                    await asyncio.sleep(0.05)
+            assert not running.done()
+            await session.cancel_safe()
+            await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_server_holds_its_volume_alone(stage: Stage) -> None:
     async with source(stage) as (volume, server):
         outcome = await stage.runner.run(stage.store(load=False), volume, server.secret)

@@ -8,6 +8,7 @@ import random
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pymysql.err
 import pytest
 import pytest_asyncio
 
-from coppice.engines import mysql
+from coppice.engines import doltfetching, mysql
 from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, Preparation, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetBusyError, TargetMovedError
 
@@ -33,6 +34,10 @@ SCHEDULES = int(os.environ.get("COPPICE_MERGE_SCHEDULES", "12"))
 SIGHTINGS = 5
 """Of how many statements that make a login an app must have had a look, for its finding nothing to mean something."""
 KILLS = int(os.environ.get("COPPICE_MERGE_KILLS", "12"))
+
+
+class KilledError(Exception):
+    """Whoever did it is no more."""
 
 
 @dataclass
@@ -85,6 +90,8 @@ class Pair:
         )
 
     async def fast_forward(self, database: Database, expected: str, result: str) -> None:
+        offered = {"database": database.name, "commit": result}
+        await self.stage.engine.execute(self.stage.admin(self.scratch), "offer", offered)
         at, password = self.stage.admin(self.store), self.store.secret["remote-password"]
         move = {"database": database.name, "branch": "main", "expected": expected, "result": result}
         move |= {"host": self.host(self.scratch), "password": password}
@@ -102,6 +109,19 @@ class Pair:
     async def fetch_result(self, inputs: MergeInputs, result: str) -> None:
         arguments = {"database": inputs.database, "host": self.host(self.scratch), "result": result}
         await self.stage.engine.execute(self.stage.admin(self.store), "fetch-result", arguments)
+
+    async def fetch_result_and_die(
+        self, inputs: MergeInputs, result: str, monkeypatch: pytest.MonkeyPatch, at: str
+    ) -> None:
+        """Fetch a result, and be killed where a function of the fetch is called."""
+
+        async def killed(*_: object) -> None:
+            raise KilledError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(doltfetching, at, killed)
+            with pytest.raises(KilledError):
+                await self.fetch_result(inputs, result)
 
     async def sweep(self, database: Database) -> None:
         await self.stage.engine.execute(self.stage.admin(self.store), "sweep", {"database": database.name})
@@ -178,6 +198,62 @@ class TestFetchResult:
         await getattr(pair, take)(inputs, result)
         assert await database.ask("SELECT tag_name, tag_hash FROM dolt_tags") == (("coppice/x/before", before),)
 
+    @pytest.mark.parametrize("dies", ["_put_back", "_drop"])
+    @pytest.mark.parametrize("then", ["publish", "sweep", "create-tag"])
+    async def test_tags_that_came_with_a_fetch_go_although_who_fetched_was_killed(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch, dies: str, then: str
+    ) -> None:
+        database, copy = await pair.begun()
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        before = await _head(database)
+        for tag in ("coppice/x/before", "moved"):
+            await database.ask(f"CALL dolt_tag('{tag}', 'main')")
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        for (tag,) in await copy.ask("SELECT tag_name FROM dolt_tags"):
+            await copy.ask(f"CALL dolt_tag('-d', '{tag}')")
+        for tag in ("planted", "moved"):
+            await copy.ask(f"CALL dolt_tag('{tag}', '{source}')")
+
+        await pair.fetch_result_and_die(inputs, result, monkeypatch, dies)
+        own = {}
+        if then == "publish":
+            await pair.publish(inputs, result)
+        elif then == "sweep":
+            await pair.sweep(database)
+        else:
+            own = {"mine": before}
+            arguments = {"database": database.name, "tag": "mine", "commit": before}
+            await pair.stage.engine.execute(pair.stage.admin(pair.store), then, arguments)
+        tags = dict(await database.ask("SELECT tag_name, tag_hash FROM dolt_tags"))
+        assert tags == {"coppice/x/before": before, "moved": before, **own}
+        left = [name for (name,) in await database.ask("SELECT name FROM dolt_branches") if "tags" in name]
+        assert left == []
+
+    async def test_what_somebody_has_tagged_long_after_that_is_theirs(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database, copy = await pair.begun()
+        source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        inputs, result = await pair.merged(database, copy, source)
+        await copy.ask(f"CALL dolt_tag('planted', '{source}')")
+        await pair.fetch_result_and_die(inputs, result, monkeypatch, "_put_back")
+        monkeypatch.setattr(doltfetching, "_LONGEST", timedelta(seconds=1))
+        await asyncio.sleep(1.5)
+        await database.ask("CALL dolt_tag('later', 'main')")
+        await pair.sweep(database)
+        assert await database.ask("SELECT tag_name FROM dolt_tags") == (("later",),)
+
+    async def test_what_somebody_else_calls_a_record_of_tags_is_none(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        head = await _head(database)
+        await database.ask("CALL dolt_tag('theirs', 'main')")
+        await database.branch("coppice/tags-before")
+        await database.commit("coppice/tags-before", [], '0 {"forged": "' + head + '"}')
+        await pair.sweep(database)
+        assert await database.ask("SELECT tag_name FROM dolt_tags") == (("theirs",),)
+
     async def test_what_the_scratch_server_does_not_have_is_refused_and_leaves_nothing(self, pair: Pair) -> None:
         database, copy = await pair.begun()
         source = await copy.commit("work", ["UPDATE t SET a = 7 WHERE id = 1"])
@@ -206,6 +282,22 @@ class TestFastForward:
         assert await _left(database) == []
         await database.commit("main", ["DELETE FROM t WHERE id = 2"])
         await pair.fast_forward(database, own, result)
+
+    async def test_nothing_comes_along_that_is_no_part_of_it(self, pair: Pair) -> None:
+        database = await pair.databases.new(PLAIN)
+        copy = await pair.copy(database)
+        for branch in ("parent", "aside"):
+            await copy.branch(branch)
+        head = await copy.commit("parent", ["UPDATE t SET a = 7 WHERE id = 1"])
+        aside = await copy.commit("aside", ["UPDATE t SET a = 8 WHERE id = 1"])
+        await database.commit("main", ["UPDATE t SET b = 'mine' WHERE id = 1"])
+        own, result = await pair.merged_into(database, copy, head)
+        await copy.ask(f"CALL dolt_branch('-f', 'coppice/offered-{result[:16]}', '{aside}')")
+        await pair.fast_forward(database, own, result)
+        assert await _head(database) == result
+        assert await database.ask(f"SELECT count(*) > 0 FROM dolt_log('{head}')") == ((1,),)
+        with pytest.raises(pymysql.err.MySQLError):
+            await database.ask(f"SELECT * FROM dolt_log('{aside}')")
 
     async def test_one_that_has_nothing_of_its_own_becomes_its_parent(self, pair: Pair) -> None:
         database = await pair.databases.new(PLAIN)

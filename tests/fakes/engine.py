@@ -101,6 +101,8 @@ class Volume:
     """When, for those that the engine itself has made."""
     users: dict[str, str] = field(default_factory=dict)
     remotes: set[str] = field(default_factory=set)
+    offered: set[str] = field(default_factory=set)
+    """Commits that a clone may fetch."""
     dead: set[str] = field(default_factory=set)
     """Rows as they were, which no query shows and whoever reads the bytes finds."""
     cloned: bool = False
@@ -133,7 +135,8 @@ class Volume:
             "users": dict(self.users),
             "transactions": dict(self.transactions),
         }
-        return replace(self, branches=branches, remotes=set(self.remotes), dead=set(self.dead), **parts)
+        sets = {"remotes": set(self.remotes), "offered": set(self.offered), "dead": set(self.dead)}
+        return replace(self, branches=branches, **sets, **parts)
 
     def initialise(self, database: str, rows: frozenset[str], at: datetime) -> None:
         self.database, self.marker = database, "store"

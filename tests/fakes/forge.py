@@ -376,7 +376,7 @@ class Forge:
         """Answer on a port (0: any) while the block runs; yields the URL, to which clients append ``/api/v3``."""
         server = ThreadingHTTPServer((host, port), _handler(self))
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, name="forge", daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="forge", daemon=True)
         thread.start()
         self.url = f"http://{host}:{server.server_port}"
         try:
@@ -399,7 +399,11 @@ def _handler(forge: Forge) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names are the base class's
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - the names are the base class's
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            """Return the date of the forge's clock."""
+            return super().date_time_string(timestamp or forge.now())
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
             """Say nothing: ``Forge.asked`` has it."""

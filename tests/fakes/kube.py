@@ -93,6 +93,8 @@ class FakeKube:
         self.calls: list[Call] = []
         self.mutations = 0
         """Mutating calls so far, the failed ones included."""
+        self.written: Callable[[], None] = lambda: None
+        """Called after each mutating call that was carried out."""
         for manifest in objects:
             self.add(manifest)
 
@@ -188,6 +190,30 @@ class FakeKube:
                 del fields[path]
         return copied(draft)
 
+    def scale(self, namespace: str, name: str, replicas: int, *, manager: str = "kubectl", by: str = "scale") -> None:
+        """Scale a Deployment as somebody else, who owns the number from then on: by its subresource, or another ``by``
+        (``Update``, ``Apply``) of the Deployment itself.
+        """
+        key, path = self._key("Deployment", namespace, name), ("spec", "replicas")
+        slot = {"scale": f"{manager}/Update/scale", "Update": f"{manager}/Update", "Apply": manager}[by]
+        self._take(key, slot, path, replicas)
+
+    def annotate(self, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+        """Write annotations of a Deployment as somebody else, who owns them from then on."""
+        key = self._key("Deployment", namespace, name)
+        for annotation, value in annotations.items():
+            self._take(key, "kubectl/Update", ("metadata", "annotations", annotation), value)
+
+    def _take(self, key: Key, slot: str, path: Path, value: Any) -> None:
+        """Write a field as somebody else; with another value nobody else owns it any more."""
+        owners, draft = self._owned.setdefault(key, {}), copied(self._objects[key])
+        if _read(draft, path) != value:
+            for fields in owners.values():
+                fields.pop(path, None)
+        owners.setdefault(slot, {})[path] = value
+        _write(draft, path, value)
+        self._store(key, draft)
+
     def remove(self, kind: str, namespace: str | None, name: str) -> None:
         """Delete an object as somebody else; finalizers hold it."""
         key = self._key(kind, namespace, name)
@@ -281,6 +307,7 @@ class FakeKube:
             raise error
         self._require_kind(call.key.kind)
         result = act()
+        self.written()
         if error is not None:
             raise error
         return result
@@ -396,6 +423,8 @@ class FakeKube:
             draft["metadata"].pop(field, None)
         if key.kind not in _WITHOUT_STATUS:
             draft.pop("status", None)
+        if key.kind == "Deployment":
+            draft.setdefault("spec", {}).setdefault("replicas", 1)
         self._uids += 1
         draft["metadata"] |= {
             "uid": f"uid-{self._uids:04}",
@@ -412,6 +441,8 @@ class FakeKube:
             self._refuse_immutable(key, current, draft)
             if _without_status(draft) != _without_status(current):
                 draft["metadata"]["generation"] = current["metadata"].get("generation", 1) + 1
+        if key.kind == "Deployment":
+            draft.setdefault("spec", {}).setdefault("replicas", 1)
         self._version += 1
         draft["metadata"]["resourceVersion"] = str(self._version)
         self._objects[key] = draft
@@ -515,13 +546,14 @@ def _leaves(value: Any, path: Path = (), field: str = "") -> dict[Path, Any]:
 
 def _managed_fields(slot: str, fields: Iterable[Path]) -> Object:
     """Return an entry of ``metadata.managedFields``."""
-    manager, _, operation = slot.partition("/")
+    manager, operation, subresource = (*slot.split("/"), "", "")[:3]
     tree: Object = {}
     for path in fields:
         node = tree
         for step in path:
             node = node.setdefault(_field_key(step), {})
-    return {"manager": manager, "operation": operation or "Apply", "fieldsType": "FieldsV1", "fieldsV1": tree}
+    entry = {"manager": manager, "operation": operation or "Apply", "fieldsType": "FieldsV1", "fieldsV1": tree}
+    return {**entry, "subresource": subresource} if subresource else entry
 
 
 def _field_key(step: Any) -> str:

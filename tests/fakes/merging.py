@@ -335,6 +335,10 @@ class MergingFakeEngine(FakeEngine):
         commit = _find(server.volume, arguments["commit"])
         server.volume.branches[arguments["branch"]] = Branch(commit, server.volume.commits[commit].rows)
 
+    @staticmethod
+    def _do_offer(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
+        server.volume.offered.add(_find(server.volume, arguments["commit"]))
+
     def _do_publish(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         volume, result = server.volume, arguments["result"]
         branch = volume.branches.get(arguments["branch"])
@@ -363,6 +367,9 @@ class MergingFakeEngine(FakeEngine):
         branch = volume.branches[arguments["branch"]]
         if result in volume.ancestors(branch.head):
             return
+        source = self.servers.get(arguments["host"])
+        if source is not None and result not in source.volume.offered:
+            raise EngineError(f"the scratch server offers no commit {result}")
         self._fetch_due(at, server, branch, arguments)
         if branch.head not in volume.ancestors(result):
             raise EngineError(f"{result} does not come from {branch.head}")

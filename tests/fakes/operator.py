@@ -22,6 +22,7 @@ from tests.fakes.world import ROW_IN_A_MESSAGE, World, key_of
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Event, Manifest, Plan
+from coppice.core.pullrequests import Posting
 from coppice.core.quantities import quantity_bytes
 from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.resources import RESOURCES
@@ -68,6 +69,7 @@ def environment(world: World, **changes: Any) -> Environment:
         "longest": timedelta(days=7),
         "undo": timedelta(minutes=30),
         "reaches": world.reaches,
+        "forges": world.forges,
         # Only the stories of sleep are about it.
         "sleep": timedelta(days=365),
     }
@@ -80,6 +82,10 @@ class Log:
 
     events: list[tuple[Key, Event]] = field(default_factory=list)
     plans: list[tuple[Key, Plan]] = field(default_factory=list)
+    postings: list[Posting] = field(default_factory=list)
+
+    def want(self, posting: Posting) -> None:
+        self.postings.append(posting)
 
     def record(self, manifest: Manifest, event: Event) -> None:
         self.events.append((key_of(manifest), event))
@@ -156,6 +162,7 @@ def _writes(plan: Plan) -> bool:
         or plan.apply
         or plan.delete
         or plan.discard
+        or plan.scale
         or plan.wire
         or plan.remove_finalizer
     )
@@ -268,7 +275,9 @@ def _is_served(world: World, claim: Object) -> bool:
 
 def _ends(manifest: Manifest, plan: Plan) -> bool:
     """Return whether a clone is over, or its apps are told of another copy at this very moment."""
-    expired = any(entry["reason"] == "Expired" for entry in (plan.status or {}).get("conditions", ()))
+    expired = any(
+        entry["reason"] in {"Expired", "PullRequestClosed"} for entry in (plan.status or {}).get("conditions", ())
+    )
     switched = any(labels.COPY in (entry["metadata"].get("annotations") or {}) for entry in plan.apply)
     return expired or switched or "deletionTimestamp" in manifest["metadata"]
 
@@ -312,6 +321,7 @@ class Operator:
 
     def restart(self) -> None:
         world = self.world
+        world.forges.forget()
         surroundings = environment(world, **self.settings)
         metrics = Metrics()
         self._dependencies = Dependencies()
@@ -336,6 +346,7 @@ class Operator:
             live=world.kube,
             engines=surroundings.engines,
             recorder=self.log,
+            board=self.log,
             metrics=metrics,
         )
         self._controller = Controller(

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.fakes.engine import ADMIN, Branch, Server, Volume, is_masked
+from tests.fakes.forges import Told
 from tests.fakes.kube import FakeKube, Object
 from tests.fakes.merging import MergingFakeEngine
 
@@ -143,6 +144,8 @@ class World:
         """Programs of refreshes come to no end."""
         self.podless: bool = False
         """Admission refuses the Pods of Jobs."""
+        self.forges = Told(self._clock)
+        """The forge, and what it has told the operator."""
         self.violations: list[str] = []
         """What must never happen and did."""
         self._addresses = 0

@@ -1,23 +1,28 @@
-"""The operator is killed, or refused, at every write and every engine call in turn, or hears of what happens as on a bad
-day: all runs end alike, with no orphan and no loss.
+"""The operator is killed at every write and every engine call, or refused at every write in turn, or hears of what
+happens as on a bad day: all runs end alike, with no orphan and no loss.
 
 ``COPPICE_THOROUGH=1`` tries every error at every write of every story; without it the errors take turns, and only the
-stories of ``WHOLE`` are disturbed at every write, the others at every third.
+stories of ``WHOLE`` are disturbed at every write, the others at every third, of which several are refused on one day.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 import pytest
 from tests.fakes.audit import fingerprint, orphans
+from tests.fakes.deaths import Deaths
 from tests.fakes.operator import Mood
 from tests.fakes.source import NAMES, add_source, touched
 from tests.fakes.story import Story
 
+from coppice.core import labels
 from coppice.engines.base import TableLock
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, KubeError, TransientError
+from coppice.reconcile.clone.pullrequest import LOOK_PERIOD
 
 THOROUGH = bool(os.environ.get("COPPICE_THOROUGH"))
 ERRORS: tuple[KubeError, ...] = (
@@ -124,6 +129,25 @@ async def with_retained_store(story: Story) -> None:
 async def with_expired_clone(story: Story) -> None:
     await with_foreign_clone(story)
     await story.operator.live(minutes=65)
+
+
+async def with_app(story: Story) -> None:
+    """An app that sleeps with its clone, in the clone's own namespace, where nothing else needs the finalizer."""
+    await with_store(story)
+    story.clone()
+    await story.settle()
+    template = {"spec": {"containers": [{"name": "app", "image": "web:1"}]}}
+    metadata = {"name": "web", "namespace": "data", "annotations": {labels.SLEEP_OPT_IN: "db"}}
+    story.kube.add(
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
+    )
+    await story.settle()
+
+
+async def with_sleeping_app(story: Story) -> None:
+    await with_app(story)
+    story.edit("DataClone", "db", power="Off")
+    await story.settle()
 
 
 async def with_source(story: Story) -> None:
@@ -420,6 +444,36 @@ def expire(story: Story) -> None:
     story.world.tick(3700)
 
 
+async def with_pull_request(story: Story) -> None:
+    story.world.forges.open()
+    story.store()
+    story.grant(repositories=["github.com/acme/shop"])
+    label = {"coppice.dev/pull-request": "42"}
+    story.kube.change("Namespace", None, "app", lambda found: found["metadata"].update(labels=label))
+    await story.settle()
+    story.commit("alice")
+    said = {"provider": "github", "repository": "acme/shop", "number": 42}
+    story.clone(namespace="app", pullRequest=said, lease={"max": "Never"})
+    await story.settle()
+
+
+def close(story: Story) -> None:
+    story.world.forges.close()
+    story.world.tick(660)
+
+
+async def with_closed_pull_request(story: Story) -> None:
+    await with_pull_request(story)
+    close(story)
+    await story.settle()
+    story.commit("bob")
+
+
+def reopen(story: Story) -> None:
+    story.world.forges.open()
+    story.world.tick(LOOK_PERIOD)
+
+
 STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a store": (nothing, lambda story: story.store(deletionPolicy="Delete")),
     "make a store that a Job fills": (
@@ -486,6 +540,8 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
         with_expired_clone,
         lambda story: story.annotate("DataClone", "db", "app", extend="now"),
     ),
+    "close a pull request": (with_pull_request, close),
+    "reopen a pull request": (with_closed_pull_request, reopen),
     "adopt a database": (with_source, lambda story: story.adopted()),
     "make a snapshot of an adopted database": (with_adopted, lambda story: story.snapshot("mine")),
     "make a clone of an adopted database next door": (with_adopted, lambda story: story.clone(namespace="app")),
@@ -524,6 +580,9 @@ STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     ),
     "delete a mirror in the middle of a refresh, and keep the copy": (with_refresh_under_way, retain),
     "make a snapshot of a mirror": (with_mirror, lambda story: story.snapshot("mine")),
+    "put an app to sleep with its clone": (with_app, lambda story: story.edit("DataClone", "db", power="Off")),
+    "wake an app with its clone": (with_sleeping_app, lambda story: story.edit("DataClone", "db", power="On")),
+    "delete a clone whose app sleeps": (with_sleeping_app, lambda story: story.delete("DataClone", "db")),
     "delete a namespace": (with_foreign_clone, lambda story: story.kube.remove_namespace("app")),
 }
 
@@ -542,19 +601,23 @@ WHOLE = {
     "delete a clone next door",
     "delete a clone on its way",
     "commit a clone next door",
+    "put an app to sleep with its clone",
+    "wake an app with its clone",
+    "delete a clone whose app sleeps",
 }
 
 
-def moments(name: str, writes: int) -> range:
-    """Return the writes of a story at which it is disturbed, counted from 1."""
-    return range(1, writes + 1, 1 if THOROUGH or name in WHOLE else 3)
+async def resumed(start: Story) -> Story:
+    """Go on from a settled start."""
+    story = start.fork()
+    await story.settle()
+    assert story.kube.mutations == start.kube.mutations, "the start is not settled"
+    return story
 
 
 async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda story: None) -> Story:
     """Go on from a settled start with the operator disturbed from the moment somebody acts."""
-    story = start.fork()
-    await story.settle()
-    assert story.kube.mutations == start.kube.mutations, "the start is not settled"
+    story = await resumed(start)
     act(story)
     disturb(story)
     await story.operator.settle(patience=61)
@@ -563,95 +626,115 @@ async def play(start: Story, act: Act, disturb: Callable[[Story], None] = lambda
     return story
 
 
-_begun: dict[str, tuple[Story, Act, list[str], Story]] = {}
+@dataclass(frozen=True)
+class Day:
+    """A story's start, what somebody does then, how it ends undisturbed, and after how many writes."""
+
+    name: str
+    start: Story
+    act: Act
+    end: list[str]
+    writes: int
+
+    @property
+    def stride(self) -> int:
+        """At which of its writes it is disturbed: at each, or at each third."""
+        return 1 if THOROUGH or self.name in WHOLE else 3
 
 
-async def begin(name: str) -> tuple[Story, Act, list[str], int]:
-    """Return a story's start, what somebody does then, how it ends undisturbed, and after how many writes."""
-    start, act, expected, end = await quiet_day(name)
-    return start, act, expected, end.kube.mutations - start.kube.mutations
-
-
-async def quiet_day(name: str) -> tuple[Story, Act, list[str], Story]:
-    """Return a story's start, what somebody does then, how it ends undisturbed, and that end."""
-    if name not in _begun:
-        _begun[name] = await play_quietly(name)
-    return _begun[name]
-
-
-async def play_quietly(name: str) -> tuple[Story, Act, list[str], Story]:
+async def played(name: str) -> Day:
     prepare, act = STORIES[name]
     start = Story()
     await prepare(start)
     start.operator.restart()
     await start.settle()
     end = await play(start, act)
-    return start, act, fingerprint(end.world), end
+    return Day(name, start, act, fingerprint(end.world), end.kube.mutations - start.kube.mutations)
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_killed_after_any_write_it_ends_as_if_nothing_had_happened(name: str) -> None:
-    start, act, expected, writes = await begin(name)
-    for number in moments(name, writes):
-        story = await play(start, act, lambda story, number=number: story.kube.crash_after(number))
-        assert story.operator.crashes == 1
-        assert fingerprint(story.world) == expected, f"killed after write {number}"
+@pytest.fixture(scope="module", params=STORIES)
+def day(request: pytest.FixtureRequest) -> Day:
+    """Each story in turn: all tests of one come one after the other, and it is played to its start once for them."""
+    return asyncio.run(played(request.param))
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_refused_at_any_write_it_ends_as_if_nothing_had_happened(name: str) -> None:
-    start, act, expected, writes = await begin(name)
-    for number in moments(name, writes):
-        for error in ERRORS if THOROUGH else [ERRORS[number % len(ERRORS)]]:
-            story = await play(start, act, lambda story, number=number, error=error: story.kube.fail_at(number, error))
-            assert fingerprint(story.world) == expected, f"{error} at write {number}"
+async def test_killed_at_any_write_or_call_it_ends_as_if_nothing_had_happened(day: Day) -> None:
+    story = await resumed(day.start)
+    day.act(story)
+    deaths = Deaths(story, every=day.stride)
+    await story.operator.settle(patience=61)
+    deaths.stop()
+    assert fingerprint(story.world) == day.end
+    assert deaths.moments or not day.writes
+    for when, after in deaths.moments:
+        await after.operator.settle(patience=61)
+        assert fingerprint(after.world) == day.end, f"killed {when}"
+        assert orphans(after.world) == []
+        assert touched(after) == []
 
 
-@pytest.mark.parametrize("name", ["make a clone next door", "reset a clone", "delete a clone next door"])
+async def test_refused_at_any_write_it_ends_as_if_nothing_had_happened(day: Day) -> None:
+    for refused in refusals(day):
+        story = await play(day.start, day.act, lambda story, refused=refused: refuse(story, refused))
+        assert fingerprint(story.world) == day.end, refused
+
+
+def refusals(day: Day) -> list[dict[int, KubeError]]:
+    """Return what is refused on each of some days, by the number of the write: one write, or several far apart."""
+    numbers = range(1, day.writes + 1, day.stride)
+    if THOROUGH:
+        return [{number: error} for number in numbers for error in ERRORS]
+    if day.name in WHOLE:
+        return [{number: ERRORS[number % len(ERRORS)]} for number in numbers]
+    groups = [numbers[first::3] for first in range(3)]
+    return [{number: ERRORS[number % len(ERRORS)] for number in group} for group in groups if group]
+
+
+def refuse(story: Story, refused: Mapping[int, KubeError]) -> None:
+    for number, error in refused.items():
+        story.kube.fail_at(number, error)
+
+
+@pytest.mark.parametrize(
+    "day", ["make a clone next door", "reset a clone", "delete a clone next door"], indirect=True, scope="module"
+)
 @pytest.mark.parametrize("error", [ForbiddenError("exceeded quota", status=403), InvalidError("no", status=422)])
-async def test_a_refusal_that_ends_is_forgotten(name: str, error: KubeError) -> None:
-    start, act, expected, writes = await begin(name)
-    for number in range(1, writes + 1, 1 if THOROUGH else 4):
-        story = await play(start, act, lambda story, number=number: story.kube.fail_at(number, error))
-        assert fingerprint(story.world) == expected, f"{error} at write {number}"
+async def test_a_refusal_that_ends_is_forgotten(day: Day, error: KubeError) -> None:
+    for number in range(1, day.writes + 1, 1 if THOROUGH else 4):
+        story = await play(day.start, day.act, lambda story, number=number: story.kube.fail_at(number, error))
+        assert fingerprint(story.world) == day.end, f"{error} at write {number}"
 
 
-@pytest.mark.parametrize("name", STORIES)
-async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_ends_alike(name: str) -> None:
-    start, act, expected, _ = await begin(name)
-    story = start.fork()
-    act(story)
+QUIET = 8
+"""Seconds without a write after which an operator that is started again is taken to have nothing to do."""
+
+
+async def test_an_operator_that_hears_nothing_and_is_started_again_now_and_then_ends_alike(day: Day) -> None:
+    story = day.start.fork()
+    day.act(story)
     story.operator.deaf = True
-    for _ in range(40):
+    quiet = 0
+    for _ in range(200):
+        before = len(story.world.writes)
         story.operator.restart()
         await story.operator.run_due()
         story.world.turn()
         story.world.tick(1)
+        quiet = quiet + 1 if len(story.world.writes) == before else 0
+        if quiet == QUIET:
+            break
     story.operator.deaf = False
     story.operator.restart()
     await story.operator.settle(patience=61)
-    assert fingerprint(story.world) == expected
+    assert fingerprint(story.world) == day.end
     assert orphans(story.world) == []
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("name", STORIES)
-async def test_killed_at_any_engine_call_it_ends_as_if_nothing_had_happened(name: str, when: str) -> None:
-    start, act, expected, end = await quiet_day(name)
-    for number in range(1, len(end.world.engine.calls) - len(start.world.engine.calls) + 1):
-        story = await play(start, act, lambda story, number=number: story.kill_at(number, when))
-        assert story.operator.crashes == 1
-        assert fingerprint(story.world) == expected, f"killed {when} engine call {number}"
-
-
 @pytest.mark.parametrize("mood", Mood, ids=lambda mood: mood.name.lower())
-@pytest.mark.parametrize("name", STORIES)
-async def test_however_it_hears_of_things_it_ends_as_on_a_quiet_day(name: str, mood: Mood) -> None:
-    start, act, expected, _ = await begin(name)
-
+async def test_however_it_hears_of_things_it_ends_as_on_a_quiet_day(day: Day, mood: Mood) -> None:
     def act_on_a_bad_day(story: Story) -> None:
         story.operator.mood = mood
-        act(story)
+        day.act(story)
 
-    story = await play(start, act_on_a_bad_day)
-    assert fingerprint(story.world) == expected
+    story = await play(day.start, act_on_a_bad_day)
+    assert fingerprint(story.world) == day.end

@@ -229,6 +229,39 @@ class Day:
         else:
             self.make_store()
 
+    def deploy(self, pick: random.Random) -> None:
+        """An app that sleeps with a clone comes, goes, is scaled, or turns to another clone, or to none."""
+        namespace, kube = pick.choice(NAMESPACES), self.story.kube
+        if not self.lives(namespace):
+            return
+        if self.find("Deployment", namespace, "web") is None:
+            template = {"spec": {"containers": [{"name": "app", "image": "web:1"}]}}
+            spec = {"template": template, **pick.choice([{}, {}, {"replicas": 2}])}
+            kube.add(
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "Deployment",
+                    "metadata": {"name": "web", "namespace": namespace, "annotations": {labels.SLEEP_OPT_IN: "db-0"}},
+                    "spec": spec,
+                }
+            )
+            return
+        deed = pick.randrange(6)
+        if deed == 0:
+            kube.remove("Deployment", namespace, "web")
+        elif deed == 1:
+            kube.scale(namespace, "web", pick.randrange(3), by=pick.choice(["scale", "Update"]))
+        else:
+            asked = pick.choice([None, *(f"db-{number}" for number in range(3))])
+            kube.change("Deployment", namespace, "web", lambda found: self.ask(found, asked))
+
+    @staticmethod
+    def ask(deployment: Object, clone: str | None) -> None:
+        annotations = deployment["metadata"].setdefault("annotations", {})
+        annotations.pop(labels.SLEEP_OPT_IN, None)
+        if clone is not None:
+            annotations[labels.SLEEP_OPT_IN] = clone
+
     def end_namespace(self, pick: random.Random) -> None:
         del pick
         if self.lives("app2"):
@@ -375,6 +408,21 @@ class Day:
                 if kind == "DataClone" and story.is_ready(kind, name, namespace):
                     self.expect_migrated(found)
 
+        for found in story.kube.all("Deployment"):
+            self.expect_awake(found)
+
+    def expect_awake(self, deployment: Object) -> None:
+        """Nobody's Pods are kept away for a clone that is there for them, or not there at all."""
+        metadata = deployment["metadata"]
+        annotations = metadata.get("annotations") or {}
+        asked = annotations.get(labels.SLEEP_OPT_IN)
+        clone = None if asked is None else self.find("DataClone", metadata["namespace"], asked)
+        if clone is None or self.story.is_ready("DataClone", asked, metadata["namespace"]):
+            assert "coppice-scaling" not in {entry["manager"] for entry in metadata["managedFields"]}
+        elif self.story.reason("DataClone", asked, metadata["namespace"]) in {"PoweredOff", "Expired"}:
+            alone = deployment["spec"]["replicas"] == 1 and labels.ASLEEP_WITH not in annotations
+            assert not alone, "an app that nobody scales sleeps with its clone"
+
     def expect_migrated(self, clone: Object) -> None:
         """What is asked for has run on what the clone's apps see, if it was not to wait for a revision."""
         spec, (name, namespace) = clone["spec"], self.where(clone)
@@ -399,6 +447,9 @@ class Day:
                 if "deletionTimestamp" not in found["metadata"]:
                     story.delete(kind, *self.where(found))
         await story.operator.live(minutes=3)
+        for found in story.kube.all("Deployment"):
+            self.expect_awake(found)
+            story.kube.remove(*key_of(found))
         if self.masked:
             story.delete("Job", "shop-mask")
         # Events go by themselves after an hour.
@@ -488,3 +539,16 @@ async def test_a_day_with_branches_commits_nothing_that_is_torn_and_leaves_nothi
 async def test_two_hundred_operations_leave_nothing_behind(seed):
     pick = random.Random(seed)
     await play([(pick.choice(OPERATIONS), pick.randrange(2**16)) for _ in range(200)])
+
+
+SLEEPING = (
+    *(Day.make_clone, Day.make_clone, Day.deploy, Day.deploy, Day.deploy, Day.change_clone, Day.change_clone),
+    *(Day.extend, Day.delete_something, Day.turn_consent, Day.end_namespace, Day.reset, Day.kill, Day.kill, Day.refuse),
+    *(Day.wait, Day.wait),
+)
+
+
+@pytest.mark.parametrize("seed", range(60 if THOROUGH else 4))
+async def test_a_day_with_apps_that_sleep_leaves_none_without_pods(seed):
+    pick = random.Random(seed)
+    await play([(pick.choice(SLEEPING), pick.randrange(2**16)) for _ in range(60)])

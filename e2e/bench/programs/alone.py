@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import Counter
 
+from coppice.core.pullrequests import NoForges
 from coppice.engines.base import Activity, BranchState, Content, Version
 from coppice.engines.dolt import DoltEngine
 from coppice.kube.aio import AioKubeClient
@@ -84,7 +85,9 @@ async def main() -> None:
 
     logs.set_up(settings.log_level)
     count_requests()
-    await run_operator(settings, reconcilers=build_reconcilers(settings, engines), engines=engines, started=started)
+    await run_operator(
+        settings, reconcilers=build_reconcilers(settings, engines, NoForges()), engines=engines, started=started
+    )
 
 
 asyncio.run(main())

@@ -15,6 +15,10 @@ from coppice.cli.everywhere import everywhere
 _PEOPLE = {
     "clone": ("coppice.cli.make", "clone", "Make a clone of a store."),
     "run": ("coppice.cli.run", "run", "Run a command on a clone that is made for it."),
+    "pr up": ("coppice.cli.pr", "up", "Have a clone for a pull request, at its newest commit."),
+    "pr status": ("coppice.cli.pr", "status", "Show what people read of a pull request's clone."),
+    "pr comment": ("coppice.cli.pr", "comment", "Write on a pull request what its clone is, once."),
+    "pr down": ("coppice.cli.pr", "down", "Delete the clone of a pull request."),
     "connect": ("coppice.cli.connect", "connect", "Open the engine's shell, or a tunnel, to a clone."),
     "status": ("coppice.cli.look", "status", "Show how things are, and what to do now."),
     "tree": ("coppice.cli.look", "tree", "Show stores with their branches, snapshots and clones."),

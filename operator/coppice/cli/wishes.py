@@ -28,7 +28,9 @@ from coppice.api.v1alpha1 import (
     From,
     Lease,
     MergePolicy,
+    OnRevision,
     Publish,
+    PullRequestRef,
     Resolution,
     SnapshotCommit,
     StoreRef,
@@ -110,6 +112,33 @@ def clone_wish(
             **({"binding": Binding(secret_name=secret)} if secret else {}),
         )
     return _manifest("DataClone", name, namespace, spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a clone is for: a pull request at one of its commits."""
+
+    pull_request: PullRequestRef
+    revision: str | None = None
+    on_revision: OnRevision | None = None
+    migrations: str | None = None
+    app_url: str | None = None
+
+
+def preview_wish(wish: Manifest, preview: Preview) -> Manifest:
+    """Return the DataClone to create for a pull request: ``wish``, and what it is for."""
+    reference = preview.pull_request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    said = {
+        "pullRequest": {**reference, **({"appURL": preview.app_url} if preview.app_url else {})},
+        "revision": preview.revision,
+        "onRevision": preview.on_revision,
+        "migrations": {"jobTemplate": preview.migrations} if preview.migrations else None,
+    }
+    with _wording():
+        spec = DataCloneSpec.model_validate(
+            {**wish["spec"], **{key: value for key, value in said.items() if value is not None}}
+        )
+    return _manifest(wish["kind"], wish["metadata"]["name"], wish["metadata"]["namespace"], spec)
 
 
 def branch_wish(branch: str, namespace: str, source: Source, *, name: str | None = None) -> Manifest:

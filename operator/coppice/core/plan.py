@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from coppice.core.pullrequests import Posting
+
 Manifest = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -78,6 +80,17 @@ class EngineCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """A server-side apply to a user's Deployment exactly as it was observed: ``metadata.resourceVersion`` is in it.
+
+    ``force``: what it sets has an owner by the API server's default, and is nobody's choice.
+    """
+
+    patch: Manifest
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Witness:
     """An object as it was observed, by what changes when it asks for something else or is another one."""
 
@@ -95,13 +108,30 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Company:
+    """All objects of a kind that say the same in a field of their specification: none comes to those that are known."""
+
+    kind: str
+    namespace: str
+    field: str
+    value: str
+    uids: frozenset[str]
+
+    def is_joined_by(self, manifest: Manifest) -> bool:
+        """Return whether an object is one of them, and new."""
+        same = (manifest.get("spec") or {}).get(self.field) == self.value
+        return same and manifest["metadata"]["uid"] not in self.uids
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """What is written to a live database in one transaction.
 
     ``patch`` is the engine's own, rows and all (``coppice.engines.patching``). When all is written and nothing is
     committed, the transaction's name and what it is ``of`` (see ``noted``) are put into the field ``note`` of the
     object's status, if the object still is as it was observed; if it is not, nothing is committed either. So whoever
-    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too: to write takes its time.
+    looks next can ask what became of it. ``rests_on`` is what must be as it was by then, too, and ``company`` what
+    nothing may have come to: to write takes its time.
     """
 
     engine: str
@@ -112,6 +142,7 @@ class Publication:
     of: str
     patch: Any = field(repr=False)
     rests_on: tuple[Witness, ...] = ()
+    company: Company | None = None
 
 
 def noted(name: str, of: str) -> str:
@@ -157,9 +188,12 @@ class Plan:
     ``apply`` is server-side apply with the operator's field manager.
     ``discard`` is for what the next plan would make again if it were needed after all; it is deleted like the rest, but
     that is nothing final.
+    ``scale`` makes users' Deployments that asked for it sleep or wake. It comes before ``wire``, which changes their
+    versions; one that cannot be scaled holds up nothing but the report of it.
     ``wire`` is server-side apply to users' own objects, with a field manager of its own and never by force. It comes
     after the deletions, so that a user's object that cannot be wired holds up nothing but the report of it.
     ``publication`` is written to a live database after all that and before the status.
+    ``posting`` is what people read where a pull request is discussed; it is written later, if ever.
     ``status`` is the whole desired status, or None to leave it; with ``guarded`` it is written only if nobody has
     changed the object since it was observed. ``requeue_after`` is in seconds; None waits for events.
     """
@@ -171,8 +205,10 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
     discard: tuple[Ref, ...] = ()
+    scale: tuple[Scale, ...] = ()
     wire: tuple[Manifest, ...] = ()
     publication: Publication | None = None
+    posting: Posting | None = None
     status: Mapping[str, Any] | None = None
     guarded: bool = False
     remove_finalizer: bool = False

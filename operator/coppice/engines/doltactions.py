@@ -11,6 +11,7 @@ from typing import Final
 from coppice.engines import doltbranches, doltremotes
 from coppice.engines.base import Endpoint
 from coppice.engines.doltassertions import ensure_program_user
+from coppice.engines.doltfetching import recover
 from coppice.engines.doltprotection import protect
 from coppice.engines.doltrefs import create_branch
 from coppice.engines.merging import Signature
@@ -23,15 +24,20 @@ LONG_ACTIONS: Final = frozenset(
 _OF_TAGS: Final = frozenset(
     {"create-tag", "delete-tag", "delete-branch", "fetch", "fetch-result", "publish", "fast-forward"}
 )
-"""Those that write to tags, or put them back as they were before: one at a time on each server."""
+"""Those that write to tags, or put them back as they were before: one at a time on each server, and each after what an
+earlier one has left is put back.
+"""
 _TURNS: Final[dict[tuple[str, int], Lock]] = defaultdict(Lock)
 
 
 async def perform(session: Session, at: Endpoint, action: str, arguments: Mapping[str, str], remotes_port: int) -> bool:
     """Do an action; return False where there is none of this name."""
-    if action not in _OF_TAGS:
+    turn = _TURNS[at.host, at.port]
+    # While somebody has the turn a sweep finds nothing of tags that was left: it waits for nobody.
+    if action not in _OF_TAGS and (action != "sweep" or turn.locked()):
         return await _perform(session, at, action, arguments, remotes_port)
-    async with _TURNS[at.host, at.port]:
+    async with turn:
+        await recover(session, at, arguments["database"])
         return await _perform(session, at, action, arguments, remotes_port)
 
 
@@ -58,13 +64,15 @@ async def _perform(  # noqa: C901, PLR0912 - one case for each action
         case "drop-fetch-user":
             await doltremotes.drop_fetch_user(session)
         case "fetch":
-            await doltremotes.fetch(session, given["database"], given["host"], given["commit"], remotes_port)
+            await doltremotes.fetch(session, at, given["database"], given["host"], given["commit"], remotes_port)
         case "undo":
             await doltbranches.undo(session, given["database"], given["branch"], given["commit"])
         case "set-branch":
             await doltbranches.set_branch(session, given["database"], given["branch"], given["commit"])
         case "fetch-result":
-            await doltremotes.fetch_result(session, given["database"], given["host"], given["result"], remotes_port)
+            await doltremotes.fetch_result(session, at, given["database"], given["host"], given["result"], remotes_port)
+        case "offer":
+            await doltremotes.offer(session, given["database"], given["commit"])
         case "publish":
             await doltremotes.publish(session, at, given, remotes_port)
         case "fast-forward":

@@ -5,8 +5,10 @@ Facts this rests on, each with a test in ``tests/contract``:
 
 - Who dials sends the password in the environment of its own process (``DOLT_REMOTE_PASSWORD``), whatever the server.
 - ``CLONE_ADMIN`` lets a login fetch, and read nothing by SQL. A push takes ``SUPER``.
+- A fetch of one branch brings what that comes from, and no commit beside it.
 - A fetch brings all tags of the other server that are at commits which are here then, and moves those of the same
-  names. So they are put back, and nobody else of this process writes to tags meanwhile (``doltactions``).
+  names. So they are put back (``doltfetching``), and nobody else of this process writes to tags meanwhile
+  (``doltactions``).
 - Who dials cannot be told another password for one push: the pusher's is the store's own, and its login is let in from
   the server itself alone. No statement has it, for an app reads what others run (``information_schema.processlist``).
 - ``dolt_merge('--ff-only')`` loses updates when somebody else commits at the same time. A push without force does not:
@@ -24,15 +26,16 @@ from typing import Final
 from coppice.engines import mysql
 from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.doltchanges import commit_info
+from coppice.engines.doltfetching import FETCH_USER, fetch_from, forget
 from coppice.engines.doltrefs import OWN_PREFIX, branch_row, holds, use
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.mysql import Session, identified, literal
 
-FETCH_USER: Final = "coppice-fetch"
 _ITSELF: Final = "127.0.0.1"
 """From where a store pushes to itself."""
 _PUSHER_PREFIX: Final = "coppice-push-"
 _STEP_PREFIX: Final = f"{OWN_PREFIX}publish-"
+_OFFER_PREFIX: Final = f"{OWN_PREFIX}offered-"
 _UNDER_WAY: Final[set[tuple[str, int, str]]] = set()
 """Which publications are in the middle now, by server and result: what other ones have left is nobody's any more."""
 _SHORT: Final = 16
@@ -59,35 +62,41 @@ async def _make_user(session: Session, name: str, host: str, password: str, righ
         raise EngineError(f"the server refused to make the login {name}: error {error.code}") from None
 
 
-async def fetch(session: Session, database: str, host: str, commit: str, port: int) -> None:
+async def fetch(session: Session, at: Endpoint, database: str, host: str, commit: str, port: int) -> None:
     """Fetch all branches of another server; a name is needed for that, which is gone afterwards."""
     await use(session, database)
     if await holds(session, commit):
         return
     remote = f"coppice-{commit[:_SHORT]}"
     try:
-        await _fetch_from(session, remote, _url(host, port, database), "refs/heads/*")
+        await fetch_from(session, at, database, remote, _url(host, port, database), "refs/heads/*")
         if not await holds(session, commit):
             raise EngineError(f"the server at {host} has no commit {commit} of {database} on any branch")
         # A remote's branches go with it: what was fetched needs one of our own to stay.
         await session.ask("CALL dolt_branch('-f', %s, %s)", [f"{OWN_PREFIX}fetched-{commit[:_SHORT]}", commit])
     finally:
-        await _forget(session, remote)
+        await forget(session, remote)
 
 
-async def fetch_result(session: Session, database: str, host: str, result: str, port: int) -> None:
+async def fetch_result(session: Session, at: Endpoint, database: str, host: str, result: str, port: int) -> None:
     """Fetch a result from a scratch server, and keep it for its publication."""
     await use(session, database)
     if await holds(session, result):
         return
     names = _Names(result[:_SHORT])
     try:
-        await _fetch_from(session, names.source, _url(host, port, database), f"refs/heads/{OWN_PREFIX}*")
+        await fetch_from(session, at, database, names.source, _url(host, port, database), f"refs/heads/{OWN_PREFIX}*")
         if not await holds(session, result):
             raise EngineError(f"the scratch server has no commit {result} of {database}")
         await session.ask("CALL dolt_branch('-f', %s, %s)", [names.step, result])
     finally:
-        await _forget(session, names.source)
+        await forget(session, names.source)
+
+
+async def offer(session: Session, database: str, commit: str) -> None:
+    """Give a commit a name of its own: by that it is fetched, and nothing but what it comes from."""
+    await use(session, database)
+    await session.ask("CALL dolt_branch('-f', %s, %s)", [f"{_OFFER_PREFIX}{commit[:_SHORT]}", commit])
 
 
 async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
@@ -101,14 +110,15 @@ async def publish(session: Session, at: Endpoint, arguments: Mapping[str, str], 
 
 
 async def fast_forward(session: Session, at: Endpoint, arguments: Mapping[str, str], port: int) -> None:
-    """Move a branch to a commit that comes from where it is: a merge, or what is on any branch of the scratch server
-    where the branch had nothing of its own.
+    """Move a branch to a commit that comes from where it is, and that the scratch server offers: a merge, or what the
+    parent is at where the branch had nothing of its own.
     """
 
     async def is_meant(session: Session) -> bool:
         return await _is_ancestor(session, arguments["expected"], arguments["result"])
 
-    await _move(session, at, arguments, port, "refs/heads/*", is_meant)
+    offered = f"refs/heads/{_OFFER_PREFIX}{arguments['result'][:_SHORT]}"
+    await _move(session, at, arguments, port, offered, is_meant)
 
 
 async def _move(
@@ -131,7 +141,7 @@ async def _move(
         try:
             if not await holds(session, result):
                 scratch = _url(arguments["host"], port, database)
-                await _fetch_from(session, names.source, scratch, references)
+                await fetch_from(session, at, database, names.source, scratch, references)
             if not await holds(session, result):
                 raise EngineError(f"the scratch server has no commit {result} of {database}")
             if not await is_meant(session):
@@ -173,7 +183,7 @@ async def _take_away(at: Endpoint, database: str, names: _Names) -> None:
         await use(session, database)
         await _drop_users(session, [(names.pusher, _ITSELF)])
         for remote in (names.itself, names.source):
-            await _forget(session, remote)
+            await forget(session, remote)
         if await branch_row(session, names.step):
             await _drop_branch(session, names.step)
 
@@ -195,7 +205,7 @@ async def _sweep(session: Session, at: Endpoint) -> None:
     await _drop_users(session, [user for user in users if _short(user[0]) not in kept])
     for (remote,) in remotes:
         if _short(remote) not in kept:
-            await _forget(session, remote)
+            await forget(session, remote)
     for (branch,) in branches:
         if _short(branch) not in kept:
             await _drop_branch(session, branch)
@@ -250,38 +260,6 @@ async def _push(session: Session, names: _Names, due: tuple[str, str, str, str])
 async def _is_ancestor(session: Session, older: str, newer: str) -> bool:
     [((base,),)] = await session.ask(f"SELECT dolt_merge_base({literal(older)}, {literal(newer)})")
     return bool(base == older)
-
-
-async def _fetch_from(session: Session, remote: str, url: str, references: str) -> None:
-    await _forget(session, remote)
-    target = references.replace("refs/heads/", f"refs/remotes/{remote}/")
-    before = await _tags(session)
-    await session.ask("CALL dolt_remote('add', %s, %s)", [remote, url])
-    try:
-        await session.ask("CALL dolt_fetch('--user', %s, %s, %s)", [FETCH_USER, remote, f"{references}:{target}"])
-    finally:
-        await _put_back(session, before)
-
-
-async def _tags(session: Session) -> dict[str, str]:
-    [rows] = await session.ask("SELECT tag_name, tag_hash FROM dolt_tags")
-    return {str(name): str(commit) for name, commit in rows}
-
-
-async def _put_back(session: Session, before: Mapping[str, str]) -> None:
-    """Have the tags be as they were: those that came along are of whoever may write to the other server."""
-    for tag, commit in (await _tags(session)).items():
-        if before.get(tag) == commit:
-            continue
-        await session.ask("CALL dolt_tag('-d', %s)", [tag])
-        if tag in before:
-            await session.ask("CALL dolt_tag(%s, %s)", [tag, before[tag]])
-
-
-async def _forget(session: Session, remote: str) -> None:
-    [found] = await session.ask("SELECT name FROM dolt_remotes WHERE name = %s", [remote])
-    if found:
-        await session.ask("CALL dolt_remote('remove', %s)", [remote])
 
 
 def _url(host: str, port: int, database: str) -> str:

@@ -258,8 +258,10 @@ class MergingEngine(Engine, Protocol):
     branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. EngineError when it is another
     commit. Done already when the branch holds ``result``. TargetMovedError when it is
     neither there nor at ``expected``; TargetBusyError when it has uncommitted changes.
+    ``offer`` (database, commit): on a scratch server, have a commit be one that a ``fast-forward`` may fetch.
     ``fast-forward`` (database, branch, expected, result, host, password): on a clone whose ``remote-password`` this is,
-    do the same with a ``result`` that comes from ``expected``, whatever else it comes from; the same errors.
+    do the same with a ``result`` that comes from ``expected``, whatever else it comes from; the same errors. It was
+    offered before, and nothing else is fetched.
     ``sweep`` (database): take away the logins, remotes and branches that publications from and to this server and
     fetches of it have left when they were ended in the middle; those under way stay, but for who is fetching, which is
     to be let in again. Each publication begins with it.

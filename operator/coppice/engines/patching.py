@@ -59,7 +59,7 @@ class Patch(Protocol):
 
     @property
     def size(self) -> int:
-        """About how many characters of rows are in it."""
+        """About how many bytes of memory its rows take."""
         ...
 
 

@@ -50,10 +50,16 @@ _LIVE: Final = (
 live server keeps rows for it that nobody else can see.
 """
 _SERVER: Final = """\
-SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system()"""
-"""Which cluster it is, and which of its histories: a transaction's number means nothing beyond."""
-_NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})")
+SELECT system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text
+FROM pg_control_system()"""
+"""Which cluster it is, and which of its histories: a transaction's number means nothing beyond. And when it was
+started: its volume may have been put back since, and the number be another's.
+"""
+_NAMED: Final = re.compile(r"xid:([0-9]+)@(-?[0-9]+)-([0-9A-F]{8})-([0-9]+)")
 _IN_THE_FUTURE: Final = "22023"
+
+_Key = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,30 @@ async def judge(target: Place, plan: Plan, salt: str, side_of: Callable[[Conflic
             if old is None or _reshaped(old, new):
                 found.rows.extend(changes)
                 continue
-            for batch in _batches(list(changes)):
-                known = [name for name in new.stored if name in old.stored]
-                live = await _live(session, old, known, [change.key for change in batch])
-                for change in batch:
-                    found.add(change, live.get(tuple(change.key.values())))
+            await _judge(session, found, old, new, list(changes))
         return Judged(replace(plan, rows=found.rows), tuple(found.conflicts), tuple(found.decided))
+
+
+async def _judge(session: Session, found: _Judgement, old: Table, new: Table, changes: Sequence[Change]) -> None:
+    """Merge the rows of one table with the live ones."""
+    known = [name for name in new.stored if name in old.stored]
+    first, doubtful, there = len(found.rows), set[_Key](), set[_Key]()
+    for batch in _batches(changes):
+        live = await _live(session, old, known, [change.key for change in batch])
+        asked = {_key(change) for change in batch}
+        doubtful |= asked if live.keys() - asked else set()
+        there |= {_key(change) for change in batch if change.after is None} & live.keys()
+        for change in batch:
+            found.add(change, live.get(_key(change)))
+    if found.conflicts:
+        # What rules say of it is found out when nothing is open any more.
+        return
+    gone = {_key(row) for row in found.rows[first:] if row.after is None}
+    for row in found.rows[first:]:
+        if row.before is None and (_key(row) in doubtful or there - gone):
+            equal = await _live(session, old, known, [row.key])
+            for key in sorted(equal.keys() - gone, key=str):
+                found.stands_in_the_way_of(row, new, equal[key])
 
 
 class _Judgement:
@@ -113,8 +137,17 @@ class _Judgement:
         found = merge(change.before, ours, change.after, lambda place: self._side_of(self._named(change, ours, place)))
         self.conflicts.extend(self._named(change, ours, place) for place in found.conflicts)
         self.decided.extend(self._named(change, ours, place) for place in found.decided)
-        if found.row != ours:
+        if (ours, found.row) == (change.before, change.after):
+            # It is in memory already.
+            self.rows.append(change)
+        elif found.row != ours:
             self.rows.append(Change(change.table, change.key, ours, found.row))
+
+    def stands_in_the_way_of(self, row: Change, table: Table, other: Cells) -> None:
+        """Name a row that cannot be added, for there is one whose key is equal, and another text."""
+        rule = next(constraint.name for constraint in table.constraints if constraint.kind == "p")
+        named = conflict(self._salt, "Unique", row.table, row.key, None)
+        self.conflicts.append(replace(named, ours=other, theirs=row.after, detail=rule))
 
     def _named(self, change: Change, ours: Cells | None, place: str | None) -> Conflict:
         kind: ConflictKind = "Row" if place is None else "Cell"
@@ -131,7 +164,7 @@ async def _is_complete(session: Session, plan: Plan, definitions: Mapping[str, s
         table = plan.new[paths[label]]
         for batch in _batches(list(changes)):
             live = await _live(session, table, table.stored, [change.key for change in batch])
-            if any(live.get(tuple(change.key.values())) != change.after for change in batch):
+            if any(live.get(_key(change)) != change.after for change in batch):
                 return False
     return True
 
@@ -147,10 +180,12 @@ def _batches(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         yield changes[start : start + _BATCH]
 
 
-async def _live(
-    session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]
-) -> Mapping[tuple[str | None, ...], Cells]:
-    """Return the rows with these keys, to the letter."""
+def _key(change: Change) -> _Key:
+    return tuple(change.key.values())
+
+
+async def _live(session: Session, table: Table, columns: Sequence[str], keys: Iterable[Cells]) -> Mapping[_Key, Cells]:
+    """Return the rows with these keys, and such as count as the same, by their keys to the letter."""
     wanted = ", ".join(f"t.{quoted(name)}" for name in columns)
     where = " OR ".join(f"({found_by(key)})" for key in keys)
     found = [
@@ -202,8 +237,8 @@ async def _write(session: Session, script: Script, at: list[Part], begun: Callab
     # What the end of the transaction looks at is looked at now: there is nothing left for COMMIT to refuse.
     await session.run("SET CONSTRAINTS ALL IMMEDIATE")
     [(number,)] = await ask(session, "SELECT pg_current_xact_id()::text")
-    [(system, timeline)] = await ask(session, _SERVER)
-    await begun(f"xid:{number}@{system}-{timeline}")
+    [server] = await ask(session, _SERVER)
+    await begun(f"xid:{number}@{'-'.join(map(str, server))}")
     await session.run("COMMIT")
 
 
@@ -232,13 +267,15 @@ def _refusal(error: libpq.StatementError, script: Script, at: Sequence[Part], sa
 
 async def outcome(target: Place, name: str) -> Fate:
     """Return what became of a transaction by the name that ``begun`` was told: ``Unknown`` if that was too long ago to
-    tell, or if this is not the server any more that it was on, under its history.
+    tell, if this is not the server any more that it was on, under its history, or if it was committed on one that was
+    started anew since: what was written then is told by the rows.
     """
     named = _NAMED.fullmatch(name)
     if named is None:
         return "Unknown"
     async with libpq.session(target.at, target.database, options=session_options()) as session:
-        if await session.ask(_SERVER) != [(named[2], named[3])]:
+        [(system, timeline, started)] = await session.ask(_SERVER)
+        if (system, timeline) != (named[2], named[3]):
             return "Unknown"
         try:
             [(status,)] = await session.ask("SELECT pg_xact_status(%s::xid8)", [named[1]])
@@ -246,5 +283,6 @@ async def outcome(target: Place, name: str) -> Fate:
             if error.state != _IN_THE_FUTURE:
                 raise
             return "Unknown"
-    told: Mapping[str | None, Fate] = {"committed": "Committed", "aborted": "Aborted", "in progress": "Open"}
+    committed: Fate = "Committed" if started == named[4] else "Unknown"
+    told: Mapping[str | None, Fate] = {"committed": committed, "aborted": "Aborted", "in progress": "Open"}
     return told.get(status, "Unknown")

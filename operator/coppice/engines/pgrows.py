@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Final
 
 from coppice.engines.digests import addend, hashed, summary
@@ -47,14 +48,18 @@ class Change:
 
     @property
     def size(self) -> int:
-        """Return about how many characters there are in it."""
-        return sum(len(cell or "") for row in (self.before, self.after) for cell in (row or {}).values())
+        """Return about how many bytes of memory it takes: of many short cells, more than their characters."""
+        return getsizeof(self.key) + _size(self.before) + _size(self.after)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns that a modification sets."""
         before, after = self.before or {}, self.after or {}
         return tuple(name for name, cell in after.items() if name not in before or before[name] != cell)
+
+
+def _size(row: Cells | None) -> int:
+    return 0 if row is None else getsizeof(row) + sum(map(getsizeof, row.values()))
 
 
 @dataclass(slots=True)

@@ -104,8 +104,21 @@ class Plan:
 
     @property
     def size(self) -> int:
-        """Return about how many characters of rows there are in it."""
+        """Return about how many bytes of memory its rows take."""
         return sum(change.size for change in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The statements of rows, each made when it is its turn: all at once, everything would be in memory twice."""
+
+    tables: Tables
+    order: Sequence[tuple[Table, Change, int]]
+
+    def __iter__(self) -> Iterator[Part]:
+        for table, change, number in self.order:
+            noted = f"INSERT INTO {_GUARDS} SELECT {number}, {literal(table.label)}, count(*) FROM done"  # noqa: S608 - quoted
+            yield Part(f"WITH done AS ({_write(self.tables, table, change)} RETURNING 1) {noted}", number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +126,7 @@ class Script:
     """The statements in their order: what comes before a row is written, the rows, and the rest, without COMMIT."""
 
     opening: tuple[Part, ...]
-    rows: tuple[Part, ...]
+    rows: Iterable[Part]
     closing: tuple[Part, ...]
     guards: tuple[Guard, ...]
 
@@ -208,7 +221,7 @@ class _Writer:
     def script(self) -> Script:
         """Return all; the head is written last, for it has the number of guards."""
         opening, rows, closing = list(self._conditions()), list(self._rows()), list(self._rest())
-        return Script((*self._head(), *opening), tuple(rows), tuple(closing), tuple(self._guards))
+        return Script((*self._head(), *opening), _Rows(self._plan.new, rows), tuple(closing), tuple(self._guards))
 
     def _head(self) -> Iterator[Part]:
         yield Part("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -257,16 +270,14 @@ class _Writer:
         yield from self._triggers("DISABLE")
         yield from self._put_off("DEFERRED")
 
-    def _rows(self) -> Iterator[Part]:
+    def _rows(self) -> Iterator[tuple[Table, Change, int]]:
         tables = self._plan.new
         for path, kind in writing_order(
             tables, [(path, kind) for path, kinds in self._written.items() for kind in kinds]
         ):
             table = tables[path]
             for change in _by_their_own_reference(table, kind, self._written[path][kind]):
-                number = self._guard(Guard("Row", table.label, change))
-                noted = f"INSERT INTO {_GUARDS} SELECT {number}, {literal(table.label)}, count(*) FROM done"  # noqa: S608 - quoted
-                yield Part(f"WITH done AS ({_write(tables, table, change)} RETURNING 1) {noted}", number)
+                yield table, change, self._guard(Guard("Row", table.label, change))
 
     def _rest(self) -> Iterator[Part]:
         yield from self._put_off("IMMEDIATE")

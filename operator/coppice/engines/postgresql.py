@@ -10,7 +10,8 @@ Facts this rests on, each with a test in ``tests/contract`` or ``tests/unit/engi
 - What is on a server's command line is stronger than every file on its volume, ALTER SYSTEM's too, but not than what a
   role or database sets for its sessions.
 - A shared catalog is seen from every database: a comment on the administrator's role says of which snapshot a copy is.
-- Sessions with ``track_activities`` off leave no trace in ``active_time``: Coppice's own are so, and no use of a clone.
+- Who uses data reads or writes a table; what connections are kept alive by, and made ready with, does neither. Sessions
+  with ``track_counts`` off leave no trace in what the server counts of that: Coppice's own are so.
 """
 
 from __future__ import annotations
@@ -79,7 +80,19 @@ _OWN_SESSION: Final = (
 """What holds whatever the database or a role sets for its sessions: settings of a connection are stronger."""
 _LOOKING: Final = f"{_OWN_NAMES} -c default_transaction_read_only=on"
 """On somebody else's server nothing is written, whatever the login may."""
-_UNTRACKED: Final = "-c track_activities=off"
+_BUSY: Final = """\
+SELECT max(clock_timestamp()) FILTER (WHERE state = 'active' AND clock_timestamp() - query_start > '1 s'), count(*)
+FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND usename <> %s"""
+"""One that asks for no table is use if it takes a while: a short one is a probe."""
+_USED: Final = """\
+SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del
+    + CASE WHEN schemaname IN ('pg_catalog', 'information_schema') THEN 0 ELSE seq_scan + coalesce(idx_scan, 0) END), 0)
+FROM pg_catalog.pg_stat_all_tables JOIN pg_catalog.pg_class c ON c.oid = relid
+WHERE schemaname <> 'pg_toast' AND NOT relisshared
+    AND NOT (schemaname = 'pg_catalog' AND c.relname LIKE 'pg\\_statistic%')"""
+"""Catalogs are read by whoever connects, written to by whoever defines something, and statistics by the server. Shared
+ones are about roles and databases, of which a server's start sets passwords."""
+_UNTRACKED: Final = "-c track_activities=off -c track_counts=off"
 _PROBE_OPTIONS: Final = (
     f"{_UNTRACKED} -c synchronize_seqscans=off -c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC"
     " -c bytea_output=hex -c extra_float_digits=1"
@@ -291,13 +304,17 @@ class PostgreSQLEngine:
                 raise EngineError(f"the engine {self.name} has no action {action}")
 
     async def activity(self, at: Endpoint) -> Activity:
-        """Return how long others' statements have run, as the server counts it; now while one runs.
+        """Return how often others have read and written tables, and changed definitions; now while a statement runs on.
 
-        PostgreSQL 13 does not count it: there it is when a session that is open now last began a statement.
+        What asks for no table (``SELECT 1``, ``SET``, a pool's new connections) is none.
         """
         async with libpq.session(at, MAINTENANCE, options=self._options(at)) as session:
-            [(version,)] = await session.ask("SELECT current_setting('server_version_num')::int")
-            [(used, busy, connections)] = await session.ask(_activity_statement(int(version)), [self.admin_user])
+            [(busy, connections)] = await session.ask(_BUSY, [self.admin_user])
+        used = 0
+        for database in await self._databases(at):
+            async with libpq.session(at, database, options=self._options(at)) as session:
+                [(counted,)] = await session.ask(_USED)
+                used += int(counted)
         return Activity(token=str(busy or used or ""), connections=int(connections))
 
     async def schema(self, at: Endpoint, database: str) -> Mapping[str, str]:
@@ -560,11 +577,3 @@ async def _refuse_tablespaces(session: Session) -> None:
             f"these tablespaces are not in the data directory and would be missing in copies: {named}. Move what is in"
             " them to pg_default and drop them"
         )
-
-
-def _activity_statement(version: int) -> str:
-    counted = "nullif((SELECT sum(active_time) FROM pg_stat_database), 0)"
-    used = counted if version >= 140000 else "max(query_start)"
-    return f"""\
-SELECT {used}, max(clock_timestamp()) FILTER (WHERE state = 'active'), count(*)
-FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename <> %s"""  # noqa: S608 - constants

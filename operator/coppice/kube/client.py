@@ -12,6 +12,7 @@ FIELD_MANAGER = "coppice"
 STATUS_MANAGER = "coppice-status"
 FINALIZER_MANAGER = "coppice-finalizer"
 WIRING_MANAGER = "coppice-wiring"
+SCALING_MANAGER = "coppice-scaling"
 
 
 @dataclass(frozen=True, slots=True)

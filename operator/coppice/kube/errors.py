@@ -44,14 +44,15 @@ class TransientError(KubeError):
 
 
 class WiringConflictError(KubeError):
-    """Users' objects that are not to be wired as things stand; they are left as they are.
+    """Users' objects that are not to be wired, or scaled, as things stand; they are left as they are.
 
-    ``refusals``: the API server's words, by the object's name.
+    ``refusals`` and ``unscaled``: the API server's words, by the object's name.
     """
 
-    def __init__(self, refusals: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {words}" for name, words in refusals.items()), status=409)
-        self.refusals = refusals
+    def __init__(self, refusals: Mapping[str, str], unscaled: Mapping[str, str] | None = None) -> None:
+        self.refusals, self.unscaled = refusals, unscaled or {}
+        said = (*self.refusals.items(), *self.unscaled.items())
+        super().__init__("; ".join(f"{name}: {words}" for name, words in said), status=409)
 
 
 class NameConflictError(KubeError):

@@ -6,11 +6,13 @@ from asyncio import gather
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from coppice.api.v1alpha1 import DataStore, InvalidResource, StoreRef, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, StoreRef, Verb
 from coppice.core.plan import Manifest
+from coppice.core.pullrequests import Forges, PullRequestKey
 from coppice.engines.base import Endpoint, Engine
 from coppice.kube.client import KubeReader
 from coppice.reconcile.adopted import Adoption, read_adoption
+from coppice.reconcile.belief import Alleged, Refusal, look_up
 from coppice.reconcile.draft import Fact, stalls, waits
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.grants import OWN_NAMESPACE, Request, Terms, find_terms
@@ -21,8 +23,8 @@ from coppice.reconcile.storenames import admin_secret_name, server_pod_name
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A store as seen from another object. ``terms`` is None where no grant allows what is asked; ``server`` is empty
-    until it is reached for.
+    """A store as seen from another object. ``terms`` is None where no grant allows what is asked, and ``refusal`` says
+    why if there is one that might; ``server`` is empty until it is reached for.
     """
 
     namespace: str
@@ -31,12 +33,19 @@ class Source:
     store: DataStore | InvalidResource | None
     engine: Engine | None
     terms: Terms | None
+    refusal: Refusal | None = None
     server: Server | Adoption = field(default_factory=Server)
 
     @property
     def endpoint(self) -> Endpoint | None:
         """Return where the store's server can be asked, or None."""
         return None if self.engine is None else self.server.endpoint(self.engine)
+
+    @property
+    def speaks_for(self) -> PullRequestKey | None:
+        """Return the pull request that the other object's namespace speaks for, allowed or not."""
+        said = self.terms or self.refusal
+        return None if said is None else said.speaks_for
 
     @property
     def is_adopted(self) -> bool:
@@ -52,17 +61,23 @@ class Source:
 
 
 async def read_source(
-    reader: KubeReader, environment: Environment, reference: StoreRef, *, namespace: str, verb: Verb
+    reader: KubeReader,
+    environment: Environment,
+    reference: StoreRef,
+    *,
+    namespace: str,
+    verb: Verb,
+    alleged: Alleged | None = None,
 ) -> Source:
     """Read a store and the consent to use it from ``namespace``."""
     where = reference.namespace or namespace
-    manifest, terms = await gather(
+    manifest, consent = await gather(
         reader.get("DataStore", reference.name, where),
-        read_terms(reader, reference.name, where=where, namespace=namespace, verb=verb),
+        read_consent(reader, Asked(reference.name, where, namespace, verb, alleged)),
     )
     store = DataStore.parse(manifest) if manifest is not None else None
     engine = environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
-    return Source(where, reference.name, manifest, store, engine, terms)
+    return Source(where, reference.name, manifest, store, engine, consent.terms, consent.refusal)
 
 
 async def reach(reader: KubeReader, source: Source) -> Source:
@@ -81,13 +96,55 @@ async def reach(reader: KubeReader, source: Source) -> Source:
     return replace(source, server=Server(pod, secret))
 
 
-async def read_terms(reader: KubeReader, store: str, *, where: str, namespace: str, verb: Verb) -> Terms | None:
-    """Read the consent to do something from ``namespace`` with a store in the namespace ``where``."""
-    if where == namespace:
-        return OWN_NAMESPACE
-    grants, own = await gather(reader.list("DataGrant", where), reader.get("Namespace", namespace))
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What consent is asked for: to do something from ``namespace`` with a store in the namespace ``where``.
+
+    ``alleged`` and ``settled`` are those of ``coppice.reconcile.grants.Request``.
+    """
+
+    store: str
+    where: str
+    namespace: str
+    verb: Verb
+    alleged: Alleged | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What is allowed, or, if there is a grant that might allow it, why not."""
+
+    terms: Terms | None
+    refusal: Refusal | None = None
+
+
+async def read_consent(reader: KubeReader, asked: Asked) -> Consent:
+    """Read whether something is allowed."""
+    if asked.where == asked.namespace:
+        return Consent(OWN_NAMESPACE)
+    grants, own = await gather(reader.list("DataGrant", asked.where), reader.get("Namespace", asked.namespace))
     labels: Mapping[str, str] = (own or {}).get("metadata", {}).get("labels") or {}
-    return find_terms(grants, Request(namespace, labels, store, verb))
+    request = Request(asked.namespace, labels, asked.store, asked.verb, asked.alleged, asked.settled)
+    found = find_terms(grants, request)
+    return Consent(None, found) if isinstance(found, Refusal) else Consent(found)
+
+
+async def read_consent_for(reader: KubeReader, forges: Forges, asked: Asked, clone: str) -> Consent:
+    """Read whether something is allowed that is done with a clone of ``asked.namespace``."""
+    if asked.where == asked.namespace:
+        return Consent(OWN_NAMESPACE)
+    manifest = await reader.get("DataClone", clone, asked.namespace)
+    found = None if manifest is None else DataClone.parse(manifest)
+    said = found.spec.pull_request if isinstance(found, DataClone) else None
+    return await read_consent(reader, replace(asked, alleged=look_up(said, forges), settled=manifest is None))
+
+
+def refused(kind: str, refusal: Refusal) -> Fact:
+    """Return a refusal as a fact of the condition ``kind``."""
+    if refusal.waits:
+        return waits(kind, refusal.reason, refusal.message, retry_after=10)
+    return stalls(kind, refusal.reason, refusal.message, retry_after=300)
 
 
 def source_problem(source: Source, *, kind: str, namespace: str, verb: Verb) -> Fact | None:
@@ -98,6 +155,8 @@ def source_problem(source: Source, *, kind: str, namespace: str, verb: Verb) -> 
     """
     where = "this namespace" if source.namespace == namespace else f"namespace {source.namespace}"
     name = f"DataStore {source.name} in {where}"
+    if source.refusal is not None:
+        return refused(kind, source.refusal)
     if source.terms is None:
         return stalls(
             kind,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import BINDING_KEYS, InvalidResource
+from coppice.api.v1alpha1 import InvalidResource
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Plan, Ref
@@ -19,14 +19,17 @@ from coppice.engines.base import EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, WiringConflictError
 from coppice.reconcile.aliases import stranded_aliases
+from coppice.reconcile.clone.apps import apps_back, with_apps
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
+from coppice.reconcile.clone.comment import with_comment
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
-from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, secret_name, types_of
+from coppice.reconcile.clone.names import ENGINE, SNAPSHOT, SOURCE, VOLUME, types_of
 from coppice.reconcile.clone.observation import CloneObservation, is_foreign
 from coppice.reconcile.clone.observe import observe_clone
+from coppice.reconcile.clone.pullrequest import closing, end, with_pull_request
 from coppice.reconcile.clone.queue import Admissions
 from coppice.reconcile.clone.server import keep_serving, server_runs
 from coppice.reconcile.clone.situation import Situation
@@ -34,11 +37,11 @@ from coppice.reconcile.clone.source import snapshot_is_chosen, source_may_be_use
 from coppice.reconcile.clone.status import clone_status
 from coppice.reconcile.clone.undo import plan_undo
 from coppice.reconcile.clone.volume import volume_is_bound
-from coppice.reconcile.draft import Draft, stalls
+from coppice.reconcile.clone.warning import with_warning
+from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.observed import is_deleting
-from coppice.reconcile.wiring import Wiring, wire, with_wiring
 
 CHAIN = (
     source_may_be_used,
@@ -72,17 +75,15 @@ class DataCloneReconciler:
             draft.facts.append(stalls(SOURCE, "InvalidSpec", observation.clone.message))
             return draft.finish((SOURCE, SNAPSHOT, VOLUME, ENGINE), {})
         at = Situation(self.environment, observation, observation.clone)
-        ends = lease_end(at)
-        if ends is not None and ends <= observation.now:
-            draft.facts.append(expire(at, draft, ends))
-            return with_asides(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at)
-        return plan_undo(at) or with_asides(_plan_life(at, draft, ends), at)
+        plan = _plan_end(at, draft)
+        undo = plan_undo(at) if plan is None else None
+        return undo or with_comment(with_pull_request(with_asides(plan or _plan_life(at, draft), at), at), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         if isinstance(error, WiringConflictError):
             # The data are ready all the same: only the wiring's own condition says otherwise.
-            return self.plan(replace(observation, unwired=error.refusals))
+            return self.plan(replace(observation, unwired=error.refusals, unscaled=error.unscaled))
         return plan_failure(observation.manifest, error)
 
 
@@ -92,17 +93,36 @@ def _plan_deletion(seen: CloneObservation) -> Plan:
     So do claims that still wait for their volume: the snapshot-controller lets no snapshot go that one is made from.
     """
     doomed = [*seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
+    scale = apps_back(seen)
+    if seen.unscaled:
+        named = ", ".join(f"Deployment {name} ({words})" for name, words in seen.unscaled.items())
+        return condemned(seen.manifest, [], message=f"what sleeps with the clone cannot be woken: {named}")
     if not doomed:
-        return Plan(remove_finalizer=True)
+        return Plan(scale=scale, remove_finalizer=True)
     return Plan(
+        scale=scale,
         apply=tuple(stranded_aliases(seen.alias_contents, seen.alias_snapshots)),
         delete=tuple(Ref.of(entry) for entry in doomed if not is_deleting(entry)),
         requeue_after=2,
     )
 
 
-def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:
-    """Return the plan of a clone whose lease has not ended; ``ends`` is when it will."""
+def _plan_end(at: Situation, draft: Draft) -> Plan | None:
+    """Return the plan of a clone whose pull request is closed or whose lease has ended, or None while it lives."""
+    closed, ends = closing(at), lease_end(at)
+    if closed is not None and closed.is_over:
+        draft.facts.append(end(at, draft, closed))
+        # Whoever reopens asks for it anew: no lease of before counts then.
+        return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, None)), at, over=True)
+    if ends is not None and ends <= at.seen.now:
+        draft.facts.append(expire(at, draft, ends))
+        return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
+    return None
+
+
+def _plan_life(at: Situation, draft: Draft) -> Plan:
+    """Return the plan of a clone that lives."""
+    ends = lease_end(at)
     for link in CHAIN:
         fact = link(at, draft)
         draft.facts.append(fact)
@@ -117,14 +137,4 @@ def _plan_life(at: Situation, draft: Draft, ends: datetime | None) -> Plan:
         keep_serving(at, draft)
     plan = draft.finish(types_of(at.clone), clone_status(at, served, ends), requeue_after=next_look(at, ends))
     wanted = is_foreign(at.clone) and labels.FINALIZER not in at.clone.metadata.finalizers
-    return replace(with_wiring(plan, _wiring(at), at.seen.manifest), add_finalizer=wanted)
-
-
-def _wiring(at: Situation) -> Wiring:
-    return wire(
-        at.seen.deployments,
-        at.name,
-        secret=secret_name(at.clone),
-        keys=at.clone.spec.binding.keys or BINDING_KEYS,
-        refused=at.seen.unwired,
-    )
+    return with_apps(with_warning(replace(plan, add_finalizer=wanted), at, ends), at)

@@ -48,7 +48,7 @@ class DataGrantReconciler:
         if manifest is None:
             return None
         store = await reader.get("DataStore", manifest["spec"]["store"], key.namespace)
-        clones = await self.census.clones_by(reader, (str(key.namespace), key.name), now)
+        clones = await self.census.clones_by(reader, self.environment.forges, (str(key.namespace), key.name), now)
         return GrantObservation(manifest, now, DataGrant.parse(manifest), store, clones)
 
     def plan(self, observation: GrantObservation) -> Plan:

@@ -20,6 +20,7 @@ from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
 from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
+from coppice.core.pullrequests import Forges
 from coppice.core.quantities import larger
 from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation, server_of
 from coppice.kube.client import KubeReader
@@ -196,7 +197,7 @@ class DataSnapshotReconciler:
         engine = self.environment.engines.get(store.spec.engine) if isinstance(store, DataStore) else None
         source, server, adoption, commit = None, None, None, CommitSeen()
         if is_commit(manifest):
-            commit = await _observe_handover(reader, manifest, raw, prepared)
+            commit = await _observe_handover(reader, self.environment.forges, manifest, raw, prepared)
         elif isinstance(store, DataStore) and store.spec.adopted is None:
             settles = raw is None and engine is not None and engine.capture_action is not None
             source = await read_store_claim(reader, store.metadata.namespace, store_name, store)
@@ -248,13 +249,13 @@ class DataSnapshotReconciler:
 
 
 async def _observe_handover(
-    reader: KubeReader, manifest: Manifest, raw: Manifest | None, prepared: Manifest | None
+    reader: KubeReader, forges: Forges, manifest: Manifest, raw: Manifest | None, prepared: Manifest | None
 ) -> CommitSeen:
     """Read what is between a clone and the raw snapshot; of a commit that is made there is nothing any more."""
     finalized = labels.FINALIZER in (manifest["metadata"].get("finalizers") or ())
     if prepared is not None and not finalized:
         return CommitSeen()
-    return await observe_commit(reader, manifest, raw)
+    return await observe_commit(reader, forges, manifest, raw)
 
 
 def _plan_deletion(observation: SnapshotObservation) -> Plan:

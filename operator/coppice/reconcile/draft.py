@@ -42,12 +42,13 @@ class Fact:
     message: str
     stalled: bool = False
     at_rest: bool = False
+    unknown: bool = False
     retry_after: float | None = None
 
     @property
     def condition(self) -> dict[str, str]:
         """Return the fact as a Kubernetes condition."""
-        return _condition(self.type, self.holds, self.reason, self.message)
+        return _condition(self.type, None if self.unknown else self.holds, self.reason, self.message)
 
 
 def holds(kind: str, reason: str, message: str) -> Fact:
@@ -68,6 +69,11 @@ def stalls(kind: str, reason: str, message: str, *, retry_after: float | None = 
 def rests(kind: str, reason: str, message: str) -> Fact:
     """Return a fact that does not hold because nobody wants it to: nothing is in progress and nothing is wrong."""
     return Fact(kind, holds=False, reason=reason, message=message, at_rest=True)
+
+
+def unknown(kind: str, reason: str, message: str) -> Fact:
+    """Return that nobody can tell whether a fact holds; for what stands beside a chain."""
+    return Fact(kind, holds=False, reason=reason, message=message, unknown=True)
 
 
 def _condition(kind: str, value: bool | None, reason: str, message: str) -> dict[str, str]:  # noqa: FBT001

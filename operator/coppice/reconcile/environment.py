@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from coppice.core.pullrequests import Forges, NoForges
 from coppice.engines.base import Engine
 from coppice.manifests.pod import Resources
 
@@ -17,8 +18,10 @@ class Environment:
     ``images``: by engine, then by the version as users write it. ``server`` is what a server gets where neither store
     nor profile says.
     ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept,
-    ``sleep`` after how long without activity a server is stopped.
+    ``sleep`` after how long without activity a server is stopped, ``warning`` how long before its end that is said of a
+    lease.
     ``most`` is what a profile may give a clone, by resource; one that is not in it, or empty, has no bound.
+    ``forges`` is what the forges have told of pull requests.
     ``reaches`` tells whether a packet to a port gets to a host; None when it cannot tell.
     """
 
@@ -31,7 +34,9 @@ class Environment:
     undo: timedelta
     reaches: Callable[[str, int], Awaitable[bool | None]]
     sleep: timedelta = timedelta(minutes=30)
+    warning: timedelta = timedelta(hours=1)
     most: Mapping[str, str] = field(default_factory=dict)
+    forges: Forges = field(default_factory=NoForges)
 
     def image(self, engine: str, version: str) -> str | None:
         """Return the image for an engine's version, or None if the administrator offers none."""

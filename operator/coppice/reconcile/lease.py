@@ -22,6 +22,10 @@ class LeaseTerms:
     refused: str | None = None
 
 
+WARNED = 4
+"""A warning comes in the last quarter of a lease at the earliest: a short one would be nothing but warning."""
+
+
 def lease_terms(lease: Lease, *, allowed: timedelta | None, default: LeaseTerms) -> LeaseTerms:
     """Return the lease a clone gets: what it asks for, within ``allowed`` (None: no bound).
 
@@ -64,3 +68,17 @@ def expires_at(terms: LeaseTerms, *, asked: datetime, active: datetime) -> datet
         if moment is not None
     ]
     return min(ends, default=None)
+
+
+def warned_from(terms: LeaseTerms, ends: datetime, *, asked: datetime, before: timedelta) -> datetime:
+    """Return from when on it is said that a lease ends: ``before`` the end, but not before its last quarter.
+
+    An end whatever happens is that of the whole lease, any other one that of a time without use.
+    """
+    length = terms.longest if ends_for_good(terms, ends, asked=asked) else terms.idle
+    return ends - (before if length is None else min(before, length / WARNED))
+
+
+def ends_for_good(terms: LeaseTerms, ends: datetime, *, asked: datetime) -> bool:
+    """Return whether the end is one that no use of the clone moves."""
+    return terms.longest is not None and asked + terms.longest <= ends

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import kopf
 
 from coppice.core import labels
+from coppice.forges.book import Book
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.lease import Lease, LeaseTerms
 from coppice.kube.login import load_configuration
@@ -42,6 +43,7 @@ async def run_operator(
     *,
     reconcilers: Iterable[Reconciler[Any]],
     engines: Mapping[str, Engine],
+    forges: Book | None = None,
     stop: asyncio.Event | None = None,
     started: Callable[[Operator, int, int], None] | None = None,
 ) -> None:
@@ -54,7 +56,9 @@ async def run_operator(
     async with AsyncExitStack() as stack:
         client = AioKubeClient(await load_configuration())
         stack.push_async_callback(client.aclose)
-        operator = Operator(settings, client=client, reconcilers=reconcilers, engines=engines)
+        forges = forges if forges is not None else Book()
+        stack.push_async_callback(forges.aclose)
+        operator = Operator(settings, client=client, reconcilers=reconcilers, engines=engines, forges=forges)
         metrics = serve_metrics(settings.metrics_port, operator.metrics, operator.refresh_metrics)
         probes = serve_probes(settings.probes_port, alive=operator.ailments, ready=operator.unready)
         ports = await stack.enter_async_context(metrics), await stack.enter_async_context(probes)

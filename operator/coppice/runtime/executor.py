@@ -14,7 +14,7 @@ from coppice.core.conditions import complete_status, same_status
 from coppice.core.plan import noted
 from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
 from coppice.engines.patching import PatchingEngine
-from coppice.kube.client import FINALIZER_MANAGER, STATUS_MANAGER, WIRING_MANAGER
+from coppice.kube.client import FINALIZER_MANAGER, SCALING_MANAGER, STATUS_MANAGER, WIRING_MANAGER
 from coppice.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, ServerRef
+    from coppice.core.plan import EngineCall, Event, Manifest, Plan, Publication, Scale, ServerRef
+    from coppice.core.pullrequests import Posting
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient, KubeReader
     from coppice.runtime.metrics import Metrics
@@ -44,6 +45,14 @@ class Recorder(Protocol):
 
     def record(self, manifest: Manifest, event: Event) -> None:
         """Take an event of an object; never fails and never waits."""
+        ...
+
+
+class Noticeboard(Protocol):
+    """Where goes what people are to read on pull requests."""
+
+    def want(self, posting: Posting) -> None:
+        """Have this said from now on; never fails and never waits."""
         ...
 
 
@@ -61,11 +70,13 @@ class Executor:
         engines: Mapping[str, Engine],
         recorder: Recorder,
         metrics: Metrics,
+        board: Noticeboard | None = None,
     ) -> None:
         self._client = client
         self._live = live
         self._engines = engines
         self._recorder = recorder
+        self._board = board
         self._metrics = metrics
 
     async def execute(self, plan: Plan, manifest: Manifest, now: datetime) -> Mapping[str, Any]:
@@ -89,6 +100,8 @@ class Executor:
         if changed or plan.status is None:
             for event in plan.events:
                 self._recorder.record(manifest, event)
+        if plan.posting is not None and self._board is not None:
+            self._board.want(plan.posting)
         return status
 
     async def _write(self, plan: Plan) -> None:
@@ -102,7 +115,10 @@ class Executor:
             await self._apply(desired)
         for ref in (*plan.delete, *plan.discard):
             await self._client.delete(ref)
-        await self._wire(plan.wire)
+        unscaled = await self._scale(plan.scale)
+        refusals = await self._wire(plan.wire)
+        if refusals or unscaled:
+            raise WiringConflictError(refusals, unscaled)
 
     async def _write_status(self, observed: Manifest, status: Mapping[str, Any], *, guarded: bool) -> Manifest:
         """Write an object's status; ``guarded``: if it still is as it was observed, else ConflictError."""
@@ -125,9 +141,7 @@ class Executor:
 
         async def begun(transaction: str) -> None:
             nonlocal seen
-            for witness in publication.rests_on:
-                if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
-                    raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
+            await self._expect_unchanged(publication)
             status = {**(manifest.get("status") or {}), publication.note: noted(transaction, publication.of)}
             seen = await self._write_status(manifest, status, guarded=True)
 
@@ -137,6 +151,18 @@ class Executor:
             self._metrics.engine_call_errors.labels(publication.engine, PUBLISH_ACTION).inc()
             raise
         return seen
+
+    async def _expect_unchanged(self, publication: Publication) -> None:
+        """Raise ConflictError where something is not as it was that a publication rests on."""
+        for witness in publication.rests_on:
+            if not witness.is_still(await self._live.get(witness.kind, witness.name, witness.namespace)):
+                raise ConflictError(f"{witness.kind} {witness.namespace}/{witness.name} is not as it was")
+        company = publication.company
+        if company is None:
+            return
+        for found in await self._live.list(company.kind, company.namespace):
+            if company.is_joined_by(found):
+                raise ConflictError(f"{company.kind} {company.namespace}/{found['metadata']['name']} is new")
 
     async def _apply_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
         body = build_identity(manifest)
@@ -174,8 +200,25 @@ class Executor:
         metadata = {**desired["metadata"], "uid": existing["metadata"]["uid"]}
         await self._client.apply({**desired, "metadata": metadata})
 
-    async def _wire(self, patches: Sequence[Manifest]) -> None:
-        """Apply what users' objects asked for; one that refuses does not keep the others from having it."""
+    async def _scale(self, scales: Sequence[Scale]) -> dict[str, str]:
+        """Make users' Deployments sleep or wake; return why not, by name. One that has changed is looked at again."""
+        refusals = {}
+        for scale in scales:
+            metadata = scale.patch["metadata"]
+            try:
+                await self._client.apply(scale.patch, manager=SCALING_MANAGER, force=scale.force)
+            except (ConflictError, InvalidError, ForbiddenError) as error:
+                existing = await self._existing(scale.patch)
+                seen = {} if existing is None else existing["metadata"]
+                if any(seen.get(key) != metadata[key] for key in ("uid", "resourceVersion")):
+                    raise ConflictError(f"{_name(scale.patch)} is not as it was") from error
+                refusals[str(metadata["name"])] = str(error)
+        return refusals
+
+    async def _wire(self, patches: Sequence[Manifest]) -> dict[str, str]:
+        """Apply what users' objects asked for; return why not, by name. One that refuses does not keep the others from
+        having it.
+        """
         refusals = {}
         for patch in patches:
             try:
@@ -185,8 +228,7 @@ class Executor:
                 # One that went or was made anew has woken us already.
                 if existing is not None and existing["metadata"]["uid"] == patch["metadata"]["uid"]:
                     refusals[str(patch["metadata"]["name"])] = str(error)
-        if refusals:
-            raise WiringConflictError(refusals)
+        return refusals
 
     async def _existing(self, desired: Manifest) -> Manifest | None:
         metadata = desired["metadata"]

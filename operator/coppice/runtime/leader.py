@@ -9,12 +9,15 @@ import asyncio
 import logging
 import random
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.orphans import Orphan, find_orphans
+from coppice.forges.board import Board
+from coppice.forges.book import Book
 from coppice.kube.cache import CachedKube, WatchCache
 from coppice.kube.errors import KubeError, NotFoundError
 from coppice.kube.resources import RESOURCES
@@ -24,6 +27,7 @@ from coppice.runtime.events import EventRecorder
 from coppice.runtime.executor import Executor
 from coppice.runtime.health import Watches
 from coppice.runtime.metrics import Metrics
+from coppice.runtime.pullrequests import PullRequestClones, count_answer, tell_forges
 from coppice.runtime.queue import WorkQueue
 from coppice.runtime.sweep import Sweeper
 
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from coppice.core.plan import Manifest
+    from coppice.core.pullrequests import PullRequestKey
     from coppice.engines.base import Engine
     from coppice.kube.client import KubeClient
     from coppice.runtime.settings import Settings
@@ -67,6 +72,7 @@ class Operator:
         client: KubeClient,
         reconcilers: Iterable[Reconciler[Any]],
         engines: Mapping[str, Engine],
+        forges: Book | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -75,6 +81,10 @@ class Operator:
         self.metrics = Metrics()
         self.queue: WorkQueue[Key] = WorkQueue(slow=_is_slow, slow_limit=max(1, settings.workers // _SLOW_PART))
         self._dependencies = Dependencies()
+        self._forges = forges if forges is not None else Book(clock=clock)
+        self._board = Board(self._forges, clock=clock)
+        self._pull_requests = PullRequestClones(self.metrics, self._forges)
+        self._forges.report(self._on_news, partial(count_answer, self.metrics))
         self._recorder = EventRecorder(client, identity=settings.identity, clock=clock)
         self._cache = WatchCache()
         cached = CachedKube(client, self._cache)
@@ -83,7 +93,12 @@ class Operator:
             reader=cached,
             live=client,
             executor=Executor(
-                client=cached, live=client, engines=engines, recorder=self._recorder, metrics=self.metrics
+                client=cached,
+                live=client,
+                engines=engines,
+                recorder=self._recorder,
+                board=self._board,
+                metrics=self.metrics,
             ),
             dependencies=self._dependencies,
             metrics=self.metrics,
@@ -103,13 +118,17 @@ class Operator:
         self._watches.event(key, metadata.get("resourceVersion", ""), _now(), deleted=deleted)
         if deleted:
             self._cache.deleted(kind, manifest)
+            self._pull_requests.gone(key)
+            if key.kind == PullRequestClones.KIND:
+                self._board.gone(f"{key.namespace}/{key.name}")
         else:
             self._cache.take(kind, manifest)
+            self._pull_requests.seen(key, manifest)
         for concerned in self._concerned(key, metadata.get("labels") or {}):
             self.queue.add(concerned)
 
     def start(self) -> None:
-        """Start the workers, the resync and the posting of Events."""
+        """Start the workers, the resync, the posting of Events and the questions to forges."""
         self._started_at = _now()
         self.metrics.leading.set(1)
         self._workers = [
@@ -118,6 +137,8 @@ class Operator:
         self._background = [
             asyncio.create_task(self._resync_forever(), name="resync"),
             asyncio.create_task(self._recorder.run(), name="events"),
+            asyncio.create_task(self._forges.run(), name="forges"),
+            asyncio.create_task(self._board.run(), name="notices on pull requests"),
         ]
 
     def stop(self) -> None:
@@ -143,9 +164,10 @@ class Operator:
             task.cancel()
 
     def refresh_metrics(self) -> None:
-        """Set the gauges that are read off the queue."""
+        """Set the gauges that are read off the queue and the book of pull requests."""
         self.metrics.queue_depth.set(self.queue.depth)
         self.metrics.queue_oldest.set(self.queue.oldest_wait)
+        tell_forges(self.metrics, self._forges)
 
     def ailments(self) -> list[str]:
         """Return why the process should be restarted, in a line each; nothing while it works or has not started."""
@@ -165,6 +187,11 @@ class Operator:
         if self._started_at is not None and self._resynced_at is None:
             return ["the kinds of Coppice have not been listed yet"]
         return []
+
+    def _on_news(self, pull_request: PullRequestKey) -> None:
+        """Wake the clones of a pull request of which something new is known."""
+        for key in self._pull_requests.of(pull_request):
+            self.queue.add(key)
 
     def _concerned(self, key: Key, object_labels: Mapping[str, str]) -> set[Key]:
         found = self._dependencies.readers_of(key, object_labels)
@@ -245,6 +272,8 @@ class Operator:
         listed = await self._client.survey(kind)
         found = {Key.of(kind, manifest): manifest for manifest in listed}
         self._cache.listed(kind, found.values(), tick)
+        if kind == PullRequestClones.KIND:
+            self._pull_requests.listed(found)
         versions = {key: manifest["metadata"].get("resourceVersion", "") for key, manifest in found.items()}
         for key in self._watches.listed(kind, versions, begun):
             for concerned in self._concerned(key, {}):

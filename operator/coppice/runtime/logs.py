@@ -21,7 +21,7 @@ _SECRETS: Final = (
     re.compile(r"(?i)(?P<keep>\bidentified\s+(?:with\s+\S+\s+)?by\s+)('[^']*'|\"[^\"]*\")"),
 )
 
-_QUIET: Final = ("kopf", "kopf.objects", "kubernetes", "aiohttp", "asyncio")
+_QUIET: Final = ("kopf", "kopf.objects", "kubernetes", "aiohttp", "asyncio", "httpcore")
 """Libraries that print whole objects, requests or credentials at the debug level."""
 
 
@@ -59,5 +59,6 @@ def set_up(level: str) -> None:
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.INFO, root.level))
-    # kopf says of each watched object that its handler succeeded.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    # kopf says of each watched object that its handler succeeded, httpx of each request that it was made.
+    for name in ("kopf.objects", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coppice.engines.registry import PluginError, engines
+from coppice.forges.book import Book
 from coppice.kube.lease import LeaseLostError
 from coppice.kube.login import LoginError
 from coppice.kube.reach import is_reached
@@ -29,6 +30,7 @@ from coppice.runtime.settings import Settings, SettingsError, read_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from coppice.core.pullrequests import Forges
     from coppice.engines.base import Engine
     from coppice.runtime.controller import Reconciler
 
@@ -52,14 +54,16 @@ def operator() -> None:
 
 async def _run(settings: Settings, available: Mapping[str, Engine]) -> None:
     try:
-        await run_operator(settings, reconcilers=build_reconcilers(settings, available), engines=available)
+        forges = Book(settings.forges)
+        reconcilers = build_reconcilers(settings, available, forges)
+        await run_operator(settings, reconcilers=reconcilers, engines=available, forges=forges)
     except LeaseLostError as error:
         logger.error("%s: ending at once", error)  # noqa: TRY400 - no bug
         # Another replica may lead by now: nothing here may get the chance to finish what it was doing.
         os._exit(1)
 
 
-def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> list[Reconciler[Any]]:
+def build_reconcilers(settings: Settings, available: Mapping[str, Engine], forges: Forges) -> list[Reconciler[Any]]:
     """Return the reconciler of every kind, as the administrator has set them up."""
     environment = Environment(
         engines=available,
@@ -70,7 +74,9 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine]) -> li
         longest=settings.lease_max,
         undo=settings.undo,
         reaches=is_reached,
+        forges=forges,
         sleep=settings.sleep,
+        warning=settings.lease_warning,
         most={"memory": settings.clone_memory, "cpu": settings.clone_cpu},
     )
     return [

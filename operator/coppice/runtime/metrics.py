@@ -53,6 +53,11 @@ class Metrics:
             "coppice_last_resync_timestamp_seconds", "When all objects were last listed, as Unix time."
         )
         self.clones = self._gauge("coppice_clones", "DataClones by state: Ready, or the reason why not.", "state")
+        self.pull_requests = self._gauge(
+            "coppice_pull_request_clones",
+            "DataClones of pull requests by how that is: Open, Closed (and the clone still there), Ended, or Unknown.",
+            "state",
+        )
         self.mirrors = self._gauge("coppice_mirrors", "Mirrors by state: Fresh, or the reason why not.", "state")
         self.mirror_oldest = self._gauge(
             "coppice_mirror_oldest_timestamp_seconds",
@@ -82,6 +87,27 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.closed_clones = self._gauge(
+            "coppice_closed_pull_request_clones",
+            "DataClones with data whose pull request is closed; dry_run: whether its forge's word ends nothing.",
+            "dry_run",
+        )
+        self.forge_requests = self._counter(
+            "coppice_forge_requests_total",
+            "Requests to a forge by the class of their answer: 2xx, 304 (unchanged), 4xx, 5xx or none.",
+            "host",
+            "status",
+        )
+        self.forge_remaining = self._gauge(
+            "coppice_forge_rate_limit_remaining", "Requests that a forge still allows in this window.", "host"
+        )
+        self.forge_oldest = self._gauge(
+            "coppice_forge_oldest_reading_timestamp_seconds",
+            "Of when the oldest of a forge's answers is, of all pull requests that it is asked for, as Unix time; 0 if "
+            "it is asked for none.",
+            "host",
+        )
+
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -91,6 +117,25 @@ class Metrics:
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self.registry)
+
+
+class _Count:
+    """How many objects are in which state."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._states: dict[Key, str] = {}
+        self._tally: Tally[str] = Tally()
+
+    def put(self, key: Key, state: str | None) -> None:
+        """Count an object in a state, or no more."""
+        before = self._states.pop(key, None)
+        if state is not None:
+            self._states[key] = state
+        for name, change in ((before, -1), (state, 1)):
+            if name is not None:
+                self._tally[name] += change
+                self._gauge.labels(name).set(self._tally[name])
 
 
 class CloneMetrics:
@@ -105,8 +150,8 @@ class CloneMetrics:
     def __init__(self, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._monotonic = monotonic
-        self._states: dict[Key, str] = {}
-        self._tally: Tally[str] = Tally()
+        self._clones = _Count(metrics.clones)
+        self._pull_requests = _Count(metrics.pull_requests)
         self._marks: dict[Key, tuple[str, float, float]] = {}
 
     def seen(self, key: Key, manifest: Manifest) -> None:
@@ -118,7 +163,8 @@ class CloneMetrics:
 
     def changed(self, key: Key, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         """Count the steps that a new status completes, and the state it means."""
-        self._count(key, _state(after))
+        self._clones.put(key, _state(after))
+        self._pull_requests.put(key, _pull_request_state(after))
         if key not in self._marks:
             return
         uid, start, mark = self._marks[key]
@@ -136,16 +182,8 @@ class CloneMetrics:
     def gone(self, key: Key) -> None:
         """Forget a clone."""
         self._marks.pop(key, None)
-        self._count(key, None)
-
-    def _count(self, key: Key, state: str | None) -> None:
-        before = self._states.pop(key, None)
-        if state is not None:
-            self._states[key] = state
-        for name, change in ((before, -1), (state, 1)):
-            if name is not None:
-                self._tally[name] += change
-                self._metrics.clones.labels(name).set(self._tally[name])
+        self._clones.put(key, None)
+        self._pull_requests.put(key, None)
 
 
 class MirrorMetrics:
@@ -226,6 +264,13 @@ def _state(status: Mapping[str, Any], kind: str = "Ready", well: str = "Ready") 
         if condition["type"] == kind:
             return well if condition["status"] == "True" else str(condition["reason"])
     return "Unknown"
+
+
+def _pull_request_state(status: Mapping[str, Any]) -> str | None:
+    told = status.get("pullRequest")
+    if told is None:
+        return None
+    return "Ended" if told.get("endedAt") is not None else str(told["state"])
 
 
 def _true_conditions(status: Mapping[str, Any]) -> set[str]:

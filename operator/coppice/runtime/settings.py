@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from coppice.core.durations import parse_duration
 from coppice.core.quantities import quantity_bytes
+from coppice.forges.settings import ForgeSettings, read_forges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,11 +60,21 @@ class Settings:
     lease_max: timedelta = timedelta(days=3)
     """``COPPICE_LEASE_MAX``: a DataClone that asks for no lease expires at the latest after this long."""
 
+    lease_warning: timedelta = timedelta(hours=1)
+    """``COPPICE_LEASE_WARNING``: the end of a lease is told this long before, in its last quarter at the earliest."""
+
     sleep: timedelta = timedelta(minutes=30)
     """``COPPICE_SLEEP``: the server of a clone with ``power: Auto`` is stopped after this long without activity."""
 
     undo: timedelta = timedelta(hours=1)
     """``COPPICE_UNDO``: how long the replaced copy of a clone is kept after a reset. It takes up storage until then."""
+
+    forges: tuple[ForgeSettings, ...] = ()
+    """``COPPICE_FORGES``: JSON ``[{"provider": "github", "tokenFile": "/path"}]``: where pull requests are.
+
+    Optional in each: ``host`` and ``url`` (the public one's by default), ``interval`` (1m), ``grace`` (10m), and
+    ``dryRun``, ``comments`` and ``statuses`` (all false).
+    """
 
     resync: timedelta = timedelta(minutes=10)
     """``COPPICE_RESYNC``: how often every object is looked at again, though no event came.
@@ -168,8 +179,10 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_CLONE_CPU": ("clone_cpu", _quantity, "a quantity such as 4"),
     "COPPICE_LEASE_IDLE": ("lease_idle", parse_duration, _DURATION),
     "COPPICE_LEASE_MAX": ("lease_max", parse_duration, _DURATION),
+    "COPPICE_LEASE_WARNING": ("lease_warning", parse_duration, _DURATION),
     "COPPICE_SLEEP": ("sleep", parse_duration, _DURATION),
     "COPPICE_UNDO": ("undo", parse_duration, _DURATION),
+    "COPPICE_FORGES": ("forges", read_forges, 'JSON of the form [{"provider": "github", "tokenFile": "/path"}]'),
     "COPPICE_RESYNC": ("resync", parse_duration, _DURATION),
     "COPPICE_WORKERS": ("workers", _at_least(1), "a number from 1"),
     "COPPICE_LOG_LEVEL": ("log_level", _level, f"one of {', '.join(LOG_LEVELS)}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from helm import generate
 
+from coppice.forges.settings import read_forges
 from coppice.manifests.admission import BINDING, POLICY, build_policies
 
 CHART = generate.CHART
@@ -126,6 +128,27 @@ def test_all_but_the_driver_fit_pod_security_restricted(render: Render):
                 "capabilities": {"drop": ["ALL"]},
                 "readOnlyRootFilesystem": True,
             }
+
+
+def test_tokens_of_forges_are_files_and_their_absence_stops_nothing(render: Render):
+    deployment = named(render(values="values-full"), "Deployment")["coppice"]["spec"]["template"]["spec"]
+    [operator] = deployment["containers"]
+    value = next(entry["value"] for entry in operator["env"] if entry["name"] == "COPPICE_FORGES")
+    forges = read_forges(value)
+    assert [(forge.host, str(forge.token_file)) for forge in forges] == [
+        ("github.com", "/etc/coppice/forges/github.com/token"),
+        ("git.example.com", "/etc/coppice/forges/git.example.com/token"),
+    ]
+    assert (forges[0].interval, forges[1].terms.dry_run) == (timedelta(minutes=2), True)
+    sources = {volume["name"]: volume for volume in deployment["volumes"]}["forges"]["projected"]["sources"]
+    assert [source["secret"] for source in sources] == [
+        {"name": "github", "optional": True, "items": [{"key": "token", "path": "github.com/token"}]},
+        {"name": "gitlab", "optional": True, "items": [{"key": "api", "path": "git.example.com/token"}]},
+    ]
+
+
+def test_without_forges_there_is_no_file_of_a_token(render: Render):
+    assert [volume["name"] for volume in pods(render())["coppice"]["volumes"]] == ["tmp"]
 
 
 def test_what_is_privileged_is_alone_in_its_namespace(render: Render):

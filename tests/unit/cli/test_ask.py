@@ -41,7 +41,7 @@ def test_a_request_takes_none_away_that_was_made_before(bea):
 
 def test_an_extension_lets_the_lease_begin_anew(bea):
     before = bea.story.status("DataClone", "db", "app")["expiresAt"]
-    live(bea, hours=3)
+    bea.story.world.tick(3 * 3600)
     said = bea.expect("extend", "db")
     after = bea.story.status("DataClone", "db", "app")["expiresAt"]
     assert after > before
@@ -49,7 +49,8 @@ def test_an_extension_lets_the_lease_begin_anew(bea):
 
 
 def test_an_extension_brings_an_expired_clone_back(bea):
-    live(bea, days=1, minutes=1)
+    bea.story.world.tick(24 * 3600 + 60)
+    bea.settle()
     assert bea.story.reason("DataClone", "db", "app") == "Expired"
     assert "coppice extend db" in bea.expect("status", "db")
     bea.expect("extend", "db")

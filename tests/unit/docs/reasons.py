@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from coppice.core.pullrequests import UnknownReason
+
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "operator/coppice/reconcile"
 REASON = re.compile(r"[A-Z][A-Za-z]+")
@@ -38,7 +40,8 @@ def reasons_in(source: str) -> set[str]:
 
 def all_reasons() -> set[str]:
     """Return the reasons in all reconcilers."""
-    return set().union(*(reasons_in(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))))
+    of_forges = {str(reason) for reason in UnknownReason}
+    return of_forges.union(*(reasons_in(path.read_text()) for path in sorted(SOURCE.rglob("*.py"))))
 
 
 def _values(node: ast.AST) -> Iterator[ast.expr]:

@@ -13,7 +13,13 @@ from tests.unit.docs.test_links import PAGES, ROOT, tracked
 
 from coppice.api.v1alpha1 import API_VERSION, InvalidResource, parse
 
-EXAMPLES = (*tracked("examples/*.yaml"), *tracked("examples/*.yml"))
+JOBS = ("examples/github-actions/", "examples/gitlab-ci/")
+"""What is there is for CI systems, and of no cluster."""
+EXAMPLES = [
+    path
+    for path in (*tracked("examples/*.yaml"), *tracked("examples/*.yml"))
+    if not str(path.relative_to(ROOT)).startswith(JOBS)
+]
 BLOCK = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 from e2e.bench.api import BenchError
-from e2e.bench.by_merge import COMPUTED, PUBLISHED, ROWS, ChangeSet
+from e2e.bench.by_dump import read_laps
 from e2e.bench.changes import SCRATCH, Run, report
+from e2e.bench.proposals import COMPUTED, PUBLISHED, ROWS, ChangeSet
 from e2e.bench.weights import PROGRAM, Weighed, Weight, read_weight
 
 MEBIBYTE = 1024**2
@@ -71,3 +72,22 @@ def test_the_scratch_server_is_no_part_of_the_sum() -> None:
     assert told["diff and publish, the sum"][-7:] == ["1.50", "/", "1.50", "0.75", "/", "0.75", "2.00"]
     assert told[SCRATCH][-4:] == ["5.00", "/", "5.00", "-"]
     assert told["operator, at most meanwhile"][-2:] == ["120.0", "120.0"]
+
+
+def test_dumping_and_comparing_are_what_is_computed_by_hand() -> None:
+    told = '{"rows": 1000, "begin": 100.5, "dumped": 102.5, "compared": 103.0, "published": 103.25}\n'
+    assert read_laps(told, 1000) == {"dump": 2.0, "compare": 0.5, COMPUTED: 2.5, PUBLISHED: 0.25}
+
+
+def test_by_hand_exactly_the_changed_rows_are_brought() -> None:
+    told = '{"rows": 3000, "begin": 1.0, "dumped": 2.0, "compared": 3.0, "published": 4.0}'
+    with pytest.raises(BenchError, match="3000 rows are brought by hand, and 1000 were changed"):
+        read_laps(told, 1000)
+
+
+def test_a_step_that_is_nothing_by_hand_has_no_ratio() -> None:
+    weight = Weight(MEBIBYTE, MEBIBYTE, MEBIBYTE)
+    ours, theirs = {SCRATCH: 5.0, COMPUTED: 1.0, PUBLISHED: 0.5}, {COMPUTED: 4.0, PUBLISHED: 0.25}
+    run = Run(ours, theirs, before=weight, after=weight, shown=Weighed(0.5, 1000, MEBIBYTE))
+    [line] = [line for line in report([run], 1_000_000, 1000).splitlines() if line.startswith(ROWS)]
+    assert line.split()[-4:] == ["0.50", "/", "0.50", "-"]

@@ -156,3 +156,9 @@ def test_without_conflicts_it_does_not_matter_who_merges_into_whom() -> None:
         found = merge(base, ours, theirs, _open)
         if not found.conflicts:
             assert found.row == merge(base, theirs, ours, _open).row
+
+
+def test_many_short_cells_take_more_memory_than_their_text_is_long() -> None:
+    wide: Cells = {f"column {number}": str(number % 10) for number in range(100)}
+    assert Change("t", {"id": "1"}, wide, None).size > 100 * 40
+    assert Change("t", {"id": "1"}, {"id": "1", "a": "茶" * 5000}, None).size > 2 * 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def test_rows_in_a_circle_are_refused_unless_it_can_be_put_off() -> None:
         _script(TREE, *rows)
     later = replace(TEA, constraints=(KEY, replace(UP, deferrable=True)))
     script = _script(later, *rows)
-    assert len(script.rows) == 2
+    assert len(list(script.rows)) == 2
     assert 'SET CONSTRAINTS "public"."up" DEFERRED' in script.text
 
 
@@ -177,3 +178,13 @@ def test_what_is_left_is_counted() -> None:
     [table] = changes.tables
     assert (table.table, table.added, table.modified, table.deleted, table.schema) == ("tea", 1, 0, 1, False)
     assert changes.digest != _plan(TEA, _change(None, _row(1)), _change(_row(3), None)).changes.digest
+
+
+def test_the_statements_of_rows_are_not_in_memory_beside_the_rows() -> None:
+    plan = _plan(TEA, *(_change(_row(number, name="x" * 20_000), None) for number in range(100)))
+    tracemalloc.start()
+    script = script_of(plan, "SELECT 'table tea', '0'")
+    written = sum(len(part.statement) for part in script.rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < written / 4

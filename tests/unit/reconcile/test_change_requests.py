@@ -244,6 +244,66 @@ async def test_what_an_app_wrote_next_door_is_committed_for_an_author_who_has_a_
     assert status(story)["tables"] == [{"table": "price", "added": 0, "modified": 1, "deleted": 0}]
 
 
+def writes_without_pause(story):
+    """Have an app write a row at once after each commit of what it wrote before."""
+
+    def written(action):
+        if action == "commit-work":
+            write(story, f"price/{100 + story.world.engine.calls.count(action)}=1", without=())
+
+    story.world.engine.after_call = written
+    write(story)
+
+
+async def test_what_an_app_writes_without_pause_is_committed_with_pauses_and_each_time_reviewed_anew(story):
+    writes_without_pause(story)
+    story.request()
+    await story.operator.live(minutes=2)
+    assert 4 <= story.world.engine.calls.count("commit-work") <= 6
+    said = story.condition("DataChangeRequest", "fix", of="SourceReady")
+    assert (said["status"], said["reason"]) == ("True", "FoundInPart")
+    assert "no part of it yet" in said["message"]
+    old = status(story)["patch"]
+    await story.operator.live(minutes=1)
+    story.review(patch=old)
+    await story.settle()
+    assert [(entry["counts"], entry["why"]) for entry in status(story)["reviews"]] == [(False, "OtherPatch")]
+    assert story.reason("DataChangeRequest", "fix") == "ApprovalsMissing"
+
+
+async def test_an_app_that_never_pauses_keeps_nothing_from_being_approved_and_published(story):
+    writes_without_pause(story)
+    story.request()
+    await story.operator.live(minutes=2)
+    story.review()
+    await story.settle()
+    story.expect_ready("DataChangeRequest", "fix")
+    assert {NEW, "price/101=1"} <= main(story).rows
+
+
+async def test_a_clone_that_was_quiet_is_taken_up_at_once_and_what_is_approved_is_published_first(story):
+    write_and_commit(story)
+    story.request(merge="Manual")
+    await story.settle()
+    story.review()
+    await story.settle()
+    assert reason(story, "Approved") == "Approved"
+    write(story, "price/3=30", without=())
+    await story.operator.live(minutes=1)
+    assert reason(story, "Approved") == "ApprovalsMissing"
+
+    story.delete("DataReview", "fix-bob")
+    story.review()
+    await story.settle()
+    story.world.tick(60)
+    write(story, "price/4=40", without=())
+    story.edit("DataChangeRequest", "fix", merge="WhenApproved")
+    await story.settle()
+    story.expect_ready("DataChangeRequest", "fix")
+    assert "price/3=30" in main(story).rows
+    assert "price/4=40" not in main(story).rows
+
+
 # -- where it waits --
 
 
@@ -422,7 +482,7 @@ async def test_when_something_else_would_be_published_the_approval_is_void(propo
     proposed.review()
     await proposed.settle()
     assert proposed.condition("DataReview", "fix-bob", of="Counted")["status"] == "True"
-    write(proposed, "price/6=60", without=())
+    write_and_commit(proposed, "price/6=60", without=())
     proposed.edit("DataChangeRequest", "fix", merge="WhenApproved")
     await proposed.operator.live(minutes=1)
     assert reason(proposed, "Approved") == "ApprovalsMissing"

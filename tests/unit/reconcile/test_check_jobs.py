@@ -132,6 +132,23 @@ async def test_the_connection_goes_when_the_last_check_has_ended_and_the_job_sta
     assert len(jobs(story, "smoke", "slow")) == 2
 
 
+async def test_what_an_app_writes_meanwhile_takes_nothing_from_under_a_program_nor_from_who_approved(story):
+    story.world.hanging = lambda pod: True
+    story.job("smoke", "price/9")
+    story.request()
+    await story.settle()
+    branch = story.world.login("data", "db-binding").volume.branches["main"]
+    branch.rows |= {"price/3=30"}
+    await story.operator.live(minutes=10)
+    story.review()
+    await story.operator.live(minutes=10)
+    assert (said(story)["reason"], runs(story)) == ("ChecksRunning", 1)
+    story.world.hanging = lambda pod: False
+    await story.settle()
+    story.expect_ready("DataChangeRequest", "fix")
+    assert (runs(story), prices(story)) == (1, {NEW, OTHER})
+
+
 async def test_a_check_that_two_rules_name_runs_once(story):
     story.edit("DataStore", "shop", protection=[*protection("smoke"), *protection("smoke", branches=["ma*"])])
     story.job("smoke", "price/9")

@@ -339,7 +339,7 @@ async def test_a_request_that_is_deleted_while_it_is_open_leaves_nothing_behind(
 # -- databases that somebody else runs --
 
 
-async def adopted(story, *, writer=True):
+async def adopted(story, *, writer=True, protection=PROTECTED):
     """Return a store whose database is somebody else's, with a clone on which a row was changed."""
     add_source(story, OLD, OTHER)
     server_of(story).volume.users["writer"] = "writers-own"
@@ -355,7 +355,7 @@ async def adopted(story, *, writer=True):
     named = {"claimName": "data-pg-0", "service": "pg", "credentialsSecret": "pg-coppice"}
     story.policies()
     story.adopted(
-        adopted={**named, **({"writer": {"secretName": "pg-writer"}} if writer else {})}, protection=PROTECTED
+        adopted={**named, **({"writer": {"secretName": "pg-writer"}} if writer else {})}, protection=protection
     )
     await story.settle()
     story.clone()
@@ -380,6 +380,51 @@ async def test_an_adopted_database_is_written_to_by_its_writer_alone():
     await story.settle()
     story.expect_ready("DataChangeRequest", "fix")
     assert (theirs(story), users, touched(story)) == ({NEW, OTHER}, ["writer"], [])
+
+
+ELSEWHERE = ({"branches": ["dev"], "approvals": 0},)
+
+
+@pytest.mark.parametrize("protection", [(), ELSEWHERE])
+async def test_an_adopted_database_takes_an_approval_where_its_owners_have_said_nothing(protection):
+    story = Story(PatchingWorld())
+    await adopted(story, protection=protection)
+    story.request(publish="Database")
+    await story.operator.live(minutes=2)
+    assert story.reason("DataChangeRequest", "fix") == "ApprovalsMissing"
+    assert "0 of 1 approvals" in story.condition("DataChangeRequest", "fix", of="Approved")["message"]
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        for name in story.names(kind):
+            story.delete(kind, name)
+    story.review()
+    await story.settle()
+    assert (story.reason("DataChangeRequest", "fix"), theirs(story)) == ("IdentityUnenforced", {OLD, OTHER})
+    story.policies()
+    story.delete("DataReview", "fix-bob")
+    story.delete("DataChangeRequest", "fix")
+    await story.settle()
+    story.request("again", publish="Database")
+    await story.settle()
+    story.review("again")
+    await story.settle()
+    story.expect_ready("DataChangeRequest", "again")
+    assert theirs(story) == {NEW, OTHER}
+
+
+async def test_an_adopted_database_takes_none_where_its_owners_say_so():
+    story = Story(PatchingWorld())
+    await adopted(story, protection=[{"branches": ["main"], "approvals": 0}])
+    story.request(publish="Database")
+    await story.settle()
+    story.expect_ready("DataChangeRequest", "fix")
+
+
+async def test_what_is_handed_over_takes_no_approval_where_its_owners_have_said_nothing():
+    story = Story(PatchingWorld())
+    await adopted(story, protection=())
+    story.request(publish="Patch")
+    await story.settle()
+    assert reason(story, "Published") == "HandOver"
 
 
 async def test_without_a_writer_an_adopted_database_is_not_written_to():
@@ -477,6 +522,24 @@ async def test_a_store_that_is_away_for_a_moment_changes_nothing_that_was_said(s
     await story.settle()
     story.expect_stalled("DataChangeRequest", "fix", "MaskedLineage")
     assert status(story).get("preview", before["preview"]) == before["preview"]
+
+
+@pytest.mark.parametrize(("of", "stops"), [("fix", True), ("other", False)])
+async def test_who_asks_for_changes_while_it_is_written_stops_it(story, of, stops):
+    story.request(publish="Database")
+    await story.settle()
+    story.review()
+
+    def veto(action):
+        if action == "write":
+            spec = {"request": of, "reviewer": "cleo@example.com", "verdict": "RequestChanges"}
+            story.add("DataReview", "veto", spec, "data")
+            story.world.engine.before_call = lambda action: None
+
+    story.world.engine.before_call = veto
+    await story.operator.live(minutes=1)
+    assert live(story) == ({OLD, OTHER} if stops else {NEW, OTHER})
+    assert reason(story, "Approved") == ("ChangesRequested" if stops else "Published")
 
 
 async def test_an_approval_that_is_taken_back_while_it_is_written_stops_it(story):

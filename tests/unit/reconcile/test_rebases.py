@@ -43,6 +43,17 @@ def write(story, *rows, clone="db", namespace="data", without=(OLD,)):
     branch.rows = (branch.rows - set(without)) | set(rows)
 
 
+def writes_without_pause(story):
+    """Have an app write a row at once after each commit of what it wrote before."""
+
+    def written(action):
+        if action == "commit-work":
+            write(story, f"price/{100 + story.world.engine.calls.count(action)}=1", without=())
+
+    story.world.engine.after_call = written
+    write(story, MINE)
+
+
 def change_main(story, *rows, without=(OLD,)):
     story.data_of().branches["main"].rows -= set(without)
     return story.commit(*rows)
@@ -142,7 +153,7 @@ async def test_what_an_app_writes_at_the_last_moment_is_kept(story):
 
 
 @pytest.mark.parametrize(
-    "action", ["commit-work", "create-tag", "ensure-fetch-user", "fast-forward", "drop-fetch-user"]
+    "action", ["commit-work", "create-tag", "offer", "ensure-fetch-user", "fast-forward", "drop-fetch-user"]
 )
 async def test_wherever_it_is_interrupted_it_happens_once_and_whole(story, action):
     write(story, MINE)
@@ -165,6 +176,20 @@ async def test_wherever_it_is_interrupted_it_happens_once_and_whole(story, actio
     assert rows(story) == {MINE, OTHER}
     assert volume.branches["main"].head == published(story)["commit"]
     assert volume.commits[published(story)["before"]].rows == {MINE}
+
+
+async def test_what_is_written_without_pause_is_committed_with_pauses_and_a_rebase_waits_for_one(story):
+    writes_without_pause(story)
+    change_main(story, OTHER, without=())
+    rebase(story)
+    await story.operator.live(minutes=2)
+    assert 4 <= story.world.engine.calls.count("commit-work") <= 6
+    assert story.condition("DataChangeRequest", "up", of="SourceReady")["reason"] == "FoundInPart"
+    assert story.reason("DataChangeRequest", "up") == "TargetMoved"
+    story.world.engine.after_call = lambda action: None
+    await story.operator.live(minutes=1)
+    story.expect_ready("DataChangeRequest", "up")
+    assert {OTHER, "price/101=1", "price/103=1"} <= rows(story)
 
 
 async def test_a_clone_that_was_reset_meanwhile_is_rebased_as_it_is_then(story):

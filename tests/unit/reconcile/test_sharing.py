@@ -247,6 +247,29 @@ async def test_an_expired_clone_gives_its_place_away_and_queues_when_it_comes_ba
     shop.expect_ready("DataClone", "new", "app")
 
 
+async def test_nobody_is_put_out_for_who_waits_but_by_the_end_of_a_lease(shop):
+    shop.grant(maxClones={"total": 2})
+    shop.clone("off", namespace="app", lease={"max": "2h"})
+    shop.clone("unused", namespace="app", lease={"max": "9d"})
+    await shop.settle()
+    shop.edit("DataClone", "off", "app", power="Off")
+    shop.clone("waits", namespace="app")
+    await shop.operator.live(hours=1)
+    assert "place 1" in shop.condition("DataClone", "waits", "app")["message"]
+    shop.edit("DataGrant", "previews", maxClones={"total": 1})
+    await shop.operator.live(minutes=30)
+    assert "place 2" in shop.condition("DataClone", "waits", "app")["message"]
+    assert shop.reason("DataClone", "off", "app") == "PoweredOff"
+    shop.expect_ready("DataClone", "unused", "app")
+    assert len(shop.names("PersistentVolumeClaim", "app")) == 2, "their data are there"
+    await shop.operator.live(minutes=35)
+    shop.expect_stalled("DataClone", "off", "Expired", "app")
+    assert "place 1" in shop.condition("DataClone", "waits", "app")["message"]
+    shop.edit("DataGrant", "previews", maxClones={"total": 2})
+    await shop.settle()
+    shop.expect_ready("DataClone", "waits", "app")
+
+
 async def test_a_clone_that_cannot_go_on_holds_up_nobody_and_queues_once_it_can(shop):
     shop.grant(maxClones={"total": 1})
     shop.clone("typo", namespace="app", source={"branch": "nonsense"})

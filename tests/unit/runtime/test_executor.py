@@ -8,7 +8,7 @@ from tests.fakes.patching import PatchingFakeEngine, patch_between
 from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 
 from coppice.core import labels
-from coppice.core.plan import EngineCall, Event, Plan, Publication, Ref, SecretKey, ServerRef
+from coppice.core.plan import EngineCall, Event, Plan, Publication, Ref, Scale, SecretKey, ServerRef
 from coppice.engines.base import PUBLISH_ACTION, EngineError, UnreachableError
 from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
@@ -441,3 +441,37 @@ async def test_a_deployment_that_was_made_anew_is_no_conflict_and_is_left_alone(
     await execute(Plan(wire=(stale, vanished), status={"conditions": [ready("True", "Made")]}))
     assert kube.peek("Deployment", "app", "web")["spec"]["template"]["spec"]["containers"][0]["env"] == []
     assert kube.peek("Deployment", "app", "gone") is None
+
+
+def sleep(kube, name, *, force=False):
+    found = kube.peek("Deployment", "app", name)
+    metadata = {key: found["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    return Scale({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 0}}, force)
+
+
+async def test_scaling_takes_nothing_by_force_that_the_plan_does_not_say(kube, execute):
+    for name in ("taken", "free"):
+        kube.add(deployment(name, []))
+    plan = Plan(
+        scale=(sleep(kube, "taken"), sleep(kube, "free", force=True)),
+        wire=(wiring(kube, "free"),),
+        status={"conditions": [ready("True", "Made")]},
+    )
+    with pytest.raises(WiringConflictError) as caught:
+        await execute(plan)
+    assert (list(caught.value.refusals), list(caught.value.unscaled)) == ([], ["taken"])
+    assert kube.peek("Deployment", "app", "taken")["spec"]["replicas"] == 1
+    free = kube.peek("Deployment", "app", "free")["spec"]
+    assert free["replicas"] == 0
+    assert free["template"]["spec"]["containers"][0]["env"], "its version changed, and it is wired all the same"
+    assert "status" not in kube.peek("DataClone", "app", "db")
+
+
+async def test_a_deployment_that_somebody_scaled_meanwhile_is_not_scaled_and_all_is_looked_at_again(kube, execute):
+    kube.add(deployment("web", []))
+    stale = sleep(kube, "web", force=True)
+    kube.scale("app", "web", 3)
+    with pytest.raises(ConflictError):
+        await execute(Plan(scale=(stale,), status={"conditions": [ready("True", "Made")]}))
+    assert kube.peek("Deployment", "app", "web")["spec"]["replicas"] == 3
+    assert "status" not in kube.peek("DataClone", "app", "db")

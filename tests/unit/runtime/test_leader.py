@@ -3,12 +3,18 @@
 import asyncio
 
 import pytest
+from tests.fakes.forge import Forge
+from tests.fakes.forge_transport import transport
 from tests.fakes.kube import FakeKube
 from tests.unit.runtime.builders import NOON, CloneReconciler, clone, secret
 
+from coppice.api.v1alpha1.pullrequest import Provider
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Ref
+from coppice.core.pullrequests import PullRequestKey
+from coppice.forges.book import Book
+from coppice.forges.settings import ForgeSettings
 from coppice.runtime.leader import Operator
 from coppice.runtime.settings import Settings
 
@@ -153,3 +159,73 @@ async def test_late_resyncs_and_ended_tasks_are_ailments(operator, kube):
     await asyncio.sleep(0)
     assert operator.ailments() == ["worker 3 has ended"]
     await operator.drain()
+
+
+class Forges:
+    """An operator with a forge, and what the forge tells."""
+
+    def __init__(self, kube, folder):
+        self.forge = Forge(now=NOON.timestamp)
+        self.forge.repository("acme/shop").open("prices", "prices", "a" * 40)
+        (folder / "token").write_text("t0ken")
+        settings = ForgeSettings(Provider.GITHUB, "github.com", "https://x.example/api/v3", folder / "token")
+        self.book = Book([settings], clock=lambda: NOON, transports={"github.com": transport(self.forge)})
+        self.operator = Operator(
+            Settings(), client=kube, reconcilers=[CloneReconciler()], engines={}, forges=self.book, clock=lambda: NOON
+        )
+
+    async def ask(self):
+        """Look, as a reconciler would, and ask what is due."""
+        self.book.look(PullRequestKey("github.com", "acme/shop", 1))
+        for desk in self.book.desks.values():
+            while await self.book.step(desk) == 0:
+                pass
+
+
+@pytest.fixture
+async def forges(tmp_path):
+    kube = FakeKube(clone(pullRequest={"provider": "github", "repository": "acme/shop", "number": 1}))
+    forges = Forges(kube, tmp_path)
+    forges.operator.on_event("DataClone", kube.peek(*KEY), deleted=False)
+    assert await due(forges.operator) == {KEY}
+    yield forges
+    await forges.book.aclose()
+
+
+async def test_news_of_a_pull_request_wake_its_clones(forges):
+    await forges.ask()
+    assert await due(forges.operator) == {KEY}
+
+
+async def test_a_clone_that_is_gone_is_not_woken_by_its_pull_request(forges):
+    forges.operator.on_event("DataClone", clone(), deleted=True)
+    await due(forges.operator)
+    await forges.ask()
+    assert await due(forges.operator) == set()
+
+
+async def test_a_forge_is_asked_from_the_start_until_the_end_and_its_state_is_told(forges):
+    operator = forges.operator
+    operator.start()
+    await forges.ask()
+    assert operator.ailments() == []
+    operator.refresh_metrics()
+    text = operator.metrics.exposition().decode()
+    assert 'coppice_forge_rate_limit_remaining{host="github.com"} 4999.0' in text
+    assert 'coppice_forge_requests_total{host="github.com",status="2xx"} 1.0' in text
+    labels_of = {"host": "github.com"}
+    found = operator.metrics.registry.get_sample_value("coppice_forge_oldest_reading_timestamp_seconds", labels_of)
+    assert found == NOON.timestamp()
+    await operator.drain()
+    assert all(task.done() for task in operator._background)
+
+
+async def test_a_forge_that_says_nothing_holds_up_no_reconciliation(forges, monkeypatch):
+    monkeypatch.setattr(forges.book.desks["github.com"].client.http, "get", lambda *_: asyncio.sleep(3600))
+    forges.book.look(PullRequestKey("github.com", "acme/shop", 1))
+    operator = forges.operator
+    operator.start()
+    while (operator._client.peek(*KEY).get("status") or {}).get("conditions") is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await operator.drain()
+    assert all(task.done() for task in operator._background)

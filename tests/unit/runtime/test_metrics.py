@@ -151,3 +151,32 @@ def test_nothing_that_is_told_of_requests_has_a_name_in_it(metrics):
     made = {"metadata": {"creationTimestamp": "2026-03-02T09:00:00Z"}}
     RequestMetrics(metrics).changed(Key("DataChangeRequest", "its-namespace", "its-name"), made, status(Ready="False"))
     assert "its-" not in metrics.exposition().decode()
+
+
+def test_clones_of_pull_requests_are_counted_by_how_that_is_and_one_that_has_ended_is_none_of_a_closed_one(
+    metrics, clones
+):
+    def told(key, state, **more):
+        before = {} if state is None else {"pullRequest": {"state": state, **more}}
+        clones.changed(key, {}, {**status(Ready="True"), **before})
+
+    def counted():
+        samples = (sample for metric in metrics.registry.collect() for sample in metric.samples)
+        return {
+            sample.labels["state"]: sample.value
+            for sample in samples
+            if sample.name == "coppice_pull_request_clones" and sample.value
+        }
+
+    other = Key("DataClone", "app", "other")
+    told(KEY, "Open")
+    told(other, "Open")
+    told(Key("DataClone", "app", "plain"), None)
+    assert counted() == {"Open": 2}
+    told(KEY, "Closed", closedAt="2026-03-02T09:00:00Z")
+    assert counted() == {"Open": 1, "Closed": 1}
+    told(KEY, "Closed", endedAt="2026-03-02T09:10:00Z")
+    assert counted() == {"Open": 1, "Ended": 1}
+    clones.gone(KEY)
+    clones.gone(other)
+    assert counted() == {}

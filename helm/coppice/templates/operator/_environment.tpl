@@ -22,10 +22,14 @@
   value: {{ .Values.clones.lease.idle | quote }}
 - name: COPPICE_LEASE_MAX
   value: {{ .Values.clones.lease.max | quote }}
+- name: COPPICE_LEASE_WARNING
+  value: {{ .Values.clones.lease.warning | quote }}
 - name: COPPICE_SLEEP
   value: {{ .Values.clones.sleep | quote }}
 - name: COPPICE_UNDO
   value: {{ .Values.clones.undo | quote }}
+- name: COPPICE_FORGES
+  value: {{ include "coppice.forges" . | quote }}
 - name: COPPICE_RESYNC
   value: {{ .Values.operator.resync | quote }}
 - name: COPPICE_WORKERS
@@ -41,4 +45,19 @@
 {{- $_ := set $images $engine $settings.images -}}
 {{- end -}}
 {{- $images | toJson -}}
+{{- end -}}
+
+{{/* The forges as JSON, each with the file of its token instead of the Secret. */}}
+{{- define "coppice.forges" -}}
+{{- $forges := list -}}
+{{- range .Values.forges -}}
+{{- $file := printf "/etc/coppice/forges/%s/token" (include "coppice.forgeFolder" .) -}}
+{{- $forges = append $forges (merge (dict "tokenFile" $file) (omit . "tokenSecret")) -}}
+{{- end -}}
+{{- $forges | toJson -}}
+{{- end -}}
+
+{{/* A folder for the token of a forge: its host. */}}
+{{- define "coppice.forgeFolder" -}}
+{{- .host | default (printf "%s.com" .provider) -}}
 {{- end -}}

@@ -90,6 +90,12 @@ from coppice.api.v1alpha1.datastore import (
     Storage,
     Writer,
 )
+from coppice.api.v1alpha1.pullrequest import (
+    Provider,
+    PullRequestRef,
+    PullRequestState,
+    PullRequestStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,8 +199,12 @@ __all__ = [
     "ProposedClone",
     "ProtectedBranches",
     "ProtectionReviewers",
+    "Provider",
     "Publish",
     "PublishedStatus",
+    "PullRequestRef",
+    "PullRequestState",
+    "PullRequestStatus",
     "Resolution",
     "Resource",
     "ReviewStatus",

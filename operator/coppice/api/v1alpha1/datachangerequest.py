@@ -165,8 +165,9 @@ class DataChangeRequestSpec(SpecModel):
     )
     preview: bool = Field(
         default=True,
-        description="Whether a clone with the change merged in runs while the request is open, so that people look at "
-        "it before they approve. True if left out.",
+        description="Whether people are shown a clone with the change merged in while the request is open, to look at "
+        "before they approve. True if left out. It is computed on a server of its own in any case, which runs until "
+        "the request is published or deleted.",
     )
 
 
@@ -282,6 +283,9 @@ class DataChangeRequestStatus(ObservedStatus):
     """What the operator has computed; it holds no values of rows."""
 
     source: VersionStatus | None = Field(default=None, description="What is proposed.")
+    committed_at: Time | None = Field(
+        default=None, description="When the operator last committed what nobody had committed on the clone."
+    )
     target: VersionStatus | None = Field(default=None, description="What it was merged with.")
     base: Text | None = Field(
         default=None,

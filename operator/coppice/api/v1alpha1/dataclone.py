@@ -31,6 +31,7 @@ from coppice.api.v1alpha1.common import (
     keys_rule,
     name_rules,
 )
+from coppice.api.v1alpha1.pullrequest import INSTEAD, PullRequestRef, PullRequestStatus
 
 BINDING_KEYS = ("type", "provider", "host", "port", "uri", "username", "password", "database")
 """The keys every binding Secret has; the last six of them are also the placeholders of a template."""
@@ -176,6 +177,12 @@ class DataCloneSpec(SpecModel):
             "without migrations none can change: set migrations, or onRevision to Keep or Reset",
             field_path=".onRevision",
         ),
+        Rule(
+            "!has(oldSelf.pullRequest) || has(self.pullRequest)",
+            f"pullRequest stays: {INSTEAD}",
+            field_path=".pullRequest",
+            reason="FieldValueForbidden",
+        ),
     )
 
     from_: Annotated[CloneFrom, immutable("from", "delete the DataClone and create it anew")] = Field(
@@ -205,6 +212,12 @@ class DataCloneSpec(SpecModel):
     )
     migrations: Migrations | None = Field(
         default=None, description="A program that changes each copy before applications use it."
+    )
+    pull_request: PullRequestRef | None = Field(
+        default=None,
+        description="The pull request that the clone is for. When it is closed the clone ends, and it comes back when "
+        "it is reopened, where the administrator has configured its forge. Grants may be for some repositories only; "
+        "what is said here is believed by them as far as the namespace and the forge say so too.",
     )
     power: Annotated[Power, ShowDefault] = Field(
         default=Power.AUTO,
@@ -341,6 +354,14 @@ class DataCloneStatus(ObservedStatus):
     )
     revision: Text | None = Field(default=None, description="The revision that was acted upon.")
     migrations: MigrationsStatus | None = Field(default=None, description="The clone's migrations.")
+    pull_request: PullRequestStatus | None = Field(
+        default=None, description="What the forge has told of the pull request."
+    )
+    comment: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
+        default=None,
+        description="What people read of the clone where its pull request is discussed (Markdown): which data it has, "
+        "what migrations have changed, when it ends, and how to connect.",
+    )
     handled: HandledRequests | None = Field(default=None, description="Requests by annotation that were acted upon.")
 
 
@@ -360,6 +381,10 @@ class DataClone(Resource):
                 "What the clone is a copy of.",
             ),
             Column("Expires", ".status.expiresAt", "When the lease ends if nothing happens."),
+            Column(
+                "Pull-Request", ".spec.pullRequest.number", "The pull request it is for.", type="integer", priority=1
+            ),
+            Column("Pull-Request-State", ".status.pullRequest.state", "Whether that is open.", priority=1),
             Column("Endpoint", ".status.endpoint.host", "Where the server listens.", priority=1),
             Column("Binding", ".status.binding.name", "The Secret with the connection.", priority=1),
             AGE,

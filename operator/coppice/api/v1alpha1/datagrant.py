@@ -20,6 +20,7 @@ from coppice.api.v1alpha1.common import (
     keys_rule,
     name_rules,
 )
+from coppice.api.v1alpha1.pullrequest import GrantedRepository
 
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE_PATTERN)]
 
@@ -118,6 +119,14 @@ class MaxClones(SpecModel):
 class DataGrantSpec(SpecModel):
     """What the owners of a store allow, and to whom."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.forks) || !self.forks || has(self.repositories)",
+            "forks are those of repositories: set repositories, or leave forks out",
+            field_path=".forks",
+        ),
+    )
+
     store: Annotated[Label, immutable("store", "create another DataGrant for the other store")] = Field(
         description="Name of the DataStore in this namespace."
     )
@@ -132,6 +141,19 @@ class DataGrantSpec(SpecModel):
         default=DataKind.MASKED,
         description="Masked allows clones of masked snapshots only; Raw allows all rows as they are. "
         "It is always all bytes of a snapshot, never one branch of it.",
+    )
+    repositories: Annotated[tuple[GrantedRepository, ...], Field(min_length=1, max_length=100), SET] | None = Field(
+        default=None,
+        description="The repositories that these namespaces speak for, with the host, for example "
+        "github.com/acme/shop. With it the grant is for DataClones of a pull request (spec.pullRequest) of one of them "
+        "only, as number of which the label coppice.dev/pull-request of the namespace counts. Left out: for all "
+        "objects of these namespaces.",
+    )
+    forks: bool = Field(
+        default=False,
+        description="Whether pull requests from forks are meant, too: with repositories. One of which it is not known "
+        "counts as one from a fork: the forge says it where one is configured, else the label coppice.dev/fork of the "
+        "namespace.",
     )
     max_lease: DurationOrNever = Field(
         default="7d",
@@ -165,6 +187,7 @@ class DataGrant(Resource):
             Column("Verbs", ".spec.verbs", "What is allowed."),
             Column("Data", ".spec.data", "Masked or raw rows."),
             Column("Clones", ".status.clones", "Clones that live by this grant.", type="integer"),
+            Column("Repositories", ".spec.repositories", "The pull requests it is for.", priority=1),
             Column("Max-Lease", ".spec.maxLease", "Longest life of a clone.", priority=1),
             AGE,
         ),

@@ -155,8 +155,9 @@ class Adopted(SpecModel):
     )
     writer: Writer | None = Field(
         default=None,
-        description="What approved DataChangeRequests with publish: Database are written with, and nothing else is. "
-        "Left out: nothing is ever written to the server.",
+        description="What approved DataChangeRequests with publish: Database are written with, and nothing else is: "
+        "approved by one person at least, unless spec.protection says something else. Left out: nothing is ever "
+        "written to the server.",
     )
     database: DatabaseName | None = Field(
         default=None, description="Database that applications get. Left out: the only one that there is."
@@ -406,7 +407,8 @@ class DataStoreSpec(SpecModel):
         default=(),
         description="Branches that are changed by approved DataChangeRequests only. The rules of all entries that "
         "match a branch hold for it. Where the engine keeps no branches they hold for DataChangeRequests alone: "
-        "whoever has a login writes to the database as before.",
+        "whoever has a login writes to the database as before. What is written to an adopted database takes one "
+        "approval where no entry matches.",
     )
 
 

@@ -46,14 +46,15 @@ SOON: Final = 0.1
 @dataclass(slots=True)
 class OpenRequest(ABC):
     """A request that is not published, and its chain. ``publishing`` is what the status is to say of the commit that
-    the target is about to become, ``brought_to`` the commit that the preview is brought to now; ``look_again`` is when
-    it may be.
+    the target is about to become, ``brought_to`` the commit that the preview is brought to now; ``commits``: what was
+    written to the clone is committed now; ``look_again`` is when either may be.
     """
 
     request: DataChangeRequest
     seen: RequestObservation
     publishing: str | None = field(default=None, init=False)
     brought_to: str | None = field(default=None, init=False)
+    commits: bool = field(default=False, init=False)
     look_again: float | None = field(default=None, init=False)
 
     def run(self, draft: Draft) -> None:

@@ -176,6 +176,11 @@ def all_have_passed(runs: Sequence[CheckRun]) -> bool:
     return all(run.step() is Step.PASSED for run in runs)
 
 
+def are_running(runs: Sequence[CheckRun]) -> bool:
+    """Return whether a program is at work that another result would end."""
+    return any(run.step() is Step.RUNNING for run in runs)
+
+
 @dataclass(frozen=True, slots=True)
 class Runner:
     """Runs the checks of a request on its scratch server."""

@@ -16,8 +16,9 @@ from coppice.engines.patching import JudgedPatch, Patch
 MAX_REMEMBERED: Final = 512
 PATIENCE: Final = 10.0
 """Seconds for which what is computed is waited for: one of many requests does not hold up the others."""
-ROOM: Final = 1 << 27
-"""How many characters of rows are in memory in all patches together; the newest one stays, whatever its size."""
+ROOM: Final = 1 << 26
+"""About how many bytes of memory the rows of all patches take together that are kept; the newest one stays, whatever
+its size."""
 MAX_PAUSE: Final = 300.0
 """Seconds after which at the latest something is tried again that was refused."""
 _GOING_ON: Final = "it is still being computed"

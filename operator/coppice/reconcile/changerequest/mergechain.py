@@ -10,8 +10,8 @@ from coppice.core.plan import EngineCall
 from coppice.engines.base import EngineError
 from coppice.engines.merging import MergingEngine, Signature, TargetBusyError, TargetMovedError
 from coppice.reconcile.changerequest.chain import COMPUTED, PUBLISHED, SOON, OpenRequest
-from coppice.reconcile.changerequest.checks import CHECKED, Runner, check_runs
-from coppice.reconcile.changerequest.judgement import target_head
+from coppice.reconcile.changerequest.checks import CHECKED, Runner, are_running, check_runs
+from coppice.reconcile.changerequest.judgement import is_due, judge_request, target_head
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.publish import fetching, publication, rebasing
 from coppice.reconcile.changerequest.rules import rebases, rules_of
@@ -26,6 +26,7 @@ from coppice.reconcile.changerequest.sources import (
     store_problem,
     target_problem,
     uncommitted_words,
+    until_committed,
 )
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.storenames import admin_secret_name
@@ -68,8 +69,30 @@ class MergeRequest(OpenRequest):
             return problem
         proposed = self.seen.proposed
         if proposed is not None and is_unfinished(self.seen):
-            return self._commit_work(draft, proposed.branch)
+            if self._may_commit:
+                return self._commit_work(draft, proposed.branch)
+            self._wait_for(until_committed(self.request, self.seen))
         return source_found(self.request, self.seen)
+
+    @property
+    def _may_commit(self) -> bool:
+        """Return whether what was written to the clone is committed now.
+
+        The first time it is at once. What is written after that neither goes on for ever, nor takes what there is from
+        under a program that checks it, nor from those who have approved it: else whoever never pauses is never heard.
+        """
+        if self.request.status.committed_at is None:
+            return True
+        if until_committed(self.request, self.seen) or are_running(check_runs(self.request, self.seen)):
+            return False
+        verdict = judge_request(self.request, self.seen)
+        # A clone takes the result only when all of it is committed.
+        return rebases(self.request) or verdict is None or not is_due(self.request, self.seen, verdict)
+
+    def _wait_for(self, seconds: float) -> None:
+        """Look again in so many seconds at the latest, if any."""
+        if seconds > 0:
+            self.look_again = min(seconds, self.look_again or seconds)
 
     def _shut(self, draft: Draft) -> None:
         """Take back, where a clone's namespace may not have the rows any more, the way by which a rebase brings them
@@ -92,6 +115,7 @@ class MergeRequest(OpenRequest):
             raise TypeError("what is proposed has a server")
         signed = {"author": author.name, "email": author.email, "message": self.request.spec.title}
         draft.calls.append(self._call(origin, "commit-work", branch=branch, **signed))
+        self.commits = True
         return waits(SOURCE, "Committing", f"what branch {branch} holds is being committed", retry_after=SOON)
 
     def _it_is_computed(self, draft: Draft) -> Fact:
@@ -186,9 +210,11 @@ class MergeRequest(OpenRequest):
         result, words = self._outcome.result, clone_words(self.request)
         if scratch is None or clone is None or proposed is None or result is None:
             raise TypeError("the chain goes on without the clone's server")
-        if isinstance(self.seen.refused, TargetBusyError | TargetMovedError):
+        moved = isinstance(self.seen.refused, TargetBusyError | TargetMovedError)
+        if moved or proposed.unsaved:
             message = f"{words} has been written to meanwhile: it is computed again"
-            return waits(PUBLISHED, "TargetMoved", message, retry_after=1)
+            left = until_committed(self.request, self.seen)
+            return waits(PUBLISHED, "TargetMoved", message, retry_after=1 if moved else max(left, 1))
         if self.publishing == result:
             draft.calls += rebasing(self.request, self._engine, self._database, proposed, result, clone, scratch)
         self.publishing = result
@@ -239,7 +265,7 @@ class MergeRequest(OpenRequest):
             pause = TAKEN_BACK_AFTER if before.commit == wanted else BETWEEN_RESULTS
             left = pause - (self.seen.now - before.set_at).total_seconds()
             if left > 0:
-                self.look_again = left
+                self._wait_for(left)
                 return
         draft.calls.append(self._call(scratch, "set-branch", branch=self._into, commit=wanted))
         self.brought_to = wanted

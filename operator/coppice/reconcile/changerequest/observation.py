@@ -15,6 +15,7 @@ from coppice.kube.errors import KubeError
 from coppice.manifests.network import Peer
 from coppice.reconcile.access import Source
 from coppice.reconcile.adopted import Adoption
+from coppice.reconcile.belief import Refusal
 from coppice.reconcile.copies import Copy
 from coppice.reconcile.grants import Terms
 from coppice.reconcile.reads import Answer, Server
@@ -134,16 +135,17 @@ class PatchSeen:
 class RequestObservation:
     """A DataChangeRequest and everything around it; what was not needed was not read, and is None or empty.
 
-    ``store``: the store's server. ``terms``: whether the clone's namespace may propose.
-    ``receives``: whether it may have the store's rows. ``may_finish``: what nobody has
-    committed at the source is the author's to commit. ``reverted``: the request that is to be undone. ``passages``: the
-    NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace. ``lacking``: the commits
-    that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed; ``fetched``: the store has the
-    commit that the status says is to be published. ``final``: the same with the message that it is published under.
-    ``checks``: what the owners' queries found; ``check_jobs``: their programs. ``landed``: the commit that the status
-    says was to be published, once it is in the history of the target. ``previewed``: what people see on the scratch
-    server's branch. ``unenforced``: why nobody can tell who reviews are of. ``refused``: why the store has just refused
-    to publish. ``patching``: what there is beside all that where the engine does not merge.
+    ``store``: the store's server. ``terms``: whether the clone's namespace may propose; ``refusal``: why not, where
+    there is a grant that might allow it. ``receives``: whether it may have the store's rows. ``may_finish``: what
+    nobody has committed at the source is the author's to commit. ``reverted``: the request that is to be undone.
+    ``passages``: the NetworkPolicies that are wanted; ``policies``: those that there are, in whatever namespace.
+    ``lacking``: the commits that the scratch server has yet to fetch. ``merged``: the merge as it is reviewed;
+    ``fetched``: the store has the commit that the status says is to be published. ``final``: the same with the message
+    that it is published under. ``checks``: what the owners' queries found; ``check_jobs``: their programs. ``landed``:
+    the commit that the status says was to be published, once it is in the history of the target. ``previewed``: what
+    people see on the scratch server's branch. ``listed``: the UIDs of all reviews in the namespace. ``unenforced``: why
+    nobody can tell who reviews are of. ``refused``: why the store has just refused to publish. ``patching``: what there
+    is beside all that where the engine does not merge.
     """
 
     manifest: Manifest
@@ -152,6 +154,7 @@ class RequestObservation:
     source: Source | None = None
     store: Party | None = None
     terms: Terms | None = None
+    refusal: Refusal | None = None
     receives: bool = True
     origin: CloneSeen = field(default_factory=CloneSeen)
     reverted: DataChangeRequest | InvalidResource | None = None
@@ -167,6 +170,7 @@ class RequestObservation:
     checks: tuple[AssertionResult, ...] = ()
     check_jobs: CheckJobs = field(default_factory=CheckJobs)
     reviews: tuple[DataReview, ...] = ()
+    listed: frozenset[str] = frozenset()
     unenforced: str | None = None
     final: MergeOutcome | EngineError | None = None
     fetched: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coppice.api.v1alpha1 import DataStore, Publish
-from coppice.core.plan import Publication, Witness, noted, read_note
+from coppice.core.plan import Company, Publication, Witness, noted, read_note
 from coppice.engines.base import EngineError
 from coppice.engines.merging import TargetBusyError, TargetMovedError
 from coppice.engines.patching import BrokenRulesError, PatchingEngine, RefusedError
@@ -184,6 +184,7 @@ class PatchRequest(OpenRequest):
             of=self.seen.proposed.head,
             patch=patching.patch,
             rests_on=self._witnesses,
+            company=self._reviews,
         )
         message = f"it is being written to the live database of DataStore {self.request.spec.store.name}"
         return waits(PUBLISHED, "Publishing", message, retry_after=SOON)
@@ -199,6 +200,12 @@ class PatchRequest(OpenRequest):
             where = metadata["namespace"], metadata["name"], metadata["uid"]
             told.append(Witness("DataStore", *where, metadata.get("generation")))
         return tuple(told)
+
+    @property
+    def _reviews(self) -> Company:
+        """Return what is known of what people say: one more may ask for changes."""
+        metadata = self.request.metadata
+        return Company("DataReview", metadata.namespace, "request", metadata.name, self.seen.listed)
 
     def _hand_over(self) -> Fact:
         """Say how somebody else writes it, and remember that they may."""

@@ -57,12 +57,14 @@ def rebasing(
     scratch: Party,
 ) -> list[EngineCall]:
     """Return the calls by which a clone takes what its changes and the branch have become: where it was is tagged
-    before, and nobody may fetch from the scratch server afterwards.
+    before, and nobody may fetch from the scratch server afterwards. Nothing else comes along: the scratch server has
+    what other branches have become, and what others propose.
     """
     at, source, tag = clone.ref(engine), scratch.ref(engine), f"{tag_of(request)}/before"
     move = {"branch": proposed.branch, "expected": proposed.head, "result": result, "host": source.host}
     return [
         EngineCall(engine.name, at, "create-tag", {"database": database, "tag": tag, "commit": proposed.head}),
+        EngineCall(engine.name, source, "offer", {"database": database, "commit": result}),
         let_fetch(engine, scratch, clone),
         EngineCall(engine.name, at, "fast-forward", {"database": database, **move}, {"password": REMOTE_PASSWORD}),
         EngineCall(engine.name, source, "drop-fetch-user", {}),

@@ -112,9 +112,11 @@ class Reading:
     async def reviews(self, seen: RequestObservation) -> RequestObservation:
         """Read what people say, and whether anybody vouches for who they are."""
         metadata = self.request.metadata
-        parsed = [DataReview.parse(found) for found in await self.reader.list("DataReview", metadata.namespace)]
+        listed = await self.reader.list("DataReview", metadata.namespace)
+        parsed = [DataReview.parse(found) for found in listed]
         ours = (review for review in parsed if isinstance(review, DataReview))
         reviews = tuple(review for review in ours if review.spec.request == metadata.name)
+        seen = replace(seen, listed=frozenset(str(found["metadata"]["uid"]) for found in listed))
         if not rules_of(seen).protected:
             return replace(seen, reviews=reviews)
         return replace(seen, reviews=reviews, unenforced=await self.unenforced())

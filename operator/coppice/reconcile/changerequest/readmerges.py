@@ -11,7 +11,7 @@ from coppice.engines.base import Content, EngineError, Reference, UnknownVersion
 from coppice.engines.merging import Assertion, MergeInputs, MergeOutcome, MergingEngine, Signature
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import Peer
-from coppice.reconcile.access import read_terms
+from coppice.reconcile.access import Asked, read_consent_for
 from coppice.reconcile.changerequest.judgement import is_due, judge_request
 from coppice.reconcile.changerequest.message import commit_message
 from coppice.reconcile.changerequest.observation import Party, Proposed, RequestObservation
@@ -116,11 +116,12 @@ class MergeReading(Reading):
     async def _of_clone(self, seen: RequestObservation, name: str, namespace: str | None) -> RequestObservation:
         own = self.request.metadata.namespace
         where, store = namespace or own, self.request.spec.store.name
-        terms = await read_terms(self.reader, store, where=own, namespace=where, verb=Verb.PROPOSE)
-        seen = replace(seen, terms=terms)
-        if terms is None:
+        asked = Asked(store, own, where, Verb.PROPOSE)
+        consent = await read_consent_for(self.reader, self.environment.forges, asked, name)
+        seen = replace(seen, terms=consent.terms, refusal=consent.refusal)
+        if consent.terms is None:
             return seen
-        seen = replace(await self._receiving(seen, where), origin=await self.clone(name, where))
+        seen = replace(await self._receiving(seen, name, where), origin=await self.clone(name, where))
         serving = seen.origin.serving
         if clone_problem(self.request, seen) is not None or serving is None:
             return replace(seen, proposed=self._kept())
@@ -130,13 +131,14 @@ class MergeReading(Reading):
             return replace(seen, proposed=proposed)
         return replace(seen, proposed=proposed, may_finish=where == own or await self.unenforced() is None)
 
-    async def _receiving(self, seen: RequestObservation, namespace: str) -> RequestObservation:
+    async def _receiving(self, seen: RequestObservation, name: str, namespace: str) -> RequestObservation:
         """Look whether the clone's namespace may have the rows that a rebase brings there."""
         own, store = self.request.metadata.namespace, self.request.spec.store.name
         if not rebases(self.request) or namespace == own:
             return seen
-        terms = await read_terms(self.reader, store, where=own, namespace=namespace, verb=Verb.CLONE)
-        return replace(seen, receives=terms is not None and terms.raw)
+        asked = Asked(store, own, namespace, Verb.CLONE)
+        consent = await read_consent_for(self.reader, self.environment.forges, asked, name)
+        return replace(seen, receives=consent.terms is not None and consent.terms.raw)
 
     async def _gone_on(self, seen: RequestObservation, found: Proposed | None) -> Proposed | None:
         """Return what a clone has now if that comes after what was proposed of it before, else that: a clone that was

@@ -14,7 +14,7 @@ from coppice.engines.digests import sealed
 from coppice.engines.merging import Assertion, AssertionResult, ChangeSet, MergeOutcome
 from coppice.engines.patching import JudgedPatch, PatchingEngine, PatchInputs, RefusedError
 from coppice.manifests.network import Peer
-from coppice.reconcile.access import Source, read_terms
+from coppice.reconcile.access import Asked, Source, read_consent_for
 from coppice.reconcile.adopted import Adoption, read_writer
 from coppice.reconcile.changerequest.computations import FoundPatch, LeftPatch
 from coppice.reconcile.changerequest.judgement import is_due, judge_request
@@ -101,9 +101,10 @@ class PatchReading(Reading):
         if wanted is None or patching is None:
             return seen
         where, store = wanted.namespace or own, self.request.spec.store.name
-        terms = await read_terms(self.reader, store, where=own, namespace=where, verb=Verb.PROPOSE)
-        seen = replace(seen, terms=terms)
-        if terms is None:
+        asked = Asked(store, own, where, Verb.PROPOSE)
+        consent = await read_consent_for(self.reader, self.environment.forges, asked, wanted.name)
+        seen = replace(seen, terms=consent.terms, refusal=consent.refusal)
+        if consent.terms is None:
             return seen
         seen = replace(seen, origin=await self.clone(wanted.name, where))
         serving, scratch = seen.origin.serving, seen.scratch.serving

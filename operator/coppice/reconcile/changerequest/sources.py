@@ -8,13 +8,15 @@ from coppice.api.v1alpha1 import DataChangeRequest, DataClone, DataStore, Publis
 from coppice.engines.base import UnreachableError
 from coppice.engines.merging import MergingEngine
 from coppice.engines.patching import PatchingEngine
-from coppice.reconcile.access import Source, source_problem
+from coppice.reconcile.access import Source, refused, source_problem
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.rules import rebases
 from coppice.reconcile.draft import Fact, holds, stalls, waits
 from coppice.reconcile.observed import is_deleting, pod_state
 
 SOURCE: Final = "SourceReady"
+BETWEEN_COMMITS: Final = 30.0
+"""Seconds at least between two commits of what is written to a clone: an app may write without pause."""
 
 
 def merging_engine(source: Source) -> MergingEngine | None:
@@ -191,6 +193,8 @@ def proposal_problem(request: DataChangeRequest, seen: RequestObservation) -> Fa
 
 
 def _clone_unusable(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
+    if seen.refusal is not None:
+        return refused(SOURCE, seen.refusal)
     if seen.terms is None:
         message = (
             f"no DataGrant in this namespace gives namespace {_clone_namespace(request)} the verb Propose on DataStore "
@@ -284,11 +288,20 @@ def is_unfinished(seen: RequestObservation) -> bool:
     return seen.proposed is not None and seen.proposed.unsaved and seen.may_finish
 
 
+def until_committed(request: DataChangeRequest, seen: RequestObservation) -> float:
+    """Return for how many seconds what was written since the last commit of this kind waits at least for the next."""
+    before = request.status.committed_at
+    passed = None if before is None else (seen.now - before).total_seconds()
+    return BETWEEN_COMMITS - passed if passed is not None and 0 <= passed < BETWEEN_COMMITS else 0
+
+
 def uncommitted_words(request: DataChangeRequest, seen: RequestObservation) -> str:
     """Return that rows at the source are no part of what is proposed, and how they become one; or nothing."""
     proposed, wanted = seen.proposed, request.spec.from_
-    if proposed is None or not proposed.unsaved or is_unfinished(seen):
+    if proposed is None or not proposed.unsaved:
         return ""
+    if is_unfinished(seen):
+        return "what has been written there since is committed later, and no part of it yet"
     where = f"{request.spec.store.name}:{wanted.branch}"
     if wanted.clone is not None:
         where = f"{wanted.clone.name} -n {_clone_namespace(request)}"

@@ -38,7 +38,9 @@ def request_status(request: DataChangeRequest, seen: RequestObservation, chain: 
     preview = _preview_of_clone(request, seen) if patches(request) else _preview(request, seen, chain.brought_to)
     scratch = seen.scratch.manifest
     name = None if scratch is None else scratch["metadata"]["name"]
-    now = {"publishing": chain.publishing, "preview": preview, "scratch": name, **_broken(seen)}
+    committed = format_time(seen.now) if chain.commits else request.status.dump().get("committedAt")
+    now = {"publishing": chain.publishing, "preview": preview, "scratch": name, "committedAt": committed}
+    now |= _broken(seen)
     if seen.outcome is None:
         return {**told_before(seen), **now}
     patch, verdict = patch_of(request, seen), judge_request(request, seen)

@@ -14,7 +14,7 @@ from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import next_refresh, refresh_pause_ends, renewed_at, undo_request
 from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Draft, Fact, stalls
-from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms
+from coppice.reconcile.lease import LeaseTerms, expires_at, lease_terms, warned_from
 from coppice.reconcile.observed import format_time
 from coppice.reconcile.requests import read_request
 
@@ -77,6 +77,18 @@ def lease_end(at: Situation) -> datetime | None:
     return expires_at(lease_of(at), asked=asked, active=last_activity(at))
 
 
+def is_unused(at: Situation) -> bool:
+    """Return whether nobody has used a clone that serves for so long that its server may rest, if it is to."""
+    idle = at.seen.now - last_activity(at) >= at.environment.sleep
+    return idle and at.clone.spec.power is Power.AUTO and at.seen.serving is not None
+
+
+def warned_at(at: Situation, ends: datetime) -> datetime:
+    """Return from when on it is said that the lease ends."""
+    asked = renewed_at(at.seen, at.clone)
+    return warned_from(lease_of(at), ends, asked=asked, before=at.environment.warning)
+
+
 def _end_is_told(at: Situation) -> bool:
     """Return whether it is written down that the lease has ended."""
     ends = at.clone.status.expires_at
@@ -88,19 +100,18 @@ def next_look(at: Situation, ends: datetime | None) -> float:
     refreshes = (refresh_pause_ends(at.seen, at.clone), next_refresh(at.seen, at.clone))
     sleeps = last_activity(at) + at.environment.sleep if at.clone.spec.power is Power.AUTO else None
     noticed = _known_use(at) + USE_PRECISION if _is_used(at) else None
-    moments = [moment for moment in (ends, sleeps, noticed, *refreshes) if moment is not None and moment > at.seen.now]
+    warned = None if ends is None else warned_at(at, ends)
+    moments = [
+        moment for moment in (ends, sleeps, noticed, warned, *refreshes) if moment is not None and moment > at.seen.now
+    ]
     return max(min([LOOK_PERIOD, *((moment - at.seen.now).total_seconds() for moment in moments)]), 1.0)
 
 
 def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
     """Remove everything but the object: a GitOps tool would make a deleted object anew for ever."""
-    seen = at.seen
-    claims = (copy.claim for copy in seen.copies)
-    migration = (*seen.migration.jobs, *seen.migration.secrets, *seen.migration.services)
-    children = (*migration, *seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
     # First the end is written down: without it, what is half removed would read as a clone that has yet to begin.
-    for child in children if _end_is_told(at) else ():
-        draft.drop(child)
+    if _end_is_told(at):
+        drop_everything(at, draft)
     return stalls(
         SOURCE,
         "Expired",
@@ -108,6 +119,16 @@ def expire(at: Situation, draft: Draft, ends: datetime) -> Fact:
         f"{labels.EXTEND_REQUESTED_AT}=<now>, or set a new spec.revision",
         retry_after=None if _end_is_told(at) else 1,
     )
+
+
+def drop_everything(at: Situation, draft: Draft) -> None:
+    """Remove all that was made for the clone."""
+    seen = at.seen
+    claims = (copy.claim for copy in seen.copies)
+    migration = (*seen.migration.jobs, *seen.migration.secrets, *seen.migration.services)
+    children = (*migration, *seen.pods, *claims, seen.binding, seen.service, seen.policy, seen.secret, *at.aliases)
+    for child in children:
+        draft.drop(child)
 
 
 def lifetime_status(at: Situation, ends: datetime | None) -> dict[str, Any]:

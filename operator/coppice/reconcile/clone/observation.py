@@ -10,6 +10,7 @@ from coppice.api.v1alpha1 import DataClone, InvalidResource
 from coppice.core.plan import Manifest
 from coppice.engines.base import Activity, EngineError, Ledger, Version
 from coppice.reconcile.access import Source
+from coppice.reconcile.belief import Alleged
 from coppice.reconcile.choice import Choice
 from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.copies import Copy, serving_copy
@@ -39,6 +40,7 @@ class Misbound:
 class CloneObservation:
     """A DataClone and everything around it; what was not needed was not read, and is None or empty.
 
+    ``alleged``: the pull request that it says it is for, and what the forge has told of that.
     ``base_class``: the StorageClass of the volume that the snapshot was made from.
     ``live``: what the store's server says the reference names now; ``ledger``: what a migration tool has written down
     there, for a clone that names a migration. ``storage_class``, ``choice`` and ``handle``: for a
@@ -46,13 +48,15 @@ class CloneObservation:
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
-    ``unwired``: why the API server has just refused to have Deployments wired, by name.
+    ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
+    ``unwired`` and ``unscaled``: why the API server has just refused to have Deployments wired, or scaled, by name.
     """
 
     manifest: Manifest
     now: datetime
     clone: DataClone | InvalidResource
     source: Source | None = None
+    alleged: Alleged | None = None
     base_class: str | None = None
     storage_class: Manifest | None = None
     snapshots: tuple[Manifest, ...] = ()
@@ -78,7 +82,9 @@ class CloneObservation:
     activity: Activity | EngineError | None = None
     migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
+    requests: tuple[Manifest, ...] = ()
     unwired: Mapping[str, str] | None = None
+    unscaled: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
     @property

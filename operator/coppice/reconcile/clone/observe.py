@@ -24,8 +24,10 @@ from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.secret import added_name
 from coppice.reconcile.access import Source, reach, read_source, source_problem
+from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
+from coppice.reconcile.clone.apps import asks_for_apps
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
     asks_for_ledger,
@@ -74,12 +76,29 @@ async def observe_clone(
     if isinstance(clone, InvalidResource):
         return seen
     reading = _Reading(reader, environment, admissions, clone)
-    seen, source = await gather(
-        reading.children(seen),
-        read_source(reader, environment, clone.spec.from_.store, namespace=clone.metadata.namespace, verb=Verb.CLONE),
+    alleged = look_up(clone.spec.pull_request, environment.forges)
+    seen, requests, source = await gather(
+        reading.children(replace(seen, alleged=alleged)), _requests_of(reader, clone), reading.source(alleged)
     )
-    seen = reading.with_credentials(replace(seen, source=source), source)
+    seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
     return await reading.origin(await reading.server(seen), source)
+
+
+async def _requests_of(reader: KubeReader, clone: DataClone) -> tuple[Manifest, ...]:
+    """Return the change requests that propose what was changed on a clone; those who read of its pull request care."""
+    if clone.spec.pull_request is None:
+        return ()
+    here = clone.metadata.namespace
+    owners = clone.spec.from_.store.namespace or here
+    found = await reader.list("DataChangeRequest", owners)
+    return tuple(entry for entry in found if _proposes(entry, clone.metadata.name, here))
+
+
+def _proposes(request: Manifest, name: str, namespace: str) -> bool:
+    source = request["spec"]["from"].get("clone")
+    if source is None or source["name"] != name:
+        return False
+    return bool((source.get("namespace") or request["metadata"]["namespace"]) == namespace)
 
 
 async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
@@ -88,7 +107,10 @@ async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObse
     mine = {labels.OWNER_UID: str(metadata["uid"])}
     claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
     unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
-    return await _read_aliases(reader, replace(seen, unbound_claims=unbound))
+    # Nothing sleeps with a clone that has no finalizer.
+    held = labels.FINALIZER in (metadata.get("finalizers") or ())
+    deployments = tuple(await reader.list("Deployment", metadata["namespace"])) if held else ()
+    return await _read_aliases(reader, replace(seen, unbound_claims=unbound, deployments=deployments))
 
 
 async def _read_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:
@@ -108,6 +130,13 @@ class _Reading:
     environment: Environment
     admissions: Admissions
     clone: DataClone
+
+    async def source(self, alleged: Alleged | None) -> Source:
+        """Read the store, as far as it may be had."""
+        store, namespace = self.clone.spec.from_.store, self.clone.metadata.namespace
+        return await read_source(
+            self.reader, self.environment, store, namespace=namespace, verb=Verb.CLONE, alleged=alleged
+        )
 
     async def children(self, seen: CloneObservation) -> CloneObservation:
         """Read what was made for the clone."""
@@ -135,7 +164,7 @@ class _Reading:
         unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
         seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(servers))
         seen = replace(seen, secret=secret, added=added, binding=binding, service=service, policy=policy)
-        if seen.serving is not None:
+        if seen.serving is not None or asks_for_apps(seen.manifest, self.clone):
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
         return await self._migrations(seen, tuple(runners))
 

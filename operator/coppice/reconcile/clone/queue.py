@@ -101,9 +101,9 @@ def _keys(found: Iterable[Manifest]) -> tuple[Key, ...]:
 
 
 def is_expired(manifest: Manifest) -> bool:
-    """Return whether a clone's lease had ended when it was last looked at."""
+    """Return whether a clone had ended, by its lease or with its pull request, when it was last looked at."""
     ready = condition(manifest, "Ready")
-    return ready is not None and ready["reason"] == "Expired"
+    return ready is not None and ready["reason"] in {"Expired", "PullRequestClosed"}
 
 
 def store_of(entry: Manifest) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_engine_secret
 from coppice.reconcile.clone.leftovers import end_migration
-from coppice.reconcile.clone.lifetime import last_activity
+from coppice.reconcile.clone.lifetime import is_unused, last_activity
 from coppice.reconcile.clone.names import ENGINE, service_name
 from coppice.reconcile.clone.room import starts_without_room
 from coppice.reconcile.clone.situation import Situation
@@ -71,15 +71,13 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
     if at.clone.spec.power is Power.OFF:
         message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
         return rests(ENGINE, "PoweredOff", message)
-    used = last_activity(at)
-    if at.clone.spec.power is not Power.AUTO or at.seen.serving is not copy or at.is_migrating(copy):
+    if not is_unused(at) or at.seen.serving is not copy or at.is_migrating(copy):
         return None
-    if at.seen.now - used < at.environment.sleep:
-        return None
+    used = format_time(last_activity(at))
     return rests(
         ENGINE,
         "Asleep",
-        f"nobody has used the clone since {format_time(used)}: the server is stopped and the data are kept. "
+        f"nobody has used the clone since {used}: the server is stopped and the data are kept. "
         f"To wake it, annotate it with {labels.WAKE_REQUESTED_AT}=<now>, or set spec.power to On",
     )
 

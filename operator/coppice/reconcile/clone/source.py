@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coppice.api.v1alpha1 import Verb
-from coppice.reconcile.access import source_problem
+from coppice.reconcile.access import refused, source_problem
+from coppice.reconcile.belief import Refusal
 from coppice.reconcile.choice import Chosen, MakeSnapshot, Wait
 from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.names import SNAPSHOT, SOURCE
@@ -17,19 +18,28 @@ from coppice.reconcile.schedule import CLONE, build_data_snapshot, next_number
 def source_may_be_used(at: Situation, draft: Draft) -> Fact:
     """Return whether the store is there and its owners allow what is asked; stop what they allow no more."""
     problem = source_problem(at.source, kind=SOURCE, namespace=at.namespace, verb=Verb.CLONE)
-    copy, unmasked = at.target.copy, _unmasked(at)
+    copy, unmasked, refusal = at.target.copy, _unmasked(at), at.source.refusal
     _stop(at, draft, unmasked)
+    if refusal is not None and refusal.waits:
+        return _untold(at, refusal, copy)
     if problem is None and copy is not None and copy in unmasked:
         return _masked_only(at)
     if problem is None:
         return holds(SOURCE, "StoreReady", at.source_words)
-    if problem.reason == "NotGranted" and at.seen.copies:
+    if at.source.terms is None and at.seen.copies:
         _stop(at, draft, at.seen.copies)
         message = f"{problem.message}. The server is stopped and the data are kept until the lease ends"
-        return stalls(SOURCE, "GrantRevoked", message)
+        return stalls(SOURCE, "GrantRevoked" if refusal is None else problem.reason, message)
     if at.seen.serving is not None and copy is not None:
         return holds(SOURCE, "SourceGone", f"{problem.message}. This clone lives on, but cannot be reset")
     return problem
+
+
+def _untold(at: Situation, refusal: Refusal, copy: Copy | None) -> Fact:
+    """Return that the forge has yet to tell; a copy that there is was given when it had."""
+    if copy is None or not is_bound(copy):
+        return refused(SOURCE, refusal)
+    return holds(SOURCE, "StoreReady", f"DataStore {at.source.namespace}/{at.source.name}; {refusal.message}")
 
 
 def _masked_only(at: Situation) -> Fact:

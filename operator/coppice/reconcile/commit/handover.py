@@ -18,6 +18,7 @@ from coppice.core.quantities import larger
 from coppice.engines.base import Engine
 from coppice.manifests.meta import is_owned
 from coppice.manifests.storage import build_alias_content, build_alias_snapshot, build_volume_snapshot
+from coppice.reconcile.access import refused
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage
@@ -90,6 +91,8 @@ class Handover:
         return f"DataClone {namespace}/{name}"
 
     def _not_granted(self) -> Fact | None:
+        if self.seen.refusal is not None:
+            return refused(CAPTURED, self.seen.refusal)
         if self.seen.terms is not None:
             return None
         namespace, _ = clone_key(self.manifest)

@@ -9,10 +9,12 @@ from coppice.api.v1alpha1 import DataClone, Durability, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.names import handover_name
 from coppice.core.plan import Manifest
+from coppice.core.pullrequests import Forges
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.meta import is_owned
-from coppice.reconcile.access import read_terms
+from coppice.reconcile.access import Asked, read_consent_for
+from coppice.reconcile.belief import Refusal
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.copies import Copy, find_copies
 from coppice.reconcile.grants import Terms
@@ -26,14 +28,15 @@ class CommitSeen:
     was not read, and is None or empty.
 
     ``capture`` is the VolumeSnapshot in the clone's namespace, ``content`` what it is bound to, ``alias`` the content
-    that brings it into the store's. ``terms``: whether the clone's namespace may commit. ``snapshots``: all of the
-    store. ``attachments``: of volumes to nodes.
+    that brings it into the store's. ``terms``: whether the clone's namespace may commit; ``refusal``: why not, where
+    there is a grant that might allow it. ``snapshots``: all of the store. ``attachments``: of volumes to nodes.
     """
 
     capture: Manifest | None = None
     alias: Manifest | None = None
     content: Manifest | None = None
     terms: Terms | None = None
+    refusal: Refusal | None = None
     snapshots: tuple[Manifest, ...] = ()
     manifest: Manifest | None = None
     clone: DataClone | InvalidResource | None = None
@@ -73,7 +76,7 @@ def alias_name(snapshot: Manifest) -> str:
     return handover_name(str(snapshot["metadata"]["uid"]), "")
 
 
-async def observe_commit(reader: KubeReader, snapshot: Manifest, raw: Manifest | None) -> CommitSeen:
+async def observe_commit(reader: KubeReader, forges: Forges, snapshot: Manifest, raw: Manifest | None) -> CommitSeen:
     """Read what is made for a commit, and of what, while it has no raw snapshot yet."""
     namespace, _ = clone_key(snapshot)
     capture, alias = await gather(
@@ -83,17 +86,19 @@ async def observe_commit(reader: KubeReader, snapshot: Manifest, raw: Manifest |
     seen = CommitSeen(capture=capture, alias=alias)
     if is_deleting(snapshot) or (raw is not None and not is_deleting(raw)):
         return seen
-    return await _read_content(reader, await _read_clone(reader, await _read_line(reader, seen, snapshot), snapshot))
+    seen = await _read_line(reader, forges, seen, snapshot)
+    return await _read_content(reader, await _read_clone(reader, seen, snapshot))
 
 
-async def _read_line(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
+async def _read_line(reader: KubeReader, forges: Forges, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
     """Read the branch, and whether the clone's namespace may add to it."""
     where, store = snapshot["metadata"]["namespace"], snapshot["spec"]["store"]["name"]
-    snapshots, terms = await gather(
+    namespace, name = clone_key(snapshot)
+    snapshots, consent = await gather(
         read_snapshots(reader, where, store),
-        read_terms(reader, store, where=where, namespace=clone_key(snapshot)[0], verb=Verb.BRANCH),
+        read_consent_for(reader, forges, Asked(store, where, namespace, Verb.BRANCH), name),
     )
-    return replace(seen, snapshots=snapshots, terms=terms)
+    return replace(seen, snapshots=snapshots, terms=consent.terms, refusal=consent.refusal)
 
 
 async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
