@@ -1,7 +1,7 @@
 """The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
 
 Without a command, all of them: clones of several sizes in turns, many at once, a database at work, changes that come
-back, and the operator alone.
+back, pull requests, what forges are asked, and the operator alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from e2e.bench import changes, scale, source
+from e2e.bench import changes, forge, scale, source
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
 from e2e.bench.api import BenchError
@@ -37,6 +37,7 @@ EVERYTHING = (
     ("source",),
     ("changes",),
     ("changes", "--engine", "postgresql"),
+    ("forge",),
     ("operator",),
 )
 
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--engine", choices=changes.ENGINES, default="dolt")
     back.add_argument("--keep", action="store_true")
     back.set_defaults(command=_changes)
+    asked = commands.add_parser("forge", help="what a forge is asked in an hour; needs no cluster")
+    asked.set_defaults(command=_forge)
     alone = commands.add_parser("operator", help="the operator alone, with thousands of clones")
     alone.add_argument("--clones", type=int, default=3000)
     alone.set_defaults(command=_operator)
@@ -154,6 +157,13 @@ async def _changes(options: argparse.Namespace) -> None:
         settings, f"changes-{options.engine}", {"conditions": conditions, "runs": [asdict(run) for run in made]}
     )
     print(f"{changes.report(made, options.rows, options.changed)}\n{conditions}\nraw results: {raw}")
+
+
+async def _forge(_: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    lines = await forge.run()
+    raw = write_raw(settings, "forge", [asdict(line) for line in lines])
+    print(f"{forge.report(lines)}\nraw results: {raw}")
 
 
 async def _operator(options: argparse.Namespace) -> None:
