@@ -189,6 +189,7 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     since = team.kube.condition("dclone", "db", name(pull))["lastTransitionTime"]
     assert app["metadata"]["creationTimestamp"] >= since, "the app comes when its data are there"
     assert clone.status["revision"] == pull.sha
+    assert clone.manifest["spec"]["pullRequest"]["number"] == pull.number
     team.until_price(pull, PRICE, "the preview has the store's data")
 
     # A push keeps the data, as the clone says. What Coppice adds to a Deployment, Argo CD does not take away.
