@@ -25,10 +25,10 @@ async def test_pull_requests_of_one_repository_are_asked_for_together(provider: 
 
 
 async def test_each_by_itself_is_a_request_for_each_in_every_minute(tmp_path: Path) -> None:
-    day = Day(Provider.GITLAB, tmp_path / "token", count=30)
+    day = Day(Provider.GITLAB, tmp_path / "token", count=5)
     hour = await day.hour_by_themselves()
     await day.book.aclose()
-    assert hour == Hour(30 * MINUTES, 30 * (MINUTES - 1))
+    assert hour == Hour(5 * MINUTES, 5 * (MINUTES - 1))
 
 
 def test_only_github_does_not_count_what_has_not_changed() -> None:
