@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2e.bench import changes, forge, pull_requests, scale, source, wake
+from e2e.bench import changes, ends, forge, pull_requests, scale, source, wake
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
 from e2e.bench.api import BenchError, connect
@@ -42,6 +42,7 @@ EVERYTHING = (
     ("changes",),
     ("changes", "--engine", "postgresql"),
     ("pull-requests",),
+    ("ends",),
     ("wake",),
     ("forge",),
     ("operator",),
@@ -93,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     opened = commands.add_parser("pull-requests", help="previews made by Argo CD, beside the same by kubectl")
     opened.add_argument("--runs", type=int, default=15)
     opened.set_defaults(command=_pull_requests)
+    over = commands.add_parser("ends", help="a clone ends, beside the same deleted by hand")
+    over.add_argument("--runs", type=int, default=15)
+    over.add_argument("--engine", choices=ENGINES, default="dolt")
+    over.add_argument("--keep", action="store_true")
+    over.set_defaults(command=_ends)
     naps = commands.add_parser("wake", help="a clone that sleeps is woken, beside a Pod made by hand")
     naps.add_argument("--runs", type=int, default=15)
     naps.add_argument("--engine", choices=ENGINES, default="dolt")
@@ -188,6 +194,17 @@ async def _pull_requests(options: argparse.Namespace) -> None:
     results = {variant: [asdict(run) for run in found] for variant, found in made.items()}
     raw = write_raw(settings, "pull-requests", {"conditions": conditions, "runs": results})
     print(f"{pull_requests.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _ends(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine = Machine.start()
+    async with open_lab(cluster, subject(options.engine, "10MB"), keep=options.keep) as lab:
+        made = await ends.Ends(lab).run(options.runs)
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    raw = write_raw(settings, "ends", {"conditions": conditions, "runs": [asdict(run) for run in made]})
+    print(f"{ends.report(made)}\n{conditions}\nraw results: {raw}")
 
 
 async def _wake(options: argparse.Namespace) -> None:
