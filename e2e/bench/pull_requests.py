@@ -112,10 +112,11 @@ class PullRequests:
     async def _by_argocd(self) -> Run:
         title = f"change-{len(self.places)}"
         sha = await asyncio.to_thread(self.git.push, title, title)
+        # Argo CD may look by itself at any moment.
+        self.api.forget()
         pull = self.forge.repository(SHOP).open(title, title, sha, labels=("preview",))
         name = name_of(pull.number)
         self.places.append(name)
-        self.api.forget()
         await asyncio.to_thread(self.argocd.look, PREVIEWS)
         application = named(ARGOCD, name)
         made, laps, synced = await asyncio.gather(
