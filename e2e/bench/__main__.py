@@ -1,7 +1,7 @@
 """The command line: `python -m e2e.bench`. Tables go to standard output, progress to standard error.
 
 Without a command, all of them: clones of several sizes in turns, many at once, a database at work, changes that come
-back, and the operator alone.
+back, pull requests, what forges are asked, and the operator alone.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import argparse
 import asyncio
 import os
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2e.bench import changes, scale, source
+from e2e.bench import changes, ends, forge, pull_requests, scale, source, wake
 from e2e.bench import clone as clones
 from e2e.bench import many as batches
-from e2e.bench.api import BenchError
+from e2e.bench.api import BenchError, connect
 from e2e.bench.figures import Machine, say, write_raw
 from e2e.bench.lab import describe, open_lab
 from e2e.bench.subjects import ENGINES, MEGABYTES, rows_of, subject
@@ -25,6 +27,8 @@ from e2e.harness import shell
 from e2e.harness.cluster import ClusterError
 from e2e.harness.settings import SettingsError, from_environment
 from e2e.install import installed
+from e2e.suite import previews
+from e2e.suite.kube import Kube
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +41,10 @@ EVERYTHING = (
     ("source",),
     ("changes",),
     ("changes", "--engine", "postgresql"),
+    ("pull-requests",),
+    ("ends",),
+    ("wake",),
+    ("forge",),
     ("operator",),
 )
 
@@ -83,6 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--engine", choices=changes.ENGINES, default="dolt")
     back.add_argument("--keep", action="store_true")
     back.set_defaults(command=_changes)
+    opened = commands.add_parser("pull-requests", help="previews made by Argo CD, beside the same by kubectl")
+    opened.add_argument("--runs", type=int, default=15)
+    opened.set_defaults(command=_pull_requests)
+    over = commands.add_parser("ends", help="a clone ends, beside the same deleted by hand")
+    over.add_argument("--runs", type=int, default=15)
+    over.add_argument("--engine", choices=ENGINES, default="dolt")
+    over.add_argument("--keep", action="store_true")
+    over.set_defaults(command=_ends)
+    naps = commands.add_parser("wake", help="a clone that sleeps is woken, beside a Pod made by hand")
+    naps.add_argument("--runs", type=int, default=15)
+    naps.add_argument("--engine", choices=ENGINES, default="dolt")
+    naps.add_argument("--keep", action="store_true")
+    naps.set_defaults(command=_wake)
+    asked = commands.add_parser("forge", help="what a forge is asked in an hour; needs no cluster")
+    asked.set_defaults(command=_forge)
     alone = commands.add_parser("operator", help="the operator alone, with thousands of clones")
     alone.add_argument("--clones", type=int, default=3000)
     alone.set_defaults(command=_operator)
@@ -154,6 +177,53 @@ async def _changes(options: argparse.Namespace) -> None:
         settings, f"changes-{options.engine}", {"conditions": conditions, "runs": [asdict(run) for run in made]}
     )
     print(f"{changes.report(made, options.rows, options.changed)}\n{conditions}\nraw results: {raw}")
+
+
+async def _pull_requests(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine, shown = Machine.start(), pull_requests.NotedForge()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        previews.installed(Kube(cluster), Path(folder), shown, pull_requests.OWNERS) as (argocd, git),
+    ):
+        async with connect(cluster.kubeconfig) as api:
+            made = await pull_requests.PullRequests(api, argocd, git, shown).run(options.runs)
+            version = (await api.raw("/version"))["gitVersion"]
+    conditions = f"the quickstart's Dolt store, {cluster.profile} profile, Kubernetes {version}; {machine.describe()}"
+    results = {variant: [asdict(run) for run in found] for variant, found in made.items()}
+    raw = write_raw(settings, "pull-requests", {"conditions": conditions, "runs": results})
+    print(f"{pull_requests.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _ends(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine = Machine.start()
+    async with open_lab(cluster, subject(options.engine, "10MB"), keep=options.keep) as lab:
+        made = await ends.Ends(lab).run(options.runs)
+        conditions = f"{await describe(lab)}; {machine.describe()}"
+    raw = write_raw(settings, "ends", {"conditions": conditions, "runs": [asdict(run) for run in made]})
+    print(f"{ends.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _wake(options: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    cluster = installed()
+    machine = Machine.start()
+    with wake.sleepy(Kube(cluster)):
+        async with open_lab(cluster, subject(options.engine, "10MB"), keep=options.keep) as lab:
+            made = await wake.Naps(lab).run(options.runs)
+            conditions = f"{await describe(lab)}; {machine.describe()}"
+    raw = write_raw(settings, "wake", {"conditions": conditions, "runs": [asdict(run) for run in made]})
+    print(f"{wake.report(made)}\n{conditions}\nraw results: {raw}")
+
+
+async def _forge(_: argparse.Namespace) -> None:
+    settings = from_environment(os.environ)
+    lines = await forge.run()
+    raw = write_raw(settings, "forge", [asdict(line) for line in lines])
+    print(f"{forge.report(lines)}\nraw results: {raw}")
 
 
 async def _operator(options: argparse.Namespace) -> None:

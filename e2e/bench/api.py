@@ -19,7 +19,7 @@ import aiohttp
 from coppice.core.plan import Ref
 from coppice.kube.aio import AioKubeClient
 from coppice.kube.login import load_configuration
-from coppice.kube.resources import RESOURCES
+from coppice.kube.resources import RESOURCES, Resource
 from coppice.reconcile.observed import pod_state
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 PATIENCE_SECONDS: Final = 600.0
 DELETED: Final = "DELETED"
+KINDS: Final = {**RESOURCES, "Application": Resource("argoproj.io", "v1alpha1", "applications", ())}
+"""What can be watched."""
 _PAUSE_SECONDS: Final = 0.2
 _LINE_LIMIT: Final = 8 * 1024 * 1024
 
@@ -110,7 +112,7 @@ class Api:
     async def _watch(
         self, kind: str, namespace: str | None, standing: asyncio.Event, take: Callable[[str, Seen], None]
     ) -> None:
-        resource = RESOURCES[kind]
+        resource = KINDS[kind]
         place = f"/namespaces/{namespace}" if namespace is not None else ""
         prefix = f"/apis/{resource.group}" if resource.group else "/api"
         url = f"{self._server}{prefix}/{resource.version}{place}/{resource.plural}?watch=true&timeoutSeconds=7200"
@@ -213,6 +215,21 @@ def named(namespace: str, name: str) -> Callable[[Seen], bool]:
         return seen.change != DELETED and metadata["name"] == name and metadata.get("namespace", "") == namespace
 
     return test
+
+
+def vanished(namespace: str, name: str) -> Callable[[Seen], bool]:
+    """Return the test for the end of one object."""
+
+    def test(seen: Seen) -> bool:
+        metadata = seen.manifest["metadata"]
+        return seen.change == DELETED and metadata["name"] == name and metadata.get("namespace", "") == namespace
+
+    return test
+
+
+def ending(seen: Seen) -> bool:
+    """Return whether an object is being deleted."""
+    return seen.change == DELETED or "deletionTimestamp" in seen.manifest["metadata"]
 
 
 def both(*tests: Callable[[Seen], bool]) -> Callable[[Seen], bool]:

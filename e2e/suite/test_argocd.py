@@ -1,27 +1,25 @@
 """Pull requests as most people meet them: Argo CD sees one, and there is a preview with its own data.
 
-What is applied is examples/argocd as it stands, but for where git, the forge and the store are.
+What is applied is the example (``e2e.suite.previews``).
 """
 
 from __future__ import annotations
 
-import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 from tests.fakes.forge import Forge
 
 from e2e.harness.shell import CommandError
 from e2e.leftovers import outside
-from e2e.story import QUICKSTART, Shop
-from e2e.suite import argocd, repository
+from e2e.story import Shop
+from e2e.suite import previews
 from e2e.suite.data import Clone
-from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
-from e2e.suite.manifests import EXAMPLES
+from e2e.suite.kube import OPERATOR, OPERATOR_PODS
 from e2e.suite.marks import rarely
+from e2e.suite.previews import PREVIEWS, PRICE, SHOP
 from e2e.waiting import eventually, hold
 
 if TYPE_CHECKING:
@@ -35,10 +33,8 @@ if TYPE_CHECKING:
     from e2e.suite.manifests import Manifest
     from e2e.suite.repository import Repository
 
-EXAMPLE = EXAMPLES / "argocd"
 OWNERS = "argocd-data"
 TRACK = 1
-PRICE = "0.99"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Team:
         """Push the checkout to a branch and open a pull request that is to have a preview."""
         branch = title.replace(" ", "-")
         sha = self.git.push(branch, title)
-        pull = self.forge.repository("acme/shop").open(title, branch, sha, labels=("preview",))
+        pull = self.forge.repository(SHOP).open(title, branch, sha, labels=("preview",))
         self.look()
         return pull
 
@@ -70,7 +66,7 @@ class Team:
 
     def look(self) -> None:
         """Let Argo CD know that something has happened at the forge."""
-        self.argocd.look("shop-previews")
+        self.argocd.look(PREVIEWS)
 
     def healthy(self, pull: PullRequest) -> Manifest:
         """Wait until a pull request's preview is what its newest commit says, and well."""
@@ -155,29 +151,15 @@ class Team:
 
 def name(pull: PullRequest) -> str:
     """Return what a preview's Application and namespace are called."""
-    return f"shop-pr-{pull.number}"
+    return previews.name_of(pull.number)
 
 
 @pytest.fixture(scope="module")
 def team(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """The example, installed: the owners' store by one Application, previews by an ApplicationSet."""
-    kube.delete_namespace(OWNERS)
-    kube.make_namespace(OWNERS)
     folder, forge = tmp_path_factory.mktemp("argocd"), Forge()
-    with (
-        argocd.running(kube, folder, _settings(kube)) as running,
-        forge.serving(running.address),
-        repository.serving(folder, running.address) as git,
-    ):
-        team = Team(kube, running, forge, git)
-        _fill(git.checkout)
-        kube.apply(*_owners(team))
-        running.until_synced("shop-data", git.push("main", "the shop"))
-        kube.apply(*_previews(team))
-        yield team
-        for kind in ("applicationsets", "applications"):
-            kube.run("delete", "-n", argocd.NAMESPACE, f"{kind}.argoproj.io", "--all", "--timeout=120s")
-    kube.delete_namespace(OWNERS, wait=False)
+    with previews.installed(kube, folder, forge, OWNERS) as (running, git):
+        yield Team(kube, running, forge, git)
 
 
 def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
@@ -275,56 +257,3 @@ def test_a_store_that_git_has_not_any_more_keeps_its_data(team: Team) -> None:
     team.argocd.until_synced("shop-data", sha, health="Degraded")
     assert team.kube.reason("dgrant", "previews", OWNERS) == "StoreNotFound"
     assert [claim["metadata"]["uid"] for claim in team.kube.items("persistentvolumeclaims", *claims)] == before != []
-
-
-def _settings(kube: Kube) -> str:
-    """Return what the chart has for Argo CD."""
-    found = kube.get("configmap", "coppice-argocd", SYSTEM)
-    assert found is not None, "the release has argocd.settings"
-    return str(found["data"]["argocd-cm.yaml"])
-
-
-def _fill(checkout: Path) -> None:
-    """Put the owners' manifests and the example into a repository."""
-    data = checkout / "deploy/data"
-    shutil.copytree(QUICKSTART / "data", data)
-    kustomization = data / "kustomization.yaml"
-    text = kustomization.read_text().replace("namespace: data", f"namespace: {OWNERS}")
-    for other in ("namespace", "branch", "app"):
-        text = text.replace(f"- {other}.yaml\n", "")
-    kustomization.write_text(text)
-    preview = checkout / "deploy/preview"
-    shutil.copytree(EXAMPLE / "preview", preview)
-    clone = preview / "clone.yaml"
-    clone.write_text(clone.read_text().replace("namespace: data", f"namespace: {OWNERS}"))
-
-
-def _owners(team: Team) -> list[Manifest]:
-    """Return the Application with the store and the grant. Its SQL is too long for an annotation."""
-    server = "https://kubernetes.default.svc"
-    project = {
-        "sourceRepos": ["*"],
-        "destinations": [{"server": "*", "namespace": "*"}],
-        "clusterResourceWhitelist": [{"group": "*", "kind": "*"}],
-    }
-    application = {
-        "project": "owners",
-        "source": {"repoURL": team.git.url, "targetRevision": "main", "path": "deploy/data"},
-        "destination": {"server": server, "namespace": OWNERS},
-        "syncPolicy": {"automated": {"prune": True}, "syncOptions": ["ServerSideApply=true"]},
-    }
-    return [_argo("AppProject", "owners", project), _argo("Application", "shop-data", application)]
-
-
-def _previews(team: Team) -> list[Manifest]:
-    """Return the example, which looks at this machine for git and the forge."""
-    text = (EXAMPLE / "applicationset.yaml").read_text()
-    project, previews = yaml.safe_load_all(text.replace("https://github.com/acme/shop.git", team.git.url))
-    [generator] = previews["spec"]["generators"]
-    generator["pullRequest"]["github"]["api"] = f"{team.forge.url}/"
-    return [project, previews]
-
-
-def _argo(kind: str, named: str, spec: Manifest) -> Manifest:
-    metadata = {"name": named, "namespace": argocd.NAMESPACE}
-    return {"apiVersion": "argoproj.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}

@@ -33,10 +33,12 @@ class GitLabForge(Forge):
         return 1 + self._projects.index(name)
 
     def _limited(self, request: Request) -> Answer:
+        self._roll()
         before = self._used
         answer = super()._limited(request)
         if answer.status == 304:
             self._used = before + 1
+            return replace(answer, headers={**answer.headers, **self._counted(Answer(304)).headers})
         if answer.status == 403 and self._used >= self.limit:
             reset = int(self._window + WINDOW_SECONDS - self.now())
             return self._counted(Answer(429, {"message": "Retry later"}, {"retry-after": str(reset)}))
