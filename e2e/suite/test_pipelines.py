@@ -172,22 +172,29 @@ def system(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.fixture(scope="module")
+def shop(store: Store) -> Store:
+    """The store, with what the app asks for before it says that it is ready."""
+    store.commit("CREATE TABLE Track (TrackId INT PRIMARY KEY); INSERT INTO Track VALUES (1)", "a track")
+    return store
+
+
 @pytest.fixture
-def previews(kube: Kube, store: Store, request: pytest.FixtureRequest) -> Iterator[str]:
+def previews(kube: Kube, shop: Store, request: pytest.FixtureRequest) -> Iterator[str]:
     """The namespace of the example, with its grant."""
     labels, grant = yaml.safe_load_all((EXAMPLES / "pipelines" / "namespace.yaml").read_text())
     name = kube.new_namespace(request.node.name, **labels["metadata"]["labels"])
     terms = {key: value for key, value in grant["spec"].items() if key not in {"store", "to", "verbs", "data"}}
-    kube.apply(data_grant(name, store.namespace, store=store.name, to=[name], **terms))
+    kube.apply(data_grant(name, shop.namespace, store=shop.name, to=[name], **terms))
     yield name
     kube.delete_namespace(name, wait=False)
 
 
 @pytest.fixture
-def pipeline(kube: Kube, store: Store, previews: str, system: Any, tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(kube: Kube, shop: Store, previews: str, system: Any, tmp_path: Path) -> Iterator[Pipeline]:
     """The CI system at work, with a token for the namespace of the previews alone."""
     ci = Editor.of(kube, previews, tmp_path)
-    with _at_work(system.forge(), tmp_path, ci.kubeconfig, f"{store.namespace}/{store.name}") as found:
+    with _at_work(system.forge(), tmp_path, ci.kubeconfig, f"{shop.namespace}/{shop.name}") as found:
         yield found
 
 
