@@ -23,6 +23,7 @@ from coppice.reconcile.clone.apps import apps_back, with_apps
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
 from coppice.reconcile.clone.comment import with_comment
+from coppice.reconcile.clone.keep import held, with_kept
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
@@ -77,7 +78,7 @@ class DataCloneReconciler:
         at = Situation(self.environment, observation, observation.clone)
         plan = _plan_end(at, draft)
         undo = plan_undo(at) if plan is None else None
-        return undo or with_comment(with_pull_request(with_asides(plan or _plan_life(at, draft), at), at), at)
+        return undo or _with_all(plan or _plan_life(at, draft), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
@@ -85,6 +86,18 @@ class DataCloneReconciler:
             # The data are ready all the same: only the wiring's own condition says otherwise.
             return self.plan(replace(observation, unwired=error.refusals, unscaled=error.unscaled))
         return plan_failure(observation.manifest, error)
+
+
+def _with_all(plan: Plan, at: Situation) -> Plan:
+    """Return a clone's plan with what is beside its chain."""
+    plan = with_kept(with_asides(plan, at), at, due=_is_due(at))
+    return with_comment(with_pull_request(plan, at), at)
+
+
+def _is_due(at: Situation) -> bool:
+    """Return whether a clone's data go, unless something holds them."""
+    closed, ends = closing(at), lease_end(at)
+    return (closed is not None and closed.is_due) or (ends is not None and ends <= at.seen.now)
 
 
 def _plan_deletion(seen: CloneObservation) -> Plan:
@@ -114,7 +127,7 @@ def _plan_end(at: Situation, draft: Draft) -> Plan | None:
         draft.facts.append(end(at, draft, closed))
         # Whoever reopens asks for it anew: no lease of before counts then.
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, None)), at, over=True)
-    if ends is not None and ends <= at.seen.now:
+    if ends is not None and ends <= at.seen.now and held(at) is None:
         draft.facts.append(expire(at, draft, ends))
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
     return None

@@ -28,6 +28,7 @@ from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.apps import asks_for_apps
+from coppice.reconcile.clone.keepseen import read_keeping
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
     asks_for_ledger,
@@ -85,6 +86,8 @@ async def observe_clone(
         # A forge that has yet to tell takes nothing from who was given it when it had.
         source = replace(source, terms=source.refusal.terms)
     seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
+    keeping = read_keeping(reader, environment.engines, clone, alleged, seen.serving or seen.newest, seen.secret)
+    seen = replace(seen, keeping=await keeping)
     return await reading.origin(await reading.server(seen), source)
 
 
