@@ -249,3 +249,102 @@ async def test_the_snapshot_that_such_a_clone_came_from_stays_for_that(unversion
     assert origin in story.names("DataSnapshot")
     await close(story)
     expect_gone(story)
+
+
+# -- a clone that is deleted --
+
+
+def exists(story: Story) -> bool:
+    return story.kube.peek("DataClone", "app", "db") is not None
+
+
+@pytest.mark.parametrize("beginning", [_open, _of_an_engine_without_branches])
+async def test_a_clone_that_is_deleted_goes_once_its_changes_are_kept(beginning):
+    story = begun(beginning)
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert leftovers(story) == {}
+    if beginning is _open:
+        [request] = story.names("DataChangeRequest")
+        into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+        assert story.data_of().branches[into].rows == {OLD, NEW}
+    else:
+        [line] = [name for name in story.names("DataSnapshot") if name.startswith("kept-")]
+        story.clone("again", source={"branch": line.removesuffix("-1")})
+        await story.settle()
+        assert story.rows("again") == {OLD, NEW}
+    assert "ChangesLost" not in story.events("DataClone", "db")
+
+
+async def test_one_in_the_stores_own_namespace_is_held_as_well(story):
+    story.clone(onClose="KeepChanges")
+    await story.settle()
+    server = story.world.login("data", "db-binding")
+    server.volume.commit("main", OLD, NEW, at=story.world.now)
+    story.delete("DataClone", "db")
+    await story.operator.live(minutes=5)
+    assert story.kube.peek("DataClone", "data", "db") is None
+    [request] = story.names("DataChangeRequest")
+    into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+    assert story.data_of().branches[into].rows == {OLD, NEW}
+
+
+async def test_one_that_is_deleted_and_cannot_keep_its_changes_stays_until_somebody_decides(story):
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert told(story) == ("False", "NotGranted")
+    assert story.rows(namespace="app") == {OLD, NEW}
+    story.edit("DataClone", "db", "app", onClose="Discard")
+    await story.operator.live(minutes=1)
+    assert not exists(story)
+    assert leftovers(story) == {}
+
+
+async def test_one_whose_namespace_goes_is_let_go_and_says_what_is_lost(story):
+    await cloned(story)
+    work(story, NEW)
+    story.kube.remove("Namespace", None, "app")
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_whose_store_is_gone_is_let_go_and_says_what_is_lost(story):
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataStore", "shop")
+    await story.operator.live(minutes=1)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_whose_volume_went_with_it_says_what_is_lost(story):
+    """Whoever deletes in the foreground has Kubernetes delete what the clone has at once."""
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    story.delete("PersistentVolumeClaim", story.copy(namespace="app"), "app")
+    story.delete("Pod", story.copy(namespace="app"), "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_that_has_kept_its_changes_already_goes_at_once(story):
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    story.delete("DataClone", "db", "app")
+    await story.settle()
+    assert not exists(story)
+    assert len(story.names("DataChangeRequest")) == 1
+    assert "ChangesLost" not in story.events("DataClone", "db")

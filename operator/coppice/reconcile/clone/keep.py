@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from coppice.api.v1alpha1 import API_VERSION, DataChangeRequest, InvalidResource, KeptChanges, OnClose
 from coppice.core.names import digest
-from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
+from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
 from coppice.engines.base import Engine
 from coppice.engines.merging import MergingEngine
 from coppice.manifests.meta import Owner, build_metadata
@@ -54,6 +54,29 @@ def held(at: Situation) -> Copy | None:
         return None
     finished = kept is not None and kept.finished_at is not None and kept.claim == _uid(copy)
     return None if finished else copy
+
+
+def is_let_go(at: Situation) -> bool:
+    """Return whether a clone under deletion is held by nothing, for what it would keep has nowhere to be, or goes with
+    its namespace at the same time.
+    """
+    source = at.source.manifest
+    return held(at) is None or at.seen.keeping.namespace_ends or source is None or is_deleting(source)
+
+
+def lost(at: Situation) -> Event | None:
+    """Return what is said of a clone that goes without what it was to keep, if it does."""
+    kept, served = at.clone.status.kept, at.clone.status.copy_id is not None
+    if held(at) is None and (not served or (kept is not None and kept.finished_at is not None)):
+        return None
+    if at.seen.keeping.namespace_ends:
+        why = f"namespace {at.namespace} is being deleted"
+    elif at.source.manifest is None or is_deleting(at.source.manifest):
+        why = f"{_store(at)} is gone"
+    else:
+        why = "its volume went with it: delete a DataClone in the background, kubectl delete --cascade=background"
+    message = f"what was changed on DataClone {at.namespace}/{at.name} is not kept, for {why}"
+    return Event("ChangesLost", message, "Warning")
 
 
 def _worked_on(at: Situation) -> Copy | None:
@@ -128,6 +151,11 @@ def _impossible(at: Situation, copy: Copy) -> Fact | None:
             f"{at.source.name}, and what is changed here cannot be kept: ask its owners for one, {next_step}"
         )
         return stalls(KEPT, "NotGranted", message, retry_after=60)
+    if at.source.manifest is None or is_deleting(at.source.manifest):
+        message = (
+            f"{_store(at)} is gone, and what is changed here cannot be kept: carry it elsewhere by hand, {next_step}"
+        )
+        return stalls(KEPT, "StoreNotFound", message, retry_after=60)
     masked = copy.origin.masked or (at.store is not None and at.store.spec.mask is not None)
     if masked and _merges(engine):
         message = (

@@ -6,13 +6,14 @@ from asyncio import gather
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from coppice.api.v1alpha1 import DataClone, KeptChanges, OnClose, Verb
+from coppice.api.v1alpha1 import DataClone, InvalidResource, KeptChanges, OnClose, Verb
 from coppice.core.plan import Manifest
 from coppice.engines.base import BranchState, Endpoint, Engine, EngineError, Reference
 from coppice.kube.client import KubeReader
 from coppice.reconcile.access import Asked, Consent, read_consent
 from coppice.reconcile.belief import Alleged
 from coppice.reconcile.copies import Copy
+from coppice.reconcile.observed import is_deleting
 from coppice.reconcile.reads import Server, ask, get_each
 
 
@@ -22,6 +23,7 @@ class KeepSeen:
 
     ``consent``: whether the clone may propose. ``branch``, ``request`` and ``snapshot`` are objects in the store's
     namespace. ``state``: what the clone's branch holds, and ``saved``: whether all of that is in commits.
+    ``namespace_ends``: the clone's namespace is being deleted, and everything in it with the clone.
     """
 
     consent: Consent | None = None
@@ -30,12 +32,18 @@ class KeepSeen:
     snapshot: Manifest | None = None
     state: BranchState | None = None
     saved: bool = False
+    namespace_ends: bool = False
 
 
 def unfinished(clone: DataClone) -> KeptChanges | None:
     """Return what is being kept of a clone now, as far as it is written down."""
     kept = clone.status.kept
     return kept if kept is not None and kept.finished_at is None else None
+
+
+def is_gone(manifest: Manifest, clone: DataClone | InvalidResource | None) -> bool:
+    """Return whether nothing is to be had of a clone any more: one under deletion may be held for its changes."""
+    return is_deleting(manifest) and not (isinstance(clone, DataClone) and unfinished(clone) is not None)
 
 
 async def read_keeping(
@@ -52,16 +60,18 @@ async def read_keeping(
     store, own = clone.spec.from_.store, clone.metadata.namespace
     where, kept = store.namespace or own, unfinished(clone)
     consent = await read_consent(reader, Asked(store.name, where, own, Verb.PROPOSE, alleged))
+    ends = clone.metadata.is_deleting and is_deleting(await reader.get("Namespace", own) or {"metadata": {}})
     if kept is None or copy is None:
-        return KeepSeen(consent)
+        return KeepSeen(consent, namespace_ends=ends)
     if kept.snapshot is not None:
-        return KeepSeen(consent, snapshot=await reader.get("DataSnapshot", kept.snapshot, where))
+        snapshot = await reader.get("DataSnapshot", kept.snapshot, where)
+        return KeepSeen(consent, snapshot=snapshot, namespace_ends=ends)
     name = kept.request or ""
     (branch, request), seen = await gather(
         get_each(reader, where, ("DataBranch", name), ("DataChangeRequest", name)),
         _asked(engines.get(copy.origin.engine), copy, secret),
     )
-    return replace(seen, consent=consent, branch=branch, request=request)
+    return replace(seen, consent=consent, branch=branch, request=request, namespace_ends=ends)
 
 
 async def _asked(engine: Engine | None, copy: Copy, secret: Manifest | None) -> KeepSeen:

@@ -6,7 +6,7 @@ from asyncio import gather
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnClose, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
@@ -73,10 +73,19 @@ async def observe_clone(
         return None
     clone = DataClone.parse(manifest)
     seen = CloneObservation(manifest, now, clone)
-    if is_deleting(manifest):
-        return await _read_remains(reader, seen)
     if isinstance(clone, InvalidResource):
-        return seen
+        return await _read_remains(reader, seen) if is_deleting(manifest) else seen
+    if not is_deleting(manifest):
+        return await _read_all(reader, environment, admissions, seen, clone)
+    if clone.spec.on_close is OnClose.KEEP_CHANGES:
+        seen = await _read_all(reader, environment, admissions, seen, clone)
+    return await _read_remains(reader, seen)
+
+
+async def _read_all(
+    reader: KubeReader, environment: Environment, admissions: Admissions, seen: CloneObservation, clone: DataClone
+) -> CloneObservation:
+    """Read what a valid clone has, and what it is made from."""
     reading = _Reading(reader, environment, admissions, clone)
     alleged = look_up(clone.spec.pull_request, environment.forges)
     seen, requests, source = await gather(

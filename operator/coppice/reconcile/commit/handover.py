@@ -22,6 +22,7 @@ from coppice.reconcile.access import refused
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage
+from coppice.reconcile.clone.keepseen import is_gone
 from coppice.reconcile.clone.names import ENGINE, STOPPED_TO_KEEP, engine_secret_name
 from coppice.reconcile.commit.line import Place, commits_on, place_of
 from coppice.reconcile.commit.provenance import Pin, Provenance, inherited_mask
@@ -198,7 +199,7 @@ class Handover:
 
     def _clone(self) -> DataClone | Fact:
         clone = self.seen.clone
-        if clone is None or isinstance(clone, InvalidResource) or clone.metadata.is_deleting:
+        if clone is None or isinstance(clone, InvalidResource) or is_gone(self.seen.manifest or {}, clone):
             message = f"there is no {self._clone_words}: delete this DataSnapshot, and commit a clone that is there"
             return stalls(CAPTURED, "CloneNotFound", message)
         reference = clone.spec.from_.store
