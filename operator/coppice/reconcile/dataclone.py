@@ -42,7 +42,7 @@ from coppice.reconcile.clone.warning import with_warning
 from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
-from coppice.reconcile.observed import is_deleting
+from coppice.reconcile.observed import deletion_asked_at, is_deleting
 
 CHAIN = (
     source_may_be_used,
@@ -90,18 +90,18 @@ class DataCloneReconciler:
 
 def _with_all(plan: Plan, at: Situation) -> Plan:
     """Return a clone's plan with what is beside its chain."""
-    plan = with_kept(with_asides(plan, at), at, due=_is_due(at))
+    plan = with_kept(with_asides(plan, at), at, _due(at))
     return with_comment(with_pull_request(plan, at), at)
 
 
-def _is_due(at: Situation) -> bool:
-    """Return whether a clone's data go, unless something holds them."""
+def _due(at: Situation) -> datetime | None:
+    """Return since when a clone's data go unless something holds them, or None while it lives."""
     closed, ends = closing(at), lease_end(at)
-    return (
-        is_deleting(at.seen.manifest)
-        or (closed is not None and closed.is_due)
-        or (ends is not None and ends <= at.seen.now)
-    )
+    if closed is not None and closed.is_due:
+        return closed.closed_at
+    if ends is not None and ends <= at.seen.now:
+        return ends
+    return deletion_asked_at(at.seen.manifest) if is_deleting(at.seen.manifest) else None
 
 
 def _plan_parting(environment: Environment, seen: CloneObservation) -> Plan:

@@ -296,7 +296,7 @@ class KeptChanges(StatusModel):
     """Where the changes of a copy are left, in the store's namespace; it is written down before anything is made."""
 
     claim: Text = Field(description="UID of the copy's claim.")
-    since: Time = Field(description="When it began.")
+    since: Time = Field(description="Since when the data were to go.")
     branch: Text | None = Field(
         default=None,
         description="The branch of the store, or the line of DataSnapshots; nothing if nothing was changed.",

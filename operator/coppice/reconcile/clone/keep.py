@@ -13,6 +13,7 @@ chain, from the day on that the clone is made.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import API_VERSION, DataChangeRequest, InvalidResource, KeptChanges, OnClose
@@ -89,13 +90,15 @@ def _uid(copy: Copy) -> str:
     return str(copy.claim["metadata"]["uid"])
 
 
-def with_kept(plan: Plan, at: Situation, *, due: bool) -> Plan:
-    """Return a clone's plan with what is done for its changes. ``due``: its data go as soon as that is done."""
+def with_kept(plan: Plan, at: Situation, due: datetime | None) -> Plan:
+    """Return a clone's plan with what is done for its changes. ``due``: since when its data go as soon as that is done,
+    if they do.
+    """
     status, before = plan.status, at.clone.status.kept
     if status is None:
         return plan
     work = _Work(before)
-    fact = _fact(at, work, due=due) if at.clone.spec.on_close is OnClose.KEEP_CHANGES else None
+    fact = _fact(at, work, due) if at.clone.spec.on_close is OnClose.KEEP_CHANGES else None
     found = None if work.kept is None else work.kept.dump()
     plan = replace(
         plan,
@@ -109,13 +112,13 @@ def with_kept(plan: Plan, at: Situation, *, due: bool) -> Plan:
     return replace(plan, requeue_after=min(delays, default=None))
 
 
-def _fact(at: Situation, work: _Work, *, due: bool) -> Fact:
+def _fact(at: Situation, work: _Work, due: datetime | None) -> Fact:
     """Return whether a clone's changes are kept, or will be, and add to the work what is next."""
     copy, kept = held(at), work.kept
     if copy is None:
         return _kept_words(kept)
     problem = _impossible(at, copy)
-    if not due:
+    if due is None:
         # What is changed from now on is kept anew, on a branch of its own.
         work.kept = None if kept is not None and kept.claim == _uid(copy) else kept
         message = f"what is changed here is left on a branch of {_store(at)} before the data go"
@@ -123,7 +126,7 @@ def _fact(at: Situation, work: _Work, *, due: bool) -> Fact:
     if problem is not None:
         return replace(problem, message=f"{problem.message}. The data stay meanwhile")
     if kept is None or kept.claim != _uid(copy) or kept.finished_at is not None:
-        work.kept = _begin(at, copy)
+        work.kept = _begin(at, copy, due)
         return waits(KEPT, "Keeping", "what was changed here is about to be kept", retry_after=SOON)
     return _Keeper(at, copy, kept, at.seen.keeping, work).run()
 
@@ -185,9 +188,11 @@ def keeps_awake(at: Situation, copy: Copy) -> bool:
     return kept is not None and kept.request is not None and kept.claim == _uid(copy)
 
 
-def _begin(at: Situation, copy: Copy) -> KeptChanges:
-    since = at.seen.now.replace(microsecond=0)
-    token = digest(at.clone.metadata.uid, _uid(copy), format_time(since))
+def _begin(at: Situation, copy: Copy, due: datetime) -> KeptChanges:
+    """Return what is made for a copy that is to go: under the same names, however often that is forgotten, but under
+    others if it is to go another time.
+    """
+    since, token = due.replace(microsecond=0), digest(at.clone.metadata.uid, _uid(copy), format_time(due))
     name = f"kept-{at.name[:_NAME_KEPT].rstrip('-')}-{token}"
     if _merges(at.engine_of(copy)):
         branch = f"kept/{at.namespace}/{at.name}-{token}"
