@@ -91,6 +91,10 @@ async def test_what_was_changed_is_on_a_branch_of_the_store_before_the_data_go(s
     assert told(story) == ("True", "Kept")
     assert branch_rows(story) == {OLD, NEW}
     assert story.data_of().branches["main"].rows == {OLD}
+    comment = story.status("DataClone", "db", "app")["comment"]
+    assert (
+        f"| Kept | what was changed is on branch `{kept(story)['branch']}`, by DataChangeRequest `kept-db-" in comment
+    )
 
 
 async def test_what_nobody_has_committed_is_kept_as_well(story):

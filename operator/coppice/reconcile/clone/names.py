@@ -10,8 +10,6 @@ SNAPSHOT = "SnapshotReady"
 VOLUME = "VolumeReady"
 ENGINE = "EngineReady"
 MIGRATED = "Migrated"
-STOPPED_TO_KEEP = "StoppedToKeep"
-"""Reason of EngineReady: no server runs, for the volume is being committed."""
 
 
 def types_of(clone: DataClone) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from coppice.manifests.secret import added_name, build_engine_secret
 from coppice.reconcile.clone.keep import keeps_awake, keeps_still
 from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.lifetime import is_unused, last_activity
-from coppice.reconcile.clone.names import ENGINE, STOPPED_TO_KEEP, service_name
+from coppice.reconcile.clone.names import ENGINE, service_name
 from coppice.reconcile.clone.room import starts_without_room
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy
@@ -72,7 +72,7 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
     if keeps_awake(at, copy):
         return None
     if keeps_still(at, copy) and at.clone.spec.durability is Durability.FAST:
-        return rests(ENGINE, STOPPED_TO_KEEP, "the server is stopped while what was changed is committed to a branch")
+        return rests(ENGINE, "the server is stopped while what was changed is committed to a branch")
     if at.clone.spec.power is Power.OFF:
         message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
         return rests(ENGINE, "PoweredOff", message)

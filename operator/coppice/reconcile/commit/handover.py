@@ -23,7 +23,7 @@ from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage
 from coppice.reconcile.clone.keepseen import is_gone
-from coppice.reconcile.clone.names import ENGINE, STOPPED_TO_KEEP, engine_secret_name
+from coppice.reconcile.clone.names import ENGINE, engine_secret_name
 from coppice.reconcile.commit.line import Place, commits_on, place_of
 from coppice.reconcile.commit.provenance import Pin, Provenance, inherited_mask
 from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key, full_name, keeps
@@ -259,7 +259,7 @@ class Handover:
         engine = condition(self.seen.manifest or {}, ENGINE)
         told = clone.status.observed_generation == clone.metadata.generation
         return (
-            told and engine is not None and engine["reason"] in {"PoweredOff", STOPPED_TO_KEEP} and not self.seen.pods
+            told and engine is not None and engine["reason"] in {"PoweredOff", "StoppedToKeep"} and not self.seen.pods
         )
 
     def _is_attached(self, copy: Copy) -> bool:
