@@ -72,7 +72,7 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
     if keeps_awake(at, copy):
         return None
     if keeps_still(at, copy) and at.clone.spec.durability is Durability.FAST:
-        return rests(ENGINE, "the server is stopped while what was changed is committed to a branch")
+        return rests(ENGINE, "StoppedToKeep", "the server is stopped while what was changed is committed to a branch")
     if at.clone.spec.power is Power.OFF:
         message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
         return rests(ENGINE, "PoweredOff", message)
