@@ -239,7 +239,7 @@ class _Keeper:
         if same and self.seen.request is None:
             return self._finish(changed=False)
         if not self.seen.saved and self.seen.request is None:
-            return self._commit_work(state.branch)
+            self._commit_work(state.branch)
         return self._branch_is_there() or self._propose()
 
     def _is_there(self) -> bool:
@@ -253,12 +253,15 @@ class _Keeper:
         nothing = merges is not None and merges["reason"] == "NothingToMerge"
         return request.status.published is not None or nothing
 
-    def _commit_work(self, branch: str) -> Fact:
-        """Commit what nobody has committed: what is in no commit is no part of what is proposed."""
+    def _commit_work(self, branch: str) -> None:
+        """Commit what nobody has committed, before anything is proposed: what is in no commit is no part of that.
+
+        It is called once more with the request, and then no more: an app may write without pause.
+        """
         pod, engine = self.copy.pod, self.at.engine_of(self.copy)
         ip = None if pod is None else pod_state(pod).ip
         if ip is None or engine is None:
-            return self._waits("waits for the server, to commit what was changed", retry_after=5)
+            raise TypeError("a server that answers has an address")
         arguments = {
             "database": self.copy.origin.version.database,
             "branch": branch,
@@ -267,7 +270,6 @@ class _Keeper:
             "message": self._title,
         }
         self.work.calls.append(self._call(engine, ip, arguments))
-        return self._waits("what was changed and not committed is being committed", retry_after=SOON)
 
     def _call(self, engine: Engine, ip: str, arguments: dict[str, str]) -> EngineCall:
         target = ServerRef(ip, engine.port, self.at.namespace, self.at.engine_secret)
