@@ -21,6 +21,7 @@ from e2e.suite import argocd, repository
 from e2e.suite.data import Clone
 from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
 from e2e.suite.manifests import EXAMPLES
+from e2e.suite.marks import rarely
 from e2e.waiting import eventually, hold
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     team.until_gone(pull)
 
 
+@rarely
 @pytest.mark.alone
 def test_what_happens_while_the_operator_is_away_is_made_up_for(team: Team) -> None:
     with team.without_operator():
