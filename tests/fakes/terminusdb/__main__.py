@@ -3,6 +3,7 @@
 It is written from the documented API and from what was seen of the real one (``facts.json``); it proves how Coppice speaks, not how TerminusDB answers.
 """
 
+# ruff: noqa: T201 - a program speaks by printing
 from __future__ import annotations
 
 import json
@@ -31,14 +32,17 @@ def main(arguments: list[str]) -> int:
     try:
         return _run(databases, words, options)
     except RefusedError as error:
-        print(f"Error: {error}\n{json.dumps({'api:status': 'api:failure', 'api:error': {'@type': error.kind}})}", file=sys.stderr)
+        print(
+            f"Error: {error}\n{json.dumps({'api:status': 'api:failure', 'api:error': {'@type': error.kind}})}",
+            file=sys.stderr,
+        )
         return 1
     except StorageError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
 
 
-def _run(databases: Databases, words: list[str], options: dict[str, str]) -> int:
+def _run(databases: Databases, words: list[str], options: dict[str, str]) -> int:  # noqa: PLR0912 - one for each command
     if words == ["store", "init"]:
         if databases.storage.exists and "force" not in options:
             print("Error: a store already exists", file=sys.stderr)
@@ -61,7 +65,11 @@ def _run(databases: Databases, words: list[str], options: dict[str, str]) -> int
             _insert(databases, path, options)
         case ["doc", "get", path]:
             documents = databases.graph(place(path), options.get("graph_type", "instance")).items()
-            wanted = [{"@id": key, **value} for key, value in documents if options.get("type", value.get("@type")) == value.get("@type")]
+            wanted = [
+                {"@id": key, **value}
+                for key, value in documents
+                if options.get("type", value.get("@type")) == value.get("@type")
+            ]
             _show(wanted[: int(options["count"])] if "count" in options else wanted)
         case ["user", "get"]:
             print(json.dumps(databases.users()))
@@ -89,7 +97,11 @@ def _insert(databases: Databases, path: str, options: dict[str, str]) -> None:
     if taken := [name for name in documents if name in before and not replacing]:
         raise RefusedError(400, "api:DocumentIdAlreadyExists", f"Tried to insert a new document with id {taken[0]}")
     drop = tuple(name for name in before if name not in documents) if replacing else ()
-    info = {"author": options.get("author", "admin"), "message": options.get("message", "cli: document insert"), "user": ADMIN}
+    info = {
+        "author": options.get("author", "admin"),
+        "message": options.get("message", "cli: document insert"),
+        "user": ADMIN,
+    }
     databases.write(at, graph, documents, drop, info)
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+
     from layers import Content, Storage
 
 SYSTEM = "terminusdb:///system/data"
@@ -25,7 +26,15 @@ SCHEMAS = (
 )
 ADMIN = "User/admin"
 ANONYMOUS = "User/anonymous"
-READING = ["class_frame", "clone", "fetch", "meta_read_access", "commit_read_access", "instance_read_access", "schema_read_access"]
+READING = [
+    "class_frame",
+    "clone",
+    "fetch",
+    "meta_read_access",
+    "commit_read_access",
+    "instance_read_access",
+    "schema_read_access",
+]
 EVERYTHING = [
     *READING, "create_database", "delete_database", "push", "branch", "rebase", "instance_write_access", "schema_write_access",
     "meta_write_access", "commit_write_access", "manage_capabilities",
@@ -150,7 +159,9 @@ class Databases:
             self.change_system({}, (key,))
 
     def roles(self) -> list[Content]:
-        return [{"@id": key, "@type": "Role", **entry} for key, entry in self.system().items() if key.startswith("Role/")]
+        return [
+            {"@id": key, "@type": "Role", **entry} for key, entry in self.system().items() if key.startswith("Role/")
+        ]
 
     def set_role(self, name: str, actions: list[str]) -> str:
         with self.writing():
@@ -251,7 +262,9 @@ class Databases:
             for kind in ("ValidCommit", "InitialCommit"):
                 if (found := commits.get(f"{kind}/{at.commit}")) is not None:
                     return found
-        raise RefusedError(404, "api:UnresolvableAbsoluteDescriptor", f"Unable to resolve an invalid absolute path for {at.database}")
+        raise RefusedError(
+            404, "api:UnresolvableAbsoluteDescriptor", f"Unable to resolve an invalid absolute path for {at.database}"
+        )
 
     def graph(self, at: Place, kind: str) -> Content:
         """Return the documents of a graph, by id."""
@@ -259,7 +272,11 @@ class Databases:
             return self.commits(at.database)
         if at.graph == "_meta":
             meta = self.meta(at.database)
-            return {f"Remote/{name}": {"@id": f"Remote/{name}", "@type": "Remote", "name": name} for name in meta if name != "local"}
+            return {
+                f"Remote/{name}": {"@id": f"Remote/{name}", "@type": "Remote", "name": name}
+                for name in meta
+                if name != "local"
+            }
         layer = self.head(at)[kind]
         return {} if layer is None else self.storage.read(layer.removeprefix("Layer_"))
 
@@ -274,7 +291,7 @@ class Databases:
     def create_branch(self, at: Place, origin: Place) -> None:
         with self.writing():
             commits = self.commits(at.database)
-            (name, entry), = _branch(at.branch or "", self.head(origin)["@id"]).items()
+            ((name, entry),) = _branch(at.branch or "", self.head(origin)["@id"]).items()
             if name in commits:
                 raise RefusedError(400, "api:BranchExistsError", f"Branch {at.branch} already exists")
             self.change_commits(at.database, {name: entry})
@@ -283,24 +300,37 @@ class Databases:
         with self.writing():
             name = f"Branch/{quote(at.branch or '', safe='')}"
             if at.branch == "main":
-                raise RefusedError(400, "api:BranchMainDeletionError", "Branch 'main' should not be deleted as it is special")
+                raise RefusedError(
+                    400, "api:BranchMainDeletionError", "Branch 'main' should not be deleted as it is special"
+                )
             if name not in self.commits(at.database):
                 raise RefusedError(400, "api:BranchDoesNotExistError", f"Branch {at.branch} does not exist")
             self.change_commits(at.database, {}, (name,))
 
-    def write(self, at: Place, graph: str, put: Mapping[str, Any], drop: tuple[str, ...], info: Mapping[str, str]) -> str:
+    def write(
+        self, at: Place, graph: str, put: Mapping[str, Any], drop: tuple[str, ...], info: Mapping[str, str]
+    ) -> str:
         """Commit a change of one graph to a branch, checked against the schema; return the commit's identifier."""
         with self.writing():
             head = self.head(at)
             layers = {kind: (head[kind] or "").removeprefix("Layer_") or None for kind in ("schema", "instance")}
             layers[graph] = self.storage.add(layers[graph], put, drop)
             classes = self.storage.read(layers["schema"] or "")
-            _check(classes, put.values() if graph == "instance" else self.storage.read(layers["instance"]).values() if layers["instance"] else ())
+            _check(
+                classes,
+                put.values()
+                if graph == "instance"
+                else self.storage.read(layers["instance"]).values()
+                if layers["instance"]
+                else (),
+            )
             commit = self._commit(head["@id"], info["author"], info["message"], info["user"], **layers)
             self.change_commits(at.database, {commit["@id"]: commit, **_branch(at.branch or "", commit["@id"])})
             return str(commit["identifier"])
 
-    def _commit(self, parent: str | None, author: str, message: str, user: str, *, schema: str | None, instance: str | None) -> Content:
+    def _commit(
+        self, parent: str | None, author: str, message: str, user: str, *, schema: str | None, instance: str | None
+    ) -> Content:
         identifier = "".join(secrets.choice(ALPHABET) for _ in range(31))
         kind = "ValidCommit" if parent else "InitialCommit"
         return {
@@ -320,7 +350,9 @@ def identified(documents: Iterable[Any], graph: str, classes: Content) -> dict[s
             continue
         kind = str(document.get("@type", ""))
         key = classes.get(kind, {}).get("@key", {"@type": "Random"})
-        name = "+".join(quote(str(document.get(field)), safe="") for field in key.get("@fields", ())) or secrets.token_hex(16)
+        name = "+".join(
+            quote(str(document.get(field)), safe="") for field in key.get("@fields", ())
+        ) or secrets.token_hex(16)
         found[document.get("@id", f"{kind}/{name}")] = document
     return {name: {**document, "@id": name} if graph == "instance" else document for name, document in found.items()}
 
@@ -329,17 +361,27 @@ def _check(classes: Content, documents: Iterable[Content]) -> None:
     for document in documents:
         kind = document["@type"]
         if kind not in classes:
-            raise RefusedError(400, "api:SchemaCheckFailure", f"Schema check failure: ascribed_type_does_not_exist terminusdb:///schema#{kind}")
+            raise RefusedError(
+                400,
+                "api:SchemaCheckFailure",
+                f"Schema check failure: ascribed_type_does_not_exist terminusdb:///schema#{kind}",
+            )
         known = {name: wanted for name, wanted in classes[kind].items() if not name.startswith("@")}
         for name, value in document.items():
             if not name.startswith("@") and name not in known:
-                raise RefusedError(400, "api:SchemaCheckFailure", f"Schema check failure: {name} of {value!r} is not of {kind}")
+                raise RefusedError(
+                    400, "api:SchemaCheckFailure", f"Schema check failure: {name} of {value!r} is not of {kind}"
+                )
         for name, wanted in known.items():
             if isinstance(wanted, str):
                 if name not in document:
-                    raise RefusedError(400, "api:SchemaCheckFailure", f"Schema check failure: instance_not_cardinality_one {name}")
+                    raise RefusedError(
+                        400, "api:SchemaCheckFailure", f"Schema check failure: instance_not_cardinality_one {name}"
+                    )
                 if not isinstance(document[name], CASTS.get(wanted, object)):  # type: ignore[arg-type]
-                    raise RefusedError(400, "api:SchemaCheckFailure", f"Schema check failure: {document[name]!r} is no {wanted}")
+                    raise RefusedError(
+                        400, "api:SchemaCheckFailure", f"Schema check failure: {document[name]!r} is no {wanted}"
+                    )
 
 
 def _branch(name: str, head: str) -> dict[str, Content]:

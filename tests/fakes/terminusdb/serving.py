@@ -6,7 +6,7 @@ import base64
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from databases import ANONYMOUS, RefusedError, identified, place
 from layers import STORAGE_VERSION, StorageError
@@ -49,7 +49,13 @@ class Call:
 
     def document_get(self, path: str) -> Any:
         at, kind = place(path), self._graph
-        action = "commit_read_access" if at.graph == "_commits" else "meta_read_access" if at.graph else f"{kind}_read_access"
+        action = (
+            "commit_read_access"
+            if at.graph == "_commits"
+            else "meta_read_access"
+            if at.graph
+            else f"{kind}_read_access"
+        )
         self.databases.may(self.user, action, at.database)
         documents = [
             {"@id": key, **document}
@@ -71,7 +77,9 @@ class Call:
             if self.parameters.get("full_replace") == "true":
                 drop = tuple(name for name in before if name not in documents)
             elif taken := [name for name in documents if name in before]:
-                raise RefusedError(400, "api:DocumentIdAlreadyExists", f"Tried to insert a new document with id {taken[0]}")
+                raise RefusedError(
+                    400, "api:DocumentIdAlreadyExists", f"Tried to insert a new document with id {taken[0]}"
+                )
             self._write(path, kind, documents, drop)
         return list(documents)
 
@@ -135,6 +143,11 @@ class Call:
         self.databases.set_user(self.body["name"], self.body["password"], new=False)
         return {"@type": "api:UsersResponse", **OK}
 
+    def users_delete(self, name: str) -> Any:
+        self.databases.may(self.user, "manage_capabilities")
+        self.databases.delete_user(f"User/{quote(name, safe='')}")
+        return {"@type": "api:UsersResponse", **OK}
+
     def roles_get(self, _: str) -> Any:
         self.databases.may(self.user, "manage_capabilities")
         return self.databases.roles()
@@ -168,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_POST = do_PUT = do_DELETE = do_GET
+    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the base class asks by these names
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -186,9 +199,15 @@ class Handler(BaseHTTPRequestHandler):
         except RefusedError as error:
             status, content = error.status, _refusal(error)
         except StorageError as error:
-            status, content = 500, {"@type": "api:ErrorResponse", "api:status": "api:server_error", "api:message": f"Error: {error}"}
+            status, content = (
+                500,
+                {"@type": "api:ErrorResponse", "api:status": "api:server_error", "api:message": f"Error: {error}"},
+            )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            status, content = 400, {"@type": "api:BadAPIDocumentErrorResponse", "api:status": "api:failure", "api:message": repr(error)}
+            status, content = (
+                400,
+                {"@type": "api:BadAPIDocumentErrorResponse", "api:status": "api:failure", "api:message": repr(error)},
+            )
         self._send(status, b"" if content is None else json.dumps(content).encode(), "application/json", headers)
 
     def _called(self, name: str, path: str, query: str, body: bytes) -> tuple[Any, dict[str, str]]:
@@ -233,4 +252,8 @@ class Server(ThreadingHTTPServer):
 def _refusal(error: RefusedError) -> dict[str, Any]:
     states = {403: "api:forbidden", 404: "api:not_found", 401: "api:failure", 400: "api:failure", 409: "api:conflict"}
     told: dict[str, Any] = {"@type": "api:ErrorResponse", "api:status": states.get(error.status, "api:server_error")}
-    return {**told, "api:message": str(error), **({"api:error": {"@type": error.kind, **error.more}} if error.kind else {})}
+    return {
+        **told,
+        "api:message": str(error),
+        **({"api:error": {"@type": error.kind, **error.more}} if error.kind else {}),
+    }
