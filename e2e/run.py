@@ -18,7 +18,7 @@ from e2e.harness.settings import from_environment
 from e2e.install import installed
 
 SUITE = Path(__file__).parent / "suite"
-WORKERS = 2
+WORKERS = 3
 TOGETHER = ("-m", "not alone", f"--numprocesses={WORKERS}", "--dist=loadfile", "--no-loadscope-reorder")
 ALONE = ("-m", "alone")
 NO_TESTS = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -21,6 +21,7 @@ from e2e.suite import argocd, repository
 from e2e.suite.data import Clone
 from e2e.suite.kube import OPERATOR, OPERATOR_PODS, SYSTEM
 from e2e.suite.manifests import EXAMPLES
+from e2e.suite.marks import rarely
 from e2e.waiting import eventually, hold
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     since = team.kube.condition("dclone", "db", name(pull))["lastTransitionTime"]
     assert app["metadata"]["creationTimestamp"] >= since, "the app comes when its data are there"
     assert clone.status["revision"] == pull.sha
+    assert clone.manifest["spec"]["pullRequest"]["number"] == pull.number
     team.until_price(pull, PRICE, "the preview has the store's data")
 
     # A push keeps the data, as the clone says. What Coppice adds to a Deployment, Argo CD does not take away.
@@ -225,6 +227,7 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     team.until_gone(pull)
 
 
+@rarely
 @pytest.mark.alone
 def test_what_happens_while_the_operator_is_away_is_made_up_for(team: Team) -> None:
     with team.without_operator():

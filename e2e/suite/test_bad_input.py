@@ -10,6 +10,7 @@ import pytest
 
 from e2e.suite.data import Clone, Store
 from e2e.suite.manifests import Manifest, data_clone, data_grant, data_snapshot, data_store
+from e2e.suite.marks import rarely
 from e2e.suite.pool import Pool
 from e2e.waiting import eventually, hold
 
@@ -181,6 +182,7 @@ def pool(kube: Kube) -> Iterator[Pool]:
     pool.make_room()
 
 
+@rarely
 @pytest.mark.alone
 def test_a_full_pool_is_told_and_room_is_enough(kube: Kube, store: Store, tenant: str, pool: Pool) -> None:
     kube.apply(data_snapshot("before", store.namespace, store=store.name))

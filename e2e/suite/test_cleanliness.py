@@ -13,7 +13,7 @@ import pytest
 from e2e import leftovers
 from e2e.harness.shell import CommandError
 from e2e.suite.data import Clone, Store
-from e2e.suite.kube import OPERATOR_PODS, OWNED_KINDS, OWNER_KINDS, Kube
+from e2e.suite.kube import OPERATOR_PODS, OWNED_KINDS, OWNER_KINDS, THOROUGH, Kube
 from e2e.suite.pool import Pool
 from e2e.waiting import eventually
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.alone
-OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200"))
+OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200" if THOROUGH else "100"))
 NAMES = ("one", "two", "three", "four")
 
 

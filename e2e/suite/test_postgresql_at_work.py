@@ -141,7 +141,7 @@ def end_of(kube: Kube, namespace: str, name: str) -> str:
     return eventually(ended, f"Pod {name} has ended")
 
 
-@pytest.mark.parametrize("victim", ["server", "process", "operator"])
+@pytest.mark.parametrize("victim", ["server", "process", "operator"] if THOROUGH else ["server"])
 def test_whatever_is_killed_while_copies_start_they_come_up_right(
     kube: Kube, bank: Store, teller: str, victim: str
 ) -> None:

@@ -36,7 +36,7 @@ def test_a_program_and_what_it_started_end_with_the_block(tmp_path: Path):
     with process("shell", ["/bin/sh", "-c", script], tmp_path, {"GREETING": "hello"}):
         pids = written(tmp_path / "pids")
         assert all(map(is_running, pids))
-    assert not any(map(is_running, pids))
+    until(lambda: not any(map(is_running, pids)))
     assert (tmp_path / "shell.log").read_text() == "hello\n"
 
 
