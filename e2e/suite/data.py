@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ def sql_each(kube: Kube, namespace: str, servers: Sequence[tuple[Manifest, Login
     The client has a Pod of its own because a Dolt client in the server's would use up its memory.
     """
     where = [{"host": pod["status"]["podIP"], "port": port_of(pod), **asdict(login)} for pod, login in servers]
-    asked = json.dumps({"servers": where, "statements": statements})
+    asked = json.dumps({"servers": where, "statements": statements, "token": secrets.token_hex(8)})
     words = ("exec", "-i", "-n", namespace, CLIENT, "--", "python3", "-c", program("client"))
     try:
         text = kube.run(*words, stdin=asked)
@@ -56,7 +57,8 @@ def sql_each(kube: Kube, namespace: str, servers: Sequence[tuple[Manifest, Login
         kube.apply(python_pod(CLIENT, namespace, image=kube.operator_image(), runs="sleeper"))
         kube.run("wait", "-n", namespace, "--for=condition=Ready", f"pod/{CLIENT}", "--timeout=60s")
         text = kube.run(*words, stdin=asked)
-    rows: list[list[Row]] = json.loads(text)
+    # kubectl exec ends well now and then, and has lost what was printed at the end.
+    rows: list[list[Row]] = json.loads(text or kube.run(*words, stdin=asked))
     return rows
 
 
