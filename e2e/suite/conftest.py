@@ -114,6 +114,8 @@ def no_bugs(kube: Kube, operator_log: OperatorLog) -> Iterator[None]:
     """
     since, begun, before = f"--since-time={kube.time()}", operator_log.size(), Counter(operator_log.restarts)
     yield
+    # Stories that end with the death of an operator's Pod leave one that has no log yet.
+    kube.run("rollout", "status", *OPERATOR, "deployment/coppice", TIMEOUT)
     # What is followed comes a moment later than what is asked for.
     present = kube.run("logs", *OPERATOR, "deployment/coppice", since).splitlines()
     found = bugs([*present, *operator_log.after(begun)])
