@@ -26,9 +26,10 @@ from coppice.cli.problems import Failure
 from coppice.cli.read import the
 from coppice.cli.session import Session, command, plain
 from coppice.cli.waiting import until_gone, until_settled
-from coppice.cli.wishes import Preview, clone_wish, preview_wish, read_source
+from coppice.cli.wishes import Preview, clone_wish, edit_of, preview_wish, read_source
 from coppice.cli.words import facts, is_ready, is_resting, next_step, state, title
 from coppice.core.plan import Manifest, Ref
+from coppice.core.pullrequests import PullRequestKey
 from coppice.forges.errors import ForbiddenError, ForgeError, UnauthorizedError
 from coppice.forges.posting import keep_comment
 from coppice.forges.settings import connect, forge_settings
@@ -37,10 +38,6 @@ from coppice.kube.errors import AlreadyExistsError, ConflictError
 AMENDMENTS: Final = 5
 """How often a change is tried again after somebody else's: the operator writes the status."""
 TOKENS: Final = ("GITHUB_TOKEN", "GITLAB_TOKEN")
-_KEY: Final = ("provider", "host", "repository", "number")
-_SAME: Final = (*_KEY[:2], "number")
-"""What is compared as it stands; forges do not tell repositories apart by case."""
-
 _name: Final = click.argument("name", required=False, shell_complete=names_of("DataClone"))
 _page: Final = click.option(
     "--pull-request",
@@ -216,7 +213,7 @@ def _meant(page: str | None) -> Found:
     if page is not None:
         named = read_page(page)
         job = read_job(os.environ, _event())
-        return job if job is not None and _is_same(_key(job.pull_request), _key(named)) else Found(named)
+        return job if job is not None and _is_same(job.pull_request, named) else Found(named)
     job = read_job(os.environ, _event())
     if job is None:
         raise click.UsageError("this is no job for a pull request: name one, --pull-request URL of its page")
@@ -254,31 +251,20 @@ async def _have(session: Session, wish: Manifest, patience: timedelta) -> Manife
         if present["spec"]["from"] != wanted["from"]:
             raise Failure(f"{title(present)} is a copy of something else: coppice pr down, and then coppice pr up")
         try:
-            return await session.cluster.amend(_edit(present, wanted))
+            return await session.cluster.amend(edit_of(present, wanted))
         except ConflictError:
             continue
     raise Failure(f"{title(wish)} is changed by others all the time: call coppice pr up again")
 
 
-def _edit(seen: Manifest, spec: Mapping[str, Any]) -> Manifest:
-    """Return the patch that changes exactly this version of an object."""
-    identity = {key: seen["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-    return {"apiVersion": seen["apiVersion"], "kind": seen["kind"], "metadata": identity, "spec": spec}
-
-
 def _refuse_other(clone: Manifest, pull_request: PullRequestRef) -> None:
     there = clone["spec"].get("pullRequest")
-    if there is None or not _is_same(there, _key(pull_request)):
+    if there is None or not _is_same(PullRequestRef.model_validate(there), pull_request):
         raise Failure(f"{title(clone)} is not for this pull request: choose another name")
 
 
-def _key(pull_request: PullRequestRef) -> Mapping[str, Any]:
-    return pull_request.model_dump(mode="json", by_alias=True, exclude_none=True, include=set(_KEY))
-
-
-def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    same = all(one.get(key) == other.get(key) for key in _SAME)
-    return same and str(one["repository"]).lower() == str(other["repository"]).lower()
+def _is_same(one: PullRequestRef, other: PullRequestRef) -> bool:
+    return one.provider is other.provider and PullRequestKey.named_by(one) == PullRequestKey.named_by(other)
 
 
 def _write(path: Path | None, clone: Manifest) -> None:

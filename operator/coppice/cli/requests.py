@@ -31,6 +31,7 @@ from coppice.cli.wishes import (
     change_name,
     change_wish,
     decisions,
+    edit_of,
     generated_name,
     object_name,
     opinion_spec,
@@ -296,13 +297,7 @@ async def _give(session: Session, request: Manifest, opinion: Opinion) -> Manife
         # Somebody else has taken the name.
         return await session.cluster.create(review_wish(request, generated_name(metadata["name"]), opinion))
     nothing = dict.fromkeys(("patch", "comment"))
-    return await session.cluster.amend(_edit(earlier, {**nothing, **opinion_spec(opinion)}))
-
-
-def _edit(seen: Manifest, spec: dict[str, Any]) -> Manifest:
-    """Return the patch that changes exactly this version of an object."""
-    identity = {key: seen["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
-    return {"apiVersion": seen["apiVersion"], "kind": seen["kind"], "metadata": identity, "spec": spec}
+    return await session.cluster.amend(edit_of(earlier, {**nothing, **opinion_spec(opinion)}))
 
 
 @command("resolve")
@@ -355,7 +350,7 @@ async def _decide(session: Session, seen: Manifest, wished: list[dict[str, Any]]
     for _ in range(AMENDMENTS):
         whole = proposals.resolved(present["spec"].get("resolutions") or (), wished)
         try:
-            return await session.cluster.amend(_edit(present, {"resolutions": whole}))
+            return await session.cluster.amend(edit_of(present, {"resolutions": whole}))
         except ConflictError:
             metadata = seen["metadata"]
             present = await the(session, seen["kind"], metadata["name"], metadata["namespace"])

@@ -294,6 +294,12 @@ def request_of(seen: Manifest, annotation: str, token: str) -> Manifest:
     }
 
 
+def edit_of(seen: Manifest, spec: Mapping[str, Any]) -> Manifest:
+    """Return the patch that changes exactly this version of an object."""
+    identity = {key: seen["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
+    return {"apiVersion": seen["apiVersion"], "kind": seen["kind"], "metadata": identity, "spec": spec}
+
+
 def generated_name(prefix: str) -> str:
     """Return a name that nobody else has."""
     return f"{prefix}-{secrets.token_hex(4)}"

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from coppice.api.v1alpha1 import PullRequestRef
 
 GRACE = timedelta(minutes=10)
 """How long a closed pull request keeps its data where nobody has set another time: who closes by mistake reopens."""
@@ -28,6 +31,11 @@ class PullRequestKey(NamedTuple):
     def of(cls, host: str, repository: str, number: int) -> PullRequestKey:
         """Return the key, however its names were written."""
         return cls(host.lower(), repository.lower(), number)
+
+    @classmethod
+    def named_by(cls, reference: PullRequestRef) -> PullRequestKey:
+        """Return the key of the pull request that an object names."""
+        return cls.of(reference.forge, reference.repository, reference.number)
 
     @property
     def place(self) -> str:

@@ -44,8 +44,8 @@ class _Notice:
     """What is wanted of one object, what stands there as far as is known, and when it may be written next."""
 
     wanted: Posting
+    due: datetime
     posted: Posting | None = None
-    due: datetime = datetime.min  # noqa: DTZ901 - replaced at once
     retry: timedelta = FIRST_RETRY
     is_last: bool = False
     """The object is gone: once this is said there is nothing to remember."""
@@ -67,7 +67,7 @@ class Board:
         """Have this said of an object from now on."""
         notice = self._notices.get(posting.subject)
         if notice is None or notice.is_last:
-            self._notices[posting.subject] = _Notice(posting, due=self._clock())
+            self._notices[posting.subject] = _Notice(posting, self._clock())
         elif notice.wanted != posting:
             notice.wanted = posting
         else:

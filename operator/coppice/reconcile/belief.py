@@ -40,7 +40,7 @@ def look_up(said: PullRequestRef | None, forges: Forges) -> Alleged | None:
     """Return the pull request that is said, with what its forge has told; None where none is said."""
     if said is None:
         return None
-    key = PullRequestKey.of(said.forge, said.repository, said.number)
+    key = PullRequestKey.named_by(said)
     return Alleged(key, forges.look(key))
 
 

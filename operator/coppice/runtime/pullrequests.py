@@ -107,10 +107,9 @@ def tell_forges(metrics: Metrics, forges: Book) -> None:
 def _key_of(said: Any) -> PullRequestKey | None:
     """Return the pull request that an object names, however it is written; None where it names none that can be one."""
     try:
-        ref = PullRequestRef.model_validate(said)
+        return PullRequestKey.named_by(PullRequestRef.model_validate(said))
     except ValueError:
         return None
-    return PullRequestKey.of(ref.forge, ref.repository, ref.number)
 
 
 def _outlives(status: Mapping[str, Any]) -> bool:

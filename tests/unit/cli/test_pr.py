@@ -104,6 +104,13 @@ def test_repositories_are_the_same_however_they_are_spelled(ann):
     assert ann.story.names("DataClone", "app") == []
 
 
+def test_a_forge_that_is_named_is_the_same_as_the_usual_one_that_is_left_out(ann):
+    said = {"provider": "github", "host": "github.com", "repository": "acme/shop", "number": 42}
+    ann.story.clone("pr-42", namespace="app", pullRequest=said)
+    ann.expect(*DOWN)
+    assert ann.story.names("DataClone", "app") == []
+
+
 def test_another_source_is_no_silent_change(ann):
     ann.expect(*UP)
     said = ann.expect_refusal("pr", "up", "--from", "data/shop:other", "--pull-request", PAGE)
