@@ -81,8 +81,7 @@ class ApiServer:
 
         With ``user`` it is sent as that user, who is in these groups and in those that every user is in.
         """
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = http.client.HTTPSConnection(HOST, self.port, context=context, timeout=30)
+        connection = self._connection()
         headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
         headers["Content-Type"] = TYPES.get(method, "application/json")
         with contextlib.closing(connection):
@@ -100,19 +99,34 @@ class ApiServer:
             return Reply(response.status, answer)
 
     def install_crds(self, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-        """Create definitions and wait until the server serves them."""
+        """Create definitions and wait until the server serves them, watches too."""
         for manifest in manifests.values():
             reply = self.request("POST", CRDS, manifest)
             if not reply.ok:
                 raise AssertionError(json.dumps(reply.body, indent=1))
         for manifest in manifests.values():
-            _wait(lambda name=manifest["metadata"]["name"]: self._established(name), f"{manifest['metadata']['name']}")
+            name = manifest["metadata"]["name"]
+            _wait(lambda name=name: self._established(name), name)
+            _wait(lambda manifest=manifest: self._watched(manifest), f"a watch of {name}")
 
     def _established(self, name: str) -> bool:
         status = self.request("GET", f"{CRDS}/{name}").body.get("status") or {}
         # A definition just made has null in the place of its conditions.
         conditions = status.get("conditions") or []
         return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
+
+    def _watched(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a watch is answered: for a moment after a kind is served, it is refused with 429, as `initializing`."""
+        kind = manifest["spec"]
+        path = f"/apis/{kind['group']}/{kind['versions'][0]['name']}/{kind['names']['plural']}?watch=true"
+        with contextlib.closing(self._connection()) as connection:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self.token}"})
+            # The events would go on: what counts is that they begin.
+            return connection.getresponse().status == http.HTTPStatus.OK
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        return http.client.HTTPSConnection(HOST, self.port, context=context, timeout=30)
 
     def kubeconfig(self) -> str:
         """Return a kubeconfig for clients that want a file."""
