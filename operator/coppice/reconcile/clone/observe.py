@@ -6,7 +6,7 @@ from asyncio import gather
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnClose, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest
@@ -28,6 +28,7 @@ from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.apps import asks_for_apps
+from coppice.reconcile.clone.keepseen import read_keeping
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
     asks_for_ledger,
@@ -72,10 +73,19 @@ async def observe_clone(
         return None
     clone = DataClone.parse(manifest)
     seen = CloneObservation(manifest, now, clone)
-    if is_deleting(manifest):
-        return await _read_remains(reader, seen)
     if isinstance(clone, InvalidResource):
-        return seen
+        return await _read_remains(reader, seen) if is_deleting(manifest) else seen
+    if not is_deleting(manifest):
+        return await _read_all(reader, environment, admissions, seen, clone)
+    if clone.spec.on_close is OnClose.KEEP_CHANGES:
+        seen = await _read_all(reader, environment, admissions, seen, clone)
+    return await _read_remains(reader, seen)
+
+
+async def _read_all(
+    reader: KubeReader, environment: Environment, admissions: Admissions, seen: CloneObservation, clone: DataClone
+) -> CloneObservation:
+    """Read what a valid clone has, and what it is made from."""
     reading = _Reading(reader, environment, admissions, clone)
     alleged = look_up(clone.spec.pull_request, environment.forges)
     seen, requests, source = await gather(
@@ -85,6 +95,8 @@ async def observe_clone(
         # A forge that has yet to tell takes nothing from who was given it when it had.
         source = replace(source, terms=source.refusal.terms)
     seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
+    keeping = read_keeping(reader, environment.engines, clone, alleged, seen.serving or seen.newest, seen.secret)
+    seen = replace(seen, keeping=await keeping)
     return await reading.origin(await reading.server(seen), source)
 
 

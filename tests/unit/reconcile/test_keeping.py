@@ -1,0 +1,354 @@
+"""What was changed on a clone outlives it on a branch of the store, where its owner has said so beforehand."""
+
+from __future__ import annotations
+
+import pytest
+from tests.fakes.story import Story, begun
+
+SAID = {"provider": "github", "repository": "acme/shop", "number": 42}
+OLD, NEW, LATER = "price/1=4711", "price/2=4712", "price/3=4713"
+
+
+async def _open(story: Story) -> None:
+    """A shop whose data are granted to pull requests, which may propose; number 42 is open."""
+    story.policies()
+    story.store()
+    story.grant(verbs=["Clone", "Propose"])
+    found = {"coppice.dev/pull-request": "42"}
+    story.kube.change("Namespace", None, "app", lambda one: one["metadata"].update(labels=found))
+    story.world.forges.open()
+    await story.settle()
+    story.commit(OLD)
+
+
+async def _of_an_engine_without_branches(story: Story) -> None:
+    story.world.engine.versioned, story.world.engine.capture_action = False, "flush"
+    await _open(story)
+
+
+@pytest.fixture
+def story() -> Story:
+    return begun(_open)
+
+
+@pytest.fixture
+def unversioned() -> Story:
+    return begun(_of_an_engine_without_branches)
+
+
+async def cloned(story: Story, **spec) -> None:
+    story.clone(namespace="app", **{"onClose": "KeepChanges", "pullRequest": SAID, **spec})
+    await story.settle()
+    story.expect_ready("DataClone", "db", "app")
+
+
+def work(story: Story, *rows: str, committed: bool = True) -> None:
+    server = story.world.login("app", "db-binding")
+    if committed:
+        server.volume.commit("main", *server.volume.branches["main"].rows, *rows, at=story.world.now)
+    else:
+        server.volume.branches["main"].rows |= frozenset(rows)
+    story.world.tick(60)
+
+
+async def close(story: Story, minutes: int = 15) -> None:
+    story.world.forges.close()
+    await story.operator.live(minutes=minutes)
+
+
+def kept(story: Story):
+    return story.status("DataClone", "db", "app").get("kept")
+
+
+def told(story: Story) -> tuple[str, str]:
+    found = story.condition("DataClone", "db", "app", of="ChangesKept")
+    return found["status"], found["reason"]
+
+
+def branch_rows(story: Story) -> frozenset[str]:
+    return story.data_of().branches[kept(story)["branch"]].rows
+
+
+def leftovers(story: Story):
+    kinds = ("Pod", "PersistentVolumeClaim", "Secret", "Service", "NetworkPolicy", "VolumeSnapshot")
+    return {kind: names for kind in kinds if (names := story.names(kind, "app"))}
+
+
+def expect_gone(story: Story) -> None:
+    assert story.reason("DataClone", "db", "app") == "PullRequestClosed"
+    assert leftovers(story) == {}
+
+
+# -- an engine that merges --
+
+
+async def test_what_was_changed_is_on_a_branch_of_the_store_before_the_data_go(story):
+    await cloned(story)
+    assert told(story) == ("True", "KeptAtTheEnd")
+    work(story, NEW)
+    await close(story)
+    expect_gone(story)
+    assert told(story) == ("True", "Kept")
+    assert branch_rows(story) == {OLD, NEW}
+    assert story.data_of().branches["main"].rows == {OLD}
+    comment = story.status("DataClone", "db", "app")["comment"]
+    assert (
+        f"| Kept | what was changed is on branch `{kept(story)['branch']}`, by DataChangeRequest `kept-db-" in comment
+    )
+
+
+async def test_what_nobody_has_committed_is_kept_as_well(story):
+    await cloned(story)
+    work(story, NEW, committed=False)
+    await close(story)
+    expect_gone(story)
+    assert branch_rows(story) == {OLD, NEW}
+
+
+async def test_a_clone_on_which_nothing_was_changed_leaves_nothing(story):
+    await cloned(story)
+    await close(story)
+    expect_gone(story)
+    assert told(story) == ("True", "NothingChanged")
+    assert story.names("DataBranch") == []
+    assert story.names("DataChangeRequest") == []
+
+
+async def test_one_that_says_nothing_keeps_nothing(story):
+    await cloned(story, onClose="Discard")
+    work(story, NEW)
+    await close(story)
+    expect_gone(story)
+    assert kept(story) is None
+    assert story.names("DataChangeRequest") == []
+
+
+async def test_a_lease_that_ends_keeps_first_and_the_server_wakes_for_that(story):
+    await cloned(story, lease={"max": "1h"})
+    work(story, NEW)
+    story.edit("DataClone", "db", "app", power="Off")
+    await story.operator.live(minutes=75)
+    assert story.reason("DataClone", "db", "app") == "Expired"
+    assert leftovers(story) == {}
+    assert branch_rows(story) == {OLD, NEW}
+
+
+async def test_a_clone_that_comes_back_and_closes_again_keeps_on_a_branch_of_its_own(story):
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    first = kept(story)["branch"]
+    story.world.forges.open()
+    await story.operator.live(minutes=6)
+    story.expect_ready("DataClone", "db", "app")
+    assert kept(story)["branch"] == first
+    work(story, LATER)
+    await close(story)
+    expect_gone(story)
+    assert kept(story)["branch"] != first
+    assert branch_rows(story) == {OLD, LATER}
+    assert story.data_of().branches[first].rows == {OLD, NEW}
+
+
+async def test_without_the_verb_propose_it_says_so_from_the_beginning_and_the_data_stay(story):
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await cloned(story)
+    assert told(story) == ("False", "NotGranted")
+    work(story, NEW)
+    await close(story)
+    story.expect_ready("DataClone", "db", "app")
+    assert story.rows(namespace="app") == {OLD, NEW}
+    assert "endedAt" not in story.status("DataClone", "db", "app")["pullRequest"]
+    assert "The data stay" in story.condition("DataClone", "db", "app", of="ChangesKept")["message"]
+    story.edit("DataGrant", "previews", verbs=["Clone", "Propose"])
+    await story.operator.live(minutes=6)
+    expect_gone(story)
+    assert branch_rows(story) == {OLD, NEW}
+
+
+async def test_what_cannot_be_kept_goes_once_somebody_says_that_it_may(story):
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    story.edit("DataClone", "db", "app", onClose="Discard")
+    await story.operator.live(minutes=1)
+    expect_gone(story)
+
+
+async def test_a_branch_that_the_owners_protect_is_not_made_and_the_clone_says_which(story):
+    story.edit("DataStore", "shop", protection=[{"branches": ["kept/*"], "approvals": 1}])
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    assert told(story) == ("False", "KeepingStalled")
+    assert "spec.protection" in story.condition("DataClone", "db", "app", of="ChangesKept")["message"]
+    assert story.rows(namespace="app") == {OLD, NEW}
+
+
+async def test_masked_rows_have_no_branch_to_go_to(story):
+    await cloned(story)
+    work(story, NEW)
+    story.mask_job("price")
+    story.edit("DataStore", "shop", mask={"jobTemplate": "shop-mask"})
+    await close(story)
+    assert told(story) == ("False", "MaskedLineage")
+    assert story.rows(namespace="app") == {OLD, NEW}
+
+
+async def test_one_that_is_reopened_meanwhile_keeps_what_comes_later_when_it_closes_again(story):
+    await cloned(story)
+    work(story, NEW)
+    story.world.full = True
+    await close(story)
+    assert told(story) == ("False", "Keeping")
+    story.world.forges.open()
+    await story.operator.live(minutes=6)
+    story.expect_ready("DataClone", "db", "app")
+    assert told(story) == ("True", "KeptAtTheEnd")
+    story.world.full = False
+    work(story, LATER)
+    await close(story)
+    expect_gone(story)
+    assert branch_rows(story) == {OLD, NEW, LATER}
+
+
+# -- an engine without branches --
+
+
+async def test_of_an_engine_without_branches_a_commit_is_kept(unversioned):
+    story = unversioned
+    await cloned(story, durability="Durable")
+    work(story, NEW)
+    await close(story)
+    expect_gone(story)
+    name = kept(story)["snapshot"]
+    story.expect_ready("DataSnapshot", name)
+    story.clone("again", source={"branch": kept(story)["branch"]})
+    await story.settle()
+    assert story.rows("again") == {OLD, NEW}
+
+
+async def test_the_server_of_one_that_is_not_durable_stops_before_it_is_captured(unversioned):
+    story = unversioned
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    expect_gone(story)
+    story.clone("again", source={"branch": kept(story)["branch"]})
+    await story.settle()
+    assert story.rows("again") == {OLD, NEW}
+
+
+async def test_the_snapshot_that_such_a_clone_came_from_stays_for_that(unversioned):
+    story = unversioned
+    story.edit("DataStore", "shop", snapshots={"keep": {"last": 1}})
+    await cloned(story)
+    origin = story.status("DataClone", "db", "app")["snapshot"]["name"]
+    work(story, NEW)
+    for number in range(3):
+        story.commit(OLD, f"more/1={number}")
+        story.snapshot(f"later-{number}")
+        await story.operator.live(minutes=5)
+    assert origin in story.names("DataSnapshot")
+    await close(story)
+    expect_gone(story)
+
+
+# -- a clone that is deleted --
+
+
+def exists(story: Story) -> bool:
+    return story.kube.peek("DataClone", "app", "db") is not None
+
+
+@pytest.mark.parametrize("beginning", [_open, _of_an_engine_without_branches])
+async def test_a_clone_that_is_deleted_goes_once_its_changes_are_kept(beginning):
+    story = begun(beginning)
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert leftovers(story) == {}
+    if beginning is _open:
+        [request] = story.names("DataChangeRequest")
+        into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+        assert story.data_of().branches[into].rows == {OLD, NEW}
+    else:
+        [line] = [name for name in story.names("DataSnapshot") if name.startswith("kept-")]
+        story.clone("again", source={"branch": line.removesuffix("-1")})
+        await story.settle()
+        assert story.rows("again") == {OLD, NEW}
+    assert "ChangesLost" not in story.events("DataClone", "db")
+
+
+async def test_one_in_the_stores_own_namespace_is_held_as_well(story):
+    story.clone(onClose="KeepChanges")
+    await story.settle()
+    server = story.world.login("data", "db-binding")
+    server.volume.commit("main", OLD, NEW, at=story.world.now)
+    story.delete("DataClone", "db")
+    await story.operator.live(minutes=5)
+    assert story.kube.peek("DataClone", "data", "db") is None
+    [request] = story.names("DataChangeRequest")
+    into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+    assert story.data_of().branches[into].rows == {OLD, NEW}
+
+
+async def test_one_that_is_deleted_and_cannot_keep_its_changes_stays_until_somebody_decides(story):
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert told(story) == ("False", "NotGranted")
+    assert story.rows(namespace="app") == {OLD, NEW}
+    story.edit("DataClone", "db", "app", onClose="Discard")
+    await story.operator.live(minutes=1)
+    assert not exists(story)
+    assert leftovers(story) == {}
+
+
+async def test_one_whose_namespace_goes_is_let_go_and_says_what_is_lost(story):
+    await cloned(story)
+    work(story, NEW)
+    story.kube.remove("Namespace", None, "app")
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_whose_store_is_gone_is_let_go_and_says_what_is_lost(story):
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataStore", "shop")
+    await story.operator.live(minutes=1)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_whose_volume_went_with_it_says_what_is_lost(story):
+    """Whoever deletes in the foreground has Kubernetes delete what the clone has at once."""
+    await cloned(story)
+    work(story, NEW)
+    story.delete("DataClone", "db", "app")
+    story.delete("PersistentVolumeClaim", story.copy(namespace="app"), "app")
+    story.delete("Pod", story.copy(namespace="app"), "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_one_that_has_kept_its_changes_already_goes_at_once(story):
+    await cloned(story)
+    work(story, NEW)
+    await close(story)
+    story.delete("DataClone", "db", "app")
+    await story.settle()
+    assert not exists(story)
+    assert len(story.names("DataChangeRequest")) == 1
+    assert "ChangesLost" not in story.events("DataClone", "db")
