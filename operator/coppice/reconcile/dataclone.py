@@ -109,18 +109,20 @@ def _plan_parting(environment: Environment, seen: CloneObservation) -> Plan:
     if isinstance(seen.clone, InvalidResource) or seen.source is None:
         return _plan_deletion(seen)
     at = Situation(environment, seen, seen.clone)
-    if labels.FINALIZER in at.clone.metadata.finalizers and not is_let_go(at):
+    due = _due(at)
+    if labels.FINALIZER in at.clone.metadata.finalizers and not is_let_go(at, due):
         return _with_all(_plan_life(at, Draft(seen.manifest, seen.now)), at)
-    plan, event = _plan_deletion(seen), lost(at)
+    plan, event = _plan_deletion(seen), lost(at, due)
     return replace(plan, events=(*plan.events, event)) if event is not None and plan.remove_finalizer else plan
 
 
 def _plan_deletion(seen: CloneObservation) -> Plan:
-    """Kubernetes collects what is in the clone's namespace; the alias contents are not in any, so they go first.
+    """Kubernetes collects what is in the clone's namespace, but for what was released from that; the alias contents are
+    not in any, so they go first.
 
     So do claims that still wait for their volume: the snapshot-controller lets no snapshot go that one is made from.
     """
-    doomed = [*seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
+    doomed = [*seen.released, *seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
     scale = apps_back(seen)
     if seen.unscaled:
         named = ", ".join(f"Deployment {name} ({words})" for name, words in seen.unscaled.items())
@@ -142,7 +144,7 @@ def _plan_end(at: Situation, draft: Draft) -> Plan | None:
         draft.facts.append(end(at, draft, closed))
         # Whoever reopens asks for it anew: no lease of before counts then.
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, None)), at, over=True)
-    if ends is not None and ends <= at.seen.now and held(at) is None:
+    if ends is not None and ends <= at.seen.now and held(at, ends) is None:
         draft.facts.append(expire(at, draft, ends))
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
     return None

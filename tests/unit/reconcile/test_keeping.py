@@ -159,7 +159,7 @@ async def test_without_the_verb_propose_it_says_so_from_the_beginning_and_the_da
     story.expect_ready("DataClone", "db", "app")
     assert story.rows(namespace="app") == {OLD, NEW}
     assert "endedAt" not in story.status("DataClone", "db", "app")["pullRequest"]
-    assert "The data stay" in story.condition("DataClone", "db", "app", of="ChangesKept")["message"]
+    assert "Until then the data stay" in story.condition("DataClone", "db", "app", of="ChangesKept")["message"]
     story.edit("DataGrant", "previews", verbs=["Clone", "Propose"])
     await story.operator.live(minutes=6)
     expect_gone(story)
@@ -211,6 +211,50 @@ async def test_one_that_is_reopened_meanwhile_keeps_what_comes_later_when_it_clo
     await close(story)
     expect_gone(story)
     assert branch_rows(story) == {OLD, NEW, LATER}
+
+
+async def test_what_is_changed_after_it_was_kept_and_reopened_is_kept_the_next_time(story):
+    """The pull request is reopened between the moment when all is kept and the one when the data go."""
+    await cloned(story)
+    work(story, NEW)
+
+    firsts = []
+
+    def reopen(_event, found):
+        known = (found.get("status") or {}).get("kept") or {}
+        if "finishedAt" in known and not firsts:
+            firsts.append(known["branch"])
+            story.world.forges.open()
+
+    story.kube.subscribe(reopen)
+    await close(story)
+    [first] = firsts
+    story.expect_ready("DataClone", "db", "app")
+    assert told(story) == ("True", "KeptAtTheEnd")
+    work(story, LATER)
+    await close(story)
+    expect_gone(story)
+    assert kept(story)["branch"] != first
+    assert branch_rows(story) == {OLD, NEW, LATER}
+
+
+async def test_while_data_wait_to_be_kept_no_copy_takes_their_place(story):
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await cloned(story, refresh="OnHeadChange", lease={"max": "1h"})
+    work(story, NEW)
+    await story.operator.live(minutes=75)
+    assert told(story) == ("False", "NotGranted")
+    story.commit(OLD, LATER)
+    await story.operator.live(minutes=5)
+    assert story.rows(namespace="app") == {OLD, NEW}
+
+
+async def test_an_idle_clone_that_wakes_to_keep_is_not_used_by_that(story):
+    await cloned(story, lease={"idle": "2h"})
+    work(story, NEW)
+    await story.operator.live(minutes=150)
+    assert story.reason("DataClone", "db", "app") == "Expired"
+    assert branch_rows(story) == {OLD, NEW}
 
 
 # -- an engine without branches --
@@ -304,10 +348,33 @@ async def test_one_that_is_deleted_and_cannot_keep_its_changes_stays_until_someb
     await story.operator.live(minutes=5)
     assert told(story) == ("False", "NotGranted")
     assert story.rows(namespace="app") == {OLD, NEW}
+    said = [event for key, event in story.operator.log.events if key.name == "db" and event.reason == "NotGranted"]
+    assert "Until then this DataClone, and its data, stay" in said[-1].message
+    assert "set spec.onClose to Discard" in said[-1].message
     story.edit("DataClone", "db", "app", onClose="Discard")
     await story.operator.live(minutes=1)
     assert not exists(story)
     assert leftovers(story) == {}
+
+
+async def test_a_grant_that_is_taken_away_while_it_is_being_kept_holds_it_until_it_is_back(story):
+    await cloned(story)
+    work(story, NEW)
+    story.world.full = True
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=2)
+    story.world.full = False
+    grant = story.get("DataGrant", "previews")
+    story.delete("DataGrant", "previews")
+    await story.operator.live(minutes=10)
+    assert told(story) == ("False", "NotGranted")
+    assert story.world.volume("app", story.copy(namespace="app")).branches["main"].rows == {OLD, NEW}
+    story.add("DataGrant", "previews", grant["spec"], "data")
+    await story.operator.live(minutes=15)
+    assert not exists(story)
+    [request] = story.names("DataChangeRequest")
+    into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+    assert story.data_of().branches[into].rows == {OLD, NEW}
 
 
 async def test_one_whose_namespace_goes_is_let_go_and_says_what_is_lost(story):
@@ -331,8 +398,39 @@ async def test_one_whose_store_is_gone_is_let_go_and_says_what_is_lost(story):
     assert "ChangesLost" in story.events("DataClone", "db")
 
 
-async def test_one_whose_volume_went_with_it_says_what_is_lost(story):
-    """Whoever deletes in the foreground has Kubernetes delete what the clone has at once."""
+@pytest.mark.parametrize("beginning", [_open, _of_an_engine_without_branches])
+async def test_one_that_is_deleted_in_the_foreground_keeps_its_changes_too(beginning):
+    """Kubernetes deletes what the clone owns at once, finalizer or not: its data are none of that."""
+    story = begun(beginning)
+    await cloned(story)
+    work(story, NEW)
+    story.kube.remove_in_foreground("DataClone", "app", "db")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert leftovers(story) == {}
+    assert "ChangesLost" not in story.events("DataClone", "db")
+    if beginning is _open:
+        [request] = story.names("DataChangeRequest")
+        into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
+        assert story.data_of().branches[into].rows == {OLD, NEW}
+
+
+@pytest.mark.parametrize("after", ["KeepChanges", "Discard"])
+async def test_what_was_taken_from_the_garbage_collector_goes_whatever_is_said_later(story, after):
+    await cloned(story, onClose="Discard")
+    story.edit("DataClone", "db", "app", onClose="KeepChanges")
+    await story.settle()
+    claim = story.get("PersistentVolumeClaim", story.copy(namespace="app"), "app")
+    assert "ownerReferences" not in claim["metadata"]
+    story.edit("DataClone", "db", "app", onClose=after)
+    await story.settle()
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=5)
+    assert not exists(story)
+    assert leftovers(story) == {}
+
+
+async def test_one_whose_volume_somebody_deletes_says_what_is_lost(story):
     await cloned(story)
     work(story, NEW)
     story.delete("DataClone", "db", "app")

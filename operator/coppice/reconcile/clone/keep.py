@@ -17,11 +17,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import API_VERSION, DataChangeRequest, InvalidResource, KeptChanges, OnClose
+from coppice.core import labels
 from coppice.core.names import digest
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
 from coppice.engines.base import Engine
 from coppice.engines.merging import MergingEngine
-from coppice.manifests.meta import Owner, build_metadata
+from coppice.manifests.meta import Owner, build_metadata, build_release, is_owned
 from coppice.reconcile.access import refused
 from coppice.reconcile.clone.keepseen import KeepSeen, unfinished
 from coppice.reconcile.clone.situation import Situation
@@ -45,37 +46,40 @@ class _Work:
     create: list[Manifest] = field(default_factory=list)
 
 
-def held(at: Situation) -> Copy | None:
-    """Return the copy whose data may not go yet, because what was changed on it is to be kept and is not.
+def held(at: Situation, due: datetime | None) -> Copy | None:
+    """Return the copy whose data may not go yet, because what was changed on it is to be kept and is not. ``due``:
+    since when they are to go.
 
-    One that apps were never told of has nothing to keep, and one that is on its way out nothing that could be.
+    One that apps were never told of has nothing to keep, and one that is on its way out nothing that could be. What was
+    kept before the data were to go this time is not all: they lived on, as with a pull request that was reopened.
     """
     copy, kept = _worked_on(at), at.clone.status.kept
     if at.clone.spec.on_close is not OnClose.KEEP_CHANGES or copy is None or is_deleting(copy.claim):
         return None
-    finished = kept is not None and kept.finished_at is not None and kept.claim == _uid(copy)
-    return None if finished else copy
+    if kept is None or kept.finished_at is None or due is None or kept.claim != _uid(copy):
+        return copy
+    return copy if due.replace(microsecond=0) > kept.finished_at else None
 
 
-def is_let_go(at: Situation) -> bool:
+def is_let_go(at: Situation, due: datetime | None) -> bool:
     """Return whether a clone under deletion is held by nothing, for what it would keep has nowhere to be, or goes with
     its namespace at the same time.
     """
     source = at.source.manifest
-    return held(at) is None or at.seen.keeping.namespace_ends or source is None or is_deleting(source)
+    return held(at, due) is None or at.seen.keeping.namespace_ends or source is None or is_deleting(source)
 
 
-def lost(at: Situation) -> Event | None:
+def lost(at: Situation, due: datetime | None) -> Event | None:
     """Return what is said of a clone that goes without what it was to keep, if it does."""
     kept, served = at.clone.status.kept, at.clone.status.copy_id is not None
-    if held(at) is None and (not served or (kept is not None and kept.finished_at is not None)):
+    if held(at, due) is None and (not served or (kept is not None and kept.finished_at is not None)):
         return None
     if at.seen.keeping.namespace_ends:
         why = f"namespace {at.namespace} is being deleted"
     elif at.source.manifest is None or is_deleting(at.source.manifest):
         why = f"{_store(at)} is gone"
     else:
-        why = "its volume went with it: delete a DataClone in the background, kubectl delete --cascade=background"
+        why = "somebody has deleted its volume"
     message = f"what was changed on DataClone {at.namespace}/{at.name} is not kept, for {why}"
     return Event("ChangesLost", message, "Warning")
 
@@ -104,9 +108,11 @@ def with_kept(plan: Plan, at: Situation, due: datetime | None) -> Plan:
         plan,
         calls=(*plan.calls, *work.calls),
         create=(*plan.create, *work.create),
+        prune=(*plan.prune, *_releases(at)),
         status={**status, "kept": found},
     )
-    plan = beside(plan, fact, at.seen.manifest)
+    # Whoever deletes it, and waits, is told what they wait for, though that has long been known.
+    plan = beside(plan, fact, at.seen.manifest, each_message=fact is not None and fact.stalled and due is not None)
     later = None if fact is None else fact.retry_after
     delays = [delay for delay in (later, plan.requeue_after) if delay is not None]
     return replace(plan, requeue_after=min(delays, default=None))
@@ -114,21 +120,50 @@ def with_kept(plan: Plan, at: Situation, due: datetime | None) -> Plan:
 
 def _fact(at: Situation, work: _Work, due: datetime | None) -> Fact:
     """Return whether a clone's changes are kept, or will be, and add to the work what is next."""
-    copy, kept = held(at), work.kept
+    copy = held(at, due)
     if copy is None:
-        return _kept_words(kept)
+        return _kept_words(work.kept)
     problem = _impossible(at, copy)
     if due is None:
         # What is changed from now on is kept anew, on a branch of its own.
-        work.kept = None if kept is not None and kept.claim == _uid(copy) else kept
+        work.kept = None if unfinished(at.clone) is not None else work.kept
         message = f"what is changed here is left on a branch of {_store(at)} before the data go"
         return problem or holds(KEPT, "KeptAtTheEnd", message)
-    if problem is not None:
-        return replace(problem, message=f"{problem.message}. The data stay meanwhile")
+    fact = problem or _next(at, copy, work, due)
+    if not fact.stalled:
+        return fact
+    stays = "this DataClone, and its data, stay" if is_deleting(at.seen.manifest) else "the data stay"
+    return replace(fact, message=f"{fact.message}. Until then {stays}")
+
+
+def _next(at: Situation, copy: Copy, work: _Work, due: datetime) -> Fact:
+    """Add to the work what is next for a copy that can be kept, and return what is waited for."""
+    kept = work.kept
     if kept is None or kept.claim != _uid(copy) or kept.finished_at is not None:
         work.kept = _begin(at, copy, due)
         return waits(KEPT, "Keeping", "what was changed here is about to be kept", retry_after=SOON)
     return _Keeper(at, copy, kept, at.seen.keeping, work).run()
+
+
+def _releases(at: Situation) -> list[Manifest]:
+    """Return what takes that which the changes are on from the garbage collector, if they are to be kept.
+
+    Where somebody deletes the clone in the foreground it would be gone before anything could be done. The finalizer,
+    which is there before, removes it instead.
+    """
+    copy, seen = _worked_on(at), at.seen
+    if at.clone.spec.on_close is not OnClose.KEEP_CHANGES or copy is None:
+        return []
+    if labels.FINALIZER not in at.clone.metadata.finalizers:
+        return []
+    needed = (copy.pod, copy.claim, seen.secret, seen.added)
+    return [build_release(entry) for entry in needed if entry is not None and _is_collected(entry, at)]
+
+
+def _is_collected(manifest: Manifest, at: Situation) -> bool:
+    references = manifest["metadata"].get("ownerReferences") or ()
+    uids = [reference["uid"] for reference in references]
+    return uids == [at.clone.metadata.uid] and is_owned(manifest, uids[0]) and not is_deleting(manifest)
 
 
 def _kept_words(kept: KeptChanges | None) -> Fact:
@@ -147,7 +182,8 @@ def _impossible(at: Situation, copy: Copy) -> Fact | None:
     """Return why a copy's changes cannot be kept as things are, or None."""
     consent, engine, next_step = at.seen.keeping.consent, at.engine_of(copy), "or set spec.onClose to Discard"
     if consent is not None and consent.refusal is not None:
-        return refused(KEPT, consent.refusal)
+        fact = refused(KEPT, consent.refusal)
+        return replace(fact, message=f"{fact.message}, {next_step}")
     if consent is None or consent.terms is None:
         message = (
             f"no DataGrant in namespace {at.source.namespace} gives this namespace the verb Propose on DataStore "

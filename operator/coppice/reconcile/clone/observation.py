@@ -48,6 +48,7 @@ class CloneObservation:
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
+    ``released``: what is there that Kubernetes would not collect; read only for a clone under deletion.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
     ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
     ``keeping``: what there is of its changes in the store's namespace, for a clone that is to keep them.
@@ -72,6 +73,7 @@ class CloneObservation:
     copies: tuple[Copy, ...] = ()
     unmarked_claims: tuple[Manifest, ...] = ()
     unbound_claims: tuple[Manifest, ...] = ()
+    released: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None
     added: Manifest | None = None

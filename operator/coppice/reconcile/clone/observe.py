@@ -9,6 +9,7 @@ from datetime import datetime
 from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnClose, Verb
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.orphans import is_released
 from coppice.core.plan import Manifest
 from coppice.engines.base import (
     Activity,
@@ -123,10 +124,18 @@ async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObse
     mine = {labels.OWNER_UID: str(metadata["uid"])}
     claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
     unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
-    # Nothing sleeps with a clone that has no finalizer.
-    held = labels.FINALIZER in (metadata.get("finalizers") or ())
-    deployments = tuple(await reader.list("Deployment", metadata["namespace"])) if held else ()
-    return await _read_aliases(reader, replace(seen, unbound_claims=unbound, deployments=deployments))
+    seen = replace(seen, unbound_claims=unbound)
+    # Nothing sleeps with a clone that has no finalizer, and nothing of it is released.
+    if labels.FINALIZER in (metadata.get("finalizers") or ()):
+        deployments, pods, secrets = await gather(
+            reader.list("Deployment", metadata["namespace"]),
+            reader.list("Pod", metadata["namespace"], mine),
+            reader.list("Secret", metadata["namespace"], mine),
+        )
+        mine_alone = [entry for entry in (*pods, *claims, *secrets) if entry not in unbound]
+        released = tuple(entry for entry in mine_alone if is_released(entry["metadata"]) and not is_deleting(entry))
+        seen = replace(seen, deployments=tuple(deployments), released=released)
+    return await _read_aliases(reader, seen)
 
 
 async def _read_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:

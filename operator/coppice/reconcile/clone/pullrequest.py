@@ -60,7 +60,8 @@ def closing(at: Situation) -> Closing | None:
     ends = closed_at + terms.grace
     has_ended = before is not None and before.ended_at is not None
     is_due = has_ended or (not terms.dry_run and now >= ends and _is_said_since(alleged, ends))
-    return Closing(alleged.key, closed_at, ends, is_due, not has_ended and held(at) is not None, terms.dry_run)
+    is_held = not has_ended and held(at, closed_at) is not None
+    return Closing(alleged.key, closed_at, ends, is_due, is_held, terms.dry_run)
 
 
 def _is_said_since(alleged: Alleged, moment: datetime) -> bool:

@@ -96,7 +96,8 @@ async def observe_commit(reader: KubeReader, forges: Forges, snapshot: Manifest,
 def keeps(clone: DataClone | InvalidResource | None, snapshot: Manifest) -> bool:
     """Return whether a commit is the one by which a clone keeps its changes before it goes: the clone says so."""
     kept = None if not isinstance(clone, DataClone) else unfinished(clone)
-    return kept is not None and kept.snapshot == snapshot["metadata"]["name"]
+    commit = (kept.snapshot, kept.branch) if kept is not None else None
+    return commit == (snapshot["metadata"]["name"], snapshot["spec"]["commit"]["branch"])
 
 
 async def _read_line(reader: KubeReader, forges: Forges, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
