@@ -357,6 +357,35 @@ async def test_one_that_is_deleted_and_cannot_keep_its_changes_stays_until_someb
     assert leftovers(story) == {}
 
 
+async def test_what_the_owners_have_taken_back_is_held_no_longer_than_the_lease(story):
+    await cloned(story, lease={"max": "1h"})
+    work(story, NEW)
+    story.delete("DataGrant", "previews")
+    await story.operator.live(minutes=30)
+    assert told(story) == ("False", "NotGranted")
+    assert story.world.volume("app", story.copy(namespace="app")).branches["main"].rows == {OLD, NEW}
+    await story.operator.live(minutes=45)
+    assert story.reason("DataClone", "db", "app") == "Expired"
+    assert leftovers(story) == {}
+    assert told(story) == ("False", "ChangesLost")
+    assert "ChangesLost" in story.events("DataClone", "db")
+
+
+async def test_a_grant_that_is_made_anew_takes_nothing_back(story):
+    await cloned(story, lease={"max": "1h"})
+    work(story, NEW)
+    story.edit("DataGrant", "previews", verbs=["Clone"])
+    await story.operator.live(minutes=75)
+    assert told(story) == ("False", "NotGranted")
+    grant = story.get("DataGrant", "previews")
+    story.delete("DataGrant", "previews")
+    await story.operator.live(minutes=2)
+    story.add("DataGrant", "previews", {**grant["spec"], "verbs": ["Clone", "Propose"]}, "data")
+    await story.operator.live(minutes=10)
+    assert story.reason("DataClone", "db", "app") == "Expired"
+    assert branch_rows(story) == {OLD, NEW}
+
+
 async def test_a_grant_that_is_taken_away_while_it_is_being_kept_holds_it_until_it_is_back(story):
     await cloned(story)
     work(story, NEW)

@@ -13,7 +13,7 @@ chain, from the day on that the clone is made.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from coppice.api.v1alpha1 import API_VERSION, DataChangeRequest, InvalidResource, KeptChanges, OnClose
@@ -25,15 +25,19 @@ from coppice.engines.merging import MergingEngine
 from coppice.manifests.meta import Owner, build_metadata, build_release, is_owned
 from coppice.reconcile.access import refused
 from coppice.reconcile.clone.keepseen import KeepSeen, unfinished
+from coppice.reconcile.clone.names import SOURCE
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy, is_proven
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls, waits
-from coppice.reconcile.observed import condition, format_time, is_deleting, is_true, pod_state
+from coppice.reconcile.observed import condition, format_time, is_deleting, is_true, parse_time, pod_state
 
 KEPT: Final = "ChangesKept"
 """A condition beside the chain, there for every clone that is to keep its changes."""
 SOON: Final = 0.1
 LOOK_SECONDS: Final = 30.0
+LOST: Final = "ChangesLost"
+SECOND_THOUGHTS: Final = timedelta(minutes=10)
+"""How long owners may think twice who take back what a clone is to keep changes of."""
 _NAME_KEPT: Final = 20
 
 
@@ -51,14 +55,36 @@ def held(at: Situation, due: datetime | None) -> Copy | None:
     since when they are to go.
 
     One that apps were never told of has nothing to keep, and one that is on its way out nothing that could be. What was
-    kept before the data were to go this time is not all: they lived on, as with a pull request that was reopened.
+    kept before the data were to go this time is not all: they lived on, as with a pull request that was reopened. What
+    the owners have taken back is not held beyond the lease.
     """
     copy, kept = _worked_on(at), at.clone.status.kept
     if at.clone.spec.on_close is not OnClose.KEEP_CHANGES or copy is None or is_deleting(copy.claim):
         return None
+    if _is_over(at, copy):
+        return None
     if kept is None or kept.finished_at is None or due is None or kept.claim != _uid(copy):
         return copy
     return copy if due.replace(microsecond=0) > kept.finished_at else None
+
+
+def _is_taken_back(at: Situation, copy: Copy) -> bool:
+    """Return whether the owners do not allow a copy any more."""
+    terms, refusal = at.source.terms, at.source.refusal
+    if terms is None:
+        return refusal is None or not refusal.waits
+    return not (terms.raw or copy.origin.masked)
+
+
+def _is_over(at: Situation, copy: Copy) -> bool:
+    """Return whether the time has ended for which owners leave a copy that they have taken back, some minutes ago at
+    least: a grant may be made anew.
+    """
+    ends, told = at.clone.status.expires_at, condition(at.seen.manifest, SOURCE)
+    since = None if told is None or told["status"] == "True" else parse_time(told.get("lastTransitionTime"))
+    if not _is_taken_back(at, copy) or ends is None or since is None:
+        return False
+    return max(ends, since + SECOND_THOUGHTS) <= at.seen.now
 
 
 def is_let_go(at: Situation, due: datetime | None) -> bool:
@@ -74,6 +100,9 @@ def lost(at: Situation, due: datetime | None) -> Event | None:
     kept, served = at.clone.status.kept, at.clone.status.copy_id is not None
     if held(at, due) is None and (not served or (kept is not None and kept.finished_at is not None)):
         return None
+    copy = _worked_on(at)
+    if copy is not None and _is_over(at, copy):
+        return _taken_back(at)
     if at.seen.keeping.namespace_ends:
         why = f"namespace {at.namespace} is being deleted"
     elif at.source.manifest is None or is_deleting(at.source.manifest):
@@ -81,7 +110,12 @@ def lost(at: Situation, due: datetime | None) -> Event | None:
     else:
         why = "somebody has deleted its volume"
     message = f"what was changed on DataClone {at.namespace}/{at.name} is not kept, for {why}"
-    return Event("ChangesLost", message, "Warning")
+    return Event(LOST, message, "Warning")
+
+
+def _taken_back(at: Situation) -> Event:
+    message = f"what was changed here is not kept, for the owners of {_store(at)} have taken the data back"
+    return Event(LOST, message, "Warning")
 
 
 def _worked_on(at: Situation) -> Copy | None:
@@ -122,7 +156,7 @@ def _fact(at: Situation, work: _Work, due: datetime | None) -> Fact:
     """Return whether a clone's changes are kept, or will be, and add to the work what is next."""
     copy = held(at, due)
     if copy is None:
-        return _kept_words(work.kept)
+        return _lost_words(at) or _kept_words(work.kept)
     problem = _impossible(at, copy)
     if due is None:
         # What is changed from now on is kept anew, on a branch of its own.
@@ -132,8 +166,9 @@ def _fact(at: Situation, work: _Work, due: datetime | None) -> Fact:
     fact = problem or _next(at, copy, work, due)
     if not fact.stalled:
         return fact
+    until = "Until the lease ends" if _is_taken_back(at, copy) else "Until then"
     stays = "this DataClone, and its data, stay" if is_deleting(at.seen.manifest) else "the data stay"
-    return replace(fact, message=f"{fact.message}. Until then {stays}")
+    return replace(fact, message=f"{fact.message}. {until} {stays}")
 
 
 def _next(at: Situation, copy: Copy, work: _Work, due: datetime) -> Fact:
@@ -164,6 +199,16 @@ def _is_collected(manifest: Manifest, at: Situation) -> bool:
     references = manifest["metadata"].get("ownerReferences") or ()
     uids = [reference["uid"] for reference in references]
     return uids == [at.clone.metadata.uid] and is_owned(manifest, uids[0]) and not is_deleting(manifest)
+
+
+def _lost_words(at: Situation) -> Fact | None:
+    """Return that a clone's data go, or have gone, without what it was to keep, if so."""
+    copy, before = _worked_on(at), condition(at.seen.manifest, KEPT)
+    if copy is not None and _is_over(at, copy):
+        return stalls(KEPT, LOST, _taken_back(at).message, retry_after=None)
+    if copy is None and before is not None and before["reason"] == LOST:
+        return stalls(KEPT, LOST, before["message"], retry_after=None)
+    return None
 
 
 def _kept_words(kept: KeptChanges | None) -> Fact:
