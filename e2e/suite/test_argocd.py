@@ -243,7 +243,7 @@ def test_the_pull_request_is_told_and_its_end_ends_what_argo_cd_has_left(team: T
 
     kube.delete_namespace(name(pull))
     eventually(lambda: team.says(pull, "deleted**"), "the comment says that the clone is gone")
-    assert not team.leftovers(pull)
+    eventually(lambda: not team.leftovers(pull), "nothing is left of the preview")
     written = [request for request in team.forge.asked if request.method != "GET"]
     assert {request.headers["authorization"] for request in written} == {f"Bearer {TOKEN}"}
 
