@@ -15,7 +15,7 @@ import yaml
 from tests.fakes.forge import Forge
 
 from e2e.suite import argocd, previews, relay
-from e2e.suite.data import Store
+from e2e.suite.data import Clone, Store
 from e2e.suite.kube import SYSTEM
 from e2e.suite.manifests import example
 from e2e.suite.previews import PRICE, SHOP
@@ -182,6 +182,33 @@ def test_an_expired_clone_is_left_alone_and_goes_with_the_label(team: Team) -> N
 
     team.unlabel(pull)
     team.until_gone(pull)
+
+
+def test_what_was_changed_in_a_preview_outlives_its_pull_request(team: Team, kube: Kube) -> None:
+    """Argo CD deletes in the foreground, namespace and all: the clone goes before that, once its changes are kept."""
+    verbs = {"spec": {"verbs": ["Clone", "Propose"]}}
+    grant = kube.get("dgrant", "previews", OWNERS)
+    assert grant is not None
+    # Owned by nobody who compares it: the owners' Application has no self-heal.
+    kube.patch("dgrant", "previews", OWNERS, verbs)
+    team.change("clone.yaml", "  onRevision:", "  onClose: KeepChanges\n  onRevision:")
+    pull = team.open("work worth keeping")
+    team.healthy(pull)
+    clone = team.clone(pull)
+    uid = clone.uid
+    kube.until_reason("KeptAtTheEnd", "dclone", "db", name(pull), "ChangesKept")
+    team.reprice(pull, 5.55)
+
+    team.close(pull)
+    team.until_gone(pull)
+    [request] = kube.items("dcr", "-n", OWNERS, "-l", f"coppice.dev/owner-uid={uid}")
+    branch = request["spec"]["into"]["branch"]
+    assert branch.startswith(f"kept/{name(pull)}/db-")
+    again = Clone(kube, OWNERS, "again").apply(Store(kube, OWNERS), source={"branch": branch}).ready()
+    kept = again.sql("SELECT CAST(UnitPrice AS CHAR) AS price FROM Track WHERE TrackId = 1")
+    assert kept == [{"price": "5.55"}]
+    again.delete()
+    kube.patch("dgrant", "previews", OWNERS, {"spec": {"verbs": grant["spec"]["verbs"]}})
 
 
 @pytest.mark.alone
