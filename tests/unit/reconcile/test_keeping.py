@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.fakes.source import add_source
 from tests.fakes.story import Story, begun
 
 SAID = {"provider": "github", "repository": "acme/shop", "number": 42}
@@ -34,6 +35,11 @@ def story() -> Story:
 @pytest.fixture
 def unversioned() -> Story:
     return begun(_of_an_engine_without_branches)
+
+
+@pytest.fixture
+def empty() -> Story:
+    return Story()
 
 
 async def cloned(story: Story, **spec) -> None:
@@ -194,6 +200,17 @@ async def test_masked_rows_have_no_branch_to_go_to(story):
     await close(story)
     assert told(story) == ("False", "MaskedLineage")
     assert story.rows(namespace="app") == {OLD, NEW}
+
+
+async def test_nothing_is_left_in_a_database_that_somebody_else_runs_and_that_is_said_from_the_beginning(empty):
+    add_source(empty, OLD)
+    empty.policies()
+    empty.adopted()
+    await empty.settle()
+    empty.clone(onClose="KeepChanges")
+    await empty.settle()
+    empty.expect_ready("DataClone", "db")
+    assert empty.condition("DataClone", "db", of="ChangesKept")["reason"] == "StoreNotManaged"
 
 
 async def test_one_that_is_reopened_meanwhile_keeps_what_comes_later_when_it_closes_again(story):

@@ -35,7 +35,6 @@ KEPT: Final = "ChangesKept"
 """A condition beside the chain, there for every clone that is to keep its changes."""
 SOON: Final = 0.1
 LOOK_SECONDS: Final = 30.0
-LOST: Final = "ChangesLost"
 SECOND_THOUGHTS: Final = timedelta(minutes=10)
 """How long owners may think twice who take back what a clone is to keep changes of."""
 _NAME_KEPT: Final = 20
@@ -110,12 +109,12 @@ def lost(at: Situation, due: datetime | None) -> Event | None:
     else:
         why = "somebody has deleted its volume"
     message = f"what was changed on DataClone {at.namespace}/{at.name} is not kept, for {why}"
-    return Event(LOST, message, "Warning")
+    return Event("ChangesLost", message, "Warning")
 
 
 def _taken_back(at: Situation) -> Event:
     message = f"what was changed here is not kept, for the owners of {_store(at)} have taken the data back"
-    return Event(LOST, message, "Warning")
+    return Event("ChangesLost", message, "Warning")
 
 
 def _worked_on(at: Situation) -> Copy | None:
@@ -205,9 +204,9 @@ def _lost_words(at: Situation) -> Fact | None:
     """Return that a clone's data go, or have gone, without what it was to keep, if so."""
     copy, before = _worked_on(at), condition(at.seen.manifest, KEPT)
     if copy is not None and _is_over(at, copy):
-        return stalls(KEPT, LOST, _taken_back(at).message, retry_after=None)
-    if copy is None and before is not None and before["reason"] == LOST:
-        return stalls(KEPT, LOST, before["message"], retry_after=None)
+        return stalls(KEPT, "ChangesLost", _taken_back(at).message, retry_after=None)
+    if copy is None and before is not None and before["reason"] == "ChangesLost":
+        return stalls(KEPT, "ChangesLost", before["message"], retry_after=None)
     return None
 
 
@@ -240,6 +239,12 @@ def _impossible(at: Situation, copy: Copy) -> Fact | None:
             f"{_store(at)} is gone, and what is changed here cannot be kept: carry it elsewhere by hand, {next_step}"
         )
         return stalls(KEPT, "StoreNotFound", message, retry_after=60)
+    if _merges(engine) and at.store is not None and at.store.spec.managed is None:
+        message = (
+            f"somebody else runs the database of {_store(at)}, and no branch is made there, so what is changed here "
+            f"cannot be kept: carry it elsewhere by hand, {next_step}"
+        )
+        return stalls(KEPT, "StoreNotManaged", message)
     masked = copy.origin.masked or (at.store is not None and at.store.spec.mask is not None)
     if masked and _merges(engine):
         message = (
