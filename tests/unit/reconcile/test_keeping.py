@@ -37,6 +37,11 @@ def unversioned() -> Story:
     return begun(_of_an_engine_without_branches)
 
 
+@pytest.fixture(params=["story", "unversioned"])
+def either(request) -> Story:
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def empty() -> Story:
     return Story()
@@ -323,16 +328,15 @@ def exists(story: Story) -> bool:
     return story.kube.peek("DataClone", "app", "db") is not None
 
 
-@pytest.mark.parametrize("beginning", [_open, _of_an_engine_without_branches])
-async def test_a_clone_that_is_deleted_goes_once_its_changes_are_kept(beginning):
-    story = begun(beginning)
+async def test_a_clone_that_is_deleted_goes_once_its_changes_are_kept(either):
+    story = either
     await cloned(story)
     work(story, NEW)
     story.delete("DataClone", "db", "app")
     await story.operator.live(minutes=5)
     assert not exists(story)
     assert leftovers(story) == {}
-    if beginning is _open:
+    if story.world.engine.versioned:
         [request] = story.names("DataChangeRequest")
         into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
         assert story.data_of().branches[into].rows == {OLD, NEW}
@@ -444,10 +448,9 @@ async def test_one_whose_store_is_gone_is_let_go_and_says_what_is_lost(story):
     assert "ChangesLost" in story.events("DataClone", "db")
 
 
-@pytest.mark.parametrize("beginning", [_open, _of_an_engine_without_branches])
-async def test_one_that_is_deleted_in_the_foreground_keeps_its_changes_too(beginning):
+async def test_one_that_is_deleted_in_the_foreground_keeps_its_changes_too(either):
     """Kubernetes deletes what the clone owns at once, finalizer or not: its data are none of that."""
-    story = begun(beginning)
+    story = either
     await cloned(story)
     work(story, NEW)
     story.kube.remove_in_foreground("DataClone", "app", "db")
@@ -455,10 +458,33 @@ async def test_one_that_is_deleted_in_the_foreground_keeps_its_changes_too(begin
     assert not exists(story)
     assert leftovers(story) == {}
     assert "ChangesLost" not in story.events("DataClone", "db")
-    if beginning is _open:
+    if story.world.engine.versioned:
         [request] = story.names("DataChangeRequest")
         into = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
         assert story.data_of().branches[into].rows == {OLD, NEW}
+
+
+async def test_the_garbage_collector_may_come_when_the_server_is_stopped_already(unversioned):
+    story = unversioned
+    await cloned(story)
+    work(story, NEW)
+    seen = []
+
+    def collect(_event, found):
+        if found["kind"] == "DataSnapshot" and found["metadata"]["name"].startswith("kept-") and not seen:
+            seen.append(found)
+            story.kube.remove_in_foreground("DataClone", "app", "db")
+
+    story.kube.subscribe(collect)
+    story.delete("DataClone", "db", "app")
+    await story.operator.live(minutes=10)
+    assert seen
+    assert not exists(story)
+    assert leftovers(story) == {}
+    [line] = [name for name in story.names("DataSnapshot") if name.startswith("kept-")]
+    story.clone("again", source={"branch": line.removesuffix("-1")})
+    await story.settle()
+    assert story.rows("again") == {OLD, NEW}
 
 
 @pytest.mark.parametrize("after", ["KeepChanges", "Discard"])

@@ -263,9 +263,13 @@ def _merges(engine: Engine | None) -> bool:
 
 
 def keeps_still(at: Situation, copy: Copy) -> bool:
-    """Return whether a copy's server is not to run because its volume is being committed."""
+    """Return whether a copy's server is not to run because its volume is being committed.
+
+    Only of one that serves can a commit be made: where somebody has removed what says so, it comes back first.
+    """
     kept = unfinished(at.clone)
-    return kept is not None and kept.snapshot is not None and kept.claim == _uid(copy)
+    is_kept = kept is not None and kept.snapshot is not None and kept.claim == _uid(copy)
+    return is_kept and at.seen.serving is copy
 
 
 def keeps_awake(at: Situation, copy: Copy) -> bool:
