@@ -33,16 +33,15 @@ def serving(kube: Kube, namespace: str, forge: Forge) -> Iterator[str]:
     pod = kube.get("pod", NAME, namespace)
     assert pod is not None
     words = ("exec", "-i", "-n", namespace, NAME, "--", "python3", "-u", "-c", program("relay"))
-    relay = kube.start(*words, stdin=subprocess.PIPE, output=subprocess.PIPE)
-    thread = threading.Thread(target=_answer, args=(relay, forge), name="relay", daemon=True)
-    thread.start()
-    try:
-        yield f"http://{pod['status']['podIP']}:8080{API}"
-    finally:
-        relay.terminate()
-        relay.wait()
-        thread.join()
-        kube.run("delete", "-n", namespace, f"pod/{NAME}", "--wait=false")
+    with kube.start(*words, stdin=subprocess.PIPE, output=subprocess.PIPE) as relay:
+        thread = threading.Thread(target=_answer, args=(relay, forge), name="relay", daemon=True)
+        thread.start()
+        try:
+            yield f"http://{pod['status']['podIP']}:8080{API}"
+        finally:
+            relay.terminate()
+            thread.join()
+    kube.run("delete", "-n", namespace, f"pod/{NAME}", "--wait=false")
 
 
 def _answer(relay: subprocess.Popen[str], forge: Forge) -> None:

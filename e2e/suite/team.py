@@ -136,6 +136,10 @@ class Team:
         """Return whether a preview's clone has been told of the newest commit."""
         return bool(self.clone(pull).manifest["spec"]["revision"] == pull.sha)
 
+    def takes_along(self, pull: PullRequest) -> bool:
+        """Return whether a preview's objects go with its Application."""
+        return bool(self.argocd.application(name(pull))["metadata"].get("finalizers"))
+
     def is_leaving(self, pull: PullRequest) -> bool:
         """Return whether a preview is being removed."""
         found = self.argocd.application(name(pull))

@@ -257,6 +257,7 @@ def test_the_pull_request_is_told_and_its_end_ends_what_argo_cd_has_left(team: T
 
     # Without its objects an Application goes and the preview stays, until the forge says that nobody needs it.
     with team.preserving():
+        eventually(lambda: not team.takes_along(pull), "the Application is to go alone")
         team.unlabel(pull)
         eventually(lambda: not team.argocd.application(name(pull)), "the Application is gone")
     uid = clone.uid
