@@ -44,7 +44,10 @@ from coppice.engines.base import (
 )
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
+from coppice.engines.terminusactions import perform
 from coppice.engines.terminusapi import AnswerError, Api, segment, session
+from coppice.engines.terminusmerging import TerminusDBMerging
+from coppice.engines.terminuspaths import path as _path
 
 BRANCH: Final = "main"
 """What a path without a branch means."""
@@ -74,7 +77,7 @@ _ADMIN: Final = "User/admin"
 _COMMIT: Final = re.compile(r"[0-9a-z]{7,64}")
 
 
-class TerminusDBEngine:
+class TerminusDBEngine(TerminusDBMerging):
     """The TerminusDB engine: see ``coppice.engines.base.Engine`` for the meaning of every method.
 
     ``any_version``: the administrator takes the risk of versions before OLDEST.
@@ -96,7 +99,7 @@ class TerminusDBEngine:
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-        return completed(secret)
+        return completed(secret, "remote-password")
 
     def store_server(self, inputs: StoreServer) -> Workload:
         """Return how a managed store runs; its first boot loads, or makes an empty database."""
@@ -224,7 +227,8 @@ class TerminusDBEngine:
                 case "create-branch":
                     await _create_branch(api, arguments["database"], arguments["branch"], arguments["commit"])
                 case _:
-                    raise EngineError(f"the engine {self.name} has no action {action}")
+                    if not await perform(api, at, action, arguments):
+                        raise EngineError(f"the engine {self.name} has no action {action}")
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return what others have committed: a hash of the heads that are theirs.
@@ -299,11 +303,6 @@ class TerminusDBEngine:
 
 def _program(*parts: str) -> str:
     return script("volume", "terminusdb/common", *(f"terminusdb/{part}" for part in parts))
-
-
-def _path(database: str) -> str:
-    """Return a database's path; a name without an organisation is one of the administrator's."""
-    return "/".join(segment(part) for part in (database if "/" in database else f"admin/{database}").split("/"))
 
 
 def _name(path: str) -> str:
