@@ -149,12 +149,13 @@ def _merged_class(base: Class | None, ours: Class | None, theirs: Class | None) 
 
 def _replaced(base: Schema, side: Schema, other: Schema) -> Mapping[str, frozenset[str]]:
     """Return the words of each class that a side has taken away or changed, and the other not to the same; all of a
-    class that it has dropped, which ``@id`` stands for.
+    class that it has dropped, which ``@id`` stands for. Whether a document may be without a property is the server's to
+    see.
     """
     found: dict[str, frozenset[str]] = {}
     for name, known in base.items():
         now, there = side.get(name), other.get(name, {})
-        words = {word for word in known if known[word] != (now or {}).get(word) != there.get(word)}
+        words = {word for word in known if _inner(known[word]) != _inner((now or {}).get(word)) != _inner(there.get(word))}
         if words and name != CONTEXT:
             found[name] = frozenset(words if now is not None else {"@id"})
     return found
