@@ -27,7 +27,7 @@ from .terminus_merging import part as part_documents
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-ENGINES = (MYSQL.engine, POSTGRESQL.engine)
+ENGINES = (MYSQL.engine, POSTGRESQL.engine, TERMINUSDB.engine)
 
 
 @dataclass(frozen=True)

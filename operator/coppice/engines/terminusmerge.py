@@ -55,6 +55,26 @@ class Both:
         """Return whether the source alone has changed it."""
         return self.base is None and self.ours is None and self.theirs is None
 
+    @property
+    def listed(self) -> bool:
+        """Return whether both sides have changed a property that is no single value."""
+        base, ours, theirs = self.base or {}, self.ours or {}, self.theirs or {}
+        return any(
+            isinstance(side[name], list | dict) and _changed(base, ours, name) and _changed(base, theirs, name)
+            for side in (base, ours, theirs)
+            for name in side
+        )
+
+    def unsaid(self, end: Document | None, kinds: Mapping[str, Any]) -> Document | None:
+        """Return what the document is to be on the source, so that nothing of it is to be merged: as it was, as far as
+        the source's class has the same properties, and with those that it must have.
+        """
+        if self.base is None:
+            return None
+        found = {name: value for name, value in self.base.items() if name.startswith("@") or name in kinds}
+        needed = {name for name, kind in kinds.items() if isinstance(kind, str) and name not in found}
+        return {**found, **{name: value for name, value in (end or {}).items() if name in needed}}
+
     def settled(self, taken: Iterable[str], side: Side | None) -> Document | None:
         """Return what becomes of it: ``taken`` are the cells that are decided for the source, and ``side`` is the
         decision about the whole.
@@ -75,18 +95,18 @@ class Both:
 @dataclass
 class Found:
     """What a look at both sides has come to: how many documents the target is to get another content of, and those that
-    were decided, with what becomes of them.
+    the server is not to merge, with what becomes of them: they were decided, or it would compare lists by their order.
     """
 
     changed: int = 0
-    decided: dict[str, tuple[Both, Document | None]] = field(default_factory=dict)
+    settled: dict[str, tuple[Both, Document | None]] = field(default_factory=dict)
 
     def add(self, pair: Both, decided: Mapping[str | None, Side | None], sides: Sides) -> None:
         """Count a document of which nothing is left to decide."""
         taken = [name for name, side in decided.items() if name is not None and side == "Source"]
         end = pair.settled(taken, decided.get(None))
-        if decided:
-            self.decided[pair.id] = (pair, end)
+        if decided or pair.listed:
+            self.settled[pair.id] = (pair, end)
         self.changed += pair.unread or settled(end, sides.merged.schema) != settled(pair.ours, sides.merged.schema)
 
 

@@ -237,7 +237,7 @@ async def _write_schema(api: Api, making: Making, schema: Schema, *, last: bool)
 async def _write_documents(api: Api, making: Making, *, last: bool) -> None:
     """Write what the source has changed since the merge base; in one commit, whatever was decided."""
     database, base, info = making.inputs.database, making.base, making.written(last=last)
-    if not making.found.decided:
+    if not making.found.settled:
         await _apply(api, making.at, base, making.inputs.source, info)
         return
     short = making.branch[-16:]
@@ -246,9 +246,13 @@ async def _write_documents(api: Api, making: Making, *, last: bool) -> None:
     try:
         await put_branch(api, database, ours, start)
         await put_branch(api, database, theirs, making.inputs.source)
-        decided = making.found.decided
-        await _put(api, database, ours, {name: end for name, (_, end) in decided.items()}, info)
-        await _put(api, database, theirs, {name: pair.base for name, (pair, _) in decided.items()}, info)
+        ends = {name: end for name, (_, end) in making.found.settled.items()}
+        await _put(api, database, ours, ends, info)
+        kinds = making.sides.theirs
+        unsaid = {
+            name: pair.unsaid(end, properties(kinds, pair.table)) for name, (pair, end) in making.found.settled.items()
+        }
+        await _put(api, database, theirs, unsaid, info)
         source = await commit_of(api, database, theirs)
         await _apply(api, branch_path(database, ours), base, source, info)
         await _apply(api, making.at, start, await commit_of(api, database, ours), info)
@@ -292,8 +296,8 @@ async def _verify(api: Api, making: Making, result: str) -> None:
             ours = await documents(api, database, making.inputs.target, names)
             old = await documents(api, database, making.base, names)
             for name in names:
-                if name in found.decided:
-                    wanted = found.decided[name][1]
+                if name in found.settled:
+                    wanted = found.settled[name][1]
                 else:
                     wanted = merged_document(old.get(name), ours.get(name), theirs.get(name))
                 if settled(now.get(name), schema) != settled(wanted, schema):

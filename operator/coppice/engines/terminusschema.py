@@ -155,7 +155,9 @@ def _replaced(base: Schema, side: Schema, other: Schema) -> Mapping[str, frozens
     found: dict[str, frozenset[str]] = {}
     for name, known in base.items():
         now, there = side.get(name), other.get(name, {})
-        words = {word for word in known if _inner(known[word]) != _inner((now or {}).get(word)) != _inner(there.get(word))}
+        words = {
+            word for word in known if _inner(known[word]) != _inner((now or {}).get(word)) != _inner(there.get(word))
+        }
         if words and name != CONTEXT:
             found[name] = frozenset(words if now is not None else {"@id"})
     return found
