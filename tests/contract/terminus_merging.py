@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ class Parting:
 
     database: Database
     inputs: MergeInputs
-    keys: Mapping[str, Mapping[str, Any]]
+    tables: Sequence[Tables]
     scales: Mapping[tuple[str, str], Any]
     result: str = ""
 
@@ -105,7 +106,11 @@ class Parting:
     def told(self, conflict: Conflict) -> Conflict:
         """Return a conflict with the row's key as the cases name it."""
         name = conflict.key.get("@id")
-        return conflict if name is None else replace(conflict, key=self.keys[str(name)])
+        return conflict if name is None else replace(conflict, key=self._keys[str(name)])
+
+    @cached_property
+    def _keys(self) -> Mapping[str, Mapping[str, Any]]:
+        return {name: key for tables in self.tables for name, key in tables.keys().items()}
 
     async def untouched(self) -> None:
         """See that the branches are where they were, and that none is left over."""
@@ -118,24 +123,26 @@ async def part(store: Store, base: Sequence[str], ours: Sequence[str], theirs: S
     """Make a base, and let target and source part from there."""
     tables = Tables("")
     tables.run(base)
-    database = await store.new(list(tables.schema().values()), list(tables.documents().values()))
+    before = tables.documents()
+    database = await store.new(list(tables.schema().values()), list(before.values()))
     await database.branch("work")
-    keys, heads = dict(tables.keys()), []
-    known = tables.parted("")
+    parted, heads = [tables], []
     for branch, side, change in (("main", "ours", ours), ("work", "theirs", theirs)):
         own = tables.parted(side)
         own.run(change)
-        heads.append(await _bring(database, branch, known, own))
-        keys |= own.keys()
-    return Parting(database, database.inputs(*heads), keys, scales(tables))
+        heads.append(await _bring(database, branch, before, own, tables.schema()))
+        parted.append(own)
+    return Parting(database, database.inputs(heads[0], heads[1]), parted, scales(tables))
 
 
-async def _bring(database: Database, branch: str, before: Tables, after: Tables) -> str:
-    old, new = before.documents(), after.documents()
-    if before.schema() != after.schema():
-        return await database.redefine(branch, list(after.schema().values()), list(new.values()))
-    put = [document for name, document in new.items() if old.get(name) != document]
-    return await database.write(branch, put, [name for name in old if name not in new])
+async def _bring(
+    database: Database, branch: str, before: Mapping[str, Document], own: Tables, known: Mapping[str, Document]
+) -> str:
+    after = own.documents()
+    if known != own.schema():
+        return await database.redefine(branch, list(own.schema().values()), list(after.values()))
+    put = [document for name, document in after.items() if before.get(name) != document]
+    return await database.write(branch, put, [name for name in before if name not in after])
 
 
 def unplaced(name: ConflictName) -> Conflict:

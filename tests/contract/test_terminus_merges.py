@@ -22,7 +22,7 @@ from .terminus_merging import Database, Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from coppice.engines.merging import Conflict, MergeOutcome
+    from coppice.engines.merging import Conflict, MergeOutcome, Side
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -165,7 +165,8 @@ class TestWhatTheServerWouldLose:
         source = await database.redefine(
             "work", [other], [{"@type": "Thing", "id": str(number), "b": "yours", "c": "new"} for number in (1, 2)]
         )
-        for side, b in (("Source", "yours"), ("Target", "mine")):
+        wanted: tuple[tuple[Side, str], ...] = (("Source", "yours"), ("Target", "mine"))
+        for side, b in wanted:
             outcome = await _merge(database, target, source, Decision(side))
             assert (outcome.total, outcome.decided) == (2, 2)
             found = [(each["b"], each["c"], "a" in each) for each in await database.documents(str(outcome.result))]

@@ -18,6 +18,7 @@ import pytest_asyncio
 from coppice.engines import terminusremotes
 from coppice.engines.base import EngineError
 from coppice.engines.merging import MergeInputs, TargetMovedError
+from coppice.engines.terminusdb import TerminusDBEngine
 
 from .conftest import Stage, open_stage, version_of
 from .merge_kit import AUTHOR, SALT
@@ -48,6 +49,7 @@ class Trio:
     store: Server
     clone: Server
     scratch: Server
+    engine: TerminusDBEngine = field(default_factory=TerminusDBEngine)
     numbers: Iterable[int] = field(default_factory=count)
 
     def database(self, server: Server) -> Database:
@@ -64,7 +66,7 @@ class Trio:
         return Line(self, name, self.database(self.store), self.database(self.clone))
 
     async def act(self, server: Server, action: str, **arguments: str) -> None:
-        await self.stage.engine.execute(self.stage.admin(server), action, {"database": "shop", **arguments})
+        await self.engine.execute(self.stage.admin(server), action, {"database": "shop", **arguments})
 
     async def let(self, by: Server, of: Server) -> None:
         await self.act(of, "ensure-fetch-user", password=by.secret["remote-password"])
@@ -92,7 +94,7 @@ class Line:
         await trio.fetch(trio.scratch, trio.clone, source)
         await trio.fetch(trio.scratch, trio.store, target)
         inputs = MergeInputs("shop", target, source, AUTHOR, "Autumn prices", SALT)
-        outcome = await trio.stage.engine.merge(trio.stage.admin(trio.scratch), inputs)
+        outcome = await trio.engine.merge(trio.stage.admin(trio.scratch), inputs)
         assert outcome.result is not None, outcome
         return inputs, outcome.result
 
@@ -153,7 +155,7 @@ async def test_a_result_lands_as_the_commit_that_was_made_and_again_changes_noth
     assert (await line.products())["1"] == ("mine", 7)
     assert await _left(trio, trio.store) == []
     assert await _left(trio, trio.clone) == []
-    [made] = await trio.stage.engine.log(trio.stage.admin(trio.store), "shop", line.name, limit=1)
+    [made] = await trio.engine.log(trio.stage.admin(trio.store), "shop", line.name, limit=1)
     assert made.parents == (inputs.target, inputs.source)
     assert (made.author, made.email, made.message) == (AUTHOR.name, AUTHOR.email, "Autumn prices")
     await line.store.write(line.name, gone=["Product/2"])
@@ -168,7 +170,7 @@ async def test_a_schema_comes_with_the_documents_that_it_is_for(trio: Trio) -> N
     await line.publish(inputs, result)
     documents = {each["id"]: each.get("stock") for each in await line.store.documents(result)}
     assert documents == {"1": 5, "2": None, "3": None, "4": None}
-    changes = await trio.stage.engine.changes(trio.stage.admin(trio.store), "shop", inputs.target, result)
+    changes = await trio.engine.changes(trio.stage.admin(trio.store), "shop", inputs.target, result)
     assert changes.statements == ('ALTER class Product ADD stock {"@class": "xsd:integer", "@type": "Optional"}',)
 
 
@@ -291,7 +293,7 @@ async def test_a_clone_comes_up_to_its_parent_and_keeps_what_it_has(trio: Trio) 
     await trio.fetch(trio.scratch, trio.clone, own)
     await trio.fetch(trio.scratch, trio.store, theirs)
     inputs = MergeInputs("shop", own, theirs, AUTHOR, "Rebase", SALT)
-    outcome = await trio.stage.engine.merge(trio.stage.admin(trio.scratch), inputs)
+    outcome = await trio.engine.merge(trio.stage.admin(trio.scratch), inputs)
     assert outcome.result is not None
     for _ in range(2):
         await line.fast_forward(own, outcome.result)
@@ -305,7 +307,7 @@ async def test_a_clone_comes_up_to_its_parent_and_keeps_what_it_has(trio: Trio) 
     assert await line.clone.head(line.name) == later
     await line.store.write(line.name, [product(3, price=8)])
     inputs, result = await line.merged()
-    merged = await trio.stage.engine.merge_base(trio.stage.admin(trio.scratch), "shop", inputs.target, inputs.source)
+    merged = await trio.engine.merge_base(trio.stage.admin(trio.scratch), "shop", inputs.target, inputs.source)
     assert merged == theirs, "the parent's head is what both have had since"
     await line.publish(inputs, result)
     assert await line.products() == {"1": ("mine", 7), "2": ("later", 1), "3": ("like all", 8)}

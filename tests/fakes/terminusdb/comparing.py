@@ -47,7 +47,7 @@ class Comparing:
             witnesses = [each for patch in patches(before, after) for each in _apply(documents, patch, lenient=lenient)]
             if witnesses:
                 raise RefusedError(409, "api:ApplyError", "", **{"api:witnesses": witnesses})
-            put = {name: document for name, document in documents.items() if known.get(name) != document}
+            put = {name: document for name, document in documents.items() if known.get(name) is not document}
             databases.write(at, "instance", put, tuple(known.keys() - documents.keys()), info)
         return {"@type": "api:ApplyResponse", "api:status": "api:success"}
 
@@ -70,7 +70,10 @@ class Comparing:
 
 def patches(before: Content, after: Content) -> Iterator[Content]:
     """Return how each document that differs does."""
-    for name in sorted({*before, *after}):
+    # What a layer has from its parent is the very same object: that is seen at once, however many there are.
+    names = [name for name, new in after.items() if before.get(name) is not new]
+    names += [name for name in before if name not in after]
+    for name in sorted(names):
         old, new = before.get(name), after.get(name)
         if old == new:
             continue

@@ -135,9 +135,7 @@ class Remotes:
         if self.remote_login is None:
             raise RefusedError(400, "api:RemoteAuthorizationRequired", "No remote authorization was given")
         url = urlsplit(location)
-        asked = Request(
-            f"{url.scheme}://{url.netloc}/api/{route}{url.path}", json.dumps(body).encode(), method="POST"
-        )
+        asked = Request(f"{url.scheme}://{url.netloc}/api/{route}{url.path}", json.dumps(body).encode(), method="POST")
         asked.add_header("Authorization", self.remote_login)
         try:
             with build_opener(ProxyHandler({})).open(asked, timeout=30) as answer:

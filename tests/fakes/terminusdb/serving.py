@@ -68,13 +68,14 @@ class Call(Comparing, Remotes):
             else f"{kind}_read_access"
         )
         self.databases.may(self.user, action, at.database)
-        asked = self.body or {}
+        found = self.databases.graph(at, kind)
+        if (names := (self.body or {}).get("ids")) is not None:
+            found = {name: found[name] for name in names if name in found}
         documents = [
             {"@id": key, **document}
-            for key, document in self.databases.graph(at, kind).items()
+            for key, document in found.items()
             if self.parameters.get("type", document.get("@type")) == document.get("@type")
             and self.parameters.get("id", key) == key
-            and ("ids" not in asked or key in asked["ids"])
         ]
         skip, count = int(self.parameters.get("skip", 0)), self.parameters.get("count")
         return documents[skip : None if count is None else skip + int(count)]
