@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from coppice.engines.base import EngineError, Reference, UnknownVersionError
+from coppice.engines.base import TORN_COPY, EngineError, Reference, UnknownVersionError
 from coppice.engines.terminusapi import TornLabelError
-from coppice.engines.terminusdb import TORN_COPY, TerminusDBEngine
+from coppice.engines.terminusdb import TerminusDBEngine
 
 from .conftest import MARKER, Stage, open_stage, version_of
 from .runner import PATIENCE

@@ -120,6 +120,8 @@ class Volume:
     """What became of those that were to be committed, by their names."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
+    halved: bool = False
+    """It was captured in the middle of a write, and does not open."""
 
     @property
     def empty(self) -> bool:

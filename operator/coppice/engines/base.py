@@ -46,6 +46,11 @@ OUT_OF_BYTES: Final = 122
 """With this code a server's ``script`` ends before the server starts if its volume takes no more bytes of its own (122
 is Linux's EDQUOT): a new Pod finds room to start."""
 
+TORN_COPY: Final = 75
+"""With this code a preparation ends, before it has changed anything, on a copy that was taken in the middle of a write
+and so does not open, though what it was taken of is whole (75 is EX_TEMPFAIL of ``sysexits.h``): the volume is captured
+anew, and what was captured before is never used. A ``script`` of a server ends with it, too, and stays so."""
+
 PUBLISH_ACTION: Final = "publish-changes"
 """The action that writes an approved change set to a live database, of an engine that has one (see
 ``coppice.engines.patching``): the only one that is ever done with the writer of a database that somebody else runs."""

@@ -50,9 +50,6 @@ BRANCH: Final = "main"
 """What a path without a branch means."""
 OLDEST: Final = "12.0.6"
 """Older versions lose documents with text that is not ASCII, silently."""
-TORN_COPY: Final = 75
-"""With this code a preparation or a server's script ends on a copy whose label is torn: another copy may be whole. The
-code is EX_TEMPFAIL of ``sysexits.h``."""
 MAX_BRANCHES: Final = 500
 """How many branches of a database are listed with their state, the default one first."""
 
