@@ -341,7 +341,8 @@ class FakeEngine:
         except (ValueError, KeyError, TypeError):
             raise EngineError("the preparation did not end with a report") from None
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        del branch
         return {
             "type": self.binding_type,
             "provider": self.name,

@@ -407,8 +407,12 @@ class Engine(Protocol):
         """Parse a preparation's report; raises EngineError when it is not one."""
         ...
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return the binding Secret's keys: type, provider, host, port, username, password, database, uri."""
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        """Return the binding Secret's keys: type, provider, host, port, username, password, database, uri.
+
+        ``branch`` is the one that a clone's server was started for, None for a store's. Where its database does not
+        open on that by itself, ``database`` and ``uri`` lead there.
+        """
         ...
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:

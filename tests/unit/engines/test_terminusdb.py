@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
@@ -127,3 +128,17 @@ def test_more_branches_than_are_listed_are_told_and_main_is_always_listed() -> N
 async def test_nothing_is_masked() -> None:
     with pytest.raises(EngineError, match="masked"):
         await ENGINE.tables(AT, "shop")
+
+
+@pytest.mark.parametrize(("branch", "database"), [(None, "shop"), ("main", "shop"), ("dev", "shop/local/branch/dev")])
+def test_the_binding_of_a_clone_leads_to_its_branch(branch: str | None, database: str) -> None:
+    binding = ENGINE.binding(host="db.shop.svc", database="shop", password="x", branch=branch)
+    assert binding["database"] == database
+    assert unquote(urlsplit(binding["uri"]).path) == f"/{database}"
+
+
+def test_a_clone_of_a_commit_is_told_where_to_cut_its_branch() -> None:
+    version = Version("shop", "coppice", "b" * 31, "b" * 31, new_branch=True)
+    told = ENGINE.clone_server(CloneServer(version=version, commit_policy="Explicit", marker="uid")).environment
+    assert (told["COPPICE_NEW_BRANCH"], told["COPPICE_HEAD"]) == ("coppice", "b" * 31)
+    assert CLONE.environment["COPPICE_NEW_BRANCH"] == ""
