@@ -141,8 +141,8 @@ class IdleTerminusDB:
         pass
 
 
-async def documents(at: Endpoint, path: str) -> list[Any]:
-    found: list[Any] = await call(at, "GET", f"document/{path}?type=Product&as_list=true")
+async def documents(at: Endpoint, path: str, kind: str = "Product") -> list[Any]:
+    found: list[Any] = await call(at, "GET", f"document/{path}?type={kind}&as_list=true")
     return found
 
 

@@ -293,6 +293,23 @@ async def test_a_branch_that_is_written_to_while_it_is_deleted_comes_back_with_t
         assert version_of(await engine.inspect(admin), "b").head != earlier
 
 
+async def test_the_documents_of_the_example_load_and_are_in_its_clone(stage: Stage) -> None:
+    volume, example = stage.runner.new("volume"), Path(__file__).parents[2] / "examples/terminusdb"
+    load = stage.runner.load({file.name: file.read_bytes() for file in example.glob("*.json*")})
+    async with stage.runner.serving(stage.store(), volume, stage.secret(), load=load) as store:
+        assert set(await stage.engine.schema(stage.admin(store), stage.kit.database)) >= {
+            "class Track",
+            "class Invoice",
+        }
+        copy, content = await stage.prepared(volume, store)
+    async with stage.runner.serving(stage.clone(version_of(content)), copy, stage.secret()) as clone:
+        app = await stage.ensure_app(clone)
+        [artist] = await call(app, "GET", "document/admin/shop?type=Artist&as_list=true&id=Artist/90")
+        assert artist["name"] == "Iron Maiden"
+        for kind, number in {"Track": 3503, "Album": 347, "Customer": 59, "Invoice": 412, "Playlist": 18}.items():
+            assert len(await documents(app, "admin/shop", kind)) == number
+
+
 @pytest.mark.parametrize("where", ["", "app/storage/db"])
 async def test_a_volume_of_somebody_elses_server_is_adopted(stage: Stage, loaded: Path, where: str) -> None:
     theirs = stage.runner.new("theirs")
