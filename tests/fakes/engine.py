@@ -167,11 +167,12 @@ class Volume:
         self.branches[branch].rows = (self.branches[branch].rows - set(chosen)) | {masked(row) for row in chosen}
 
     def rewrite(self) -> None:
-        """Forget what was: every branch begins anew with the rows that it has."""
+        """Forget what was: the default branch, on which the mask was, begins anew with the rows that it has."""
         last = max(commit.at for commit in self.commits.values())
         self.dead, self.commits, self.tags = set(), {}, {}
-        for branch in self.branches.values():
-            branch.head = self._add(None, branch.rows, last)
+        only = self.branches[self.default_branch]
+        only.head = self._add(None, only.rows, last)
+        self.branches = {self.default_branch: only}
 
     @property
     def old_rows(self) -> frozenset[str]:

@@ -366,7 +366,8 @@ class Engine(Protocol):
     """What ``execute`` is to do before the volume is captured, each time; None for nothing."""
     maskable: bool
     """Whether a copy can be masked: ``preparation`` knows ``rewrite``, ``execute`` knows ``ensure-mask-user``, and
-    ``tables`` answers. False for one that is ``versioned``: its history holds the rows as they were."""
+    ``tables`` answers. The history of one that is ``versioned`` holds rows as they were: ``rewrite`` leaves none of it,
+    and no branch but the default one."""
     locking: bool
     """Whether statements lock whole tables against everybody: ``locks`` is asked every second of a migration."""
     port: int

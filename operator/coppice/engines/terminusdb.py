@@ -79,7 +79,7 @@ class TerminusDBEngine:
     name = "terminusdb"
     versioned = True
     capture_action: str | None = None
-    maskable = False
+    maskable = True
     locking = False
     port = 6363
     binding_type = "terminusdb"
@@ -116,8 +116,9 @@ class TerminusDBEngine:
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that takes every login and remote from a raw copy, and opens every database."""
+        before = [part for part, wanted in (("adopt", inputs.adopted), ("rewrite", inputs.rewrite)) if wanted]
         return Workload(
-            script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
+            script=_program(*before, "prepare"),
             environment=self._environment(
                 COPPICE_MARKER=inputs.marker,
                 COPPICE_DATABASE=inputs.database,
@@ -183,9 +184,13 @@ class TerminusDBEngine:
         return Version(database, _free_name(branches), head, head, new_branch=True)
 
     async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
-        """Refuse: the history of a copy holds the documents as they were, so that none is ever masked."""
-        del at
-        raise EngineError(f"the database {database} cannot be masked: TerminusDB keeps what documents were")
+        """Return the two graphs of ``main``: each is a layer, which never changes; what a class holds has no token."""
+        async with session(at) as api:
+            [newest] = await api.get(f"log/{_path(database)}", count=1)
+            place = f"document/{_path(database)}/local/_commits"
+            kind = "ValidCommit" if "parent" in newest else "InitialCommit"
+            [commit] = await api.get(place, type=kind, id=f"{kind}/{newest['identifier']}", as_list="true")
+        return {name: str(commit.get(graph) or "") for name, graph in (("documents", "instance"), ("schema", "schema"))}
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""
@@ -201,7 +206,7 @@ class TerminusDBEngine:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""
         async with session(at) as api:
             match action:
-                case "ensure-app-user":
+                case "ensure-app-user" | "ensure-mask-user":
                     await self._ensure_app_user(api, at, arguments)
                 case "commit-load":
                     pass  # every write is a commit

@@ -30,7 +30,10 @@ STORE = ENGINE.store_server(
 CLONE = ENGINE.clone_server(CloneServer(version=VERSION, commit_policy="Explicit", marker="uid"))
 PREPARATION = ENGINE.preparation(Preparation(marker="uid", database="shop"))
 ADOPTION = ENGINE.preparation(Preparation(marker="uid", database="shop", adopted=True, directory="a/b"))
-SCRIPTS = scripts_of({"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION})
+REWRITE = ENGINE.preparation(Preparation(marker="uid", database="shop", rewrite=True))
+SCRIPTS = scripts_of(
+    {"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION, "rewrite": REWRITE}
+)
 AT = Endpoint("10.0.0.1", 6363, "admin", "hunter2")
 
 
@@ -125,9 +128,9 @@ def test_more_branches_than_are_listed_are_told_and_main_is_always_listed() -> N
     assert sum(state.database == "shop" for state in content.branches) == MAX_BRANCHES
 
 
-async def test_nothing_is_masked() -> None:
-    with pytest.raises(EngineError, match="masked"):
-        await ENGINE.tables(AT, "shop")
+def test_a_masked_copy_is_made_anew_before_it_is_prepared() -> None:
+    assert "read_graph" in REWRITE.script
+    assert "read_graph" not in PREPARATION.script
 
 
 @pytest.mark.parametrize(("branch", "database"), [(None, "shop"), ("main", "shop"), ("dev", "shop/local/branch/dev")])
