@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.fakes.required import lacks
 
 from coppice.engines.base import (
+    TORN_COPY,
     CloneServer,
     CommitPolicy,
     Content,
@@ -26,19 +26,16 @@ from coppice.engines.base import (
     Workload,
 )
 from coppice.engines.registry import engines
-from coppice.engines.terminusdb import TORN_COPY, TerminusDBEngine
 
 from . import ipc
 from .kit import Kit, kits
 from .runner import Runner, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
-CANDIDATES: Mapping[str, Engine] = {**engines(), "terminusdb": TerminusDBEngine()}
-"""Every engine that can be asked for, and the one that is not whole yet."""
 MARKER = "5b0e1c1e-6f0f-4e4b-9e5e-1f1c7c0f4a01"
 
 
@@ -113,7 +110,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_versions(item: pytest.Item) -> bool:
-    return CANDIDATES[item.callspec.params["stage"]].versioned  # type: ignore[attr-defined]
+    return engines()[item.callspec.params["stage"]].versioned  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -121,7 +118,7 @@ def _shared_memory() -> None:
     ipc.of_its_own()
 
 
-@pytest.fixture(params=sorted(CANDIDATES))
+@pytest.fixture(params=sorted(engines()))
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     why = kits()[request.param].beyond.get(request.node.originalname)
     if why is not None:
@@ -139,7 +136,7 @@ def open_stage(name: str) -> Iterator[Stage]:
         lacks(f"the programs of the engine {name} are not installed")
     with open_directory() as directory:
         runner = Runner(directory, path, kit.user)
-        yield Stage(CANDIDATES[name], kit, runner)
+        yield Stage(engines()[name], kit, runner)
         runner.close()
 
 

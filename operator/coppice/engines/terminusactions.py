@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
-from coppice.engines import terminusremotes
+from coppice.engines import terminusrefs, terminusremotes
 from coppice.engines.base import Endpoint, EngineError, UnknownVersionError
 from coppice.engines.merging import MergeInputs
 from coppice.engines.terminusapi import Api
@@ -34,6 +34,9 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
     match action:
         case "commit-work":
             pass  # every write is a commit
+        case "create-tag":
+            await commit_at(api, given["database"], given["commit"])
+            await terminusrefs.create_tag(api, given["database"], given["tag"], given["commit"])
         case "ensure-fetch-user":
             await terminusremotes.ensure_fetch_user(api, given["password"])
         case "drop-fetch-user":

@@ -20,9 +20,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
+from coppice.engines import terminusrefs as refs
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -45,17 +45,13 @@ from coppice.engines.base import (
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
 from coppice.engines.terminusactions import perform
-from coppice.engines.terminusapi import AnswerError, Api, segment, session
+from coppice.engines.terminusapi import Api, segment, session
 from coppice.engines.terminusmerging import TerminusDBMerging
+from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
 
-BRANCH: Final = "main"
-"""What a path without a branch means."""
 OLDEST: Final = "12.0.6"
 """Older versions lose documents with text that is not ASCII, silently."""
-TORN_COPY: Final = 75
-"""With this code a preparation or a server's script ends on a copy whose label is torn: another copy may be whole. The
-code is EX_TEMPFAIL of ``sysexits.h``."""
 MAX_BRANCHES: Final = 500
 """How many branches of a database are listed with their state, the default one first."""
 
@@ -74,7 +70,6 @@ _RIGHTS: Final = (
 )
 """All that is done within a database. Not: to fetch, push or clone, to name remotes, to make or delete databases."""
 _ADMIN: Final = "User/admin"
-_COMMIT: Final = re.compile(r"[0-9a-z]{7,64}")
 
 
 class TerminusDBEngine(TerminusDBMerging):
@@ -86,7 +81,7 @@ class TerminusDBEngine(TerminusDBMerging):
     name = "terminusdb"
     versioned = True
     capture_action: str | None = None
-    maskable = False
+    maskable = True
     locking = False
     port = 6363
     binding_type = "terminusdb"
@@ -114,13 +109,18 @@ class TerminusDBEngine(TerminusDBMerging):
     def clone_server(self, inputs: CloneServer) -> Workload:
         """Return how a clone runs: its administrator's password is set before anything listens."""
         version = inputs.version
-        opens_on = "" if version.branch == BRANCH and not version.new_branch else version.branch
-        return self._server(_program("clone"), {"COPPICE_MARKER": inputs.marker, "COPPICE_OTHER_BRANCH": opens_on})
+        new = {
+            "COPPICE_DATABASE": version.database,
+            "COPPICE_NEW_BRANCH": version.branch if version.new_branch else "",
+            "COPPICE_HEAD": version.head,
+        }
+        return self._server(_program("clone"), {"COPPICE_MARKER": inputs.marker, **new})
 
     def preparation(self, inputs: Preparation) -> Workload:
         """Return the job that takes every login and remote from a raw copy, and opens every database."""
+        before = [part for part, wanted in (("adopt", inputs.adopted), ("rewrite", inputs.rewrite)) if wanted]
         return Workload(
-            script=_program("adopt", "prepare") if inputs.adopted else _program("prepare"),
+            script=_program(*before, "prepare"),
             environment=self._environment(
                 COPPICE_MARKER=inputs.marker,
                 COPPICE_DATABASE=inputs.database,
@@ -139,15 +139,19 @@ class TerminusDBEngine(TerminusDBMerging):
         """
         try:
             told = json.loads(last_line)
-            states = {_name(entry["p"]): _states(_name(entry["p"]), entry["b"]) for entry in told["d"]}
+            states = {_name(entry["p"]): refs.states(_name(entry["p"]), entry["b"]) for entry in told["d"]}
             return _content(str(told["v"]), str(told["m"]), states)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise EngineError("the preparation did not end with a report: see its log") from None
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return what the application's login needs; the database is one of the organisation ``admin``."""
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        """Return what the application's login needs; the database is one of the organisation ``admin``.
+
+        A path without a branch is ``main`` on every server: of a clone of another one the database is said with it.
+        """
         app = Endpoint(host, self.port, self.app_user, password)
-        return binding_values(self.binding_type, self.name, app, database)
+        place = database if branch in {None, MAIN} else f"{database}/local/branch/{branch}"
+        return binding_values(self.binding_type, self.name, app, place)
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:
         """Return what the server holds; a document of each database is read, for a label may be torn."""
@@ -159,22 +163,18 @@ class TerminusDBEngine(TerminusDBMerging):
             states = {}
             for name in names:
                 await api.get(f"document/{_path(name)}", count=1, as_list="true")
-                states[name] = _states(name, await _branches(api, name))
+                states[name] = refs.states(name, await refs.branches(api, name))
         return _content(version, default, states)
 
     async def resolve(self, at: Endpoint, database: str, reference: Reference) -> Version:
         """Return the exact version a reference names.
 
-        A commit is its whole identifier or a prefix of at least 7 characters that names only one on a branch. A time
-        names the newest commit of ``main`` by then. There are no tags.
+        A commit is its whole identifier or a prefix of at least 7 characters that names only one on a branch or tag. A
+        time names the newest commit of ``main`` by then.
         """
         async with session(at) as api:
-            try:
-                branches = {state.branch: state for state in _states(database, await _branches(api, database))}
-            except AnswerError as error:
-                if error.status not in {400, 403, 404}:
-                    raise
-                raise UnknownVersionError(f"there is no database {database}") from None
+            documents = await refs.branches(api, database)
+            branches = {state.branch: state for state in refs.states(database, documents)}
             if reference.branch is not None:
                 found = branches.get(reference.branch)
                 if found is None:
@@ -182,50 +182,43 @@ class TerminusDBEngine(TerminusDBMerging):
                         f"there is no branch {reference.branch} in {database}; there are {', '.join(sorted(branches))}"
                     )
                 return Version(database, found.branch, found.head, found.working_root)
-            if reference.commit is not None:
-                head = await _commit_of_prefix(api, database, reference.commit, branches)
-            elif reference.time is not None:
-                head = await _commit_of_time(api, database, reference.time)
-            else:
-                raise UnknownVersionError(f"TerminusDB keeps no tags: there is none named {reference.tag}")
+            head = await _commit_of(api, database, reference, documents)
         return Version(database, _free_name(branches), head, head, new_branch=True)
 
     async def tables(self, at: Endpoint, database: str) -> Mapping[str, str]:
-        """Refuse: the history of a copy holds the documents as they were, so that none is ever masked."""
-        del at
-        raise EngineError(f"the database {database} cannot be masked: TerminusDB keeps what documents were")
+        """Return the two graphs of ``main``: each is a layer, which never changes; what a class holds has no token."""
+        async with session(at) as api:
+            [newest] = await api.get(f"log/{_path(database)}", count=1)
+            place = f"document/{_path(database)}/local/_commits"
+            kind = "ValidCommit" if "parent" in newest else "InitialCommit"
+            [commit] = await api.get(place, type=kind, id=f"{kind}/{newest['identifier']}", as_list="true")
+        return {name: str(commit.get(graph) or "") for name, graph in (("documents", "instance"), ("schema", "schema"))}
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""
-        if commit in heads:
-            return True
         async with session(at) as api:
-            for head in heads:
-                try:
-                    log = await api.get(f"log/{_path(database)}/local/commit/{segment(head)}")
-                except AnswerError as error:
-                    if error.status not in {400, 404}:
-                        raise
-                    continue
-                if any(entry["identifier"] == commit for entry in log):
-                    return True
-        return False
+            return await refs.contains(api, database, commit, heads)
 
     async def tags(self, at: Endpoint, database: str, prefix: str) -> Sequence[Tag]:
-        """Return nothing: TerminusDB has no tags."""
-        del at, database, prefix
-        return ()
+        """Return the tags whose names begin so."""
+        async with session(at) as api:
+            return refs.tags(await refs.branches(api, database), prefix)
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
-        """Do one of the actions that every engine has, but those about tags; raises EngineError for any other."""
+        """Do one of the actions that every engine has; raises EngineError for one that it has not."""
         async with session(at) as api:
             match action:
-                case "ensure-app-user":
+                case "ensure-app-user" | "ensure-mask-user":
                     await self._ensure_app_user(api, at, arguments)
                 case "commit-load":
                     pass  # every write is a commit
                 case "create-branch":
-                    await _create_branch(api, arguments["database"], arguments["branch"], arguments["commit"])
+                    await refs.create_branch(api, arguments["database"], arguments["branch"], arguments["commit"])
+                case "delete-branch":
+                    branch, head = arguments["branch"], arguments["head"]
+                    await refs.delete_branch(api, arguments["database"], branch, head, keep=arguments["keep"])
+                case "delete-tag":
+                    await refs.delete_tag(api, arguments["database"], arguments["tag"])
                 case _:
                     if not await perform(api, at, action, arguments):
                         raise EngineError(f"the engine {self.name} has no action {action}")
@@ -238,7 +231,7 @@ class TerminusDBEngine(TerminusDBMerging):
         theirs: list[str] = []
         async with session(at) as api:
             for name in sorted(_name(entry["path"]) for entry in await api.get("db")):
-                for state in _states(name, await _branches(api, name)):
+                for state in refs.states(name, await refs.branches(api, name)):
                     [commit] = await api.get(f"log/{_path(name)}/local/commit/{segment(state.head)}", count=1)
                     if not str(commit.get("user", _ADMIN)).endswith(_ADMIN):
                         theirs.append(f"{name} {state.branch} {state.head}")
@@ -317,29 +310,12 @@ def _hash(entry: Any) -> str:
     return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
-async def _branches(api: Api, database: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = await api.get(
-        f"document/{_path(database)}/local/_commits", type="Branch", as_list="true"
-    )
-    return found
-
-
-def _states(database: str, branches: Sequence[Mapping[str, Any]]) -> list[BranchState]:
-    """Return the branches that have a commit: one is without while its database is being made."""
-    found = []
-    for branch in branches:
-        if "head" in branch:
-            head = str(branch["head"]).rpartition("/")[2]
-            found.append(BranchState(database, str(branch["name"]), head, head))
-    return sorted(found, key=lambda state: (state.branch != BRANCH, state.branch))
-
-
 def _content(version: str, database: str, states: Mapping[str, Sequence[BranchState]]) -> Content:
     kept = [state for found in states.values() for state in found[:MAX_BRANCHES]]
     return Content(
         engine_version=version,
         database=database,
-        default_branch=BRANCH,
+        default_branch=MAIN,
         databases=tuple(sorted(states)),
         branches=tuple(sorted(kept, key=lambda state: (state.database, state.branch))),
         truncated=any(len(found) > MAX_BRANCHES for found in states.values()),
@@ -363,38 +339,14 @@ def _free_name(branches: Mapping[str, BranchState]) -> str:
     return next(name for name in names if name not in branches)
 
 
-async def _commit_of_prefix(api: Api, database: str, prefix: str, branches: Mapping[str, BranchState]) -> str:
-    if not _COMMIT.fullmatch(prefix):
-        raise UnknownVersionError(f"{prefix} is no commit: name its identifier, or 7 or more of its first characters")
-    found: set[str] = set()
-    for state in branches.values():
-        log = await api.get(f"log/{_path(database)}/local/commit/{segment(state.head)}")
-        found.update(entry["identifier"] for entry in log if entry["identifier"].startswith(prefix))
-    if len(found) != 1:
-        raise UnknownVersionError(
-            f"{'several commits begin' if found else 'no commit begins'} with {prefix} in {database}"
-        )
-    return found.pop()
-
-
-async def _commit_of_time(api: Api, database: str, time: str) -> str:
-    try:
-        wanted = datetime.fromisoformat(time).timestamp()
-    except ValueError:
-        raise UnknownVersionError(f"{time} is no time in the form of RFC 3339") from None
-    for entry in await api.get(f"log/{_path(database)}"):
-        if float(entry["timestamp"]) <= wanted:
-            return str(entry["identifier"])
-    raise UnknownVersionError(f"{database} has no commit that is as old as {time}")
-
-
-async def _create_branch(api: Api, database: str, branch: str, commit: str) -> None:
-    if "/" in branch:
-        raise EngineError(f"TerminusDB has no branches with a slash in their name: {branch}")
-    found = {state.branch: state.head for state in _states(database, await _branches(api, database))}
-    if branch in found:
-        if found[branch] != commit:
-            raise EngineError(f"the branch {branch} is there already, at {found[branch]}")
-        return
-    origin = f"{_path(database)}/local/commit/{commit}"
-    await api.call("POST", f"branch/{_path(database)}/local/branch/{segment(branch)}", body={"origin": origin})
+async def _commit_of(api: Api, database: str, reference: Reference, documents: refs.Documents) -> str:
+    """Return the commit that a tag, a commit's name or a time means."""
+    if reference.commit is not None:
+        return await refs.commit_of(api, database, reference.commit, documents)
+    if reference.time is not None:
+        return await refs.commit_by(api, database, reference.time)
+    tags = {tag.name: tag.commit for tag in refs.tags(documents)}
+    if reference.tag not in tags:
+        named = f"there are {', '.join(sorted(tags))}" if tags else "there are none"
+        raise UnknownVersionError(f"there is no tag {reference.tag} in {database}; {named}")
+    return tags[reference.tag]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from coppice.engines import terminusrefs as refs
 from coppice.engines.base import EngineError, UnknownVersionError
 from coppice.engines.merging import Authors, CommitInfo, Signature
 from coppice.engines.terminusapi import AnswerError, Api
@@ -29,7 +30,6 @@ _STEP: Final = "Coppice-Step-To:"
 _SAID: Final = re.compile(rf"\n\n({_MERGE}|{_STEP}) ([0-9a-zA-Z]+) ([0-9a-zA-Z]+)\s*\Z")
 _AUTHOR: Final = re.compile(r"(.*?)\s*<([^<>]*)>\s*\Z", re.DOTALL)
 _KINDS: Final = ("InitialCommit", "ValidCommit")
-_UNKNOWN: Final = frozenset({400, 403, 404})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,11 @@ async def heads(api: Api, database: str, repository: str = "local") -> Mapping[s
 
 
 async def commit_of(api: Api, database: str, version: str) -> str:
-    """Return the commit that a branch is at, or the commit itself if there is one."""
-    branches = await heads(api, database)
-    return branches[version] if version in branches else (await commit_at(api, database, version)).id
+    """Return the commit that a branch or a tag is at, or the commit itself if there is one."""
+    documents = await refs.branches(api, database)
+    named = {tag.name: tag.commit for tag in refs.tags(documents)}
+    named |= {state.branch: state.head for state in refs.states(database, documents)}
+    return named[version] if version in named else (await commit_at(api, database, version)).id
 
 
 async def commit_at(api: Api, database: str, commit: str, repository: str = "local") -> Commit:
@@ -173,4 +175,4 @@ def _origins(commits: Mapping[str, Commit], commit: str) -> Iterable[str]:
 
 
 def _unknown(error: AnswerError, words: str) -> EngineError:
-    return UnknownVersionError(words) if error.status in _UNKNOWN else error
+    return UnknownVersionError(words) if error.status in refs.MISSING else error

@@ -128,16 +128,21 @@ async def fast_forward(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> 
 
 async def sweep(api: Api, at: Endpoint, database: str) -> None:
     """Take away what publications and fetches have left that somebody ended in the middle."""
-    kept = {remote for host, port, remote in _UNDER_WAY if (host, port) == (at.host, at.port)}
+    await _sweep(api, at, database)
+    await drop_fetch_user(api)
+
+
+async def _sweep(api: Api, at: Endpoint, database: str, *own: str) -> None:
+    kept = {*own, *(remote for host, port, remote in _UNDER_WAY if (host, port) == (at.host, at.port))}
     for remote in (await api.get(f"remote/{path(database)}"))["api:remote_names"]:
         if remote.startswith(_REMOTE_PREFIX) and remote not in kept:
             await _forget(api, database, remote)
-    await drop_fetch_user(api)
 
 
 async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: IsMeant) -> None:
     """Move a branch to a result, if that is what is meant; whoever has moved it first has won."""
     database, branch, result = arguments["database"], arguments["branch"], arguments["result"]
+    await _sweep(api, at, database, _name(result))
     if not await _is_due(api, arguments):
         return
     async with _remote(api, at, arguments, result) as remote:
@@ -190,7 +195,7 @@ async def _expect(api: Api, arguments: Mapping[str, str], remote: str, commit: s
 @asynccontextmanager
 async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], commit: str) -> AsyncGenerator[str, None]:
     """Have a remote for as long as it is needed."""
-    place = (at.host, at.port, f"{_REMOTE_PREFIX}{commit[:_SHORT]}")
+    place = (at.host, at.port, _name(commit))
     _UNDER_WAY.add(place)
     try:
         yield await _add_remote(api, arguments, commit)
@@ -200,7 +205,7 @@ async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], commit: 
 
 
 async def _add_remote(api: Api, arguments: Mapping[str, str], commit: str) -> str:
-    name, place = f"{_REMOTE_PREFIX}{commit[:_SHORT]}", f"remote/{path(arguments['database'])}"
+    name, place = _name(commit), f"remote/{path(arguments['database'])}"
     body = {"remote_name": name, "remote_location": _location(arguments["host"], arguments["database"])}
     there = name in (await api.get(place))["api:remote_names"]
     await api.call("PUT" if there else "POST", place, body=body, repeatable=there)
@@ -219,6 +224,10 @@ async def _fetch(api: Api, database: str, remote: str, arguments: Mapping[str, s
         await api.call("POST", f"fetch/{commits_path(database, remote)}", headers=headers, repeatable=True)
     except AnswerError as error:
         raise EngineError(f"the server at {arguments['host']} lets nobody fetch {database}: {error}") from None
+
+
+def _name(commit: str) -> str:
+    return f"{_REMOTE_PREFIX}{commit[:_SHORT]}"
 
 
 def _authorization(arguments: Mapping[str, str]) -> Mapping[str, str]:

@@ -62,6 +62,8 @@ def _run(databases: Databases, words: list[str], options: dict[str, str]) -> int
             databases.create(path, options.get("label", path))
         case ["db", "list"]:
             _show([{"path": name} for name in databases.names()])
+        case ["branch", "create", path]:
+            databases.create_branch(place(path), place(options["origin"]))
         case ["doc", "insert", path]:
             _insert(databases, path, options)
         case ["doc", "get", path]:

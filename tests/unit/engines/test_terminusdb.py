@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
@@ -29,7 +30,10 @@ STORE = ENGINE.store_server(
 CLONE = ENGINE.clone_server(CloneServer(version=VERSION, commit_policy="Explicit", marker="uid"))
 PREPARATION = ENGINE.preparation(Preparation(marker="uid", database="shop"))
 ADOPTION = ENGINE.preparation(Preparation(marker="uid", database="shop", adopted=True, directory="a/b"))
-SCRIPTS = scripts_of({"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION})
+REWRITE = ENGINE.preparation(Preparation(marker="uid", database="shop", rewrite=True))
+SCRIPTS = scripts_of(
+    {"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION, "rewrite": REWRITE}
+)
 AT = Endpoint("10.0.0.1", 6363, "admin", "hunter2")
 
 
@@ -124,6 +128,20 @@ def test_more_branches_than_are_listed_are_told_and_main_is_always_listed() -> N
     assert sum(state.database == "shop" for state in content.branches) == MAX_BRANCHES
 
 
-async def test_nothing_is_masked() -> None:
-    with pytest.raises(EngineError, match="masked"):
-        await ENGINE.tables(AT, "shop")
+def test_a_masked_copy_is_made_anew_before_it_is_prepared() -> None:
+    assert "read_graph" in REWRITE.script
+    assert "read_graph" not in PREPARATION.script
+
+
+@pytest.mark.parametrize(("branch", "database"), [(None, "shop"), ("main", "shop"), ("dev", "shop/local/branch/dev")])
+def test_the_binding_of_a_clone_leads_to_its_branch(branch: str | None, database: str) -> None:
+    binding = ENGINE.binding(host="db.shop.svc", database="shop", password="x", branch=branch)
+    assert binding["database"] == database
+    assert unquote(urlsplit(binding["uri"]).path) == f"/{database}"
+
+
+def test_a_clone_of_a_commit_is_told_where_to_cut_its_branch() -> None:
+    version = Version("shop", "coppice", "b" * 31, "b" * 31, new_branch=True)
+    told = ENGINE.clone_server(CloneServer(version=version, commit_policy="Explicit", marker="uid")).environment
+    assert (told["COPPICE_NEW_BRANCH"], told["COPPICE_HEAD"]) == ("coppice", "b" * 31)
+    assert CLONE.environment["COPPICE_NEW_BRANCH"] == ""

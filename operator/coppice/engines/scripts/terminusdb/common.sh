@@ -1,5 +1,7 @@
 # What every TerminusDB script starts with, after volume.sh.
 root=$volume/terminusdb
+# Where TerminusDB's image has it, which is on nobody's PATH.
+export PATH="$PATH:/app/terminusdb"
 stage=$volume/.loading
 # A plug-in of the image's optimises by itself: it would rewrite, and so unshare, what a clone has from its snapshot.
 export TERMINUSDB_SERVER_DB_PATH="$root/db" TERMINUSDB_FILE_STORAGE_PATH="$HOME/files" TERMINUSDB_SERVER_TMP_PATH="$HOME"
