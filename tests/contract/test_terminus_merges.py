@@ -452,10 +452,9 @@ class TestVersions:
 
 class TestRights:
     async def test_a_branch_cannot_be_protected_and_it_is_said_so(self, store: Store) -> None:
-        arguments = {"database": "d0", "branches": '["main"]', "username": "app"}
-        with pytest.raises(EngineError, match="no rights by branch"):
-            await store.engine.execute(store.at, "protect", arguments)
-        await store.engine.execute(store.at, "protect", {**arguments, "branches": "[]"})
+        assert not store.engine.protects
+        with pytest.raises(EngineError, match="no action protect"):
+            await store.engine.execute(store.at, "protect", {"database": "d0", "branches": "[]", "username": "app"})
 
     async def test_checks_read_a_commit_and_nobody_writes_meanwhile(self, store: Store) -> None:
         database = await store.new([THING], [thing(1)])

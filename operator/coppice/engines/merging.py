@@ -278,6 +278,8 @@ class MergingEngine(Engine, Protocol):
 
     remotes_port: int
     """Where a server lets others fetch: the Pod's second port, or its only one."""
+    protects: bool
+    """Whether it can keep others from writing to a branch, by ``protect``."""
 
     async def log(self, at: Endpoint, database: str, start: str, *, limit: int) -> Sequence[CommitInfo]:
         """Return commits from a branch, tag or commit backwards, newest first."""

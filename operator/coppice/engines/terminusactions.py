@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
 from coppice.engines import terminusrefs, terminusremotes
-from coppice.engines.base import Endpoint, EngineError, UnknownVersionError
+from coppice.engines.base import Endpoint, UnknownVersionError
 from coppice.engines.merging import MergeInputs
 from coppice.engines.terminusapi import Api
 from coppice.engines.terminuschanges import differences
@@ -60,8 +59,6 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
             await undo(api, given["database"], given["branch"], given["commit"])
         case "ensure-check-user":
             await ensure_check_user(api, given)
-        case "protect":
-            protect(json.loads(given["branches"]))
         case _:
             return False
     return True
@@ -97,12 +94,3 @@ async def ensure_check_user(api: Api, arguments: Mapping[str, str]) -> None:
         scope = {"scope": path(entry["path"]), "scope_type": "database", "user": arguments["username"]}
         await api.call("POST", "capabilities", body={**scope, "operation": "revoke", "roles": ["coppice-app"]})
         await api.call("POST", "capabilities", body={**scope, "operation": "grant", "roles": [_CHECK_ROLE]})
-
-
-def protect(branches: list[str]) -> None:
-    """Refuse to protect branches: who may write to a database may write to each of its branches."""
-    if branches:
-        raise EngineError(
-            f"TerminusDB cannot keep an application from writing to the branches {', '.join(branches)}: "
-            "it has no rights by branch. Give applications clones, and none the store"
-        )

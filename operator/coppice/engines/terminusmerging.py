@@ -31,6 +31,8 @@ class TerminusDBMerging:
     binding_type: str
     remotes_port = 6363
     """The server has one port for everybody."""
+    protects = False
+    """Who may write to a database may write to each of its branches."""
 
     async def log(self, at: Endpoint, database: str, start: str, *, limit: int) -> Sequence[CommitInfo]:
         """Return commits from a version backwards."""
