@@ -120,6 +120,8 @@ class Volume:
     """What became of those that were to be committed, by their names."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
+    halved: bool = False
+    """It was captured in the middle of a write, and does not open."""
 
     @property
     def empty(self) -> bool:
@@ -165,11 +167,12 @@ class Volume:
         self.branches[branch].rows = (self.branches[branch].rows - set(chosen)) | {masked(row) for row in chosen}
 
     def rewrite(self) -> None:
-        """Forget what was: every branch begins anew with the rows that it has."""
+        """Forget what was: the default branch, on which the mask was, begins anew with the rows that it has."""
         last = max(commit.at for commit in self.commits.values())
         self.dead, self.commits, self.tags = set(), {}, {}
-        for branch in self.branches.values():
-            branch.head = self._add(None, branch.rows, last)
+        only = self.branches[self.default_branch]
+        only.head = self._add(None, only.rows, last)
+        self.branches = {self.default_branch: only}
 
     @property
     def old_rows(self) -> frozenset[str]:
@@ -339,7 +342,8 @@ class FakeEngine:
         except (ValueError, KeyError, TypeError):
             raise EngineError("the preparation did not end with a report") from None
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        del branch
         return {
             "type": self.binding_type,
             "provider": self.name,

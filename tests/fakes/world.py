@@ -24,7 +24,7 @@ from coppice.core import labels
 from coppice.core.conditions import timestamp
 from coppice.core.key import Key
 from coppice.core.quantities import quantity_bytes
-from coppice.engines.base import OUT_OF_BYTES
+from coppice.engines.base import OUT_OF_BYTES, TORN_COPY
 from coppice.manifests.job import CHECK_ROLE, LOAD_ROLE, MASK_ROLE, MIGRATE_ROLE
 from coppice.manifests.secret import read_secret
 from coppice.manifests.storage import BEING_DELETED
@@ -100,6 +100,9 @@ class SharedKube(FakeKube):
 
 class World:
     """A cluster without an operator."""
+
+    tears = 0
+    """How many more captures of a volume with a server hit the middle of a write."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -501,8 +504,11 @@ class World:
         handle = f"snap-{content['metadata']['uid']}"
         if volume not in self.volumes:
             return
-        running = (server for server in self.engine.servers.values() if server.volume is self.volumes[volume])
+        running = [server for server in self.engine.servers.values() if server.volume is self.volumes[volume]]
         self.snapshots[handle] = self.volumes[volume].copy()
+        if running and self.tears:
+            self.snapshots[handle].halved = True
+            self.tears -= 1
         self.snapshots[handle].torn |= any(not server.durable for server in running)
         self._watch_for_unmasked_rows(content, self.volumes[volume])
         claim = next(c for c in self.kube.all("PersistentVolumeClaim") if c["metadata"]["uid"] == volume)
@@ -527,6 +533,8 @@ class World:
             self.violations.append(
                 f"{reference['name']} says {said}, and its mask has {volume.mask_run or 'not begun'}"
             )
+        if volume.halved:
+            self.violations.append(f"{reference['name']} does not open")
         if volume.torn:
             self.violations.append(f"{reference['name']} may lack what a server has acknowledged")
         if volume.users or volume.cloned:
@@ -879,6 +887,11 @@ class World:
             self.violations.append(f"a second server on the volume of {key_of(pod)}")
 
     def _prepare(self, pod: Object, script: Object, volume: Volume, *, failed: bool) -> None:
+        if volume.halved and not failed:
+            told = {"exitCode": TORN_COPY, "message": "the label shop is torn\n"}
+            ended = [{"name": "engine", "state": {"terminated": told}}]
+            self._edit(pod, lambda draft: draft["status"].update(phase="Failed", containerStatuses=ended))()
+            return
         strange = script["origin"] is not None and volume.marker not in {script["origin"], script["marker"]}
         if failed or strange or volume.database != script["database"] or not self._is_laid_out(pod, script, volume):
             why = f"the volume is not laid out as {script['directory'] or 'expected'}"

@@ -41,6 +41,11 @@ async def with_store(story: Story) -> None:
     story.commit("alice")
 
 
+def take_torn_copy(story: Story) -> None:
+    story.world.tears = 1
+    story.snapshot("then")
+
+
 async def with_clone(story: Story) -> None:
     await with_store(story)
     story.clone(revision="a", onRevision="Reset")
@@ -476,6 +481,7 @@ def reopen(story: Story) -> None:
 
 STORIES: dict[str, tuple[Callable[[Story], Awaitable[None]], Act]] = {
     "make a store": (nothing, lambda story: story.store(deletionPolicy="Delete")),
+    "take a torn copy anew": (with_store, take_torn_copy),
     "make a store that a Job fills": (
         with_job,
         lambda story: story.store(managed={"load": {"jobTemplate": "shop-load"}}),
@@ -594,6 +600,7 @@ WHOLE = {
     "protect other branches on another server",
     "start servers anew that have to know more",
     "make a masked snapshot",
+    "take a torn copy anew",
     "reset a clone",
     "undo a reset",
     "refresh a mirror on request",

@@ -46,6 +46,11 @@ OUT_OF_BYTES: Final = 122
 """With this code a server's ``script`` ends before the server starts if its volume takes no more bytes of its own (122
 is Linux's EDQUOT): a new Pod finds room to start."""
 
+TORN_COPY: Final = 75
+"""With this code a preparation ends, before it has changed anything, on a copy that was taken in the middle of a write
+and so does not open, though what it was taken of is whole (75 is EX_TEMPFAIL of ``sysexits.h``): the volume is captured
+anew, and what was captured before is never used. A ``script`` of a server ends with it, too, and stays so."""
+
 PUBLISH_ACTION: Final = "publish-changes"
 """The action that writes an approved change set to a live database, of an engine that has one (see
 ``coppice.engines.patching``): the only one that is ever done with the writer of a database that somebody else runs."""
@@ -361,7 +366,8 @@ class Engine(Protocol):
     """What ``execute`` is to do before the volume is captured, each time; None for nothing."""
     maskable: bool
     """Whether a copy can be masked: ``preparation`` knows ``rewrite``, ``execute`` knows ``ensure-mask-user``, and
-    ``tables`` answers. False for one that is ``versioned``: its history holds the rows as they were."""
+    ``tables`` answers. The history of one that is ``versioned`` holds rows as they were: ``rewrite`` leaves none of it,
+    and no branch but the default one."""
     locking: bool
     """Whether statements lock whole tables against everybody: ``locks`` is asked every second of a migration."""
     port: int
@@ -402,8 +408,12 @@ class Engine(Protocol):
         """Parse a preparation's report; raises EngineError when it is not one."""
         ...
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return the binding Secret's keys: type, provider, host, port, username, password, database, uri."""
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        """Return the binding Secret's keys: type, provider, host, port, username, password, database, uri.
+
+        ``branch`` is the one that a clone's server was started for, None for a store's. Where its database does not
+        open on that by itself, ``database`` and ``uri`` lead there.
+        """
         ...
 
     async def inspect(self, at: Endpoint, *, database: str | None = None) -> Content:

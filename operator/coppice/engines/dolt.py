@@ -114,6 +114,7 @@ class DoltEngine:
     locking = False
     port = 3306
     remotes_port = 3307
+    protects = True
     """Always the one after the port for SQL: the scripts count on it, and so does who dials."""
     binding_type = "mysql"
     user_id = 999
@@ -186,8 +187,9 @@ class DoltEngine:
         except (ValueError, KeyError, TypeError, StopIteration):
             raise EngineError("the preparation did not end with a report: see its log") from None
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return what the application's login needs."""
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        """Return what the application's login needs; the database opens on the right branch by itself."""
+        del branch
         app = Endpoint(host, self.port, self.app_user, password)
         return binding_values(self.binding_type, self.name, app, database)
 

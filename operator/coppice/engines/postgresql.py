@@ -236,8 +236,9 @@ class PostgreSQLEngine:
         except (ValueError, KeyError, TypeError):
             raise EngineError("the preparation did not end with a report: see its log") from None
 
-    def binding(self, *, host: str, database: str, password: str) -> Mapping[str, str]:
-        """Return what the application's login needs."""
+    def binding(self, *, host: str, database: str, password: str, branch: str | None = None) -> Mapping[str, str]:
+        """Return what the application's login needs; the database opens on the right branch by itself."""
+        del branch
         app = Endpoint(host, self.port, self.app_user, password)
         return binding_values(self.binding_type, self.name, app, database)
 

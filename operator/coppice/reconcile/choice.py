@@ -139,7 +139,7 @@ def choose(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:
         version = _version_in(wanted, snapshot)
         if version is not None:
             return Chosen(snapshot, version)
-    return _unlisted(wanted, usable) or _none_fits(wanted, known)
+    return _unlisted(wanted, usable) or _without_history(wanted, usable) or _none_fits(wanted, known)
 
 
 def ready_snapshots(manifests: Sequence[Manifest], store_uid: str) -> list[DataSnapshot]:
@@ -281,9 +281,9 @@ def _oldest_allowed(wanted: Wanted) -> datetime:
 
 def _commit_in(wanted: Wanted, snapshot: DataSnapshot) -> Version | None:
     """A tag, commit or time: any snapshot with the commit in the history of a branch, or one captured after we knew of
-    it, for a tag may keep what is on no branch.
+    it, for a tag may keep what is on no branch. A masked one has no history.
     """
-    if not isinstance(wanted.live, Version):
+    if not isinstance(wanted.live, Version) or snapshot.status.data == "Masked":
         return None
     captured = snapshot.status.captured_at
     later = captured is not None and captured >= wanted.known_since + CLOCK_STEP
@@ -373,6 +373,24 @@ def _unlisted(wanted: Wanted, snapshots: Sequence[DataSnapshot]) -> Wait | None:
             )
             return Wait("BranchNotListed", message, stalled=True)
     return None
+
+
+def _without_history(wanted: Wanted, usable: Sequence[DataSnapshot]) -> Wait | None:
+    """Return that what was asked for is in no masked copy of an engine that keeps history, if so: masked data are a new
+    root, with what the default branch held alone, and the next snapshot is masked, too.
+    """
+    branch = wanted.source.branch
+    if not wanted.versioned or wanted.mask is None or not isinstance(wanted.live, Version):
+        return None
+    only = next((entry.status.default_branch for entry in usable if entry.status.data == "Masked"), None)
+    if branch is not None and only in {None, branch}:
+        return None
+    what = f"branch {branch}" if branch is not None else "history"
+    message = (
+        f"the store masks its copies, and masked data have no {what}: make this DataClone anew with "
+        f"{'the default branch' if only is None else f'from.branch {only}'} or from.snapshot"
+    )
+    return Wait("MaskedHistory", message, stalled=True)
 
 
 def _none_fits(wanted: Wanted, snapshots: Sequence[Manifest]) -> Choice:

@@ -58,6 +58,7 @@ from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_nam
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes, read_last_line
 from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
+from coppice.reconcile.torn import MOST_TORN, found_torn, known_torn, torn_words
 
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
@@ -437,7 +438,11 @@ class _SnapshotPlan:
 
     def _status(self, capture: Capture | None) -> dict[str, Any]:
         if capture is None:
-            return {"capturedAt": self._captured_at, "commit": self._commit_status(self._provenance)}
+            return {
+                "capturedAt": self._captured_at,
+                "commit": self._commit_status(self._provenance),
+                "tornCopies": self._torn or None,
+            }
         content = capture.content
         prepared = self.observation.prepared
         state = volume_snapshot_state(prepared) if prepared is not None else None
@@ -447,6 +452,7 @@ class _SnapshotPlan:
             "engine": capture.engine,
             "version": capture.version,
             "commit": self._commit_status(capture.provenance),
+            "tornCopies": self._torn or None,
             "data": "Raw" if capture.mask is None else "Masked",
             "mask": None if capture.mask is None else capture.mask.status,
             "prepared": {"volumeSnapshotName": self.name, "restoreSize": state.restore_size}
@@ -579,6 +585,8 @@ class _SnapshotPlan:
         if raw is not None and self._is_of_replaced_copy(raw):
             draft.drop(raw)
             return waits(CAPTURED, "Capturing", "begins again: the mirror has another copy now", retry_after=2)
+        if raw is not None and not is_deleting(raw) and raw["metadata"]["uid"] in self._torn:
+            return self._take_anew(draft, raw)
         if raw is None or is_deleting(raw):
             # A copy of the raw snapshot that was would be dated like the one that will be.
             copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
@@ -593,6 +601,28 @@ class _SnapshotPlan:
         draft.drop(raw)
         message = f"begins again: what stands on VolumeSnapshot {raw_name(self.name)} was changed"
         return waits(CAPTURED, "Capturing", message, retry_after=2)
+
+    @property
+    def _torn(self) -> tuple[str, ...]:
+        """Return the UIDs of what was captured in the middle of a write. For a commit a clone is not captured anew."""
+        observation = self.observation
+        if self._is_commit:
+            return ()
+        return found_torn(observation.manifest, observation.raw, observation.scratch, observation.pod)
+
+    def _take_anew(self, draft: Draft, raw: Manifest) -> Fact:
+        """Have the volume captured anew. That the last copy is torn is written down before anything of it goes."""
+        observation, words = self.observation, torn_words(self.observation.pod)
+        if len(self._torn) >= MOST_TORN:
+            message = (
+                f"{len(self._torn)} times {words}, or what is on it was torn before: see that the store's server is "
+                "well and all of its databases open, then delete this DataSnapshot to try again"
+            )
+            return stalls(CAPTURED, "CopyTorn", message, retry_after=None)
+        if raw["metadata"]["uid"] in known_torn(observation.manifest):
+            for entry in (*self._on_the_way, observation.scratch, raw):
+                draft.drop(entry)
+        return waits(CAPTURED, "CopyTorn", f"{words}; another copy is taken", retry_after=1)
 
     def _capture(self, draft: Draft) -> Fact:
         """Have the store's volume captured."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coppice.core.plan import Manifest
-from coppice.engines.base import OUT_OF_BYTES
+from coppice.engines.base import OUT_OF_BYTES, TORN_COPY
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -148,6 +148,7 @@ class PodState:
     """A Pod; ``coppice.reconcile.trouble`` says what is wrong with one.
 
     ``out_of_bytes``: its server did not start because the volume takes no more bytes of its own.
+    ``torn``: its program has found that its volume was captured in the middle of a write.
     ``disrupted``: the node took it away (eviction, preemption, shutdown); that it failed says nothing of its program.
     """
 
@@ -158,6 +159,7 @@ class PodState:
     failed: bool
     disrupted: bool
     out_of_bytes: bool
+    torn: bool
 
 
 def pod_state(manifest: Manifest) -> PodState:
@@ -174,6 +176,7 @@ def pod_state(manifest: Manifest) -> PodState:
         failed=phase == "Failed",
         disrupted="DisruptionTarget" in true or status.get("reason") == "Evicted",
         out_of_bytes=_last_exit(engine[0]) == OUT_OF_BYTES,
+        torn=_last_exit(engine[0]) == TORN_COPY,
     )
 
 

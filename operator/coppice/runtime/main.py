@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from coppice.engines.registry import PluginError, engines
+from coppice.engines.registry import PluginError, VersionsError, engines
 from coppice.forges.book import Book
 from coppice.kube.lease import LeaseLostError
 from coppice.kube.login import LoginError
@@ -42,8 +42,8 @@ def operator() -> None:
     """Run the operator until it is told to stop. Settings are environment variables, see the installation guide."""
     try:
         settings = read_settings()
-        available = engines()
-    except (SettingsError, PluginError) as error:
+        available = engines(any_version=settings.any_version)
+    except (SettingsError, PluginError, VersionsError) as error:
         raise click.ClickException(str(error)) from error
     logs.set_up(settings.log_level)
     try:

@@ -45,6 +45,11 @@ class Settings:
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """``COPPICE_IMAGES``: JSON ``{engine: {version: image}}``. A version without an image cannot be used by a store."""
 
+    any_version: tuple[str, ...] = ()
+    """``COPPICE_ANY_VERSION``: JSON ``["terminusdb"]``: engines that run versions of their server too that they refuse
+    otherwise, because those lose data. Whoever names one here takes that risk.
+    """
+
     server_memory: str = "512Mi"
     """``COPPICE_SERVER_MEMORY``: request and limit of a database server where neither store nor profile says."""
 
@@ -134,6 +139,13 @@ def _images(text: str) -> Mapping[str, Mapping[str, str]]:
     }
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list):
+        raise TypeError
+    return tuple(_string(name) for name in names)
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise TypeError
@@ -177,6 +189,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_SERVICE_ACCOUNT": ("service_account", _string, _NAME),
     "COPPICE_LEASE_NAME": ("lease_name", _string, _NAME),
     "COPPICE_IMAGES": ("images", _images, 'JSON of the form {"dolt": {"1.83": "image"}}'),
+    "COPPICE_ANY_VERSION": ("any_version", _names, 'JSON of the form ["terminusdb"]'),
     "COPPICE_SERVER_MEMORY": ("server_memory", _quantity, "a quantity such as 512Mi"),
     "COPPICE_SERVER_CPU": ("server_cpu", _string, "a quantity such as 500m"),
     "COPPICE_CLONE_MEMORY": ("clone_memory", _quantity, "a quantity such as 8Gi"),

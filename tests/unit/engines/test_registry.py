@@ -6,8 +6,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from coppice.engines.base import Preparation
 from coppice.engines.dolt import DoltEngine
-from coppice.engines.registry import GROUP, PluginError, engines
+from coppice.engines.registry import GROUP, PluginError, VersionsError, engines
 
 
 class Other(DoltEngine):
@@ -19,7 +20,21 @@ def _plugin(name: str, value: str) -> EntryPoint:
 
 
 def test_the_built_in_engines_are_there() -> None:
-    assert isinstance(engines([])["dolt"], DoltEngine)
+    found = engines([])
+    assert set(found) == {"dolt", "postgresql", "terminusdb"}
+    assert all(engine.name == name for name, engine in found.items())
+
+
+def test_an_administrator_allows_any_version_of_an_engine_that_refuses_some() -> None:
+    inputs = Preparation(marker="uid", database="shop")
+    for allowed, any_version in ((["terminusdb"], "yes"), ([], "")):
+        workload = engines([], any_version=allowed)["terminusdb"].preparation(inputs)
+        assert workload.environment["COPPICE_ANY_VERSION"] == any_version
+
+
+def test_to_allow_any_version_of_an_engine_that_refuses_none_is_a_mistake() -> None:
+    with pytest.raises(VersionsError, match=r"dolt refuses no version.*terminusdb"):
+        engines([], any_version=["terminusdb", "dolt"])
 
 
 def test_an_installed_engine_is_found_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,13 @@ Whatever these stories do, the world looks on: a prepared snapshot that says of 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.fakes.engine import is_masked
 from tests.fakes.operator import Operator
 
+from coppice.core.conditions import timestamp
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import is_true
 
@@ -551,3 +554,25 @@ async def test_a_commit_of_the_store_is_had_from_the_snapshot_that_was_made_of_i
     await shop.settle()
     shop.expect_ready("DataClone", "db", "app")
     assert all(is_masked(row) for row in shop.rows(namespace="app"))
+
+
+@pytest.mark.parametrize("source", [{"branch": "dev"}, {"tag": "v1"}, {"commit": "first"}, {"time": "first"}])
+async def test_masked_data_of_an_engine_with_history_have_none(story, source):
+    """Masked data are a new root, of the default branch alone: nobody waits for what never comes."""
+    story.world.engine.maskable = True
+    story.mask_job("customer", "order")
+    await opened(story)
+    volume = story.data_of()
+    first = volume.branches["main"].head
+    volume.tags["v1"] = first
+    volume.branches["dev"] = replace(volume.branches["main"])
+    story.world.tick(60)
+    asked = {key: {"commit": first, "time": timestamp(story.world.now)}.get(key, name) for key, name in source.items()}
+    story.clone("latest", source={"branch": "main"})
+    await story.operator.live(minutes=5)
+    story.expect_ready("DataClone", "latest")
+    assert all(is_masked(row) for row in story.rows("latest"))
+    story.clone("asked", source=asked)
+    await story.operator.live(minutes=20)
+    assert "from.branch main" in story.expect_stalled("DataClone", "asked", "MaskedHistory")
+    assert len(story.names("DataSnapshot")) == 1

@@ -62,6 +62,21 @@ async def test_a_snapshot_that_does_not_say_its_class_waits_for_the_volume_of_th
     story.expect_ready("DataClone", "db")
 
 
+async def test_an_app_is_told_of_the_branch_that_its_copy_is_for(shop, monkeypatch):
+    """An engine whose servers do not open on it by themselves names it in the binding."""
+    told, binding = [], shop.world.engine.binding
+
+    def telling(**inputs):
+        told.append((inputs["host"], inputs.get("branch")))
+        return binding(**inputs)
+
+    monkeypatch.setattr(shop.world.engine, "binding", telling)
+    shop.clone("latest", source={"branch": "main"})
+    shop.clone("tagged", source={"commit": shop.commit("alice")})
+    await shop.settle()
+    assert set(told) == {("latest.data.svc", "main"), ("tagged.data.svc", "coppice"), ("shop.data.svc", None)}
+
+
 async def test_a_clone_of_a_tag_a_commit_or_a_time_holds_that_state(shop):
     old = shop.commit("alice")
     shop.data_of().tags["v1"] = old

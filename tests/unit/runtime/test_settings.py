@@ -25,6 +25,7 @@ def test_every_variable_sets_its_field():
         {
             "COPPICE_NAMESPACE": "data",
             "COPPICE_IMAGES": '{"dolt": {"1.83": "example.com/dolt:1.83.2"}}',
+            "COPPICE_ANY_VERSION": '["terminusdb"]',
             "COPPICE_RESYNC": "90s",
             "COPPICE_WORKERS": "4",
             "COPPICE_LOG_LEVEL": "",
@@ -32,6 +33,7 @@ def test_every_variable_sets_its_field():
     )
     assert settings.namespace == "data"
     assert settings.images == {"dolt": {"1.83": "example.com/dolt:1.83.2"}}
+    assert settings.any_version == ("terminusdb",)
     assert settings.resync == timedelta(seconds=90)
     assert settings.workers == 4
     assert settings.log_level == "info"
@@ -51,6 +53,9 @@ def test_every_variable_sets_its_field():
         ("COPPICE_IMAGES", "[]"),
         ("COPPICE_IMAGES", '{"dolt": "image"}'),
         ("COPPICE_IMAGES", '{"dolt": {"1.83": ""}}'),
+        ("COPPICE_ANY_VERSION", "terminusdb"),
+        ("COPPICE_ANY_VERSION", '{"terminusdb": true}'),
+        ("COPPICE_ANY_VERSION", "[1]"),
         ("COPPICE_FORGES", "github"),
         ("COPPICE_FORGES", "{}"),
         ("COPPICE_FORGES", '["github"]'),

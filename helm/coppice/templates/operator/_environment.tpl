@@ -14,6 +14,8 @@
       fieldPath: spec.serviceAccountName
 - name: COPPICE_IMAGES
   value: {{ include "coppice.engineImages" . | quote }}
+- name: COPPICE_ANY_VERSION
+  value: {{ include "coppice.anyVersion" . | quote }}
 - name: COPPICE_SERVER_MEMORY
   value: {{ .Values.servers.memory | quote }}
 - name: COPPICE_SERVER_CPU
@@ -40,6 +42,17 @@
   value: {{ .Values.operator.workers | quote }}
 - name: COPPICE_LOG_LEVEL
   value: {{ .Values.operator.logLevel | quote }}
+{{- end -}}
+
+{{/* The engines of which the administrator allows any version, as JSON. */}}
+{{- define "coppice.anyVersion" -}}
+{{- $names := list -}}
+{{- range $engine, $settings := .Values.engines -}}
+{{- if $settings.anyVersion -}}
+{{- $names = append $names $engine -}}
+{{- end -}}
+{{- end -}}
+{{- $names | toJson -}}
 {{- end -}}
 
 {{/* {"dolt": {"1.83": "image"}} as JSON. */}}

@@ -189,6 +189,10 @@ class DataSnapshotStatus(ObservedStatus):
     captured_at: Time | None = Field(default=None, description="The point in time the snapshot holds.")
     engine: Text | None = Field(default=None, description="Engine of the store.")
     version: Text | None = Field(default=None, description="Version of the engine that wrote the data.")
+    torn_copies: Annotated[tuple[Text, ...], Field(max_length=10)] = Field(
+        default=(),
+        description="UIDs of what was captured in the middle of a write, and so was given up for another copy.",
+    )
     commit: CommitStatus | None = Field(
         default=None, description="Where a commit comes from; nothing for a snapshot of the store."
     )

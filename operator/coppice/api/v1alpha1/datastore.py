@@ -377,7 +377,7 @@ class DataStoreSpec(SpecModel):
         str,
         StringConstraints(min_length=1, max_length=32, pattern=ENGINE_PATTERN),
         immutable("engine", "create another DataStore for the other engine"),
-    ] = Field(description="The engine: dolt, postgresql, or the name of one that is plugged in.")
+    ] = Field(description="The engine: dolt, postgresql, terminusdb, or the name of one that is plugged in.")
     deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
         default=DeletionPolicy.RETAIN,
         description="Whether the data stays (Retain) or goes (Delete) when this object is deleted. "

@@ -113,8 +113,8 @@ def app_login(at: Situation, copy: Copy, engine: Engine) -> EngineCall:
 def binding_values(at: Situation, engine: Engine, host: str) -> dict[str, str]:
     """Return what an app, or a migration, must know to connect to the wanted copy under a host name."""
     password = Server(None, at.seen.secret).credentials["app-password"]
-    database = at.wanted_copy.origin.version.database
-    values = dict(engine.binding(host=host, database=database, password=password))
+    version = at.wanted_copy.origin.version
+    values = dict(engine.binding(host=host, database=version.database, password=password, branch=version.branch))
     return values | {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
 
 
