@@ -203,7 +203,7 @@ def test_what_was_changed_in_a_preview_outlives_its_pull_request(team: Team, kub
     team.until_gone(pull)
     [request] = kube.items("dcr", "-n", OWNERS, "-l", f"coppice.dev/owner-uid={uid}")
     branch = request["spec"]["into"]["branch"]
-    assert branch.startswith(f"kept/{name(pull)}/db-")
+    assert branch.startswith(f"kept-{name(pull)}-db-")
     again = Clone(kube, OWNERS, "again").apply(Store(kube, OWNERS), source={"branch": branch}).ready()
     kept = again.sql("SELECT CAST(UnitPrice AS CHAR) AS price FROM Track WHERE TrackId = 1")
     assert kept == [{"price": "5.55"}]

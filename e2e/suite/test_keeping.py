@@ -82,7 +82,7 @@ def test_what_was_changed_is_on_a_branch_of_its_own_when_the_clone_is_gone(
     until_nothing_is_left(kube, uid)
 
     branch = left_branch(kube, store, uid)
-    assert branch.startswith(f"kept/{tenant}/{clone.name}-")
+    assert branch.startswith(f"kept-{tenant}-{clone.name}-")
     again = Clone(kube, tenant, "again").apply(store, source={"branch": branch}).ready()
     assert prices(again) == {**THREE, 1: 11, 4: 40}
     assert prices(store) == THREE

@@ -57,7 +57,7 @@ async def expect_kept(story: Story, moment: str, *, versioned: bool) -> None:
     if versioned:
         [request] = story.names("DataChangeRequest")
         branch = story.get("DataChangeRequest", request)["spec"]["into"]["branch"]
-        kept = {name: found.rows for name, found in story.data_of().branches.items() if name.startswith("kept/")}
+        kept = {name: found.rows for name, found in story.data_of().branches.items() if name.startswith("kept-")}
         assert kept == {branch: ROWS}, moment
         assert story.data_of().branches["main"].rows == {"price/1=4711"}, moment
     else:

@@ -188,7 +188,7 @@ async def test_what_cannot_be_kept_goes_once_somebody_says_that_it_may(story):
 
 
 async def test_a_branch_that_the_owners_protect_is_not_made_and_the_clone_says_which(story):
-    story.edit("DataStore", "shop", protection=[{"branches": ["kept/*"], "approvals": 1}])
+    story.edit("DataStore", "shop", protection=[{"branches": ["kept-*"], "approvals": 1}])
     await cloned(story)
     work(story, NEW)
     await close(story)

@@ -285,7 +285,7 @@ def _begin(at: Situation, copy: Copy, due: datetime) -> KeptChanges:
     since, token = due.replace(microsecond=0), digest(at.clone.metadata.uid, _uid(copy), format_time(due))
     name = f"kept-{at.name[:_NAME_KEPT].rstrip('-')}-{token}"
     if _merges(at.engine_of(copy)):
-        branch = f"kept/{at.namespace}/{at.name}-{token}"
+        branch = f"kept-{at.namespace}-{at.name}-{token}"
         return KeptChanges(claim=_uid(copy), since=since, branch=branch, request=name)
     return KeptChanges(claim=_uid(copy), since=since, branch=name, snapshot=f"{name}-1")
 
