@@ -32,7 +32,7 @@ def check(classes: Content, documents: Mapping[str, Content], names: Iterable[st
         raise RefusedError(
             400,
             "api:SchemaCheckFailure",
-            f"Schema check failure: {witnesses[0]['@type']}",
+            f"Schema check failure: {witnesses[0]['@type']} {witnesses[0].get('class', '')}",
             **{"api:witnesses": witnesses},
         )
 
