@@ -14,7 +14,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from e2e.bench import changes, ends, forge, pull_requests, scale, source, wake
 from e2e.bench import clone as clones
@@ -120,7 +120,6 @@ async def _everything(_: argparse.Namespace) -> None:
 
 
 async def _clone(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     async with AsyncExitStack() as stack:
@@ -136,51 +135,42 @@ async def _clone(options: argparse.Namespace) -> None:
         conditions = {size: f"{await describe(run.lab)}; {machine.describe()}" for size, run in labs.items()}
     laps = {size: run.laps for size, run in labs.items()}
     for size, found in laps.items():
-        raw = write_raw(settings, f"clone-{options.engine}-{size}", {"conditions": conditions[size], "laps": found})
-        print(f"{clones.report(found)}\n{conditions[size]}\nraw results: {raw}\n")
+        _tell(f"clone-{options.engine}-{size}", clones.report(found), conditions[size], laps=found)
     if len(laps) > 1:
         print(clones.compare_sizes(laps))
 
 
 async def _many(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, subject(options.engine, options.size), keep=options.keep) as lab:
         made = await batches.Many(lab, options.count).run(options.runs, variants=options.only)
         conditions = f"{await describe(lab)}; {machine.describe()}"
     results = {variant: [asdict(batch) for batch in found] for variant, found in made.items()}
-    raw = write_raw(settings, "many", {"conditions": conditions, "batches": results})
-    print(f"{batches.report(made)}\n{conditions}\nraw results: {raw}")
+    _tell("many", batches.report(made), conditions, batches=results)
 
 
 async def _source(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, subject("postgresql", options.size), keep=options.keep) as lab:
         windows = await source.measure(lab, options.runs)
         conditions = f"{await describe(lab)}; {machine.describe()}"
     results = {kind: [asdict(window) for window in found] for kind, found in windows.items()}
-    raw = write_raw(settings, "source", {"conditions": conditions, "windows": results})
-    print(f"{source.report(windows)}\n{conditions}\nraw results: {raw}")
+    _tell("source", source.report(windows), conditions, windows=results)
 
 
 async def _changes(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, rows_of(options.engine, options.rows), keep=options.keep) as lab:
         made = await changes.Changes(lab, options.rows, options.changed).run(options.runs)
         conditions = f"{await describe(lab)}; {machine.describe()}"
-    raw = write_raw(
-        settings, f"changes-{options.engine}", {"conditions": conditions, "runs": [asdict(run) for run in made]}
-    )
-    print(f"{changes.report(made, options.rows, options.changed)}\n{conditions}\nraw results: {raw}")
+    report = changes.report(made, options.rows, options.changed)
+    _tell(f"changes-{options.engine}", report, conditions, runs=[asdict(run) for run in made])
 
 
 async def _pull_requests(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine, shown = Machine.start(), pull_requests.NotedForge()
     with (
@@ -192,47 +182,46 @@ async def _pull_requests(options: argparse.Namespace) -> None:
             version = (await api.raw("/version"))["gitVersion"]
     conditions = f"the quickstart's Dolt store, {cluster.profile} profile, Kubernetes {version}; {machine.describe()}"
     results = {variant: [asdict(run) for run in found] for variant, found in made.items()}
-    raw = write_raw(settings, "pull-requests", {"conditions": conditions, "runs": results})
-    print(f"{pull_requests.report(made)}\n{conditions}\nraw results: {raw}")
+    _tell("pull-requests", pull_requests.report(made), conditions, runs=results)
 
 
 async def _ends(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     async with open_lab(cluster, subject(options.engine, "10MB"), keep=options.keep) as lab:
         made = await ends.Ends(lab).run(options.runs)
         conditions = f"{await describe(lab)}; {machine.describe()}"
-    raw = write_raw(settings, "ends", {"conditions": conditions, "runs": [asdict(run) for run in made]})
-    print(f"{ends.report(made)}\n{conditions}\nraw results: {raw}")
+    _tell("ends", ends.report(made), conditions, runs=[asdict(run) for run in made])
 
 
 async def _wake(options: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
     cluster = installed()
     machine = Machine.start()
     with wake.sleepy(Kube(cluster)):
         async with open_lab(cluster, subject(options.engine, "10MB"), keep=options.keep) as lab:
             made = await wake.Naps(lab).run(options.runs)
             conditions = f"{await describe(lab)}; {machine.describe()}"
-    raw = write_raw(settings, "wake", {"conditions": conditions, "runs": [asdict(run) for run in made]})
-    print(f"{wake.report(made)}\n{conditions}\nraw results: {raw}")
+    _tell("wake", wake.report(made), conditions, runs=[asdict(run) for run in made])
 
 
 async def _forge(_: argparse.Namespace) -> None:
-    settings = from_environment(os.environ)
+    machine = Machine.start()
     lines = await forge.run()
-    raw = write_raw(settings, "forge", [asdict(line) for line in lines])
-    print(f"{forge.report(lines)}\nraw results: {raw}")
+    _tell("forge", forge.report(lines), machine.describe(), hours=[asdict(line) for line in lines])
 
 
 async def _operator(options: argparse.Namespace) -> None:
     settings = from_environment(os.environ)
     machine = Machine.start()
     phases = await scale.run(settings, options.clones)
-    conditions = machine.describe()
-    raw = write_raw(settings, "operator", {"conditions": conditions, "phases": [asdict(phase) for phase in phases]})
-    print(f"{scale.report(options.clones, phases)}\n{conditions}\nraw results: {raw}")
+    report = scale.report(options.clones, phases)
+    _tell("operator", report, machine.describe(), phases=[asdict(phase) for phase in phases])
+
+
+def _tell(name: str, report: str, conditions: str, **results: Any) -> None:
+    """Keep what was measured, and print what it says."""
+    raw = write_raw(from_environment(os.environ), name, {"conditions": conditions, **results})
+    print(f"{report}\n{conditions}\nraw results: {raw}")
 
 
 if __name__ == "__main__":

@@ -63,14 +63,17 @@ class Plan:
         return self.name if self.foreign else self.prepared.snapshot
 
     def secret(self) -> Manifest:
+        """Return one password under every key that the Pod asks for."""
         value = b64encode(secrets.token_urlsafe(24).encode()).decode()
+        [container] = self.prepared.pod_spec["containers"]
+        asked = [entry["valueFrom"]["secretKeyRef"]["key"] for entry in container["env"] if "valueFrom" in entry]
         return {
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": self.metadata(),
             "type": "Opaque",
             "immutable": True,
-            "data": {"admin-password": value, "app-password": value},
+            "data": dict.fromkeys(asked, value),
         }
 
     def service(self, port: int) -> Manifest:

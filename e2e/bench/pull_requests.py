@@ -142,7 +142,7 @@ class PullRequests:
         number = _FIRST_BY_KUBECTL + len(self.places)
         self.places.append(name_of(number))
         kubectl = ByKubectl(self.api, self.argocd.kube.cluster, self.git.checkout)
-        manifests = await kubectl.rendered(number, f"{number:040d}")
+        manifests = await kubectl.rendered(number, f"{number:c>40d}")
         self.api.forget()
         begun = time.time()
         _, laps = await asyncio.gather(kubectl.apply(variant, number, manifests), self._follow(name_of(number)))

@@ -62,6 +62,7 @@ def refs() -> dict[str, str]:
     return {
         "operator": f"{PREFIX}/operator:dev",
         "chinook-app": f"{PREFIX}/chinook-app:dev",
+        "terminusdb-double": f"{PREFIX}/terminusdb-double:12.0.6",
         **{name: f"{PREFIX}/{name}:{official.rpartition(':')[2]}" for name, official in OFFICIAL.items()},
     }
 
@@ -153,6 +154,8 @@ def wheelhouse(requirements: Path, settings: Settings, *, also: tuple[str, ...] 
 def _describe(name: str, settings: Settings, *, offline: bool) -> Image:
     if name == "operator":
         return _operator(settings, offline=offline)
+    if name == "terminusdb-double":
+        return _terminusdb_double(offline=offline)
     return _chinook_app(settings, offline=offline)
 
 
@@ -192,6 +195,17 @@ def _chinook_app(settings: Settings, *, offline: bool) -> Image:
         dockerfile=source / "Dockerfile",
         key=cachekey.digest_tree(source),
         stage=stage,
+        base=debian.PYTHON if offline else None,
+    )
+
+
+def _terminusdb_double(*, offline: bool) -> Image:
+    source = CHECKOUT / "tests/fakes/terminusdb"
+    return Image(
+        ref=refs()["terminusdb-double"],
+        dockerfile=source / "Dockerfile",
+        key=cachekey.digest_tree(source),
+        stage=lambda context: _copy(source, context),
         base=debian.PYTHON if offline else None,
     )
 

@@ -45,12 +45,13 @@ class Kube:
         """Run kubectl and return what it prints. Raises CommandError."""
         return self.cluster.run_kubectl(*words, stdin=stdin)
 
-    def start(self, *words: str, output: IO[str] | int) -> subprocess.Popen[str]:
+    def start(self, *words: str, output: IO[str] | int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start kubectl in the background; what it prints goes to ``output``."""
         command = [str(self.cluster.kubectl), *words]
-        quiet = subprocess.DEVNULL
         environment = shell.environment(self.cluster.environment)
-        return subprocess.Popen(command, env=environment, stdin=quiet, stdout=output, stderr=quiet, text=True)
+        return subprocess.Popen(
+            command, env=environment, stdin=stdin, stdout=output, stderr=subprocess.DEVNULL, text=True
+        )
 
     def apply(self, *manifests: dict[str, Any]) -> None:
         """Apply manifests as `kubectl apply -f -` does."""

@@ -35,6 +35,11 @@ class Repository:
         self._git("push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
         return self._git("rev-parse", "HEAD").strip()
 
+    def reset(self) -> None:
+        """Have the checkout as the main branch was pushed last."""
+        self._git("reset", "--quiet", "--hard", "origin/main")
+        self._git("clean", "--quiet", "--force", "-d")
+
     def _git(self, *words: str) -> str:
         return shell.run(["git", *words], env=AUTHOR, cwd=self.checkout)
 

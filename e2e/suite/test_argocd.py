@@ -5,168 +5,99 @@ What is applied is the example (``e2e.suite.previews``).
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import json
+import re
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from tests.fakes.forge import Forge
 
-from e2e.harness.shell import CommandError
-from e2e.leftovers import outside
-from e2e.story import Shop
-from e2e.suite import previews
-from e2e.suite.data import Clone
-from e2e.suite.kube import OPERATOR, OPERATOR_PODS
-from e2e.suite.marks import rarely
-from e2e.suite.previews import PREVIEWS, PRICE, SHOP
+from e2e.suite import argocd, previews, relay
+from e2e.suite.data import Clone, Store
+from e2e.suite.kube import SYSTEM
+from e2e.suite.manifests import example
+from e2e.suite.previews import PRICE, SHOP
+from e2e.suite.team import TRACK, Team, name
 from e2e.waiting import eventually, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from tests.fakes.forge import PullRequest
-
-    from e2e.suite.argocd import ArgoCD
+    from e2e.suite.helm import Helm
     from e2e.suite.kube import Kube
-    from e2e.suite.manifests import Manifest
-    from e2e.suite.repository import Repository
 
 OWNERS = "argocd-data"
-TRACK = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Team:
-    """Who works on the shop: with git, the forge and Argo CD."""
-
-    kube: Kube
-    argocd: ArgoCD
-    forge: Forge
-    git: Repository
-
-    @property
-    def preview(self) -> Path:
-        """The folder with the preview's manifests, in the checkout."""
-        return self.git.checkout / "deploy/preview"
-
-    def open(self, title: str) -> PullRequest:
-        """Push the checkout to a branch and open a pull request that is to have a preview."""
-        branch = title.replace(" ", "-")
-        sha = self.git.push(branch, title)
-        pull = self.forge.repository(SHOP).open(title, branch, sha, labels=("preview",))
-        self.look()
-        return pull
-
-    def push(self, pull: PullRequest, message: str) -> None:
-        """Push the checkout to a pull request's branch."""
-        pull.sha = self.git.push(pull.branch, message)
-        self.look()
-
-    def look(self) -> None:
-        """Let Argo CD know that something has happened at the forge."""
-        self.argocd.look(PREVIEWS)
-
-    def healthy(self, pull: PullRequest) -> Manifest:
-        """Wait until a pull request's preview is what its newest commit says, and well."""
-        return self.argocd.until_synced(name(pull), pull.sha)
-
-    def until_price(self, pull: PullRequest, price: str, what: str) -> None:
-        """Wait until a preview's app shows this price of a track. Its Pod may be missing from its Service meanwhile."""
-
-        def shown() -> bool:
-            with suppress(CommandError):
-                return str(Shop(self.kube.cluster, name(pull)).track(TRACK)["UnitPrice"]) == price
-            return False
-
-        eventually(shown, what)
-
-    def reprice(self, pull: PullRequest, price: float) -> None:
-        """Change a track's price in a preview's app."""
-        Shop(self.kube.cluster, name(pull)).reprice(TRACK, price)
-
-    def change(self, file: str, old: str, new: str) -> None:
-        """Edit a manifest of the preview."""
-        path = self.preview / file
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    def quiet(self, pull: PullRequest) -> Manifest:
-        """Wait until the app's Deployment is served as it is wanted; nobody changes it any more. Return it."""
-        self.kube.run("rollout", "status", "-n", name(pull), "deployment/app", "--timeout=120s")
-        found = self.kube.get("deployment", "app", name(pull))
-        self.argocd.refresh(name(pull))
-        hold(seconds=5)
-        self.healthy(pull)
-        again = self.kube.get("deployment", "app", name(pull))
-        assert found is not None
-        assert again is not None
-        assert again["metadata"]["generation"] == found["metadata"]["generation"], "two fight over the Deployment"
-        return again
-
-    def is_leaving(self, pull: PullRequest) -> bool:
-        """Return whether a preview is being removed."""
-        found = self.argocd.application(name(pull))
-        return not found or "deletionTimestamp" in found["metadata"]
-
-    def is_ending(self, pull: PullRequest) -> bool:
-        """Return whether a preview's clone is being deleted."""
-        found = self.kube.get("dclone", "db", name(pull))
-        return found is not None and "deletionTimestamp" in found["metadata"]
-
-    @contextmanager
-    def without_operator(self) -> Iterator[None]:
-        """Have no operator while the block runs."""
-        self._scale(0)
-        try:
-            eventually(lambda: not self.kube.items("pods", *OPERATOR_PODS), "the operator is gone")
-            yield
-        finally:
-            self._scale(1)
-
-    def is_back(self, pull: PullRequest, uid: str) -> bool:
-        """Return whether there is another clone than the one with this UID."""
-        found = self.kube.get("dclone", "db", name(pull))
-        if found is None:
-            self.look()
-        return found is not None and found["metadata"]["uid"] != uid
-
-    def until_gone(self, pull: PullRequest) -> None:
-        """Wait until nothing is left of a preview, in the cluster and in Argo CD."""
-        eventually(lambda: not self.argocd.application(name(pull)), f"Application {name(pull)} is gone")
-        assert self.kube.get("namespace", name(pull)) is None
-        eventually(lambda: not self.leftovers(pull), f"nothing is left of {name(pull)}")
-
-    def leftovers(self, pull: PullRequest) -> list[str]:
-        """Return what a preview left outside of its namespace."""
-        label = f"coppice.dev/owner-namespace={name(pull)}"
-        labelled = self.kube.run("get", "volumesnapshotcontents,volumesnapshots", "-A", "-l", label, "-o", "name")
-        return [*labelled.split(), *outside(self.kube.cluster, name(pull))]
-
-    def _scale(self, replicas: int) -> None:
-        self.kube.run("scale", *OPERATOR, "deployment/coppice", f"--replicas={replicas}")
-
-
-def name(pull: PullRequest) -> str:
-    """Return what a preview's Application and namespace are called."""
-    return previews.name_of(pull.number)
+TOKEN = "t0p-s3cret"
+GRACE = timedelta(seconds=10)
 
 
 @pytest.fixture(scope="module")
-def team(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def installed(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """The example, installed: the owners' store by one Application, previews by an ApplicationSet."""
     folder, forge = tmp_path_factory.mktemp("argocd"), Forge()
     with previews.installed(kube, folder, forge, OWNERS) as (running, git):
         yield Team(kube, running, forge, git)
 
 
+@pytest.fixture
+def team(installed: Team) -> Team:
+    """Who works on the shop, as the example has it."""
+    installed.git.reset()
+    return installed
+
+
+@pytest.fixture
+def asked(installed: Team, helm: Helm) -> Iterator[None]:
+    """The operator asks the forge, and writes there, and the owners' grant is for the shop's repository alone."""
+    kube, secret = installed.kube, {"name": "forge-of-argocd"}
+    values = {"provider": "github", "tokenSecret": secret, "interval": "10s", "grace": f"{GRACE.seconds}s"}
+    metadata = {**secret, "namespace": SYSTEM}
+    kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"token": TOKEN}})
+    kube.patch("dgrant", "previews", OWNERS, {"spec": {"repositories": [f"github.com/{SHOP}"]}})
+    with relay.serving(kube, OWNERS, installed.forge) as url:
+        forge = {**values, "url": url, "comments": True, "statuses": True}
+        helm.upgrade(helm.values(), f"--set-json=forges={json.dumps([forge])}")
+        yield
+    kube.patch("dgrant", "previews", OWNERS, {"spec": {"repositories": None}})
+    kube.run("delete", "-n", SYSTEM, f"secret/{secret['name']}")
+
+
+def without_app(team: Team) -> None:
+    """Have previews of the data alone."""
+    team.change("kustomization.yaml", "- app.yaml\n", "")
+
+
+def with_migrations(team: Team) -> None:
+    """Have previews whose data are migrated, anew where that changes.
+
+    Clone, Job and app share the last wave, whose health no sync waits for: a suspended Job is Suspended for ever.
+    """
+    team.change("kustomization.yaml", "- app.yaml\n", "- app.yaml\n- migrate.yaml\n")
+    team.change("clone.yaml", '  annotations:\n    argocd.argoproj.io/sync-wave: "-1"\n', "")
+    policy = "onRevision: ResetIfMigrationsChanged\n  migrations: {jobTemplate: shop-migrate}"
+    team.change("clone.yaml", "onRevision: Keep", policy)
+
+
+def set_price(team: Team, price: str) -> None:
+    """Have the migrations set the track's price."""
+    job, _ = example("migrations/migrations.yaml", "preview", store="shop", owners=OWNERS)
+    options = {"ignore-healthcheck": "true", "sync-options": "Force=true"}
+    job["metadata"]["annotations"] = {f"argocd.argoproj.io/{key}": value for key, value in options.items()}
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    container["image"] = Store(team.kube, OWNERS).server["spec"]["containers"][0]["image"]
+    update = f"UPDATE Track SET UnitPrice = {price} WHERE TrackId = {TRACK};"
+    container["args"] = [re.sub(r"CREATE TABLE .*;", update, container["args"][0])]
+    assert update in container["args"][0]
+    (team.preview / "migrate.yaml").write_text(yaml.safe_dump(job))
+
+
 def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
     pull = team.open("a change")
     operation = team.healthy(pull)["status"]["operationState"]
     assert "retryCount" not in operation, "the first sync has got through"
-    clone = Clone(team.kube, name(pull))
+    clone = team.clone(pull)
     app = team.kube.get("deployment", "app", name(pull))
     assert app is not None
     since = team.kube.condition("dclone", "db", name(pull))["lastTransitionTime"]
@@ -195,42 +126,50 @@ def test_a_pull_request_has_its_own_data_while_it_is_open(team: Team) -> None:
 
     # Closed by mistake, and opened again while everything is being removed.
     uid = clone.uid
-    pull.state = "closed"
-    team.look()
+    team.close(pull)
     eventually(lambda: team.is_leaving(pull), "the preview is being removed")
-    pull.state = "open"
-    team.look()
+    team.reopen(pull)
     eventually(lambda: team.is_back(pull, uid), "the preview is made anew")
     team.healthy(pull)
     team.until_price(pull, PRICE, "the preview that was made anew has the store's data")
 
-    pull.state = "closed"
-    team.look()
+    team.close(pull)
     team.until_gone(pull)
 
 
-@rarely
-@pytest.mark.alone
-def test_what_happens_while_the_operator_is_away_is_made_up_for(team: Team) -> None:
-    with team.without_operator():
-        pull = team.open("a change at night")
-        eventually(lambda: team.kube.get("dclone", "db", name(pull)), "Argo CD has applied the clone")
-    operation = team.healthy(pull)["status"]["operationState"]
-    assert "retryCount" not in operation, "the first sync has waited"
+def test_a_push_with_other_migrations_has_the_data_made_anew(team: Team) -> None:
+    with_migrations(team)
+    set_price(team, "1.29")
+    pull = team.open("a price")
+    team.healthy(pull)
+    clone = team.clone(pull)
+    team.until_price(pull, "1.29", "the preview has data that were migrated")
 
-    with team.without_operator():
-        pull.state = "closed"
-        team.look()
-        eventually(lambda: team.is_ending(pull), "Argo CD has deleted the clone")
+    team.reprice(pull, 7.77)
+    team.push(pull, "the same migrations")
+    team.healthy(pull)
+    assert clone.status["revision"] == pull.sha
+    assert clone.status["copy"] == "1"
+    team.until_price(pull, "7.77", "the preview has the data that it had")
+
+    set_price(team, "2.49")
+    team.push(pull, "other migrations")
+    team.until_price(pull, "2.49", "the preview has data that were migrated by the others")
+    team.healthy(pull)
+    assert clone.status["copy"] == "2"
+
+    # An Application that somebody deletes takes the preview along.
+    pull.labels.clear()
+    team.kube.run("delete", "-n", argocd.NAMESPACE, "applications.argoproj.io", name(pull), "--timeout=120s")
     team.until_gone(pull)
 
 
 def test_an_expired_clone_is_left_alone_and_goes_with_the_label(team: Team) -> None:
     team.change("clone.yaml", "idle: 2h\n    max: 3d", "max: 20s")
-    team.change("kustomization.yaml", "- app.yaml\n", "")
+    without_app(team)
     pull = team.open("a look")
     team.argocd.until_synced(name(pull), pull.sha, health="Suspended")
-    clone = Clone(team.kube, name(pull))
+    clone = team.clone(pull)
     team.kube.until_reason("Expired", "dclone", "db", name(pull))
     uid, operation = clone.uid, team.argocd.application(name(pull))["status"]["operationState"]["startedAt"]
 
@@ -241,9 +180,100 @@ def test_an_expired_clone_is_left_alone_and_goes_with_the_label(team: Team) -> N
     assert clone.uid == uid
     assert not clone.pods
 
-    pull.labels.clear()
-    team.look()
+    team.unlabel(pull)
     team.until_gone(pull)
+
+
+def test_what_was_changed_in_a_preview_outlives_its_pull_request(team: Team, kube: Kube) -> None:
+    """Argo CD deletes in the foreground, namespace and all: the clone goes before that, once its changes are kept."""
+    verbs = {"spec": {"verbs": ["Clone", "Propose"]}}
+    grant = kube.get("dgrant", "previews", OWNERS)
+    assert grant is not None
+    # Owned by nobody who compares it: the owners' Application has no self-heal.
+    kube.patch("dgrant", "previews", OWNERS, verbs)
+    team.change("clone.yaml", "  onRevision:", "  onClose: KeepChanges\n  onRevision:")
+    pull = team.open("work worth keeping")
+    team.healthy(pull)
+    clone = team.clone(pull)
+    uid = clone.uid
+    kube.until_reason("KeptAtTheEnd", "dclone", "db", name(pull), "ChangesKept")
+    team.reprice(pull, 5.55)
+
+    team.close(pull)
+    team.until_gone(pull)
+    [request] = kube.items("dcr", "-n", OWNERS, "-l", f"coppice.dev/owner-uid={uid}")
+    branch = request["spec"]["into"]["branch"]
+    assert branch.startswith(f"kept-{name(pull)}-db-")
+    again = Clone(kube, OWNERS, "again").apply(Store(kube, OWNERS), source={"branch": branch}).ready()
+    kept = again.sql("SELECT CAST(UnitPrice AS CHAR) AS price FROM Track WHERE TrackId = 1")
+    assert kept == [{"price": "5.55"}]
+    again.delete()
+    kube.patch("dgrant", "previews", OWNERS, {"spec": {"verbs": grant["spec"]["verbs"]}})
+
+
+@pytest.mark.alone
+def test_what_happens_while_the_operator_is_away_is_made_up_for(team: Team) -> None:
+    without_app(team)
+    team.change("clone.yaml", "onRevision: Keep", "onRevision: Reset")
+    pushed, closed = team.open("pushed at night"), team.open("closed at night")
+    team.healthy(pushed)
+    team.healthy(closed)
+
+    with team.without_operator():
+        opened = team.open("opened at night")
+        team.push(pushed, "a change at night")
+        team.close(closed)
+        eventually(lambda: team.kube.get("dclone", "db", name(opened)), "Argo CD has applied a clone")
+        eventually(lambda: team.is_told(pushed), "Argo CD has told a clone of the newest commit")
+        eventually(lambda: team.is_ending(closed), "Argo CD has deleted a clone")
+
+    operation = team.healthy(opened)["status"]["operationState"]
+    assert "retryCount" not in operation, "the first sync has waited"
+    team.healthy(pushed)
+    eventually(lambda: team.clone(pushed).status["copy"] == "2", "the pushed commit has a copy of its own")
+    team.until_gone(closed)
+
+    for pull in (opened, pushed):
+        team.close(pull)
+    for pull in (opened, pushed):
+        team.until_gone(pull)
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("asked")
+def test_the_pull_request_is_told_and_its_end_ends_what_argo_cd_has_left(team: Team, kube: Kube) -> None:
+    without_app(team)
+    pull = team.open("a talk")
+    eventually(lambda: team.mark(pull) == "success", "the commit shows that the data are ready")
+    clone = team.clone(pull)
+    eventually(lambda: team.says(pull, "ready**"), "a comment says so, too")
+    [first] = team.comments(pull)
+    assert first.startswith(f"<!-- coppice: {name(pull)}/db -->\n")
+
+    team.change("clone.yaml", "max: 3d", "max: 2d")
+    team.push(pull, "a shorter talk")
+    eventually(lambda: team.mark(pull) == "success", "the newest commit shows it, too")
+    eventually(lambda: team.comments(pull) != [first] and team.says(pull, "ready**"), "the comment says when that ends")
+
+    # Without its objects an Application goes and the preview stays, until the forge says that nobody needs it.
+    with team.preserving():
+        eventually(lambda: not team.takes_along(pull), "the Application is to go alone")
+        team.unlabel(pull)
+        eventually(lambda: not team.argocd.application(name(pull)), "the Application is gone")
+    uid = clone.uid
+    team.close(pull)
+    kube.until_reason("PullRequestClosed", "dclone", "db", name(pull))
+    told = {key: datetime.fromisoformat(clone.status["pullRequest"][key]) for key in ("closedAt", "endedAt")}
+    assert told["endedAt"] - told["closedAt"] >= GRACE
+    eventually(lambda: not kube.owned_by(uid), "nothing is left of the clone but the object")
+    assert clone.uid == uid
+    eventually(lambda: team.says(pull, "PullRequestClosed**"), "the comment says that the data are gone")
+
+    kube.delete_namespace(name(pull))
+    eventually(lambda: team.says(pull, "deleted**"), "the comment says that the clone is gone")
+    eventually(lambda: not team.leftovers(pull), "nothing is left of the preview")
+    written = [request for request in team.forge.asked if request.method != "GET"]
+    assert {request.headers["authorization"] for request in written} == {f"Bearer {TOKEN}"}
 
 
 def test_a_store_that_git_has_not_any_more_keeps_its_data(team: Team) -> None:

@@ -88,6 +88,7 @@ CLONE = {
     "refresh": "Never",
     "revision": "abc",
     "onRevision": "Keep",
+    "onClose": "KeepChanges",
     "migrations": {"jobTemplate": "shop-migrate", "versions": ["1", "2"]},
     "power": "Auto",
     "durability": "Durable",

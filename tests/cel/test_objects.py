@@ -118,6 +118,7 @@ def test_defaults_that_show(cluster):
         **least,
         "refresh": "Never",
         "onRevision": "Keep",
+        "onClose": "Discard",
         "power": "Auto",
         "durability": "Fast",
         "commitPolicy": "Explicit",

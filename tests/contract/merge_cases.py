@@ -83,6 +83,28 @@ POSTGRESQL: Final = Dialect(
     drop_key="DROP CONSTRAINT t_pkey",
     keys_are_text=True,
 )
+TERMINUSDB: Final = Dialect(
+    engine="terminusdb",
+    binary="BLOB",
+    bytes="x'00ff'",
+    other_bytes="x'0180'",
+    timestamp="DATETIME",
+    text="TEXT",
+    by_bytes="",
+    decoded="CAST(x'{}' AS TEXT)",
+    retype_a="RETYPE a",
+    require_a="REQUIRE a INT",
+    drop_key="DROP KEY",
+)
+"""SQLite's words, and some that it lacks: see ``terminus_tables``."""
+NO_DOCUMENTS: Final[Mapping[str, str]] = {
+    "a column with a default added there, a row added here": "a property has no default",
+    "a value that must be the only one": "a class has no rule that a value is the only one, but for its key",
+    "a value that must be the only one, in another row": "a class has no rule that a value is the only one, but for its key",
+    "a value that must be the only one there, twice here": "a class has no rule that a value is the only one, but for its key",
+    "a sum that is too much": "a class has no rule about several properties",
+}
+"""The cases that documents cannot express, and why."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,10 @@ class Case:
     select: str = "SELECT * FROM t ORDER BY id"
     otherwise: Mapping[str, Outcome] = field(default_factory=dict)
     """What comes of it on the engines of these names."""
+
+    def beyond(self, dialect: Dialect) -> str | None:
+        """Return why an engine cannot express it, if so."""
+        return NO_DOCUMENTS.get(self.name) if dialect == TERMINUSDB else None
 
     def outcome_on(self, dialect: Dialect) -> Outcome:
         """Return what comes of it on an engine."""
@@ -168,6 +194,8 @@ REDEFINED = {
         why="A change set rests on the definitions of its snapshot: the change is to be made on a new clone.",
     )
 }
+ITSELF = "A document is itself, and not another one with the same content."
+RENAMED = "A property with another name is one that is gone and one that is new."
 BY_THE_SERVER = "The server says which row broke its rule as it was written, and of a new rule none."
 
 CASES: Final = (
@@ -416,7 +444,7 @@ CASES: Final = (
             take_target=((1, "x"), (1, "x"), (1, "x"), (2, "y")),
         ),
         select="SELECT * FROM t ORDER BY a",
-        otherwise=NO_KEY,
+        otherwise={**NO_KEY, "terminusdb": Outcome(rows=((1, "x"), (2, "y")), why=ITSELF)},
     ),
     Case(
         "no key, the same row more often on both sides",
@@ -429,7 +457,10 @@ CASES: Final = (
             take_target=((1, "x"), (1, "x"), (2, "y"), (2, "y")),
         ),
         select="SELECT * FROM t ORDER BY a",
-        otherwise=NO_KEY,
+        otherwise={
+            **NO_KEY,
+            "terminusdb": Outcome(rows=((1, "x"), (1, "x"), (2, "y"), (2, "y"), (2, "y"), (2, "y")), why=ITSELF),
+        },
     ),
     Case(
         "no key, changed here alone",
@@ -482,7 +513,13 @@ CASES: Final = (
             take_source=((1, 1, "one", None), (2, 2, "two", None), (3, 3, "three", 6)),
             take_target=((1, 1, "one", None), (2, 2, "two", 5), (3, 3, "three", None)),
         ),
-        otherwise=REDEFINED,
+        otherwise={
+            **REDEFINED,
+            "terminusdb": Outcome(
+                rows=((1, 1, "one", None), (2, 2, "two", 5), (3, 3, "three", 6)),
+                why="A document that is without a property has no value for it that could be in conflict.",
+            ),
+        },
     ),
     Case(
         "a column renamed there, rows changed here",
@@ -491,6 +528,7 @@ CASES: Final = (
         ("ALTER TABLE t RENAME COLUMN a TO number",),
         Outcome(rows=((1, 10), (2, 2), (3, 3))),
         select="SELECT id, number FROM t ORDER BY id",
+        otherwise={"terminusdb": Outcome(conflicts=(Named("Schema"),), why=RENAMED)},
     ),
     Case(
         "a column renamed there, and another cell in conflict",
@@ -502,7 +540,10 @@ CASES: Final = (
             take_source=((1, 10, "yours"), (2, 2, "two"), (3, 3, "three")),
             take_target=((1, 10, "mine"), (2, 2, "two"), (3, 3, "three")),
         ),
-        otherwise={"postgresql": Outcome(moved="Row t", why=GUARDED)},
+        otherwise={
+            "terminusdb": Outcome(conflicts=(Named("Schema"),), why=RENAMED),
+            "postgresql": Outcome(moved="Row t", why=GUARDED),
+        },
     ),
     Case(
         "a column renamed to two names",
@@ -510,6 +551,7 @@ CASES: Final = (
         ("ALTER TABLE t RENAME COLUMN a TO mine",),
         ("ALTER TABLE t RENAME COLUMN a TO yours",),
         Outcome(conflicts=(Named("Schema"),)),
+        otherwise={"terminusdb": Outcome(rows=((1, 1, "one", 1), (2, 2, "two", 2), (3, 3, "three", 3)), why=RENAMED)},
     ),
     Case(
         "a column of two types",
@@ -556,7 +598,12 @@ CASES: Final = (
         ("UPDATE t SET a = 10 WHERE id = 1",),
         ("ALTER TABLE t DROP COLUMN a",),
         Outcome(conflicts=(Named("Schema"), Named("Row", key={"id": 1}))),
-        otherwise=LOST,
+        otherwise={
+            **LOST,
+            "terminusdb": Outcome(
+                conflicts=(Named("Schema"),), why="No document can be decided for before the class is mended."
+            ),
+        },
     ),
     Case(
         "a table dropped there, changed here",
@@ -620,6 +667,12 @@ CASES: Final = (
         ("DELETE FROM parent WHERE id = 2",),
         ("INSERT INTO t VALUES (2, 2)",),
         Outcome(conflicts=(Named("ForeignKey", key={"id": 2}),)),
+        otherwise={
+            "terminusdb": Outcome(
+                conflicts=(Named("ForeignKey", table="parent", key={"id": 2}),),
+                why="The server says what is not there, and not who refers to it.",
+            )
+        },
     ),
     Case(
         "a decision that brings the parent back",
@@ -630,13 +683,14 @@ CASES: Final = (
             conflicts=(Named("Row", table="parent", key={"id": 2}), Named("ForeignKey", key={"id": 2})),
             take_source=((1, 1), (2, 2)),
         ),
-        otherwise={
-            "postgresql": Outcome(
+        otherwise=dict.fromkeys(
+            ("postgresql", "terminusdb"),
+            Outcome(
                 conflicts=(Named("Row", table="parent", key={"id": 2}),),
                 take_source=((1, 1), (2, 2)),
                 why="Whether a rule is kept is found out by writing, and nothing is written while a conflict is open.",
-            )
-        },
+            ),
+        ),
     ),
     Case(
         "a decision that takes the parent away",
@@ -651,7 +705,10 @@ CASES: Final = (
         ("INSERT INTO t VALUES (1, 1)",),
         ("ALTER TABLE t ADD CONSTRAINT child_of FOREIGN KEY (parent) REFERENCES parent (id)",),
         Outcome(conflicts=(Named("ForeignKey", key={"id": 1}),)),
-        otherwise={"postgresql": Outcome(conflicts=(Named("ForeignKey"),), why=BY_THE_SERVER)},
+        otherwise={
+            "terminusdb": Outcome(conflicts=(Named("Schema"),), why="A reference is a property of another type."),
+            "postgresql": Outcome(conflicts=(Named("ForeignKey"),), why=BY_THE_SERVER),
+        },
     ),
     Case(
         "a value that must be the only one",

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from coppice.engines.merging import Conflict, ConflictName, Decision, MergeInputs, TableChanges, TargetMovedError
+from coppice.engines.merging import Conflict, Decision, MergeInputs, TableChanges, TargetMovedError
 from coppice.engines.patching import JudgedPatch, PatchInputs, RefusedError
 from coppice.engines.pgcompare import change_set, definitions_query
 from coppice.engines.pgpatches import script
@@ -18,14 +18,16 @@ from coppice.engines.pgpublish import publish
 from coppice.engines.postgresql import PostgreSQLEngine
 
 from .conftest import open_stage
-from .merge_cases import MYSQL, POSTGRESQL, Case, Dialect
+from .merge_cases import MYSQL, POSTGRESQL, TERMINUSDB, Case, Dialect
 from .merge_kit import SALT, Database, Databases
 from .pg_kit import Trio, ask, connect, serving_cluster
+from .terminus_merging import Parting, Store, unplaced
+from .terminus_merging import part as part_documents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-ENGINES = (MYSQL.engine, POSTGRESQL.engine)
+ENGINES = (MYSQL.engine, POSTGRESQL.engine, TERMINUSDB.engine)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ async def serving(engine: str) -> AsyncIterator[Merging]:
     with open_stage(engine) as stage:
         workload = stage.store(load=False)
         async with stage.runner.serving(workload, stage.runner.new("volume"), stage.secret()) as server:
-            yield DoltMerging(Databases(stage.admin(server)))
+            at = stage.admin(server)
+            yield DoltMerging(Databases(at)) if engine == MYSQL.engine else TerminusDBMerging(Store(at))
 
 
 @dataclass
@@ -114,7 +117,7 @@ class DoltParted:
             assert [conflict.name for conflict in known.values()] == list(outcome.conflicts)
         await self._untouched()
         return Merged(
-            tuple(known.get(name.id, _unplaced(name)) for name in outcome.conflicts),
+            tuple(known.get(name.id, unplaced(name)) for name in outcome.conflicts),
             outcome.decided,
             outcome.unused,
             tables=outcome.changes.tables if outcome.changes else (),
@@ -130,8 +133,38 @@ class DoltParted:
         return await self.database.ask(select, self.result)
 
 
-def _unplaced(name: ConflictName) -> Conflict:
-    return Conflict(name.id, name.row, name.kind, name.table, name.column, detail=name.detail)
+@dataclass
+class TerminusDBMerging:
+    store: Store
+    dialect: Dialect = TERMINUSDB
+
+    async def part(self, base: Sequence[str], ours: Sequence[str], theirs: Sequence[str]) -> Parted:
+        return TerminusDBParted(await part_documents(self.store, base, ours, theirs))
+
+
+@dataclass
+class TerminusDBParted:
+    parting: Parting
+
+    async def merge(self, decisions: tuple[Decision, ...] = ()) -> Merged:
+        parting, inputs = self.parting, replace(self.parting.inputs, decisions=decisions)
+        store = parting.database.store
+        outcome = await store.engine.merge(store.at, inputs)
+        assert (outcome.result is None) == (outcome.changes is None) == bool(outcome.conflicts)
+        parting.result = outcome.result or ""
+        known = {each.id: parting.told(each) for each in await parting.database.conflicts(inputs)}
+        if not decisions:
+            assert [conflict.name for conflict in known.values()] == list(outcome.conflicts)
+        await parting.untouched()
+        return Merged(
+            tuple(known.get(name.id, unplaced(name)) for name in outcome.conflicts),
+            outcome.decided,
+            outcome.unused,
+            tables=outcome.changes.tables if outcome.changes else (),
+        )
+
+    async def ask(self, select: str) -> Sequence[tuple[Any, ...]]:
+        return await self.parting.ask(select)
 
 
 @dataclass

@@ -76,8 +76,12 @@ def _orphaned_objects(world: World) -> Iterator[str]:
 
 
 def _outlives(found: Object) -> bool:
-    """Return whether an object is to outlive its store: its data, its credentials, and the snapshots of it."""
+    """Return whether an object is to outlive its store: its data, its credentials, and the snapshots of it; or its
+    clone: what that has left to a branch.
+    """
     kind = found["metadata"]["labels"].get(labels.OWNER_KIND)
+    if kind == "DataClone" and found["kind"] in {"DataBranch", "DataChangeRequest", "DataSnapshot"}:
+        return True
     return kind == "DataStore" and found["kind"] in {"PersistentVolumeClaim", "Secret", "DataSnapshot"}
 
 

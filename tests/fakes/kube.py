@@ -219,6 +219,14 @@ class FakeKube:
         key = self._key(kind, namespace, name)
         self._delete(key, self._objects[key]["metadata"]["uid"])
 
+    def remove_in_foreground(self, kind: str, namespace: str | None, name: str) -> None:
+        """Delete an object as somebody else who wants all that it owns deleted before: at once, whatever holds it."""
+        self.change(
+            kind, namespace, name, lambda found: found["metadata"].setdefault("finalizers", []).append(_FOREGROUND)
+        )
+        self.remove(kind, namespace, name)
+        self.collect_garbage()
+
     def remove_namespace(self, name: str) -> None:
         """Delete a namespace and everything in it."""
         self._delete(self._key("Namespace", None, name), None)
@@ -249,8 +257,12 @@ class FakeKube:
             uid = self._objects[key]["metadata"]["uid"]
             for other in self._dependents(uid):
                 self._delete(other, None)
-            if not self._dependents(uid):
+            if not any(self._blocks(other, uid) for other in self._dependents(uid)):
                 self.change(*key, lambda found: found["metadata"]["finalizers"].remove(_FOREGROUND))
+
+    def _blocks(self, key: Key, uid: str) -> bool:
+        owners = self._objects[key]["metadata"]["ownerReferences"]
+        return any(owner["uid"] == uid and owner.get("blockOwnerDeletion", True) for owner in owners)
 
     def _dependents(self, uid: str) -> list[Key]:
         return [
@@ -392,12 +404,17 @@ class FakeKube:
         for field in ("uid", "resourceVersion"):
             if manifest["metadata"][field] != current["metadata"][field]:
                 raise ConflictError(f"{key} has been modified", status=409, reason="Conflict")
-        doomed = [path for path, value in _leaves(_owned_part(manifest, None)).items() if value is None]
+        said = _leaves(_owned_part(manifest, None))
+        doomed = [path for path, value in said.items() if value is None]
         draft = copied(current)
+        for path, value in said.items():
+            if value is not None:
+                _write(draft, path, value)
         for path in doomed:
             _remove(draft, path)
             for fields in self._owned.get(key, {}).values():
-                fields.pop(path, None)
+                for owned in [other for other in fields if other[: len(path)] == path]:
+                    fields.pop(owned)
         self._store(key, draft)
         return copied(draft)
 

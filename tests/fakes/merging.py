@@ -160,6 +160,7 @@ class MergingFakeEngine(FakeEngine):
     """See ``coppice.engines.merging.MergingEngine``."""
 
     remotes_port = FakeEngine.port + 1
+    protects = True
     passwords = ("app-password", "remote-password")
 
     def __init__(self) -> None:

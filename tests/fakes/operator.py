@@ -184,7 +184,11 @@ def check_plan(world: World, manifest: Manifest, plan: Plan) -> None:
     for patch in plan.prune:
         found = _find(world, patch)
         ours = found is not None and found["metadata"]["labels"].get(labels.OWNER_UID) == uid
-        assert (ours, patch["kind"]) == (True, "Secret"), f"{patch['kind']} {patch['metadata']['name']} is pruned"
+        released = "ownerReferences" in patch["metadata"]
+        assert ours, f"{patch['kind']} {patch['metadata']['name']} is not its own"
+        assert patch["kind"] == "Secret" or released, f"{patch['kind']} {patch['metadata']['name']} is pruned"
+        held = labels.FINALIZER in manifest["metadata"].get("finalizers", ())
+        assert held or not released, f"{patch['kind']} {patch['metadata']['name']} would stay for ever"
     for ref in plan.discard:
         assert ref.kind in {"VolumeSnapshot", "VolumeSnapshotContent"}, f"{ref.kind} {ref.name} is lightly removed"
         assert manifest["kind"] == "DataClone", f"{ref.kind} {ref.name} is no alias"

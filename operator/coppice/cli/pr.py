@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import click
 
-from coppice.api.v1alpha1 import OnRevision, PullRequestRef
+from coppice.api.v1alpha1 import OnClose, OnRevision, PullRequestRef
 from coppice.cli import options
 from coppice.cli.completion import names_of
 from coppice.cli.pipelines import EVENT, Found, read_job, read_page
@@ -63,6 +63,9 @@ _file: Final = click.option(
     type=click.Choice([policy.value for policy in OnRevision], case_sensitive=False),
     help="What a new commit does to the data; Keep if left out.",
 )
+@click.option(
+    "--keep-changes", is_flag=True, help="Leave what was changed on a branch of the store when the clone closes."
+)
 @click.option("--migrations", metavar="JOB", help="A suspended Job of the namespace that changes each copy.")
 @click.option("--lease", metavar="DURATION|Never", help="Longest life: 3d. The administrator's if left out.")
 @click.option("--idle", metavar="DURATION|Never", help="Life after the last use: 2h.")
@@ -78,6 +81,7 @@ async def up(  # noqa: PLR0913, PLR0917 - one parameter for each option
     page: str | None,
     revision: str | None,
     policy: str | None,
+    keep_changes: bool,  # noqa: FBT001
     migrations: str | None,
     lease: str | None,
     idle: str | None,
@@ -100,7 +104,14 @@ async def up(  # noqa: PLR0913, PLR0917 - one parameter for each option
         secret=secret,
     )
     chosen = None if policy is None else OnRevision(policy)
-    preview = Preview(found.pull_request, revision or found.revision, chosen, migrations, app_url)
+    preview = Preview(
+        found.pull_request,
+        revision or found.revision,
+        chosen,
+        OnClose.KEEP_CHANGES if keep_changes else None,
+        migrations,
+        app_url,
+    )
     made = await _have(session, preview_wish(clone, preview), patience)
     if not wait:
         session.show(plain(made), f"{title(made)} is asked for")

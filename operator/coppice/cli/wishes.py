@@ -28,6 +28,7 @@ from coppice.api.v1alpha1 import (
     From,
     Lease,
     MergePolicy,
+    OnClose,
     OnRevision,
     Publish,
     PullRequestRef,
@@ -121,6 +122,7 @@ class Preview:
     pull_request: PullRequestRef
     revision: str | None = None
     on_revision: OnRevision | None = None
+    on_close: OnClose | None = None
     migrations: str | None = None
     app_url: str | None = None
 
@@ -132,6 +134,7 @@ def preview_wish(wish: Manifest, preview: Preview) -> Manifest:
         "pullRequest": {**reference, **({"appURL": preview.app_url} if preview.app_url else {})},
         "revision": preview.revision,
         "onRevision": preview.on_revision,
+        "onClose": preview.on_close,
         "migrations": {"jobTemplate": preview.migrations} if preview.migrations else None,
     }
     with _wording():

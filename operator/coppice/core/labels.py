@@ -102,6 +102,9 @@ SOURCE: Final = f"{PREFIX}/source"
 """On the raw VolumeSnapshots of a commit: of which clone, as what, and when captured, as JSON."""
 
 FINALIZER: Final = f"{PREFIX}/cleanup"
+RELEASED: Final = f"{PREFIX}/released"
+"""On what was taken from the garbage collector, because its owner's finalizer removes it: its own UID, so that what
+somebody restores from a backup is none of it."""
 
 RESET_REQUESTED_AT: Final = f"{PREFIX}/reset-requested-at"
 UNDO_REQUESTED_AT: Final = f"{PREFIX}/undo-requested-at"

@@ -69,6 +69,12 @@ def find_orphans(manifests: Iterable[Manifest], alive: Collection[str]) -> tuple
     return tuple(found for found in made if found is not None and found.owner_uid not in alive)
 
 
+def is_released(metadata: Manifest) -> bool:
+    """Return whether it was taken from the garbage collector for its owner's finalizer to remove."""
+    told = (metadata.get("annotations") or {}).get(labels.RELEASED)
+    return not metadata.get("ownerReferences") and bool(told) and told == metadata.get("uid")
+
+
 def in_order(orphans: Iterable[Orphan]) -> list[Orphan]:
     """Return orphans in the order in which they are to go."""
     return sorted(orphans, key=lambda orphan: KINDS.index(orphan.manifest["kind"]))
@@ -111,12 +117,13 @@ def _is_as_made(metadata: Manifest, owner_namespace: str, owner_uid: str) -> boo
     """Return whether nobody has taken the object over.
 
     In another namespace it is a copy that somebody made, labels and all. Without its ownerReference it was kept on
-    purpose (``kubectl delete --cascade=orphan``), and another one beside it is somebody else who needs it.
+    purpose (``kubectl delete --cascade=orphan``) unless we took that away, and another one beside it is somebody else
+    who needs it.
     """
     referred = [reference.get("uid") for reference in metadata.get("ownerReferences") or ()]
     if "namespace" not in metadata:
         return not referred
-    return bool(metadata["namespace"] == owner_namespace) and referred == [owner_uid]
+    return bool(metadata["namespace"] == owner_namespace) and (referred == [owner_uid] or is_released(metadata))
 
 
 def _is_handed_over(metadata: Manifest, owner_namespace: str, owner_uid: str) -> bool:

@@ -184,7 +184,8 @@ class Plan:
     ``create`` is for objects made once (claims, snapshots, contents, Secrets with generated passwords, Pods): one
     that exists is left as it is.
     ``prune`` takes fields away from what is the operator's own, whoever set them: the manifests are merge patches in
-    which they are null, with the ``resourceVersion`` that was observed. It comes before ``apply``, which changes that.
+    which they are null, with the ``resourceVersion`` that was observed; what else stands in them is written with it. It
+    comes before ``apply``, which changes that.
     ``apply`` is server-side apply with the operator's field manager.
     ``discard`` is for what the next plan would make again if it were needed after all; it is deleted like the rest, but
     that is nothing final.

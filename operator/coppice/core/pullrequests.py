@@ -146,7 +146,7 @@ class Posting:
 
 
 class MarkState(StrEnum):
-    """What a mark says: it is on its way, it is there, or somebody must act."""
+    """What a mark says: it is on its way, it is there, or somebody must act. Spelt as GitHub does."""
 
     PENDING = "pending"
     SUCCESS = "success"

@@ -114,6 +114,7 @@ class DoltEngine:
     locking = False
     port = 3306
     remotes_port = 3307
+    protects = True
     """Always the one after the port for SQL: the scripts count on it, and so does who dials."""
     binding_type = "mysql"
     user_id = 999

@@ -245,14 +245,16 @@ class MergingEngine(Engine, Protocol):
     but for a name that begins with ``coppice/``: such a tag is put where it belongs.
     ``ensure-fetch-user`` (password): let somebody with this password fetch from this server, and do nothing else.
     ``drop-fetch-user`` (): nobody may any more.
-    ``fetch`` (database, host, commit): fetch, from the server at ``host`` that lets the holder of this server's own
-    ``remote-password`` do so, all that is needed to have ``commit``; nothing where it is there already.
+    ``fetch`` (database, host, commit, password): fetch, from the server at ``host`` that lets the holder of this
+    server's own ``remote-password``, which this is, do so, all that is needed to have ``commit``; nothing where it is
+    there already.
     ``undo`` (database, branch, commit): on a scratch server, make a branch whose one commit upon ``commit`` has what
     the first parent of ``commit`` had.
     ``set-branch`` (database, branch, commit): on a scratch server or clone, make a branch be at a commit, whatever was
     there, uncommitted too.
-    ``fetch-result`` (database, host, result): on a store, fetch from the scratch server at ``host`` what ``publish`` of
-    this result needs, so that nothing is left for that one to wait for; nothing where it is there already.
+    ``fetch-result`` (database, host, result, password): on a store, fetch from the scratch server at ``host`` what
+    ``publish`` of this result needs, so that nothing is left for that one to wait for; nothing where it is there
+    already.
     ``publish`` (database, branch, expected, source, result, host, password): on a store whose ``remote-password`` this
     is, fetch ``result``, a merge of ``source`` into ``expected``, from the scratch server at ``host`` and move the
     branch from ``expected`` to it, by fast-forward only, which is the compare-and-set. EngineError when it is another
@@ -275,7 +277,9 @@ class MergingEngine(Engine, Protocol):
     """
 
     remotes_port: int
-    """Where a server lets others fetch; the Pod's second port."""
+    """Where a server lets others fetch: the Pod's second port, or its only one."""
+    protects: bool
+    """Whether it can keep others from writing to a branch, by ``protect``."""
 
     async def log(self, at: Endpoint, database: str, start: str, *, limit: int) -> Sequence[CommitInfo]:
         """Return commits from a branch, tag or commit backwards, newest first."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnguardedError, UnreachableError
+from coppice.engines.terminusjson import decoded, encoded
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
@@ -54,12 +55,15 @@ kind alone is told: a failed schema check quotes the value that failed."""
 
 
 class AnswerError(EngineError):
-    """The server refused a call: with which status, and which kind of error, if it says."""
+    """The server refused a call: with which status, and which kind of error, if it says. ``witnesses`` say which
+    documents are in its way, and may hold values: they are no part of the words.
+    """
 
-    def __init__(self, status: int, kind: str, words: str = "") -> None:
+    def __init__(self, status: int, kind: str, words: str = "", witnesses: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(f"the server answered {kind or f'with status {status}'}{f': {words}' if words else ''}")
         self.status = status
         self.kind = kind
+        self.witnesses = witnesses
 
 
 class TornLabelError(EngineError):
@@ -99,8 +103,11 @@ class Api:
         ``repeatable``: to do it twice is to do it once. A kept connection may have been closed by the server just when
         it was used again; then, and only for such a call, a second one is made.
         """
-        content = {} if body is None else {"json": body}
-        request = self._client.build_request(method, f"/api/{path}", params=parameters, headers=headers, **content)
+        content = None if body is None else encoded(body)
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        request = self._client.build_request(
+            method, f"/api/{path}", params=parameters, headers={**kind, **(headers or {})}, content=content
+        )
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 try:
@@ -185,7 +192,7 @@ def _content(read: bytes) -> Any:
     if not read.strip():
         return None
     try:
-        return json.loads(read)
+        return decoded(read)
     except ValueError:
         raise EngineError("the server answered something else than JSON") from None
 
@@ -202,6 +209,7 @@ def _refusal(status: int, read: bytes) -> EngineError:
         found = told.get("api:error") if isinstance(told.get("api:error"), dict) else {}
         kind = str(found.get("@type") or told.get("@type") or told.get("api:status") or "")
         words = str(told.get("api:message") or "")
+        witnesses = found.get("api:witnesses") or told.get("api:witnesses") or ()
     except (ValueError, AttributeError):
         return AnswerError(status, "")
-    return AnswerError(status, kind[:MOST_WORDS], words[:MOST_WORDS] if kind in _PLAIN_KINDS else "")
+    return AnswerError(status, kind[:MOST_WORDS], words[:MOST_WORDS] if kind in _PLAIN_KINDS else "", witnesses)

@@ -44,7 +44,9 @@ from coppice.engines.base import (
 )
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
+from coppice.engines.terminusactions import perform
 from coppice.engines.terminusapi import Api, segment, session
+from coppice.engines.terminusmerging import TerminusDBMerging
 from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
 
@@ -70,7 +72,7 @@ _RIGHTS: Final = (
 _ADMIN: Final = "User/admin"
 
 
-class TerminusDBEngine:
+class TerminusDBEngine(TerminusDBMerging):
     """The TerminusDB engine: see ``coppice.engines.base.Engine`` for the meaning of every method.
 
     ``any_version``: the administrator takes the risk of versions before OLDEST.
@@ -92,7 +94,7 @@ class TerminusDBEngine:
 
     def credentials(self, secret: Mapping[str, str]) -> Mapping[str, str]:
         """Return the Secret's content, completed with random passwords (192 bits, safe in a URL)."""
-        return completed(secret)
+        return completed(secret, "remote-password")
 
     def store_server(self, inputs: StoreServer) -> Workload:
         """Return how a managed store runs; its first boot loads, or makes an empty database."""
@@ -218,7 +220,8 @@ class TerminusDBEngine:
                 case "delete-tag":
                     await refs.delete_tag(api, arguments["database"], arguments["tag"])
                 case _:
-                    raise EngineError(f"the engine {self.name} has no action {action}")
+                    if not await perform(api, at, action, arguments):
+                        raise EngineError(f"the engine {self.name} has no action {action}")
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return what others have committed: a hash of the heads that are theirs.

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from coppice.core.pullrequests import Mark, Posting
-from coppice.forges.client import CommitStatus, ForgeClient, StatusState
+from coppice.forges.client import CommitStatus, ForgeClient
 from coppice.forges.errors import ForgeError, RateLimitedError
 from coppice.forges.posting import keep_comment
 
@@ -144,4 +144,4 @@ class Board:
 
 
 def _status(subject: str, mark: Mark) -> CommitStatus:
-    return CommitStatus(StatusState(mark.state.value), f"{MARK}/{subject}", mark.text[:MOST_TEXT])
+    return CommitStatus(mark.state, f"{MARK}/{subject}", mark.text[:MOST_TEXT])

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
-from coppice.core.pullrequests import PullRequest
+from coppice.core.pullrequests import MarkState, PullRequest
 from coppice.forges.errors import MissingError
 from coppice.forges.limit import Limit
 
 _REPOSITORY: Final = re.compile(r"(?!\.{1,2}/)[\w.-]+(/(?!\.{1,2}(/|$))[\w.-]+)+", re.ASCII)
 
 
-class StatusState(StrEnum):
-    """What a commit status may say; spelt as GitHub does."""
-
-    PENDING = "pending"
-    SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
-
-
 @dataclass(frozen=True, slots=True)
 class CommitStatus:
     """What is shown beside a commit, under a name (``context``) that the next one of the same name replaces."""
 
-    state: StatusState
+    state: MarkState
     context: str
     description: str = ""
     url: str = ""

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from coppice.core.pullrequests import PullRequest, PullRequestKey, State
-from coppice.forges.client import Comment, CommitStatus, Listing, StatusState, checked_repository
+from coppice.core.pullrequests import MarkState, PullRequest, PullRequestKey, State
+from coppice.forges.client import Comment, CommitStatus, Listing, checked_repository
 from coppice.forges.errors import RefusedError
 from coppice.forges.http import ForgeHttp
 from coppice.forges.limit import Limit
@@ -21,11 +21,10 @@ from coppice.forges.limit import Limit
 HEADERS: Final = {"Accept": "application/json"}
 LONGEST_DESCRIPTION: Final = 255
 
-_STATES: Final[Mapping[StatusState, str]] = {
-    StatusState.PENDING: "pending",
-    StatusState.SUCCESS: "success",
-    StatusState.FAILURE: "failed",
-    StatusState.ERROR: "failed",
+_STATES: Final[Mapping[MarkState, str]] = {
+    MarkState.PENDING: "pending",
+    MarkState.SUCCESS: "success",
+    MarkState.FAILURE: "failed",
 }
 
 

@@ -69,9 +69,10 @@ RESOURCES: dict[str, Resource] = {
     "DataStore": Resource("coppice.dev", "v1alpha1", "datastores", _OWN, labelled=False),
     "DataGrant": Resource("coppice.dev", "v1alpha1", "datagrants", _OWN, labelled=False),
     "DataSnapshot": Resource("coppice.dev", "v1alpha1", "datasnapshots", _MADE, labelled=False),
-    "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", _OWN, labelled=False),
-    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", _MADE, labelled=False),
-    "DataChangeRequest": Resource("coppice.dev", "v1alpha1", "datachangerequests", _OWN, labelled=False),
+    # What a clone leaves to a branch is proposed, and whoever proposes a clone may update it: so says the policy.
+    "DataBranch": Resource("coppice.dev", "v1alpha1", "databranches", (*_OWN, "create"), labelled=False),
+    "DataClone": Resource("coppice.dev", "v1alpha1", "dataclones", (*_MADE, "update"), labelled=False),
+    "DataChangeRequest": Resource("coppice.dev", "v1alpha1", "datachangerequests", (*_OWN, "create"), labelled=False),
     # Reviews are people's: nobody else has a say in what they are.
     "DataReview": Resource("coppice.dev", "v1alpha1", "datareviews", _READ, labelled=False),
     "Namespace": Resource("", "v1", "namespaces", _READ, namespaced=False, labelled=False),

@@ -91,6 +91,15 @@ def build_identity(observed: Manifest) -> dict[str, Any]:
     }
 
 
+def build_release(observed: Manifest) -> dict[str, Any]:
+    """Return the merge patch that takes an object from the garbage collector, if it still is as observed, and says so
+    on it.
+    """
+    body, metadata = build_identity(observed), observed["metadata"]
+    released = {"resourceVersion": metadata["resourceVersion"], "annotations": {labels.RELEASED: metadata["uid"]}}
+    return {**body, "metadata": {**body["metadata"], **released, "ownerReferences": None}}
+
+
 def build_annotations(observed: Manifest, annotations: Mapping[str, str]) -> dict[str, Any]:
     """Return the apply that adds annotations to an object as it was observed, and claims nothing else of it.
 

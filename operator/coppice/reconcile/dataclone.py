@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import InvalidResource
+from coppice.api.v1alpha1 import InvalidResource, OnClose
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Plan, Ref
@@ -23,6 +23,7 @@ from coppice.reconcile.clone.apps import apps_back, with_apps
 from coppice.reconcile.clone.asides import with_asides
 from coppice.reconcile.clone.binding import apps_are_told, server_proves_itself
 from coppice.reconcile.clone.comment import with_comment
+from coppice.reconcile.clone.keep import held, is_let_go, lost, with_kept
 from coppice.reconcile.clone.leftovers import drop_replaced, drop_strays
 from coppice.reconcile.clone.lifetime import expire, lease_end, lifetime_status, next_look
 from coppice.reconcile.clone.migrate import migrations_have_run
@@ -41,7 +42,7 @@ from coppice.reconcile.clone.warning import with_warning
 from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
-from coppice.reconcile.observed import is_deleting
+from coppice.reconcile.observed import deletion_asked_at, is_deleting
 
 CHAIN = (
     source_may_be_used,
@@ -69,7 +70,7 @@ class DataCloneReconciler:
     def plan(self, observation: CloneObservation) -> Plan:
         """Return what to do for the clone now."""
         if is_deleting(observation.manifest):
-            return _plan_deletion(observation)
+            return _plan_parting(self.environment, observation)
         draft = Draft(observation.manifest, observation.now)
         if isinstance(observation.clone, InvalidResource):
             draft.facts.append(stalls(SOURCE, "InvalidSpec", observation.clone.message))
@@ -77,7 +78,7 @@ class DataCloneReconciler:
         at = Situation(self.environment, observation, observation.clone)
         plan = _plan_end(at, draft)
         undo = plan_undo(at) if plan is None else None
-        return undo or with_comment(with_pull_request(with_asides(plan or _plan_life(at, draft), at), at), at)
+        return undo or _with_all(plan or _plan_life(at, draft), at)
 
     def failed(self, observation: CloneObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
@@ -87,12 +88,41 @@ class DataCloneReconciler:
         return plan_failure(observation.manifest, error)
 
 
+def _with_all(plan: Plan, at: Situation) -> Plan:
+    """Return a clone's plan with what is beside its chain."""
+    plan = with_kept(with_asides(plan, at), at, _due(at))
+    return with_comment(with_pull_request(plan, at), at)
+
+
+def _due(at: Situation) -> datetime | None:
+    """Return since when a clone's data go unless something holds them, or None while it lives."""
+    closed, ends = closing(at), lease_end(at)
+    if closed is not None and closed.is_due:
+        return closed.closed_at
+    if ends is not None and ends <= at.seen.now:
+        return ends
+    return deletion_asked_at(at.seen.manifest) if is_deleting(at.seen.manifest) else None
+
+
+def _plan_parting(environment: Environment, seen: CloneObservation) -> Plan:
+    """Return the plan of a clone under deletion: it lives on for as long as what was changed on it is to be kept."""
+    if isinstance(seen.clone, InvalidResource) or seen.source is None:
+        return _plan_deletion(seen)
+    at = Situation(environment, seen, seen.clone)
+    due = _due(at)
+    if labels.FINALIZER in at.clone.metadata.finalizers and not is_let_go(at, due):
+        return _with_all(_plan_life(at, Draft(seen.manifest, seen.now)), at)
+    plan, event = _plan_deletion(seen), lost(at, due)
+    return replace(plan, events=(*plan.events, event)) if event is not None and plan.remove_finalizer else plan
+
+
 def _plan_deletion(seen: CloneObservation) -> Plan:
-    """Kubernetes collects what is in the clone's namespace; the alias contents are not in any, so they go first.
+    """Kubernetes collects what is in the clone's namespace, but for what was released from that; the alias contents are
+    not in any, so they go first.
 
     So do claims that still wait for their volume: the snapshot-controller lets no snapshot go that one is made from.
     """
-    doomed = [*seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
+    doomed = [*seen.released, *seen.unbound_claims, *seen.alias_snapshots, *seen.alias_contents]
     scale = apps_back(seen)
     if seen.unscaled:
         named = ", ".join(f"Deployment {name} ({words})" for name, words in seen.unscaled.items())
@@ -114,7 +144,7 @@ def _plan_end(at: Situation, draft: Draft) -> Plan | None:
         draft.facts.append(end(at, draft, closed))
         # Whoever reopens asks for it anew: no lease of before counts then.
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, None)), at, over=True)
-    if ends is not None and ends <= at.seen.now:
+    if ends is not None and ends <= at.seen.now and held(at, ends) is None:
         draft.facts.append(expire(at, draft, ends))
         return with_apps(draft.finish(types_of(at.clone), lifetime_status(at, ends)), at, over=True)
     return None
@@ -136,5 +166,6 @@ def _plan_life(at: Situation, draft: Draft) -> Plan:
     else:
         keep_serving(at, draft)
     plan = draft.finish(types_of(at.clone), clone_status(at, served, ends), requeue_after=next_look(at, ends))
-    wanted = is_foreign(at.clone) and labels.FINALIZER not in at.clone.metadata.finalizers
+    held_back = is_foreign(at.clone) or at.clone.spec.on_close is OnClose.KEEP_CHANGES
+    wanted = held_back and labels.FINALIZER not in at.clone.metadata.finalizers
     return with_apps(with_warning(replace(plan, add_finalizer=wanted), at, ends), at)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from coppice.api.v1alpha1 import Adopted, DataStore, DeletionPolicy, Durability, InvalidResource, Mirror
+from coppice.api.v1alpha1 import Adopted, DataStore, DeletionPolicy, Durability, InvalidResource, Mirror, OnClose
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import Manifest, Plan, Ref
@@ -197,12 +197,17 @@ async def _named_snapshots(reader: KubeReader, line: SnapshotLine) -> frozenset[
         and (entry["spec"]["from"]["store"].get("namespace") or entry["metadata"]["namespace"]) == metadata.namespace
     ]
     asked_for = {str(entry["spec"]["from"]["snapshot"]) for entry in clones if "snapshot" in entry["spec"]["from"]}
-    durable = [entry for entry in clones if entry["spec"].get("durability") == Durability.DURABLE]
+    durable = [entry for entry in clones if _may_be_committed(entry["spec"])]
     return frozenset((*asked_for, *await _origins(reader, durable), *_awaited_parents(line.snapshots)))
 
 
+def _may_be_committed(clone: Manifest) -> bool:
+    """Return whether a clone with this specification is to be a child of what it was made from."""
+    return clone.get("durability") == Durability.DURABLE or clone.get("onClose") == OnClose.KEEP_CHANGES
+
+
 async def _origins(reader: KubeReader, clones: Sequence[Manifest]) -> set[str]:
-    """Return the snapshots that Durable clones may be committed as children of: those of copies that are on their way
+    """Return the snapshots that such clones may be committed as children of: those of copies that are on their way
     as well, for a migration may take long.
     """
     lists = (

@@ -20,6 +20,7 @@ class Environment:
     ``idle`` and ``longest`` are the lease of a clone that asks for none; ``undo`` is how long a replaced copy is kept,
     ``sleep`` after how long without activity a server is stopped, ``warning`` how long before its end that is said of a
     lease.
+    ``service_account`` is who the operator is in its namespace.
     ``most`` is what a profile may give a clone, by resource; one that is not in it, or empty, has no bound.
     ``forges`` is what the forges have told of pull requests.
     ``reaches`` tells whether a packet to a port gets to a host; None when it cannot tell.
@@ -37,6 +38,12 @@ class Environment:
     warning: timedelta = timedelta(hours=1)
     most: Mapping[str, str] = field(default_factory=dict)
     forges: Forges = field(default_factory=NoForges)
+    service_account: str = "coppice"
+
+    @property
+    def user(self) -> str:
+        """Return the name by which the API server knows the operator."""
+        return f"system:serviceaccount:{self.operator_namespace}:{self.service_account}"
 
     def image(self, engine: str, version: str) -> str | None:
         """Return the image for an engine's version, or None if the administrator offers none."""

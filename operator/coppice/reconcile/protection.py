@@ -38,7 +38,7 @@ def protect(
 
     Apps have their rights table by table while a branch is protected: who has made a table gets those to it then.
     """
-    if not isinstance(engine, MergingEngine):
+    if not isinstance(engine, MergingEngine) or not engine.protects:
         return
     patterns = wanted_patterns(store)
     if not _is_in_force(store, pod_uid) or (patterns and _has_moved(store, content)):
@@ -110,6 +110,8 @@ def unprotectable(store: DataStore, engine: Engine) -> Fact | None:
         why = f"{kind} is written to elsewhere, past any protection of Coppice's"
     elif not isinstance(engine, MergingEngine):
         why = f"engine {store.spec.engine} keeps no versions that could be reviewed and merged"
+    elif not engine.protects:
+        why = f"engine {store.spec.engine} has no rights by branch, so that who may write to one may write to all"
     else:
         return None
     message = f"no branch can be protected: {why}. Remove spec.protection, or make a managed DataStore of engine dolt"

@@ -69,6 +69,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine], forge
         engines=available,
         images=settings.images,
         operator_namespace=settings.namespace,
+        service_account=settings.service_account,
         server=Resources(memory=settings.server_memory, cpu=settings.server_cpu),
         idle=settings.lease_idle,
         longest=settings.lease_max,

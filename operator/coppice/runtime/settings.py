@@ -36,6 +36,9 @@ class Settings:
     The chart sets it to the Pod's name; the host's name by default.
     """
 
+    service_account: str = "coppice"
+    """``COPPICE_SERVICE_ACCOUNT``: who the operator is in its namespace; the author of what it proposes itself."""
+
     lease_name: str = "coppice-operator"
     """``COPPICE_LEASE_NAME``: name of the Lease. Two operators that serve the same cluster must use the same one."""
 
@@ -183,6 +186,7 @@ _PORT = "a port number"
 _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_NAMESPACE": ("namespace", _string, _NAME),
     "COPPICE_IDENTITY": ("identity", _string, _NAME),
+    "COPPICE_SERVICE_ACCOUNT": ("service_account", _string, _NAME),
     "COPPICE_LEASE_NAME": ("lease_name", _string, _NAME),
     "COPPICE_IMAGES": ("images", _images, 'JSON of the form {"dolt": {"1.83": "image"}}'),
     "COPPICE_ANY_VERSION": ("any_version", _names, 'JSON of the form ["terminusdb"]'),

@@ -15,8 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from databases import ADMIN, SYSTEM, Databases, RefusedError, identified, place
+from databases import ADMIN, SYSTEM, Databases, identified, place
 from layers import Storage, StorageError
+from refusals import RefusedError
 from serving import Server
 
 VERSION = os.environ.get("TERMINUSDB_DOUBLE_VERSION", "12.0.6")

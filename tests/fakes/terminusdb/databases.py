@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from checks import check
+from refusals import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -40,15 +43,6 @@ EVERYTHING = [
     "meta_write_access", "commit_write_access", "manage_capabilities",
 ]  # fmt: skip
 ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-CASTS = {"xsd:string": str, "xsd:integer": int, "xsd:decimal": (int, float), "xsd:boolean": bool, "xsd:dateTime": str}
-
-
-class RefusedError(Exception):
-    """What the real server answers: a status, a kind, and words."""
-
-    def __init__(self, status: int, kind: str, words: str, **more: Any) -> None:
-        super().__init__(words)
-        self.status, self.kind, self.more = status, kind, more
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,7 @@ class Place:
     branch: str | None = None
     commit: str | None = None
     graph: str | None = None
+    repository: str = "local"
 
 
 def place(path: str) -> Place:
@@ -70,12 +65,12 @@ def place(path: str) -> Place:
             return Place(f"{org}/{db}", branch="main")
         case [org, db, "_meta"]:
             return Place(f"{org}/{db}", graph="_meta")
-        case [org, db, "local", "_commits"]:
-            return Place(f"{org}/{db}", graph="_commits")
-        case [org, db, "local", "branch", branch]:
-            return Place(f"{org}/{db}", branch=branch)
-        case [org, db, "local", "commit", commit]:
-            return Place(f"{org}/{db}", commit=commit)
+        case [org, db, repository, "_commits"]:
+            return Place(f"{org}/{db}", graph="_commits", repository=repository)
+        case [org, db, repository, "branch", branch]:
+            return Place(f"{org}/{db}", branch=branch, repository=repository)
+        case [org, db, repository, "commit", commit]:
+            return Place(f"{org}/{db}", commit=commit, repository=repository)
     raise RefusedError(400, "api:BadAbsoluteDescriptor", f"Bad descriptor path: {path}")
 
 
@@ -179,12 +174,8 @@ class Databases:
                 raise RefusedError(404, "api:UnknownUser", f"Unknown user: {user}")
             made = f"Capability/{secrets.token_hex(16)}"
             held = [known for known in system[key]["capability"] if system[known]["scope"] != target]
-            self.change_system(
-                {
-                    made: {"scope": target, "role": [named[role] for role in roles]},
-                    key: {**system[key], "capability": [*held, made]},
-                }
-            )
+            made_now = {made: {"scope": target, "role": [named[role] for role in roles]}} if roles else {}
+            self.change_system({**made_now, key: {**system[key], "capability": [*held, *made_now]}})
 
     def may(self, user: str, action: str, database: str | None = None) -> None:
         """Refuse what a user has no right to; without a database, on the whole server."""
@@ -221,9 +212,12 @@ class Databases:
         with self.writing():
             if database in self.names():
                 raise RefusedError(400, "api:DatabaseAlreadyExists", f"Database {database} already exists.")
-            context = self.storage.add(None, {"@context": {"@type": "@context", "@schema": "terminusdb:///schema#"}})
+            context = self.storage.add(
+                None,
+                {"@context": {"@type": "@context", "@schema": "terminusdb:///schema#", "@base": "terminusdb:///data/"}},
+            )
             commit = self._commit(None, "system", "create initial schema", ADMIN, schema=context, instance=None)
-            commits = self.storage.add(None, {commit["@id"]: commit, **_branch("main", commit["@id"])})
+            commits = self.storage.add(None, {commit["@id"]: commit, **self.branch("main", commit["@id"])})
             self.storage.set_label(_label(database), self.storage.add(None, {"local": commits}))
             self.change_system({f"UserDatabase/{secrets.token_hex(16)}": {"path": database, "label": label}})
 
@@ -244,8 +238,12 @@ class Databases:
             _, layer = self.storage.label(_label(database)) or (0, "")
             self.storage.set_label(_label(database), self.storage.add(layer, put, drop))
 
-    def commits(self, database: str) -> Content:
-        return self.storage.read(self.meta(database)["local"])
+    def commits(self, database: str, repository: str = "local") -> Content:
+        known = self.meta(database).get(repository, {"head": None})
+        layer = known if repository == "local" else known["head"]
+        if layer is None:
+            raise RefusedError(404, "api:UnresolvableAbsoluteDescriptor", f"{database}/{repository} does not resolve")
+        return self.storage.read(layer)
 
     def change_commits(self, database: str, put: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         with self.writing():
@@ -253,7 +251,7 @@ class Databases:
 
     def head(self, at: Place) -> Content:
         """Return the commit of a branch or the commit itself."""
-        commits = self.commits(at.database)
+        commits = self.commits(at.database, at.repository)
         if at.branch is not None:
             branch = commits.get(f"Branch/{quote(at.branch, safe='')}")
             if branch is not None:
@@ -269,7 +267,7 @@ class Databases:
     def graph(self, at: Place, kind: str) -> Content:
         """Return the documents of a graph, by id."""
         if at.graph == "_commits":
-            return self.commits(at.database)
+            return self.commits(at.database, at.repository)
         if at.graph == "_meta":
             meta = self.meta(at.database)
             return {
@@ -281,7 +279,7 @@ class Databases:
         return {} if layer is None else self.storage.read(layer.removeprefix("Layer_"))
 
     def log(self, at: Place, start: int = 0, count: int = -1) -> list[Content]:
-        commits, found = self.commits(at.database), []
+        commits, found = self.commits(at.database, at.repository), []
         commit: Content | None = self.head(at)
         while commit is not None:
             found.append(commit)
@@ -291,10 +289,26 @@ class Databases:
     def create_branch(self, at: Place, origin: Place) -> None:
         with self.writing():
             commits = self.commits(at.database)
-            ((name, entry),) = _branch(at.branch or "", self.head(origin)["@id"]).items()
+            ((name, entry),) = self.branch(at.branch or "", self.head(origin)["@id"]).items()
             if name in commits:
                 raise RefusedError(400, "api:BranchExistsError", f"Branch {at.branch} already exists")
+            self.copy_commits(origin)
             self.change_commits(at.database, {name: entry})
+
+    def copy_commits(self, origin: Place) -> None:
+        """Have the commits up to one that was fetched as our own."""
+        if origin.repository != "local":
+            known = self.commits(origin.database)
+            new = {commit["@id"]: commit for commit in self.log(origin) if commit["@id"] not in known}
+            self.change_commits(origin.database, new)
+
+    def move_branch(self, at: Place, commit: Content) -> None:
+        self.change_commits(at.database, self.branch(at.branch or "", commit["@id"]))
+
+    @staticmethod
+    def branch(name: str, head: str) -> dict[str, Content]:
+        key = f"Branch/{quote(name, safe='')}"
+        return {key: {"@id": key, "@type": "Branch", "name": name, "head": head}}
 
     def delete_branch(self, at: Place) -> None:
         with self.writing():
@@ -314,18 +328,16 @@ class Databases:
         with self.writing():
             head = self.head(at)
             layers = {kind: (head[kind] or "").removeprefix("Layer_") or None for kind in ("schema", "instance")}
+            before = self.storage.read(layers[graph]) if layers[graph] else {}
+            drop = tuple(name for name in drop if name in before)
+            if not drop and all(before.get(name) == value for name, value in put.items()):
+                return str(head["identifier"])  # what changes nothing is no commit
             layers[graph] = self.storage.add(layers[graph], put, drop)
-            classes = self.storage.read(layers["schema"] or "")
-            _check(
-                classes,
-                put.values()
-                if graph == "instance"
-                else self.storage.read(layers["instance"]).values()
-                if layers["instance"]
-                else (),
-            )
+            instance = self.storage.read(layers["instance"]) if layers["instance"] else {}
+            names = put if graph == "instance" else instance
+            check(self.storage.read(layers["schema"] or ""), instance, names, drop if graph == "instance" else ())
             commit = self._commit(head["@id"], info["author"], info["message"], info["user"], **layers)
-            self.change_commits(at.database, {commit["@id"]: commit, **_branch(at.branch or "", commit["@id"])})
+            self.change_commits(at.database, {commit["@id"]: commit, **self.branch(at.branch or "", commit["@id"])})
             return str(commit["identifier"])
 
     def _commit(
@@ -355,38 +367,6 @@ def identified(documents: Iterable[Any], graph: str, classes: Content) -> dict[s
         ) or secrets.token_hex(16)
         found[document.get("@id", f"{kind}/{name}")] = document
     return {name: {**document, "@id": name} if graph == "instance" else document for name, document in found.items()}
-
-
-def _check(classes: Content, documents: Iterable[Content]) -> None:
-    for document in documents:
-        kind = document["@type"]
-        if kind not in classes:
-            raise RefusedError(
-                400,
-                "api:SchemaCheckFailure",
-                f"Schema check failure: ascribed_type_does_not_exist terminusdb:///schema#{kind}",
-            )
-        known = {name: wanted for name, wanted in classes[kind].items() if not name.startswith("@")}
-        for name, value in document.items():
-            if not name.startswith("@") and name not in known:
-                raise RefusedError(
-                    400, "api:SchemaCheckFailure", f"Schema check failure: {name} of {value!r} is not of {kind}"
-                )
-        for name, wanted in known.items():
-            if isinstance(wanted, str):
-                if name not in document:
-                    raise RefusedError(
-                        400, "api:SchemaCheckFailure", f"Schema check failure: instance_not_cardinality_one {name}"
-                    )
-                if not isinstance(document[name], CASTS.get(wanted, object)):  # type: ignore[arg-type]
-                    raise RefusedError(
-                        400, "api:SchemaCheckFailure", f"Schema check failure: {document[name]!r} is no {wanted}"
-                    )
-
-
-def _branch(name: str, head: str) -> dict[str, Content]:
-    key = f"Branch/{quote(name, safe='')}"
-    return {key: {"@id": key, "@type": "Branch", "name": name, "head": head}}
 
 
 def _label(database: str) -> str:

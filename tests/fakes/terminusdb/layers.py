@@ -75,6 +75,16 @@ class Storage:
         self._known[name] = content
         return content
 
+    def text(self, name: str) -> str:
+        """Return a layer as another server can have it."""
+        return self._place(name).read_text()
+
+    def keep(self, name: str, text: str) -> None:
+        """Have a layer of another server's; one that is there already is the same."""
+        if not (place := self._place(name)).exists():
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(text)
+
     def label(self, name: str) -> tuple[int, str] | None:
         """Return a label's version and layer."""
         try:

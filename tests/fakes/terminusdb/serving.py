@@ -8,8 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from databases import ANONYMOUS, RefusedError, identified, place
+from comparing import Comparing
+from databases import ANONYMOUS, identified, place
 from layers import STORAGE_VERSION, StorageError
+from refusals import RefusedError
+from remotes import Remotes
 
 if TYPE_CHECKING:
     from databases import Databases
@@ -17,11 +20,19 @@ if TYPE_CHECKING:
 OK = {"api:status": "api:success"}
 
 
-class Call:
+class Call(Comparing, Remotes):
     """One request, with whoever makes it."""
 
-    def __init__(self, databases: Databases, version: str, user: str, parameters: dict[str, str], body: Any) -> None:
-        self.databases, self.version, self.user = databases, version, user
+    def __init__(
+        self,
+        databases: Databases,
+        version: str,
+        user: str,
+        parameters: dict[str, str],
+        body: Any,
+        remote_login: str | None,
+    ) -> None:
+        self.databases, self.version, self.user, self.remote_login = databases, version, user, remote_login
         self.parameters, self.body = parameters, body
         self.headers: dict[str, str] = {}
 
@@ -57,9 +68,12 @@ class Call:
             else f"{kind}_read_access"
         )
         self.databases.may(self.user, action, at.database)
+        found = self.databases.graph(at, kind)
+        if (names := (self.body or {}).get("ids")) is not None:
+            found = {name: found[name] for name in names if name in found}
         documents = [
             {"@id": key, **document}
-            for key, document in self.databases.graph(at, kind).items()
+            for key, document in found.items()
             if self.parameters.get("type", document.get("@type")) == document.get("@type")
             and self.parameters.get("id", key) == key
         ]
@@ -98,9 +112,11 @@ class Call:
     def document_delete(self, path: str) -> Any:
         at, kind = place(path), self._graph
         self.databases.may(self.user, f"{kind}_write_access", at.database)
-        if self.parameters["id"] not in self.databases.graph(at, kind):
-            raise RefusedError(404, "api:DocumentNotFound", f"Document not found: {self.parameters['id']}")
-        self._write(path, kind, {}, (self.parameters["id"],))
+        names = (self.parameters["id"],) if "id" in self.parameters else tuple(self.body)
+        there = self.databases.graph(at, kind)
+        if unknown := [name for name in names if name not in there]:
+            raise RefusedError(404, "api:DocumentNotFound", f"Document not found: {unknown[0]}")
+        self._write(path, kind, {}, names)
         return None
 
     def branch_post(self, path: str) -> Any:
@@ -119,16 +135,6 @@ class Call:
         at = place(path)
         self.databases.may(self.user, "meta_read_access", at.database)
         return self.databases.log(at, int(self.parameters.get("start", 0)), int(self.parameters.get("count", -1)))
-
-    def remote_post(self, path: str) -> Any:
-        self.databases.may(self.user, "meta_write_access", path)
-        self.databases.change_meta(path, {self.body["remote_name"]: self.body["remote_location"]})
-        return {"@type": "api:RemoteResponse", **OK}
-
-    def remote_get(self, path: str) -> Any:
-        self.databases.may(self.user, "meta_read_access", path)
-        names = [name for name in self.databases.meta(path) if name != "local"]
-        return {"@type": "api:RemoteResponse", "api:remote_names": names, **OK}
 
     def users_get(self, _: str) -> Any:
         self.databases.may(self.user, "manage_capabilities")
@@ -160,7 +166,8 @@ class Call:
 
     def capabilities_post(self, _: str) -> Any:
         self.databases.may(self.user, "manage_capabilities")
-        self.databases.grant(self.body["user"], self.body["scope"], self.body["roles"])
+        roles = self.body["roles"] if self.body["operation"] == "grant" else []
+        self.databases.grant(self.body["user"], self.body["scope"], roles)
         return {"@type": "api:CapabilityResponse", **OK}
 
     @property
@@ -212,9 +219,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _called(self, name: str, path: str, query: str, body: bytes) -> tuple[Any, dict[str, str]]:
         user = self._user()
-        method = self.command.lower()
+        method = (self.headers.get("X-HTTP-Method-Override") or self.command).lower()
         parameters = {key: values[-1] for key, values in parse_qs(query).items()}
-        call = Call(self.server.databases, self.server.version, user, parameters, json.loads(body) if body else None)
+        given = json.loads(body) if body else None
+        login = self.headers.get("Authorization-Remote")
+        call = Call(self.server.databases, self.server.version, user, parameters, given, login)
         act = getattr(call, f"{name}_{method}", None)
         if act is None:
             raise RefusedError(404, "", f"no route {method} {name}")
@@ -251,6 +260,8 @@ class Server(ThreadingHTTPServer):
 
 def _refusal(error: RefusedError) -> dict[str, Any]:
     states = {403: "api:forbidden", 404: "api:not_found", 401: "api:failure", 400: "api:failure", 409: "api:conflict"}
+    if error.status == 409:
+        return {"@type": error.kind, "api:status": "api:conflict", **error.more}
     told: dict[str, Any] = {"@type": "api:ErrorResponse", "api:status": states.get(error.status, "api:server_error")}
     return {
         **told,

@@ -158,6 +158,7 @@ def test_visible_defaults_are_these():
         "databranches.spec.deletionPolicy": "Retain",
         "dataclones.spec.refresh": "Never",
         "dataclones.spec.onRevision": "Keep",
+        "dataclones.spec.onClose": "Discard",
         "dataclones.spec.power": "Auto",
         "dataclones.spec.durability": "Fast",
         "dataclones.spec.commitPolicy": "Explicit",

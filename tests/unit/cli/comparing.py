@@ -41,6 +41,7 @@ class Comparing(FakeEngine):
     """See ``coppice.engines.merging.MergingEngine``."""
 
     remotes_port: int = 50051
+    protects: bool = True
     heads: dict[str, str] = field(default_factory=lambda: {"main": FIRST, "autumn": SECOND})
     uncommitted: set[str] = field(default_factory=set)
     found: Iterable[RowChange] = ()

@@ -88,6 +88,13 @@ def test_a_push_brings_new_data_where_that_is_asked_for(ann):
     assert ann.story.rows("pr-42", namespace="app") == {"alice", "bob"}
 
 
+def test_what_is_changed_is_kept_where_that_is_asked_for(ann):
+    ann.expect(*UP, "--revision", "1")
+    assert "onClose" not in the_clone(ann)["spec"]
+    ann.expect(*UP, "--revision", "1", "--keep-changes")
+    assert the_clone(ann)["spec"]["onClose"] == "KeepChanges"
+
+
 def test_another_ones_clone_of_the_same_name_is_left_alone(ann):
     ann.expect("clone", "pr-42", "--from", "data/shop:main")
     other = ("--pull-request", "https://github.com/acme/web/pull/42")

@@ -69,6 +69,16 @@ def test_what_a_commit_has_left_in_its_clones_namespace_is_one():
     assert find_orphans([captured("preview", "preview")], alive={"uid-gone"}) == ()
 
 
+def released(uid):
+    return made("PersistentVolumeClaim", ownerReferences=None, annotations={labels.RELEASED: uid})
+
+
+def test_what_its_owners_finalizer_was_to_remove_is_one():
+    [found] = find_orphans([released("uid-child")], alive={"uid-other"})
+    assert found.is_removable
+    assert find_orphans([released("uid-child")], alive={"uid-gone"}) == ()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_a_living_owner_is_none(kind):
     assert find_orphans([made(kind)], alive={"uid-gone"}) == ()
@@ -126,6 +136,9 @@ def test_any_other_claim_of_a_store_is_none(found):
         pytest.param(relabelled(OWNER_UID=""), id="without an owner's UID"),
         pytest.param(relabelled(OWNER_NAMESPACE="elsewhere"), id="copied to another namespace"),
         pytest.param(made(ownerReferences=[]), id="kept by --cascade=orphan"),
+        pytest.param(
+            released("uid-of-another"), id="restored from a backup of what its owner's finalizer was to remove"
+        ),
         pytest.param(made(ownerReferences=[{"uid": "uid-gone"}, {"uid": "uid-else"}]), id="needed by somebody else"),
         pytest.param(made(ownerReferences=[{"uid": "uid-else"}]), id="taken over"),
         pytest.param(made("StorageClass", SNAPSHOT), id="not made so"),

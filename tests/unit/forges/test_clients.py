@@ -4,8 +4,8 @@ import pytest
 from tests.unit.forges.builders import HOST, SHOP, TOKEN, desk
 
 from coppice.api.v1alpha1.pullrequest import Provider
-from coppice.core.pullrequests import PullRequestKey, State
-from coppice.forges.client import CommitStatus, StatusState
+from coppice.core.pullrequests import MarkState, PullRequestKey, State
+from coppice.forges.client import CommitStatus
 from coppice.forges.errors import (
     BadAnswerError,
     ForbiddenError,
@@ -114,7 +114,7 @@ async def test_comments_are_written_found_and_replaced(at):
         await at.client.update_comment(SHOP, 1, 999_999, "fourth")
 
 
-@pytest.mark.parametrize("state", list(StatusState))
+@pytest.mark.parametrize("state", list(MarkState))
 async def test_a_commit_shows_a_status_however_long_its_words(at, state):
     status = CommitStatus(state, "coppice", "x" * 1000, "https://app.example")
     await at.client.set_status(SHOP, "a" * 40, status)
@@ -127,7 +127,7 @@ async def test_a_status_that_is_there_already_may_be_said_again(tmp_path):
         at.forge.repository(SHOP)
         at.forge.strict_statuses = True
         for _ in range(2):
-            await at.client.set_status(SHOP, "a" * 40, CommitStatus(StatusState.PENDING, "coppice"))
+            await at.client.set_status(SHOP, "a" * 40, CommitStatus(MarkState.PENDING, "coppice"))
         assert at.told == [201, 400]
 
 

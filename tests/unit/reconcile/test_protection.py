@@ -136,6 +136,18 @@ async def test_an_engine_that_keeps_no_versions_is_named(story: Story) -> None:
     story.expect_ready("DataStore", "shop")
 
 
+async def test_an_engine_that_has_no_rights_by_branch_is_named(story: Story) -> None:
+    setattr(story.world.engine, "protects", False)  # noqa: B010 - it has it as a merging engine alone
+    await settled(story, protection=MAIN)
+    assert "no rights by branch" in story.expect_stalled("DataStore", "shop", "EngineHasNoProtection")
+    assert "protect" not in story.world.engine.calls
+
+    story.edit("DataStore", "shop", protection=None)
+    await story.settle()
+    story.expect_ready("DataStore", "shop")
+    assert "protect" not in story.world.engine.calls
+
+
 async def test_a_database_that_others_write_to_cannot_be_protected(story: Story) -> None:
     story.world.engine.capture_action = "flush"
     add_source(story, "alice")

@@ -8,6 +8,10 @@
   valueFrom:
     fieldRef:
       fieldPath: metadata.name
+- name: COPPICE_SERVICE_ACCOUNT
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.serviceAccountName
 - name: COPPICE_IMAGES
   value: {{ include "coppice.engineImages" . | quote }}
 - name: COPPICE_ANY_VERSION

@@ -69,6 +69,13 @@ class OnRevision(StrEnum):
     RESET_IF_MIGRATIONS_CHANGED = "ResetIfMigrationsChanged"
 
 
+class OnClose(StrEnum):
+    """What becomes of what was changed on a clone when its data go for good."""
+
+    DISCARD = "Discard"
+    KEEP_CHANGES = "KeepChanges"
+
+
 class CloneFrom(From):
     """What a clone is a copy of."""
 
@@ -219,6 +226,12 @@ class DataCloneSpec(SpecModel):
         "it is reopened, where the administrator has configured its forge. Grants may be for some repositories only; "
         "what is said here is believed by them as far as the namespace and the forge say so too.",
     )
+    on_close: Annotated[OnClose, ShowDefault] = Field(
+        default=OnClose.DISCARD,
+        description="What becomes of what was changed here when the pull request is closed, the lease ends or this "
+        "object is deleted: Discard, or KeepChanges: first it is left on a new branch of the store, which status.kept "
+        "names. From another namespace that takes a DataGrant with the verb Propose. A reset keeps nothing.",
+    )
     power: Annotated[Power, ShowDefault] = Field(
         default=Power.AUTO,
         description="Whether the server runs: Auto (sleeps when idle), On or Off. The data stay in any case.",
@@ -277,6 +290,24 @@ class PreviousCopy(StatusModel):
 
     copy_id: Text = Field(alias="copy", description="Number of the copy.")
     kept_until: Time = Field(description="When it goes.")
+
+
+class KeptChanges(StatusModel):
+    """Where the changes of a copy are left, in the store's namespace; it is written down before anything is made."""
+
+    claim: Text = Field(description="UID of the copy's claim.")
+    since: Time = Field(description="Since when the data were to go.")
+    branch: Text | None = Field(
+        default=None,
+        description="The branch of the store, or the line of DataSnapshots; nothing if nothing was changed.",
+    )
+    request: Text | None = Field(
+        default=None,
+        description="The DataChangeRequest that brings the changes there; a DataBranch of the same name makes the "
+        "branch.",
+    )
+    snapshot: Text | None = Field(default=None, description="The DataSnapshot that holds them.")
+    finished_at: Time | None = Field(default=None, description="When they were there, or there were none.")
 
 
 class LedgerStatus(StatusModel):
@@ -356,6 +387,9 @@ class DataCloneStatus(ObservedStatus):
     migrations: MigrationsStatus | None = Field(default=None, description="The clone's migrations.")
     pull_request: PullRequestStatus | None = Field(
         default=None, description="What the forge has told of the pull request."
+    )
+    kept: KeptChanges | None = Field(
+        default=None, description="Where onClose: KeepChanges has left, or leaves, what was changed."
     )
     comment: Annotated[str, StringConstraints(max_length=4096)] | None = Field(
         default=None,

@@ -44,7 +44,8 @@ def fetching(engine: MergingEngine, database: str, result: str, store: Party, sc
     """
     source = scratch.ref(engine)
     arguments = {"database": database, "host": source.host, "result": result}
-    return [let_fetch(engine, scratch, store), EngineCall(engine.name, store.ref(engine), "fetch-result", arguments)]
+    taken = EngineCall(engine.name, store.ref(engine), "fetch-result", arguments, {"password": REMOTE_PASSWORD})
+    return [let_fetch(engine, scratch, store), taken]
 
 
 def rebasing(

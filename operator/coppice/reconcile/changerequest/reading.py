@@ -21,6 +21,7 @@ from coppice.reconcile.changerequest.identity import identity_problem, unvouched
 from coppice.reconcile.changerequest.observation import CheckJobs, CloneSeen, Party, RequestObservation
 from coppice.reconcile.changerequest.rules import rules_of
 from coppice.reconcile.changerequest.scratch import scratch_name
+from coppice.reconcile.clone.keepseen import is_gone
 from coppice.reconcile.clone.names import engine_secret_name, secret_name
 from coppice.reconcile.copies import find_copies, serving_copy
 from coppice.reconcile.environment import Environment
@@ -89,7 +90,7 @@ class Reading:
         )
         servers = [pod for pod in pods if label(pod, labels.ROLE) != MIGRATE_ROLE]
         serving = serving_copy(find_copies(claims, servers), binding)
-        if serving is None or is_deleting(manifest):
+        if serving is None or is_gone(manifest, clone):
             return CloneSeen(manifest, clone)
         peer = Peer(namespace, clone.metadata.uid, "clone")
         return CloneSeen(manifest, clone, serving, Party(peer, key, Server(serving.pod, secret)))

@@ -16,7 +16,7 @@ from coppice.core.plan import EngineCall, Manifest
 from coppice.engines.merging import MergingEngine
 from coppice.manifests.meta import Owner, build_metadata
 from coppice.manifests.network import Peer, build_passage
-from coppice.reconcile.changerequest.observation import Party
+from coppice.reconcile.changerequest.observation import REMOTE_PASSWORD, Party
 
 MAX_OPEN_OF_AUTHOR: Final = 10
 MAX_OPEN: Final = 50
@@ -80,9 +80,10 @@ def _joined(policies: Iterable[Manifest]) -> list[Manifest]:
 def fetch(engine: MergingEngine, database: str, commit: str, *, by: Party, of: Party) -> list[EngineCall]:
     """Return the calls by which one server fetches a commit of another; nobody may fetch there afterwards."""
     source, fetcher = of.ref(engine), by.ref(engine)
+    wanted = {"database": database, "host": source.host, "commit": commit}
     return [
         let_fetch(engine, of, by),
-        EngineCall(engine.name, fetcher, "fetch", {"database": database, "host": source.host, "commit": commit}),
+        EngineCall(engine.name, fetcher, "fetch", wanted, {"password": REMOTE_PASSWORD}),
         EngineCall(engine.name, source, "drop-fetch-user", {}),
     ]
 

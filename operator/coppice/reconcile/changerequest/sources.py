@@ -11,8 +11,9 @@ from coppice.engines.patching import PatchingEngine
 from coppice.reconcile.access import Source, refused, source_problem
 from coppice.reconcile.changerequest.observation import Party, RequestObservation
 from coppice.reconcile.changerequest.rules import rebases
+from coppice.reconcile.clone.keepseen import is_gone
 from coppice.reconcile.draft import Fact, holds, stalls, waits
-from coppice.reconcile.observed import is_deleting, pod_state
+from coppice.reconcile.observed import pod_state
 
 SOURCE: Final = "SourceReady"
 BETWEEN_COMMITS: Final = 30.0
@@ -90,7 +91,7 @@ def _engine_problem(request: DataChangeRequest, source: Source) -> Fact | None:
 def clone_problem(request: DataChangeRequest, seen: RequestObservation) -> Fact | None:
     """Return why a clone's changes cannot be taken from it now, or None; stalled where they never can."""
     words, clone = clone_words(request), seen.origin.clone
-    if seen.origin.manifest is None or is_deleting(seen.origin.manifest):
+    if seen.origin.manifest is None or is_gone(seen.origin.manifest, clone):
         message = f"there is no {words}: delete this DataChangeRequest, and make another of a clone that is there"
         return stalls(SOURCE, "SourceNotFound", message, retry_after=60)
     if not isinstance(clone, DataClone):

@@ -94,6 +94,7 @@ def _rows(at: Situation, status: Manifest) -> Iterator[tuple[str, str]]:
     yield "Data", _data(status.get("source"))
     yield "Schema", _schema(status.get("migrations"))
     yield "Changes", _requests(at.seen.requests)
+    yield "Kept", _kept(status.get("kept"))
     yield "Ends", _end(at, status)
     if binding is not None:
         by_hand = f"coppice connect {at.name} -n {at.namespace}"
@@ -132,6 +133,14 @@ def _requests(requests: Sequence[Manifest]) -> str:
     told = [f"DataChangeRequest `{namespace}/{name}`" for namespace, name in named[:MAX_CHANGES]]
     more = f" and {len(named) - len(told)} more" if len(named) > len(told) else ""
     return f"proposed in {', '.join(told)}{more}" if told else ""
+
+
+def _kept(kept: Manifest | None) -> str:
+    """Name the branch that has what was changed here, once it has."""
+    if kept is None or not kept.get("finishedAt") or not kept.get("branch"):
+        return ""
+    by = f"DataSnapshot `{kept['snapshot']}`" if kept.get("snapshot") else f"DataChangeRequest `{kept['request']}`"
+    return f"what was changed is on branch `{_code(kept['branch'])}`, by {by}"
 
 
 def _end(at: Situation, status: Manifest) -> str:

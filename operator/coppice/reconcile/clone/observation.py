@@ -12,6 +12,7 @@ from coppice.engines.base import Activity, EngineError, Ledger, Version
 from coppice.reconcile.access import Source
 from coppice.reconcile.belief import Alleged
 from coppice.reconcile.choice import Choice
+from coppice.reconcile.clone.keepseen import KeepSeen
 from coppice.reconcile.clone.queue import Place
 from coppice.reconcile.copies import Copy, serving_copy
 from coppice.reconcile.migrations import MigrationSeen
@@ -47,8 +48,10 @@ class CloneObservation:
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
+    ``released``: what is there that Kubernetes would not collect; read only for a clone under deletion.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
     ``requests``: the change requests that propose what was changed here, for a clone of a pull request.
+    ``keeping``: what there is of its changes in the store's namespace, for a clone that is to keep them.
     ``unwired`` and ``unscaled``: why the API server has just refused to have Deployments wired, or scaled, by name.
     """
 
@@ -70,6 +73,7 @@ class CloneObservation:
     copies: tuple[Copy, ...] = ()
     unmarked_claims: tuple[Manifest, ...] = ()
     unbound_claims: tuple[Manifest, ...] = ()
+    released: tuple[Manifest, ...] = ()
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None
     added: Manifest | None = None
@@ -83,6 +87,7 @@ class CloneObservation:
     migration: MigrationSeen = field(default_factory=MigrationSeen)
     deployments: tuple[Manifest, ...] = ()
     requests: tuple[Manifest, ...] = ()
+    keeping: KeepSeen = field(default_factory=KeepSeen)
     unwired: Mapping[str, str] | None = None
     unscaled: Mapping[str, str] | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)

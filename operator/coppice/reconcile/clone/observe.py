@@ -6,9 +6,10 @@ from asyncio import gather
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, Verb
+from coppice.api.v1alpha1 import DataClone, DataStore, InvalidResource, OnClose, Verb
 from coppice.core import labels
 from coppice.core.key import Key
+from coppice.core.orphans import is_released
 from coppice.core.plan import Manifest
 from coppice.engines.base import (
     Activity,
@@ -28,6 +29,7 @@ from coppice.reconcile.belief import Alleged, look_up
 from coppice.reconcile.choice import Choice, Chosen, Wait, Wanted, choose, line_of, newest_commit
 from coppice.reconcile.classes import class_of_copies
 from coppice.reconcile.clone.apps import asks_for_apps
+from coppice.reconcile.clone.keepseen import read_keeping
 from coppice.reconcile.clone.migrate import (
     asks_for_connection,
     asks_for_ledger,
@@ -72,10 +74,19 @@ async def observe_clone(
         return None
     clone = DataClone.parse(manifest)
     seen = CloneObservation(manifest, now, clone)
-    if is_deleting(manifest):
-        return await _read_remains(reader, seen)
     if isinstance(clone, InvalidResource):
-        return seen
+        return await _read_remains(reader, seen) if is_deleting(manifest) else seen
+    if not is_deleting(manifest):
+        return await _read_all(reader, environment, admissions, seen, clone)
+    if clone.spec.on_close is OnClose.KEEP_CHANGES:
+        seen = await _read_all(reader, environment, admissions, seen, clone)
+    return await _read_remains(reader, seen)
+
+
+async def _read_all(
+    reader: KubeReader, environment: Environment, admissions: Admissions, seen: CloneObservation, clone: DataClone
+) -> CloneObservation:
+    """Read what a valid clone has, and what it is made from."""
     reading = _Reading(reader, environment, admissions, clone)
     alleged = look_up(clone.spec.pull_request, environment.forges)
     seen, requests, source = await gather(
@@ -85,6 +96,8 @@ async def observe_clone(
         # A forge that has yet to tell takes nothing from who was given it when it had.
         source = replace(source, terms=source.refusal.terms)
     seen = reading.with_credentials(replace(seen, source=source, requests=requests), source)
+    keeping = read_keeping(reader, environment.engines, clone, alleged, seen.serving or seen.newest, seen.secret)
+    seen = replace(seen, keeping=await keeping)
     return await reading.origin(await reading.server(seen), source)
 
 
@@ -111,10 +124,18 @@ async def _read_remains(reader: KubeReader, seen: CloneObservation) -> CloneObse
     mine = {labels.OWNER_UID: str(metadata["uid"])}
     claims = await reader.list("PersistentVolumeClaim", metadata["namespace"], mine)
     unbound = tuple(entry for entry in claims if not claim_state(entry).bound)
-    # Nothing sleeps with a clone that has no finalizer.
-    held = labels.FINALIZER in (metadata.get("finalizers") or ())
-    deployments = tuple(await reader.list("Deployment", metadata["namespace"])) if held else ()
-    return await _read_aliases(reader, replace(seen, unbound_claims=unbound, deployments=deployments))
+    seen = replace(seen, unbound_claims=unbound)
+    # Nothing sleeps with a clone that has no finalizer, and nothing of it is released.
+    if labels.FINALIZER in (metadata.get("finalizers") or ()):
+        deployments, pods, secrets = await gather(
+            reader.list("Deployment", metadata["namespace"]),
+            reader.list("Pod", metadata["namespace"], mine),
+            reader.list("Secret", metadata["namespace"], mine),
+        )
+        mine_alone = [entry for entry in (*pods, *claims, *secrets) if entry not in unbound]
+        released = tuple(entry for entry in mine_alone if is_released(entry["metadata"]) and not is_deleting(entry))
+        seen = replace(seen, deployments=tuple(deployments), released=released)
+    return await _read_aliases(reader, seen)
 
 
 async def _read_aliases(reader: KubeReader, seen: CloneObservation) -> CloneObservation:

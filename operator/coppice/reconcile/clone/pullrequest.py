@@ -16,6 +16,7 @@ from coppice.api.v1alpha1 import PullRequestState, PullRequestStatus
 from coppice.core.plan import Plan
 from coppice.core.pullrequests import ForgeTerms, PullRequest, PullRequestKey, State, UnknownReason
 from coppice.reconcile.belief import Alleged
+from coppice.reconcile.clone.keep import held
 from coppice.reconcile.clone.lifetime import drop_everything
 from coppice.reconcile.clone.names import SOURCE
 from coppice.reconcile.clone.situation import Situation
@@ -31,13 +32,21 @@ LOOK_PERIOD = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """That a pull request is closed. ``ends``: when its clone ends by that; ``is_over``: it does, or has, now."""
+    """That a pull request is closed. ``ends``: when its clone ends by that; ``is_due``: it does, or has, now, and is
+    ``held`` for as long as its changes are yet to be kept.
+    """
 
     key: PullRequestKey
     closed_at: datetime
     ends: datetime
-    is_over: bool
+    is_due: bool
+    held: bool
     dry_run: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the clone has ended."""
+        return self.is_due and not self.held
 
 
 def closing(at: Situation) -> Closing | None:
@@ -50,8 +59,9 @@ def closing(at: Situation) -> Closing | None:
     closed_at = told.closed_at or now
     ends = closed_at + terms.grace
     has_ended = before is not None and before.ended_at is not None
-    is_over = has_ended or (not terms.dry_run and now >= ends and _is_said_since(alleged, ends))
-    return Closing(alleged.key, closed_at, ends, is_over, terms.dry_run)
+    is_due = has_ended or (not terms.dry_run and now >= ends and _is_said_since(alleged, ends))
+    is_held = not has_ended and held(at, closed_at) is not None
+    return Closing(alleged.key, closed_at, ends, is_due, is_held, terms.dry_run)
 
 
 def _is_said_since(alleged: Alleged, moment: datetime) -> bool:
@@ -157,6 +167,8 @@ def _closed_words(closed: Closing) -> str:
     since, ends = format_time(closed.closed_at), format_time(closed.ends)
     if closed.is_over:
         return f"{closed.key} was closed at {since}, and the clone has ended by that"
+    if closed.is_due:
+        return f"{closed.key} was closed at {since}, and the clone ends as soon as its changes are kept"
     if closed.dry_run:
         return f"{closed.key} was closed at {since}; the clone would end at {ends}, but its forge is on dry run"
     return f"{closed.key} was closed at {since}: the clone ends at {ends} unless it is reopened"

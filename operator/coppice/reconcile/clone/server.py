@@ -13,6 +13,7 @@ from coppice.engines.base import CloneServer, CommitPolicy, Engine
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_engine_secret
+from coppice.reconcile.clone.keep import keeps_awake, keeps_still
 from coppice.reconcile.clone.leftovers import end_migration
 from coppice.reconcile.clone.lifetime import is_unused, last_activity
 from coppice.reconcile.clone.names import ENGINE, service_name
@@ -68,6 +69,10 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
     """Return why the server is not to run, if so. A copy that nobody has been told of yet is not put to sleep, nor one
     on which a migration runs.
     """
+    if keeps_awake(at, copy):
+        return None
+    if keeps_still(at, copy) and at.clone.spec.durability is Durability.FAST:
+        return rests(ENGINE, "StoppedToKeep", "the server is stopped while what was changed is committed to a branch")
     if at.clone.spec.power is Power.OFF:
         message = "the server is off and the data are kept: set spec.power to On or Auto to have it again"
         return rests(ENGINE, "PoweredOff", message)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from coppice.api.v1alpha1 import NEVER, ON_HEAD_CHANGE, DataClone, OnRevision
+from coppice.api.v1alpha1 import NEVER, ON_HEAD_CHANGE, DataClone, OnClose, OnRevision, PullRequestState
 from coppice.core import labels
 from coppice.engines.base import Version
+from coppice.reconcile.clone.keepseen import unfinished
 from coppice.reconcile.clone.observation import CloneObservation
 from coppice.reconcile.copies import Copy
 from coppice.reconcile.migrations import content_of, read_attempt
-from coppice.reconcile.observed import created_at, format_time, label
+from coppice.reconcile.observed import created_at, format_time, is_deleting, label
 from coppice.reconcile.requests import Request, read_request
 from coppice.reconcile.schedule import last_time, next_time
 
@@ -40,8 +41,19 @@ def target_of(seen: CloneObservation, clone: DataClone) -> Target:
     newest = seen.newest
     if newest is None:
         return Target(1, None, "it is the first one")
-    why = asked_anew(seen, clone, newest) or _news(seen, clone, newest)
+    why = None if is_parting(seen, clone) else asked_anew(seen, clone, newest) or _news(seen, clone, newest)
     return Target(newest.number, newest, "") if why is None else Target(newest.turn + 1, None, why)
+
+
+def is_parting(seen: CloneObservation, clone: DataClone) -> bool:
+    """Return whether what was changed on a clone is being kept, or has yet to be, because its data are to go: no other
+    copy takes its place then.
+    """
+    closed, ends = clone.status.pull_request, clone.status.expires_at
+    over = ends is not None and ends <= seen.now
+    over = over or (closed is not None and closed.state is PullRequestState.CLOSED)
+    over = over or is_deleting(seen.manifest) or unfinished(clone) is not None
+    return clone.spec.on_close is OnClose.KEEP_CHANGES and over
 
 
 def asked_anew(seen: CloneObservation, clone: DataClone, newest: Copy) -> str | None:

@@ -22,10 +22,11 @@ from coppice.reconcile.access import refused
 from coppice.reconcile.aliases import stranded_aliases
 from coppice.reconcile.backing import Backing, storage_for
 from coppice.reconcile.classes import ClusterClasses, NoStorage
+from coppice.reconcile.clone.keepseen import is_gone
 from coppice.reconcile.clone.names import ENGINE, engine_secret_name
 from coppice.reconcile.commit.line import Place, commits_on, place_of
 from coppice.reconcile.commit.provenance import Pin, Provenance, inherited_mask
-from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key, full_name
+from coppice.reconcile.commit.seen import CommitSeen, alias_name, capture_name, clone_key, full_name, keeps
 from coppice.reconcile.copies import Copy, serving_copy
 from coppice.reconcile.draft import Draft, Fact, stalls, waits
 from coppice.reconcile.environment import Environment
@@ -96,8 +97,9 @@ class Handover:
         if self.seen.terms is not None:
             return None
         namespace, _ = clone_key(self.manifest)
+        verb = self.seen.verb.value
         message = (
-            f"no DataGrant in this namespace gives namespace {namespace} the verb Branch on DataStore {self._store}: "
+            f"no DataGrant in this namespace gives namespace {namespace} the verb {verb} on DataStore {self._store}: "
             "make one, or commit a clone of this namespace"
         )
         return stalls(CAPTURED, "NotGranted", message)
@@ -197,7 +199,7 @@ class Handover:
 
     def _clone(self) -> DataClone | Fact:
         clone = self.seen.clone
-        if clone is None or isinstance(clone, InvalidResource) or clone.metadata.is_deleting:
+        if clone is None or isinstance(clone, InvalidResource) or is_gone(self.seen.manifest or {}, clone):
             message = f"there is no {self._clone_words}: delete this DataSnapshot, and commit a clone that is there"
             return stalls(CAPTURED, "CloneNotFound", message)
         reference = clone.spec.from_.store
@@ -240,7 +242,7 @@ class Handover:
         """Return why the volume may lack what the clone's server has acknowledged, if so."""
         if clone.spec.durability is Durability.DURABLE:
             return None
-        if clone.spec.power is not Power.OFF:
+        if clone.spec.power is not Power.OFF and not keeps(clone, self.manifest):
             message = (
                 f"{self._clone_words} is not Durable, so that its volume may lack what its server has acknowledged: "
                 "set its spec.power to Off until this DataSnapshot is Ready. What is to be committed while it runs is "
@@ -256,7 +258,9 @@ class Handover:
         """Return whether no server runs, and none is started before the clone's specification is another one."""
         engine = condition(self.seen.manifest or {}, ENGINE)
         told = clone.status.observed_generation == clone.metadata.generation
-        return told and engine is not None and engine["reason"] == "PoweredOff" and not self.seen.pods
+        return (
+            told and engine is not None and engine["reason"] in {"PoweredOff", "StoppedToKeep"} and not self.seen.pods
+        )
 
     def _is_attached(self, copy: Copy) -> bool:
         """Return whether a node has the volume, and may hold back writes to it. Of a driver that attaches nothing none

@@ -15,6 +15,7 @@ from coppice.manifests.job import MIGRATE_ROLE
 from coppice.manifests.meta import is_owned
 from coppice.reconcile.access import Asked, read_consent_for
 from coppice.reconcile.belief import Refusal
+from coppice.reconcile.clone.keepseen import unfinished
 from coppice.reconcile.clone.names import secret_name
 from coppice.reconcile.copies import Copy, find_copies
 from coppice.reconcile.grants import Terms
@@ -28,8 +29,9 @@ class CommitSeen:
     was not read, and is None or empty.
 
     ``capture`` is the VolumeSnapshot in the clone's namespace, ``content`` what it is bound to, ``alias`` the content
-    that brings it into the store's. ``terms``: whether the clone's namespace may commit; ``refusal``: why not, where
-    there is a grant that might allow it. ``snapshots``: all of the store. ``attachments``: of volumes to nodes.
+    that brings it into the store's. ``terms``: whether the clone's namespace may do so, by the ``verb``; ``refusal``:
+    why not, where there is a grant that might allow it. ``snapshots``: all of the store. ``attachments``: of volumes to
+    nodes.
     """
 
     capture: Manifest | None = None
@@ -37,6 +39,7 @@ class CommitSeen:
     content: Manifest | None = None
     terms: Terms | None = None
     refusal: Refusal | None = None
+    verb: Verb = Verb.BRANCH
     snapshots: tuple[Manifest, ...] = ()
     manifest: Manifest | None = None
     clone: DataClone | InvalidResource | None = None
@@ -86,19 +89,28 @@ async def observe_commit(reader: KubeReader, forges: Forges, snapshot: Manifest,
     seen = CommitSeen(capture=capture, alias=alias)
     if is_deleting(snapshot) or (raw is not None and not is_deleting(raw)):
         return seen
-    seen = await _read_line(reader, forges, seen, snapshot)
-    return await _read_content(reader, await _read_clone(reader, seen, snapshot))
+    seen = await _read_clone(reader, seen, snapshot)
+    return await _read_content(reader, await _read_line(reader, forges, seen, snapshot))
+
+
+def keeps(clone: DataClone | InvalidResource | None, snapshot: Manifest) -> bool:
+    """Return whether a commit is the one by which a clone keeps its changes before it goes: the clone says so."""
+    kept = None if not isinstance(clone, DataClone) else unfinished(clone)
+    commit = (kept.snapshot, kept.branch) if kept is not None else None
+    return commit == (snapshot["metadata"]["name"], snapshot["spec"]["commit"]["branch"])
 
 
 async def _read_line(reader: KubeReader, forges: Forges, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:
     """Read the branch, and whether the clone's namespace may add to it."""
     where, store = snapshot["metadata"]["namespace"], snapshot["spec"]["store"]["name"]
     namespace, name = clone_key(snapshot)
+    # What a clone leaves when it goes is on a branch of its own, and nobody else's is moved by it.
+    verb = Verb.PROPOSE if keeps(seen.clone, snapshot) else Verb.BRANCH
     snapshots, consent = await gather(
         read_snapshots(reader, where, store),
-        read_consent_for(reader, forges, Asked(store, where, namespace, Verb.BRANCH), name),
+        read_consent_for(reader, forges, Asked(store, where, namespace, verb), name),
     )
-    return replace(seen, snapshots=snapshots, terms=consent.terms, refusal=consent.refusal)
+    return replace(seen, snapshots=snapshots, terms=consent.terms, refusal=consent.refusal, verb=verb)
 
 
 async def _read_clone(reader: KubeReader, seen: CommitSeen, snapshot: Manifest) -> CommitSeen:

@@ -1,0 +1,30 @@
+"""Calls a TerminusDB's HTTP API as an app does: the values of a binding and the calls, each as method, path and body,
+are JSON on standard input. Prints the status and content of each answer as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+
+def call(binding: dict[str, str], method: str, path: str, body: Any) -> dict[str, Any]:
+    """Return the status and content of one answer."""
+    login = base64.b64encode(f"{binding['username']}:{binding['password']}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    url = f"http://{binding['host']}:{binding['port']}/api/{path}"
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return {"status": answer.status, "content": json.loads(answer.read() or b"null")}
+    except urllib.error.HTTPError as refusal:
+        return {"status": refusal.code, "content": None}
+
+
+asked = json.load(sys.stdin)
+print(json.dumps([call(asked["binding"], *entry) for entry in asked["calls"]]))
