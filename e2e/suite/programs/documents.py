@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import sys
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -19,11 +21,23 @@ def call(binding: dict[str, str], method: str, path: str, body: Any) -> dict[str
     data = None if body is None else json.dumps(body).encode()
     url = f"http://{binding['host']}:{binding['port']}/api/{path}"
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    await_name(binding["host"])
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return {"status": answer.status, "content": json.loads(answer.read() or b"null")}
     except urllib.error.HTTPError as refusal:
         return {"status": refusal.code, "content": None}
+
+
+def await_name(host: str) -> None:
+    """Wait until the cluster's DNS has heard of a Service that is new, as apps do that are started with it."""
+    for _ in range(60):
+        try:
+            socket.getaddrinfo(host, None)
+        except socket.gaierror:
+            time.sleep(1)
+        else:
+            return
 
 
 asked = json.load(sys.stdin)

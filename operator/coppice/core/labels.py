@@ -86,6 +86,8 @@ MASKING: Final = f"{PREFIX}/masking"
 """On the scratch claim of a snapshot that is masked: by which server and Job, with what the tables were before, and how
 it ended, as JSON (names and hashes, never rows). It is there before the Job can log in.
 """
+RAW: Final = f"{PREFIX}/raw"
+"""On a snapshot's scratch claim: the UID of the raw VolumeSnapshot it was made from; the next one has the same name."""
 CHECKED_ON: Final = f"{PREFIX}/checked-on"
 """On the Job of a check: the UID of the server's Pod that it was started on. That it fails after that one went says
 nothing of the data.

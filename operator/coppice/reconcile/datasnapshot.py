@@ -58,7 +58,7 @@ from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_nam
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
 from coppice.reconcile.reads import get_each, read_classes, read_last_line
 from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
-from coppice.reconcile.torn import MOST_TORN, found_torn, known_torn, torn_words
+from coppice.reconcile.torn import MOST_TORN, found_torn, is_of_another, known_torn, torn_words
 
 TYPES = (CAPTURED, PREPARED)
 MAX_LISTED = 500
@@ -587,7 +587,7 @@ class _SnapshotPlan:
             return waits(CAPTURED, "Capturing", "begins again: the mirror has another copy now", retry_after=2)
         if raw is not None and not is_deleting(raw) and raw["metadata"]["uid"] in self._torn:
             return self._take_anew(draft, raw)
-        if raw is None or is_deleting(raw):
+        if raw is None or is_deleting(raw) or is_of_another(self.observation.scratch, raw):
             # A copy of the raw snapshot that was would be dated like the one that will be.
             copies = [entry for entry in (*self._on_the_way, self.observation.scratch) if entry is not None]
             for entry in copies:
@@ -710,6 +710,7 @@ class _SnapshotPlan:
                 size=larger(size, self._volume.capacity),
                 storage_class=choice.storage_class,
                 from_snapshot=raw_name(self.name),
+                annotations={labels.RAW: str(observation.raw["metadata"]["uid"])},
             )
         )
         if observation.scratch is not None and is_deleting(observation.scratch):

@@ -27,10 +27,19 @@ def found_torn(
 ) -> tuple[str, ...]:
     """Return them with the one that the preparation of its scratch copy has found to be so by now."""
     known = known_torn(snapshot)
-    if raw is None or scratch is None or pod is None or raw["metadata"]["uid"] in known:
+    if raw is None or scratch is None or pod is None or raw["metadata"]["uid"] in known or is_of_another(scratch, raw):
         return known
     is_of_copy = annotation(pod, labels.INPUTS) == scratch["metadata"]["uid"]
     return (*known, str(raw["metadata"]["uid"])) if is_of_copy and pod_state(pod).torn else known
+
+
+def is_of_another(scratch: Manifest | None, raw: Manifest | None) -> bool:
+    """Return whether a scratch copy was made from an earlier raw VolumeSnapshot of the same name: it may be gone, and
+    nobody has told yet. One that an older operator has made does not say from which.
+    """
+    if scratch is None or raw is None:
+        return False
+    return annotation(scratch, labels.RAW) not in {None, raw["metadata"]["uid"]}
 
 
 def torn_words(pod: Manifest | None) -> str:
