@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from coppice.engines import terminusrefs as refs
+from coppice.engines import terminusupkeep
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -104,7 +105,7 @@ class TerminusDBEngine(TerminusDBMerging):
             "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
         }
         load = _program("init", "load") if inputs.has_load else None
-        return self._server(_program("init", "store"), environment, load_script=load)
+        return self._server(_program("init", "measure", "store"), environment, load_script=load)
 
     def clone_server(self, inputs: CloneServer) -> Workload:
         """Return how a clone runs: its administrator's password is set before anything listens."""
@@ -222,6 +223,11 @@ class TerminusDBEngine(TerminusDBMerging):
                 case _:
                     if not await perform(api, at, action, arguments):
                         raise EngineError(f"the engine {self.name} has no action {action}")
+
+    async def parts(self, at: Endpoint) -> Sequence[str]:
+        """Return what is optimised, graph by graph, in the order in which it is done."""
+        async with session(at) as api:
+            return await terminusupkeep.parts(api)
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return what others have committed: a hash of the heads that are theirs.
