@@ -111,6 +111,8 @@ UNDO_REQUESTED_AT: Final = f"{PREFIX}/undo-requested-at"
 EXTEND_REQUESTED_AT: Final = f"{PREFIX}/extend-requested-at"
 WAKE_REQUESTED_AT: Final = f"{PREFIX}/wake-requested-at"
 REFRESH_REQUESTED_AT: Final = f"{PREFIX}/refresh-requested-at"
+OPTIMIZE_REQUESTED_AT: Final = f"{PREFIX}/optimize-requested-at"
+SQUASH_REQUESTED_AT: Final = f"{PREFIX}/squash-requested-at"
 PULL_REQUEST: Final = f"{PREFIX}/pull-request"
 """Label on a user's Namespace: the number of the pull request that it is for, or ``any`` for whichever its objects say.
 """

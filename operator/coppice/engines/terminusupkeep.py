@@ -19,8 +19,8 @@ from coppice.engines.terminusapi import AnswerError, Api
 from coppice.engines.terminuspaths import branch_path, commits_path, path
 from coppice.engines.terminusrefs import branches
 
-SECONDS: Final = 900.0
-"""For one part: the server says nothing before it is done with it."""
+SECONDS: Final = 240.0
+"""For one part: the server says nothing before it is done with it, and who waits longer is taken for one that hangs."""
 TRIES: Final = 3
 """The server refuses where a graph was written to meanwhile."""
 PAUSE: Final = 0.5
@@ -59,4 +59,4 @@ async def _ask(api: Api, part: str) -> None:
     except UnreachableError:
         if time.monotonic() - begun < SECONDS:
             raise
-        raise EngineError(f"the server has not optimized it in {SECONDS:.0f} s") from None
+        raise EngineError(f"the server has not optimized it in {SECONDS:.0f} s, and may still be at it") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Protocol, runtime_checkable
 
 from coppice.engines.base import Endpoint
@@ -23,8 +24,8 @@ is said of it."""
 class UpkeepEngine(Protocol):
     """An engine that has the action ``optimize``, and whose store's server prints now and then how large it is.
 
-    That is a line of JSON of its own, ``{"bytes", "layers"}``: what its data take on the volume, and how many files of
-    the engine's kind that is.
+    That is a line of JSON of its own, ``{"at", "bytes", "layers"}``: when, in seconds since 1970, what its data take on
+    the volume, and how many files of the engine's kind that is.
     """
 
     async def parts(self, at: Endpoint) -> Sequence[str]:
@@ -37,8 +38,9 @@ class UpkeepEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a store's data take on its volume."""
+    """What a store's data take on its volume, and when that was measured."""
 
+    at: datetime
     bytes: int
     layers: int
 
@@ -48,7 +50,8 @@ def parse_size(log: str) -> Size | None:
     for line in reversed(log.splitlines()):
         try:
             told = json.loads(line)
-            return Size(max(0, int(told["bytes"])), max(0, int(told["layers"])))
-        except (ValueError, KeyError, TypeError):
+            at = datetime.fromtimestamp(int(told["at"]), UTC)
+            return Size(at, max(0, int(told["bytes"])), max(0, int(told["layers"])))
+        except (ValueError, KeyError, TypeError, OverflowError, OSError):
             continue
     return None

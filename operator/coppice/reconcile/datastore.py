@@ -39,6 +39,7 @@ from coppice.reconcile.reads import Server, ask, ask_kept, by_service, get_each,
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
+from coppice.reconcile.upkeep import failed_part, observe_upkeep
 
 CLOSED_PORT = 9
 """One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
@@ -113,6 +114,7 @@ class DataStoreReconciler:
             answer=answer,
             kept=await ask_kept(engine, endpoint, answer),
             reached=await self._is_reached(key, server, policy, seen.now),
+            upkeep=await observe_upkeep(reader, seen.manifest, engine, pod, endpoint),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
@@ -169,7 +171,8 @@ class DataStoreReconciler:
 
     def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
-        return plan_failure(observation.manifest, error)
+        noted = failed_part(observation.manifest, self.plan(observation), error)
+        return noted or plan_failure(observation.manifest, error)
 
 
 async def _with_adoption(

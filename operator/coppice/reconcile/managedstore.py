@@ -16,6 +16,7 @@ from coppice.core.names import digest
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import Content, LoginRefusedError, StoreServer, UnreachableError
+from coppice.engines.upkeep import UpkeepEngine
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Resources, ServerPod, build_pod
@@ -39,8 +40,10 @@ from coppice.reconcile.observed import annotation, claim_state, is_deleting, lab
 from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user
+from coppice.reconcile.requests import Request, read_request
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
-from coppice.reconcile.stores import ENGINE, GUARDED, SERVER, STORAGE, StorePlan
+from coppice.reconcile.stores import ENGINE, GUARDED, HEALTH_PERIOD, SERVER, STORAGE, StorePlan
+from coppice.reconcile.upkeep import SOON, Upkeep, size_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,20 @@ class ManagedPlan(ServedPlan):
             self._protection_is_in_force,
             self._deleted_branches_go,
             self._apps_can_connect,
+            self._data_are_optimized,
         )
+
+    @property
+    def look_again(self) -> float:
+        """Return the seconds until the next look at a store of which nothing is heard."""
+        told, request = self.store.status.optimization, self._optimize_request
+        if request is None or self.observation.upkeep.parts is None:
+            return HEALTH_PERIOD
+        return SOON if told is None or told.finished_at is None or told.requested_at != request.token else HEALTH_PERIOD
+
+    @property
+    def _optimize_request(self) -> Request | None:
+        return read_request(self.observation.manifest, labels.OPTIMIZE_REQUESTED_AT)
 
     @property
     def _managed(self) -> Managed:
@@ -460,6 +476,21 @@ class ManagedPlan(ServedPlan):
         problem = self._log_in(draft, binding_name(self.name), self.observation.binding)
         return problem or draft.route(self.observation.server.pod, SERVER) or self.answering
 
+    def _data_are_optimized(self, draft: Draft) -> Fact:
+        """Last, for the store is well whatever becomes of it."""
+        request = self._optimize_request
+        if request is not None and isinstance(self.engine, UpkeepEngine):
+            claim = self.observation.claim
+            Upkeep(
+                store=self.store,
+                request=request,
+                seen=self.observation.upkeep,
+                server=self._server_ref,
+                capacity=None if claim is None else claim_state(claim).capacity,
+                now=self.observation.now,
+            ).run(draft)
+        return draft.facts[-1]
+
     @property
     def answering(self) -> Fact:
         """Return that the server answers, and where."""
@@ -504,7 +535,7 @@ class ManagedPlan(ServedPlan):
 
     def status(self) -> dict[str, Any]:
         """Return what was last seen of the server."""
-        claim = self.observation.claim
+        claim, told = self.observation.claim, self.store.status
         return {
             "endpoint": None
             if self.observation.engine is None
@@ -512,6 +543,8 @@ class ManagedPlan(ServedPlan):
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
             "deletedBranches": self._deleted_branches,
+            "size": size_status(told.size, self.observation.upkeep.size),
+            "optimization": None if told.optimization is None else told.optimization.dump(),
             **self.content_status(kept=claim is not None),
         }
 
