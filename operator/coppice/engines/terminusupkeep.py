@@ -24,6 +24,8 @@ SECONDS: Final = 240.0
 TRIES: Final = 3
 """The server refuses where a graph was written to meanwhile."""
 PAUSE: Final = 0.5
+SOON: Final = 30.0
+"""Seconds after the first try until which there is another one."""
 _SYSTEM: Final = "_system"
 
 
@@ -41,11 +43,12 @@ async def parts(api: Api) -> list[str]:
 
 async def optimize(api: Api, arguments: Mapping[str, str]) -> None:
     """Optimise one graph."""
+    begun = time.monotonic()
     for left in reversed(range(TRIES)):
         try:
             await _ask(api, arguments["part"])
         except AnswerError:
-            if not left:
+            if not left or time.monotonic() - begun > SOON:
                 raise
             await asyncio.sleep(PAUSE)
         else:

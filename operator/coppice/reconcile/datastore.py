@@ -28,7 +28,7 @@ from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
-from coppice.reconcile.load import is_pending, observe_load
+from coppice.reconcile.load import is_pending, observe_load, read_progress
 from coppice.reconcile.managedstore import ManagedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, read_mirror_copies
 from coppice.reconcile.mirror.seen import observe_mirror
@@ -96,7 +96,7 @@ class DataStoreReconciler:
         )
         server, managed = Server(pod, secret), None if isinstance(store, InvalidResource) else store.spec.managed
         database = None if managed is None else managed.database
-        load = await observe_load(reader, store, claim)
+        load = replace(await observe_load(reader, store, claim), progress=await read_progress(reader, pod))
         endpoint = None if engine is None else server.endpoint(engine)
         if endpoint is not None and is_pending(claim) and load.job is None:
             endpoint = by_service(endpoint, service, pod, seen.now)

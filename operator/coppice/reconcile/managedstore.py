@@ -45,6 +45,9 @@ from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_
 from coppice.reconcile.stores import ENGINE, GUARDED, HEALTH_PERIOD, SERVER, STORAGE, StorePlan
 from coppice.reconcile.upkeep import SOON, Upkeep, size_status
 
+PROGRESS_SECONDS = 5.0
+"""Between two looks at how far an initial load is."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServedPlan(StorePlan):
@@ -374,8 +377,13 @@ class ManagedPlan(ServedPlan):
         problem = self._keep_around(draft)
         if problem is not None:
             return problem
-        desired = self._desired_pod(draft.owner)
-        return draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
+        desired, progress = self._desired_pod(draft.owner), self.observation.load.progress
+        fact = draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
+        if fact.reason != "Starting" or progress is None:
+            return fact
+        # Nothing else tells of it: a Pod does not change while it reads.
+        words = f"{progress.done} of {progress.total} files of the initial load are in"
+        return waits(SERVER, "Loading", words, retry_after=PROGRESS_SECONDS)
 
     def _keep_around(self, draft: Draft) -> Fact | None:
         """Keep the Secret, Service and NetworkPolicy of the server."""
@@ -535,7 +543,7 @@ class ManagedPlan(ServedPlan):
 
     def status(self) -> dict[str, Any]:
         """Return what was last seen of the server."""
-        claim, told = self.observation.claim, self.store.status
+        claim, told, progress = self.observation.claim, self.store.status, self.observation.load.progress
         return {
             "endpoint": None
             if self.observation.engine is None
@@ -543,6 +551,7 @@ class ManagedPlan(ServedPlan):
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
             "deletedBranches": self._deleted_branches,
+            "load": None if progress is None else {"done": progress.done, "total": progress.total},
             "size": size_status(told.size, self.observation.upkeep.size),
             "optimization": None if told.optimization is None else told.optimization.dump(),
             **self.content_status(kept=claim is not None),

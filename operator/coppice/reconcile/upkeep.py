@@ -17,7 +17,7 @@ from coppice.api.v1alpha1.datastore import OptimizationStatus, SizeStatus
 from coppice.core import labels
 from coppice.core.plan import EngineCall, Manifest, Plan, ServerRef
 from coppice.core.quantities import quantity_bytes
-from coppice.engines.base import Endpoint, Engine, EngineError, UnreachableError
+from coppice.engines.base import Endpoint, Engine, EngineError
 from coppice.engines.upkeep import OPTIMIZE_ACTION, Size, UpkeepEngine, parse_size
 from coppice.kube.client import KubeReader
 from coppice.manifests.pod import ENGINE_CONTAINER
@@ -31,6 +31,7 @@ ACCEPTED: Final = "RequestAccepted"
 SOON: Final = 0.5
 """Seconds until the next part."""
 MAX_FAILED: Final = 20
+MAX_WORDS: Final = 256
 MAX_SAMPLES: Final = 8
 SAMPLED_EVERY: Final = timedelta(hours=23, minutes=30)
 """A day, less the time by which two looks may differ."""
@@ -195,16 +196,15 @@ def _fact(told: OptimizationStatus) -> Fact:
 
 
 def failed_part(manifest: Manifest, plan: Plan, error: Exception) -> Plan | None:
-    """Return what to do when the call of a plan failed, if that was to optimize a part: note it and go on, or, where
-    the server says nothing, do it again. None for any other plan.
+    """Return what to do when the call of a plan failed, if that was to optimize a part: note it and go on. None for any
+    other plan.
     """
-    if [call.action for call in plan.calls] != [OPTIMIZE_ACTION] or not isinstance(error, EngineError):
+    actions = [call.action for call in plan.calls]
+    if actions != [OPTIMIZE_ACTION] or plan.status is None or not isinstance(error, EngineError):
         return None
-    if isinstance(error, UnreachableError) or plan.status is None:
-        return Plan(requeue_after=10.0)
     part = plan.calls[0].arguments["part"]
     told = OptimizationStatus.model_validate(plan.status["optimization"])
-    told = told.model_copy(update={"failed": (*told.failed, part)[:MAX_FAILED]})
+    told = told.model_copy(update={"failed": (*told.failed, f"{part} ({error})"[:MAX_WORDS])[:MAX_FAILED]})
     others = [entry for entry in plan.status["conditions"] if entry["type"] != ACCEPTED]
     status: Mapping[str, Any] = {**plan.status, "optimization": told.dump(), "conditions": others}
     return beside(Plan(status=status, requeue_after=SOON), _fact(told), manifest)

@@ -123,7 +123,7 @@ async def test_a_part_that_cannot_be_optimized_is_named_and_the_others_are(kept)
     kept.world.engine.spoiled = {"shop/commits"}
     await asked(kept)
     assert kept.world.engine.put_in_order == ["shop/main", "system"]
-    assert told(kept)["failed"] == ["shop/commits"]
+    assert told(kept)["failed"] == ["shop/commits (it does not open)"]
     assert accepted(kept)["reason"] == "OptimizeFailed"
     assert "shop/commits" in accepted(kept)["message"]
     kept.expect_ready("DataStore", "shop")

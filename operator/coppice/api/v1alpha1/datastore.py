@@ -496,7 +496,7 @@ class OptimizationStatus(StatusModel):
     done: Count = Field(description="Parts that are done, those that failed among them.")
     total: Count = Field(description="Parts that there are.")
     failed: Annotated[tuple[Text, ...], Field(max_length=20)] = Field(
-        default=(), description="Parts that could not be optimized, the first ones."
+        default=(), description="Parts that could not be optimized, each with why; the first ones."
     )
     bytes_before: Count | None = Field(default=None, description="What the data took on the volume before.")
     bytes_after: Count | None = Field(default=None, description="What they took when they were measured afterwards.")
