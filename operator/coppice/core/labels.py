@@ -63,6 +63,8 @@ PROVEN: Final = f"{PREFIX}/proven"
 """On a clone's claim: the copy held what was asked for when its server first answered; since then migrations and apps
 may change it. The value is the UID of the Secret with the credentials that the server took over.
 """
+TLS_CA: Final = f"{PREFIX}/tls-ca"
+"""On a server's Pod before which a proxy takes TLS: the certificate of the authority by which that is known, in PEM."""
 SERVES_SINCE: Final = f"{PREFIX}/serves-since"
 """On a clone's claim: when apps were first told of the copy; how long the one before it is kept counts from then."""
 MIGRATED: Final = f"{PREFIX}/migrated"

@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from coppice.engines import terminusrefs as refs
@@ -39,6 +40,7 @@ from coppice.engines.base import (
     StoreServer,
     TableLock,
     Tag,
+    TlsFront,
     UnknownVersionError,
     Version,
     Workload,
@@ -85,6 +87,7 @@ class TerminusDBEngine(TerminusDBMerging):
     maskable = True
     locking = False
     port = 6363
+    tls: TlsFront | None = TlsFront(port=6364, scheme="https")
     binding_type = "terminusdb"
     user_id = 1000
     admin_user = "admin"
@@ -276,7 +279,7 @@ class TerminusDBEngine(TerminusDBMerging):
         for name in names:
             grant = {"operation": "grant", "scope": _path(name), "user": user["name"], "roles": [_ROLE]}
             await api.call("POST", "capabilities", body={**grant, "scope_type": "database"})
-        async with session(Endpoint(at.host, at.port, user["name"], user["password"])) as app:
+        async with session(replace(at, username=user["name"], password=user["password"])) as app:
             await app.get(f"document/{_path(database)}", count=1, as_list="true")
 
     def _refuse(self, version: str) -> None:

@@ -114,6 +114,9 @@ class DataStoreReconciler:
             answer=answer,
             kept=await ask_kept(engine, endpoint, answer),
             reached=await self._is_reached(key, server, policy, seen.now),
+            certificate=None
+            if managed is None or managed.tls is None
+            else await reader.get("Secret", managed.tls.secret_name, key.namespace),
             upkeep=await observe_upkeep(reader, seen.manifest, engine, pod, endpoint),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )

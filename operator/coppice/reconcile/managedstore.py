@@ -19,9 +19,10 @@ from coppice.engines.base import Content, LoginRefusedError, StoreServer, Unreac
 from coppice.engines.upkeep import UpkeepEngine
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
-from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.pod import Proxy, Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
+from coppice.reconcile.certificate import certificate_is_there, proxy_for, secured
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
 from coppice.reconcile.kept import kept_status, overdue
@@ -36,10 +37,10 @@ from coppice.reconcile.load import (
     run_load,
     source_is_there,
 )
-from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
+from coppice.reconcile.observed import annotation, claim_state, is_deleting, label
 from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
-from coppice.reconcile.reads import ensure_app_user
+from coppice.reconcile.reads import ensure_app_user, server_ref
 from coppice.reconcile.requests import Request, read_request
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
 from coppice.reconcile.stores import ENGINE, GUARDED, HEALTH_PERIOD, SERVER, STORAGE, StorePlan
@@ -162,7 +163,15 @@ class ServedPlan(StorePlan):
         return "DataStore"
 
     def build_server(
-        self, owner: Owner, *, image: str, inputs: StoreServer, claim: str, digested: Sequence[str], load: Load | None
+        self,
+        owner: Owner,
+        *,
+        image: str,
+        inputs: StoreServer,
+        claim: str,
+        digested: Sequence[str],
+        load: Load | None,
+        proxy: Proxy | None = None,
     ) -> dict[str, Any]:
         """Return the Pod of the server; it is replaced when one of the inputs that are ``digested`` is another."""
         resources = self.resources
@@ -180,6 +189,7 @@ class ServedPlan(StorePlan):
                 annotations={labels.INPUTS: digest(image, *digested, resources.memory, resources.cpu)},
                 load_volume=load_volume(load),
                 added=self._lacking,
+                proxy=proxy,
             )
         )
 
@@ -226,6 +236,7 @@ class ManagedPlan(ServedPlan):
             self.engine_is_supported,
             self.class_can_snapshot,
             self._load_is_there,
+            self._certificate_is_there,
             self._claim_is_there,
             self._server_runs,
             self.server_answers,
@@ -373,6 +384,35 @@ class ManagedPlan(ServedPlan):
             draft.apply.append(change)
         return None
 
+    def _certificate_is_there(self, draft: Draft) -> Fact:
+        wanted = self._managed.tls
+        if wanted is None:
+            return draft.facts[-1]
+        return certificate_is_there(
+            self.observation.certificate,
+            wanted.secret_name,
+            self.name,
+            self.engine,
+            self.environment.tls_image,
+            SERVER,
+        )
+
+    @property
+    def _proxy(self) -> Proxy | None:
+        """Return what takes TLS before the server, where that is asked for."""
+        secret, image = self.observation.certificate, self.environment.tls_image
+        if self._managed.tls is None:
+            return None
+        if secret is None or image is None:
+            raise TypeError("the chain goes on without a certificate")
+        return proxy_for(secret, self.engine, image)
+
+    @property
+    def _port(self) -> int:
+        """Return the port on which clients connect."""
+        engine = self.engine
+        return engine.port if self._managed.tls is None or engine.tls is None else engine.tls.port
+
     def _server_runs(self, draft: Draft) -> Fact:
         problem = self._keep_around(draft)
         if problem is not None:
@@ -399,7 +439,7 @@ class ManagedPlan(ServedPlan):
         problem = self.keep_secret(draft)
         if problem is not None:
             return problem
-        port = self.engine.port
+        port = self._port
         service = build_service(self.name, draft.owner, port=port, selector={labels.ROLE: "store"})
         policy = build_policy(
             self.name, draft.owner, role="store", port=port, operator_namespace=self.environment.operator_namespace
@@ -409,7 +449,7 @@ class ManagedPlan(ServedPlan):
         )
 
     def _desired_pod(self, owner: Owner) -> dict[str, Any]:
-        managed = self._managed
+        managed, proxy = self._managed, self._proxy
         image = self.environment.image(self.store.spec.engine, managed.version)
         if image is None:
             raise TypeError("the chain goes on without an image")
@@ -424,8 +464,9 @@ class ManagedPlan(ServedPlan):
             image=image,
             inputs=inputs,
             claim=claim_name(self.name),
-            digested=(managed.commit_policy.value,),
+            digested=(managed.commit_policy.value, *(() if proxy is None else (proxy.image, proxy.secret, proxy.ca))),
             load=self._load,
+            proxy=proxy,
         )
 
     def _load_is_done(self, draft: Draft) -> Fact:
@@ -502,7 +543,7 @@ class ManagedPlan(ServedPlan):
     @property
     def answering(self) -> Fact:
         """Return that the server answers, and where."""
-        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self.engine.port}")
+        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self._port}")
 
     @property
     def _host(self) -> str:
@@ -524,17 +565,15 @@ class ManagedPlan(ServedPlan):
         pod = self.observation.server.pod
         if pod is None:
             raise TypeError("the chain goes on without a server")
-        return ServerRef(
-            host=str(pod_state(pod).ip),
-            port=self.engine.port,
-            secret_namespace=self.store.metadata.namespace,
-            secret_name=admin_secret_name(self.name),
-        )
+        return server_ref(pod, self.engine, admin_secret_name(self.name))
 
     def _log_in(self, draft: Draft, name: str, observed: Manifest | None) -> Fact | None:
         """Give apps a login of their own, then write it down in a Secret."""
         password = self.observation.server.credentials["app-password"]
         values = self.engine.binding(host=self._host, database=self._database, password=password)
+        proxy = self._proxy
+        if proxy is not None:
+            values = secured(values, self.engine, proxy.ca)
         secret = build_binding_secret(name, draft.owner, values, {})
         problem = draft.keep(secret, observed, SERVER)
         if draft.writes(secret):
@@ -545,9 +584,7 @@ class ManagedPlan(ServedPlan):
         """Return what was last seen of the server."""
         claim, told, progress = self.observation.claim, self.store.status, self.observation.load.progress
         return {
-            "endpoint": None
-            if self.observation.engine is None
-            else {"host": self._host, "port": self.observation.engine.port},
+            "endpoint": None if self.observation.engine is None else {"host": self._host, "port": self._port},
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
             "deletedBranches": self._deleted_branches,

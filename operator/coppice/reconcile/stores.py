@@ -48,6 +48,7 @@ class StoreObservation:
     """A DataStore and everything around it.
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
+    ``certificate``: the user's Secret with which its server is to take TLS.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
     goes with a specification that nobody can read. ``added``: the Secret that completes the server's. ``kept``: the
     deleted branches that its server keeps, None while it does not say so.
@@ -75,6 +76,7 @@ class StoreObservation:
     kept: tuple[KeptBranch, ...] | None = None
     reached: bool | None = None
     upkeep: UpkeepSeen = field(default_factory=UpkeepSeen)
+    certificate: Manifest | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
 

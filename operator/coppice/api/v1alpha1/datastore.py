@@ -98,6 +98,16 @@ EngineVersion = Annotated[
 CronSchedule = Annotated[str, StringConstraints(max_length=100, pattern=CRON_PATTERN)]
 
 
+class Tls(SpecModel):
+    """TLS before a server that has none of its own."""
+
+    secret_name: ObjectName = Field(
+        description="Secret of the type kubernetes.io/tls with tls.crt, tls.key and, by which clients know it, ca.crt. "
+        "It bears the annotation coppice.dev/store with the name of this DataStore: whoever may write the Secret "
+        "agrees that it is used here. A renewed certificate is taken over by itself."
+    )
+
+
 class Managed(SpecModel):
     """A server the operator runs."""
 
@@ -118,6 +128,11 @@ class Managed(SpecModel):
         default=CommitPolicy.EXPLICIT,
         description="Versioned engines: Explicit leaves commits to the applications, "
         "PerTransaction makes one of each SQL commit.",
+    )
+    tls: Tls | None = Field(
+        default=None,
+        description="Have a proxy beside the server take TLS, and let nobody to the server but by it. For engines whose "
+        "server has no TLS: terminusdb.",
     )
 
 
