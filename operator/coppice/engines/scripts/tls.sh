@@ -21,7 +21,7 @@ sum_of_files() {
 known=$(sum_of_files)
 stunnel stunnel.conf &
 proxy=$!
-trap 'kill "$proxy" 2>/dev/null || true; exit 0' TERM INT
+trap 'kill "$proxy" 2>/dev/null || true; wait "$proxy" || true; exit 0' TERM INT
 while kill -0 "$proxy" 2>/dev/null; do
   # The shell hears a signal at once only while it waits for what runs beside it.
   sleep "${COPPICE_RENEWAL_SECONDS:-30}" &
