@@ -1,4 +1,4 @@
-"""The certificate with which a store's server takes TLS, from a user's Secret.
+"""The certificate with which the server of a store or clone takes TLS, from a user's Secret.
 
 The Secret is not Coppice's, so that no watch tells of it: it is read anew at every look. A certificate that is renewed
 there gets to the proxy by itself; only with another authority is the Pod made anew, for clients know the proxy by that.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
 from coppice.engines.tls import proxy
@@ -25,12 +25,21 @@ LOOK_SECONDS: Final = 10.0
 _BEGINNING: Final = "-----BEGIN CERTIFICATE-----"
 
 
-def certificate_is_there(
-    secret: Manifest | None, name: str, store: str, engine: Engine, image: str | None, kind: str
-) -> Fact:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What asks for TLS: the Secret, the annotation in it by which it may be used, and the field that says so."""
+
+    secret: str
+    consent: str
+    owner: str
+    field: str
+
+
+def certificate_is_there(wish: Wish, secret: Manifest | None, engine: Engine, image: str | None, kind: str) -> Fact:
     """Return whether the server can take TLS as is asked for."""
+    name = wish.secret
     if engine.tls is None:
-        message = f"engine {engine.name} takes no TLS by a proxy: leave spec.managed.tls out"
+        message = f"engine {engine.name} takes no TLS by a proxy: leave {wish.field} out"
         return stalls(kind, "TLSUnsupported", message)
     if image is None:
         message = "the administrator offers no image that takes TLS (tls.image of the chart): have it set"
@@ -38,16 +47,19 @@ def certificate_is_there(
     if secret is None:
         message = f"waits for Secret {name} with {', '.join(KEYS)}: create it in this namespace"
         return waits(kind, "CertificateNotFound", message, retry_after=LOOK_SECONDS)
-    if not is_meant_for(secret, store):
-        message = (
-            f"Secret {name} does not say that it may be used for this store: annotate it with {labels.STORE}={store}"
-        )
+    if not is_meant_for(secret, wish.owner, consent=wish.consent):
+        message = f"Secret {name} does not say that it may be used here: annotate it with {wish.consent}={wish.owner}"
         return stalls(kind, "CertificateNotMeant", message, retry_after=LOOK_SECONDS)
     lacking = [key for key in KEYS if not _text(secret, key)]
     if lacking or not _text(secret, CA).lstrip().startswith(_BEGINNING):
         wrong = ", ".join(lacking) or f"a certificate in PEM under {CA}"
         return stalls(kind, "CertificateIncomplete", f"Secret {name} lacks {wrong}", retry_after=LOOK_SECONDS)
     return holds(kind, "CertificateFound", f"the certificate is in Secret {name}")
+
+
+def port_of(engine: Engine, wish: object) -> int:
+    """Return the port on which clients connect: the proxy's where TLS is asked for and can be had."""
+    return engine.port if wish is None or engine.tls is None else engine.tls.port
 
 
 def proxy_for(secret: Manifest, engine: Engine, image: str) -> Proxy:

@@ -22,7 +22,7 @@ from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Proxy, Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
-from coppice.reconcile.certificate import certificate_is_there, proxy_for, secured
+from coppice.reconcile.certificate import Wish, certificate_is_there, port_of, proxy_for, secured
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
 from coppice.reconcile.kept import kept_status, overdue
@@ -388,14 +388,8 @@ class ManagedPlan(ServedPlan):
         wanted = self._managed.tls
         if wanted is None:
             return draft.facts[-1]
-        return certificate_is_there(
-            self.observation.certificate,
-            wanted.secret_name,
-            self.name,
-            self.engine,
-            self.environment.tls_image,
-            SERVER,
-        )
+        wish = Wish(wanted.secret_name, labels.STORE, self.name, "spec.managed.tls")
+        return certificate_is_there(wish, self.observation.certificate, self.engine, self.environment.tls_image, SERVER)
 
     @property
     def _proxy(self) -> Proxy | None:
@@ -410,8 +404,7 @@ class ManagedPlan(ServedPlan):
     @property
     def _port(self) -> int:
         """Return the port on which clients connect."""
-        engine = self.engine
-        return engine.port if self._managed.tls is None or engine.tls is None else engine.tls.port
+        return port_of(self.engine, self._managed.tls)
 
     def _server_runs(self, draft: Draft) -> Fact:
         problem = self._keep_around(draft)

@@ -15,6 +15,7 @@ from coppice.manifests.secret import read_secret
 
 CA = "-----BEGIN CERTIFICATE-----\nauthority\n-----END CERTIFICATE-----\n"
 IMAGE = "example.com/stunnel:5"
+KEYS = {"tls.crt": "certificate", "tls.key": "key", "ca.crt": CA}
 
 
 class PlainEngine(FakeEngine):
@@ -34,7 +35,7 @@ def plain():
 
 
 def certificate(story, *, meant_for="shop", **changes):
-    values = {"tls.crt": "certificate", "tls.key": "key", "ca.crt": CA, **changes}
+    values = {**KEYS, **changes}
     story.kube.add(
         {
             "apiVersion": "v1",
@@ -169,3 +170,61 @@ async def test_tls_can_be_asked_for_later(plain):
     plain.expect_ready("DataStore", "shop")
     assert read_secret(plain.get("Secret", "shop-binding"))["port"] == "3307"
     assert len(plain.get("Pod", "shop-server")["spec"]["containers"]) == 2
+
+
+def clone_certificate(story, namespace="data", **annotations):
+    story.kube.add(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "db-tls", "namespace": namespace, "annotations": annotations},
+            "type": "kubernetes.io/tls",
+            "data": {key: b64encode(text.encode()).decode() for key, text in KEYS.items()},
+        }
+    )
+
+
+async def test_a_clone_takes_tls_where_it_asks_for_it_whatever_its_store_does(plain):
+    plain.store()
+    clone_certificate(plain, **{labels.CLONE_OPT_IN: "db"})
+    plain.clone(tls={"secretName": "db-tls"}, binding={"keys": {"URL": "{uri}"}})
+    await plain.settle()
+    plain.expect_ready("DataClone", "db")
+    binding = read_secret(plain.get("Secret", "db-binding"))
+    assert (binding["port"], binding["ca.crt"]) == ("3307", CA)
+    assert binding["URL"] == binding["uri"]
+    assert binding["uri"].startswith("https://")
+    [service] = plain.get("Service", "db")["spec"]["ports"]
+    [rule] = plain.get("NetworkPolicy", "db")["spec"]["ingress"]
+    assert (service["port"], rule["ports"][0]["port"]) == (3307, 3307)
+    assert [entry["name"] for entry in plain.get("Pod", plain.copy())["spec"]["containers"]] == ["engine", "tls"]
+    assert plain.status("DataClone", "db")["endpoint"]["port"] == 3307
+    pods = {plain.get("Pod", name)["status"]["podIP"]: name for name in ("shop-server", plain.copy())}
+    assert {(pods[at.host], at.ca) for at in plain.world.engine.logins if at.host in pods} == {
+        ("shop-server", None),
+        (plain.copy(), CA),
+    }
+
+
+async def test_a_clones_migrations_run_through_tls_as_its_apps_do(plain):
+    plain.store()
+    clone_certificate(plain, **{labels.CLONE_OPT_IN: "db"})
+    plain.job("shop-migrate", "alice")
+    plain.clone(tls={"secretName": "db-tls"}, migrations={"jobTemplate": "shop-migrate"})
+    await plain.settle()
+    plain.expect_ready("DataClone", "db")
+    assert {at.port for at in plain.world.engine.logins if at.ca is not None} == {3307}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "reason"),
+    [(None, "CertificateNotFound"), ({}, "CertificateNotMeant"), ({labels.STORE: "db"}, "CertificateNotMeant")],
+)
+async def test_a_clone_without_a_certificate_that_is_meant_for_it_has_no_server(plain, annotations, reason):
+    plain.store()
+    if annotations is not None:
+        clone_certificate(plain, **annotations)
+    plain.clone(tls={"secretName": "db-tls"})
+    await plain.settle()
+    assert plain.reason("DataClone", "db") == reason
+    assert plain.names("Pod") == ["shop-server"]

@@ -131,8 +131,8 @@ class Managed(SpecModel):
     )
     tls: Tls | None = Field(
         default=None,
-        description="Have a proxy beside the server take TLS, and let nobody to the server but by it. For engines whose "
-        "server has no TLS: terminusdb.",
+        description="Have a proxy beside the server take TLS, and let nobody to the server but by it. For engines "
+        "whose server has no TLS: terminusdb.",
     )
 
 
