@@ -121,8 +121,8 @@ PULL_REQUEST: Final = f"{PREFIX}/pull-request"
 FORK: Final = f"{PREFIX}/fork"
 """Label on a user's Namespace: whether that pull request comes from a fork, ``true`` or ``false``."""
 CLONE_OPT_IN: Final = f"{PREFIX}/clone"
-"""On a user's Deployment: the DataClone it wants to be wired to. On a user's Secret: the DataClone that may take TLS with
-the certificate in it."""
+"""On a user's Deployment: the DataClone it wants to be wired to. On a user's Secret: the DataClone that may take TLS
+with the certificate in it."""
 SLEEP_OPT_IN: Final = f"{PREFIX}/sleep-with-clone"
 """On a user's Deployment: the DataClone with which it is to sleep, without Pods, and to wake."""
 ASLEEP_WITH: Final = f"{PREFIX}/asleep-with"

@@ -173,8 +173,8 @@ class CloneTls(SpecModel):
 
     secret_name: ObjectName = Field(
         description="Secret of the type kubernetes.io/tls in this namespace, with tls.crt, tls.key and, by which "
-        "clients know it, ca.crt. It bears the annotation coppice.dev/clone with the name of this DataClone: whoever may "
-        "write the Secret agrees that it is used here. A renewed certificate is taken over by itself."
+        "clients know it, ca.crt. It bears the annotation coppice.dev/clone with the name of this DataClone: whoever "
+        "may write the Secret agrees that it is used here. A renewed certificate is taken over by itself."
     )
 
 
