@@ -45,8 +45,7 @@ async def proxied(stage: Stage, server: Server, certificates: Path) -> AsyncIter
     port, run = free_port(), stage.runner.new("tls-run")
     environment = {
         **proxy(port=port, server_port=server.port).environment,
-        "PATH": os.environ["PATH"],
-        "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", ""),
+        **{name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
         "COPPICE_CERTIFICATE": str(certificates),
         "COPPICE_RUN": str(run),
         "COPPICE_HOST": "127.0.0.1",

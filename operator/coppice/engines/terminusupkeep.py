@@ -4,7 +4,7 @@ to read them all.
 Facts this rests on (source of 12.0.6, ``src/core/api/api_optimize.pl``): of branches and of the graph of commits it
 writes further files beside the layers, and moves nothing; of the system's graph and a database's own it makes a new
 layer of all there is and points the label to it, if nobody else has done so meanwhile, else it refuses. No commit, no
-branch and no document changes, and no layer is removed: the volume holds more afterwards, not less.
+branch and no document changes, and nothing there removes a layer: the volume holds more afterwards, not less.
 """
 
 from __future__ import annotations
