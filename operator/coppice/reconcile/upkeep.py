@@ -87,8 +87,8 @@ def unanswerable(store: DataStore, manifest: Manifest, engine: Engine | None) ->
             ACCEPTED,
             "SquashRefused",
             "history is not squashed: who works on a clone of it could not propose changes any more, what is committed "
-            f"in that moment would be lost, and no byte is known to be freed. {labels.OPTIMIZE_REQUESTED_AT} makes reading as fast "
-            "and keeps history; for a store without it, load a new one, or mask",
+            f"in that moment would be lost, and no byte is known to be freed. {labels.OPTIMIZE_REQUESTED_AT} makes "
+            "reading as fast and keeps history; for a store without it, load a new one, or mask",
         )
     if optimize is None or (store.spec.managed is not None and (engine is None or isinstance(engine, UpkeepEngine))):
         return None
