@@ -14,7 +14,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,13 +225,36 @@ def kill(process: asyncio.subprocess.Process) -> bool:
 
 
 def send_all(process: int, number: int) -> None:
-    """Signal a process and all that came from it, until no new one is found: the first one is told first."""
+    """Signal a process and all that came from it, until no new one is found: the first one is told first.
+
+    Who is to be killed is stopped before: what a process starts after somebody has looked is nobody's when it is dead.
+    All have ended then, as in a container that has: an orphan would still have its files, and locks on them.
+    """
     told: set[int] = set()
+    first = signal.SIGSTOP if number == signal.SIGKILL else number
     while new := [found for found in _family(process) if found not in told]:
-        for found in new:
-            with suppress(ProcessLookupError):
-                os.kill(found, number)
+        _send(new, first)
         told.update(new)
+    if number == signal.SIGKILL:
+        _send(told, number)
+        deadline = time.monotonic() + PATIENCE
+        while any(_runs(found) for found in told) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def _send(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process is there, and more than what its parent has yet to ask for."""
+    with suppress(OSError):
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        # Its first thread may have ended before the others.
+        return state != "Z" or len(os.listdir(f"/proc/{process}/task")) > 1  # noqa: PTH208 - as the kernel has it
+    return False
 
 
 def _family(process: int) -> list[int]:
