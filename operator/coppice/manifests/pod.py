@@ -240,10 +240,10 @@ def _proxy_container(proxy: Proxy) -> dict[str, Any]:
 def proxy_of(pod: Mapping[str, Any]) -> tuple[int, str] | None:
     """Return the port on which a Pod takes TLS, and the authority by which it is known; None for one without."""
     ca = (pod["metadata"].get("annotations") or {}).get(known.TLS_CA)
-    for container in pod["spec"]["containers"]:
-        if container["name"] == TLS_CONTAINER and ca is not None:
-            return int(container["ports"][0]["containerPort"]), str(ca)
-    return None
+    if ca is None:
+        return None
+    takers = (entry for entry in pod["spec"]["containers"] if entry["name"] == TLS_CONTAINER)
+    return next(((int(entry["ports"][0]["containerPort"]), str(ca)) for entry in takers), None)
 
 
 def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
