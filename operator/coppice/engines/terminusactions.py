@@ -12,6 +12,7 @@ from coppice.engines.merging import MergeInputs
 from coppice.engines.terminusapi import Api
 from coppice.engines.terminuschanges import differences
 from coppice.engines.terminushistory import COPPICE, commit_at, heads
+from coppice.engines.terminuslogins import APP_ROLE, ensure_login
 from coppice.engines.terminusmerge import Found
 from coppice.engines.terminuspaths import path
 from coppice.engines.terminusresult import Making, make, put_branch, sides_of
@@ -86,11 +87,11 @@ async def ensure_check_user(api: Api, arguments: Mapping[str, str]) -> None:
     """Have a login that reads and writes nothing, and let the application's do no more: by no other way is a commit
     kept from being replaced by another one, for rights are of whole databases.
     """
-    await terminusremotes.ensure_login(api, CHECK_USER, arguments["password"], _CHECK_ROLE, _READING)
+    await ensure_login(api, CHECK_USER, arguments["password"], _CHECK_ROLE, _READING)
     user = next((entry for entry in await api.get("users") if entry["name"] == arguments["username"]), None)
     if user is None:
         return
     for entry in await api.get("db"):
         scope = {"scope": path(entry["path"]), "scope_type": "database", "user": arguments["username"]}
-        await api.call("POST", "capabilities", body={**scope, "operation": "revoke", "roles": ["coppice-app"]})
+        await api.call("POST", "capabilities", body={**scope, "operation": "revoke", "roles": [APP_ROLE]})
         await api.call("POST", "capabilities", body={**scope, "operation": "grant", "roles": [_CHECK_ROLE]})

@@ -46,6 +46,8 @@ from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
 from coppice.engines.terminusactions import perform
 from coppice.engines.terminusapi import Api, segment, session
+from coppice.engines.terminushistory import ADMIN
+from coppice.engines.terminuslogins import APP_ROLE, ensure_login
 from coppice.engines.terminusmerging import TerminusDBMerging
 from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
@@ -55,7 +57,6 @@ OLDEST: Final = "12.0.6"
 MAX_BRANCHES: Final = 500
 """How many branches of a database are listed with their state, the default one first."""
 
-_ROLE: Final = "coppice-app"
 _RIGHTS: Final = (
     "branch",
     "class_frame",
@@ -69,7 +70,6 @@ _RIGHTS: Final = (
     "schema_write_access",
 )
 """All that is done within a database. Not: to fetch, push or clone, to name remotes, to make or delete databases."""
-_ADMIN: Final = "User/admin"
 
 
 class TerminusDBEngine(TerminusDBMerging):
@@ -233,7 +233,7 @@ class TerminusDBEngine(TerminusDBMerging):
             for name in sorted(_name(entry["path"]) for entry in await api.get("db")):
                 for state in refs.states(name, await refs.branches(api, name)):
                     [commit] = await api.get(f"log/{_path(name)}/local/commit/{segment(state.head)}", count=1)
-                    if not str(commit.get("user", _ADMIN)).endswith(_ADMIN):
+                    if not str(commit.get("user", ADMIN)).endswith(ADMIN):
                         theirs.append(f"{name} {state.branch} {state.head}")
         return Activity(hashlib.sha256("\n".join(theirs).encode()).hexdigest()[:16] if theirs else "", 0)
 
@@ -260,17 +260,9 @@ class TerminusDBEngine(TerminusDBMerging):
         """Make the login, and give it its rights on every database, by a role that is written anew each time."""
         names = sorted(_name(entry["path"]) for entry in await api.get("db"))
         database = _default(names, arguments["database"])
-        user = {"name": arguments["username"], "password": arguments["password"]}
-        roles = {entry["name"] for entry in await api.get("roles")}
-        role = {"name": _ROLE, "action": list(_RIGHTS)}
-        await api.call("PUT" if _ROLE in roles else "POST", "roles", body=role, repeatable=_ROLE in roles)
-        known = {entry["name"] for entry in await api.get("users")}
-        exists = arguments["username"] in known
-        await api.call("PUT" if exists else "POST", "users", body=user, repeatable=exists)
-        for name in names:
-            grant = {"operation": "grant", "scope": _path(name), "user": user["name"], "roles": [_ROLE]}
-            await api.call("POST", "capabilities", body={**grant, "scope_type": "database"})
-        async with session(Endpoint(at.host, at.port, user["name"], user["password"])) as app:
+        name, password = arguments["username"], arguments["password"]
+        await ensure_login(api, name, password, APP_ROLE, _RIGHTS)
+        async with session(Endpoint(at.host, at.port, name, password)) as app:
             await app.get(f"document/{_path(database)}", count=1, as_list="true")
 
     def _refuse(self, version: str) -> None:

@@ -24,7 +24,8 @@ MAX_AUTHORS: Final = 1000
 MAX_COMMITS: Final = 100_000
 """Of a database whose history is looked through at once."""
 COPPICE: Final = Signature("coppice", "coppice@localhost")
-_ADMIN: Final = "User/admin"
+ADMIN: Final = "User/admin"
+"""What the server writes down as the user of a commit ends so where the administrator has made it."""
 _MERGE: Final = "Coppice-Merge:"
 _STEP: Final = "Coppice-Step-To:"
 _SAID: Final = re.compile(rf"\n\n({_MERGE}|{_STEP}) ([0-9a-zA-Z]+) ([0-9a-zA-Z]+)\s*\Z")
@@ -74,7 +75,7 @@ def author_of(signature: Signature) -> str:
 def read(entry: Mapping[str, Any]) -> Commit:
     """Read a document of the class of commits."""
     message, author = str(entry.get("message", "")), str(entry.get("author", ""))
-    own = str(entry.get("user", "")).endswith(_ADMIN)
+    own = str(entry.get("user", "")).endswith(ADMIN)
     found = _SAID.search(message) if own else None
     signed = _AUTHOR.fullmatch(author)
     return Commit(
@@ -113,14 +114,6 @@ async def commit_at(api: Api, database: str, commit: str, repository: str = "loc
     except AnswerError as error:
         raise _unknown(error, f"there is no commit {commit} in {database}") from None
     return read(entry)
-
-
-async def holds(api: Api, database: str, commit: str) -> bool:
-    """Return whether the server has a commit as its own."""
-    try:
-        return (await commit_at(api, database, commit)).id == commit
-    except UnknownVersionError:
-        return False
 
 
 async def log(api: Api, database: str, start: str, limit: int) -> Sequence[CommitInfo]:

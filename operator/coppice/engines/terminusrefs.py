@@ -135,7 +135,7 @@ async def commit_of(api: Api, database: str, named: str, documents: Documents) -
     """
     if not _PREFIX.fullmatch(named):
         raise UnknownVersionError(f"{named} is no commit: name its identifier, or 7 or more of its first characters")
-    if await _is_there(api, database, named):
+    if await is_there(api, database, named):
         return named
     found: set[str] = set()
     for head in {_head(entry) for entry in documents} - {""}:
@@ -146,6 +146,17 @@ async def commit_of(api: Api, database: str, named: str, documents: Documents) -
             f"{'several commits begin' if found else 'no commit begins'} with {named} in {database}"
         )
     return found.pop()
+
+
+async def is_there(api: Api, database: str, commit: str) -> bool:
+    """Return whether the server has a commit as its own, by its whole identifier."""
+    try:
+        [newest] = await api.get(f"log/{commit_path(database, commit)}", count=1)
+    except AnswerError as error:
+        if error.status not in MISSING:
+            raise
+        return False
+    return bool(newest["identifier"] == commit)
 
 
 async def commit_by(api: Api, database: str, moment: str) -> str:
@@ -178,16 +189,6 @@ async def contains(api: Api, database: str, commit: str, heads: Sequence[str]) -
 
 def _head(document: Mapping[str, Any]) -> str:
     return str(document.get("head", "")).rpartition("/")[2]
-
-
-async def _is_there(api: Api, database: str, commit: str) -> bool:
-    try:
-        [newest] = await api.get(f"log/{commit_path(database, commit)}", count=1)
-    except AnswerError as error:
-        if error.status not in MISSING:
-            raise
-        return False
-    return bool(newest["identifier"] == commit)
 
 
 async def _parents(api: Api, database: str) -> Mapping[str, str]:

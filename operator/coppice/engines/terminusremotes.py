@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 from coppice.engines.base import Endpoint, EngineError
 from coppice.engines.merging import TargetMovedError
 from coppice.engines.terminusapi import AnswerError, Api
-from coppice.engines.terminushistory import ancestors, graph, heads, holds, read
+from coppice.engines.terminushistory import ancestors, graph, heads, read
+from coppice.engines.terminuslogins import ensure_login
 from coppice.engines.terminuspaths import branch_path, commit_path, commits_path, path
+from coppice.engines.terminusrefs import is_there
 from coppice.engines.terminusresult import put_branch
 
 FETCH_USER: Final = "coppice-fetch"
@@ -49,17 +51,6 @@ _DIVERGED: Final = frozenset({"api:HistoryDivergedError", "api:NoCommonHistoryEr
 IsMeant = Callable[[str], Awaitable[bool]]
 
 
-async def ensure_login(api: Api, name: str, password: str, role: str, actions: Sequence[str]) -> None:
-    """Have a login with one role on every database, and no other right."""
-    roles = {entry["name"] for entry in await api.get("roles")}
-    await api.call("PUT" if role in roles else "POST", "roles", body={"name": role, "action": list(actions)})
-    users = {entry["name"] for entry in await api.get("users")}
-    await api.call("PUT" if name in users else "POST", "users", body={"name": name, "password": password})
-    for entry in await api.get("db"):
-        grant = {"operation": "grant", "scope": path(entry["path"]), "scope_type": "database"}
-        await api.call("POST", "capabilities", body={**grant, "user": name, "roles": [role]})
-
-
 async def ensure_fetch_user(api: Api, password: str) -> None:
     """Make the login that may fetch everything, and nothing else."""
     await ensure_login(api, FETCH_USER, password, _FETCH_ROLE, _FETCHING)
@@ -74,7 +65,7 @@ async def drop_fetch_user(api: Api) -> None:
 async def fetch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
     """Fetch a commit of another server; what is needed of the others comes with it and goes again."""
     database, commit = arguments["database"], arguments["commit"]
-    if await holds(api, database, commit):
+    if await is_there(api, database, commit):
         return
     async with _remote(api, at, arguments, commit) as remote:
         await _fetch(api, database, remote, arguments)
@@ -87,7 +78,7 @@ async def fetch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
 async def fetch_result(api: Api, arguments: Mapping[str, str]) -> None:
     """Fetch a result from a scratch server, and keep it for its publication."""
     database, result = arguments["database"], arguments["result"]
-    if await holds(api, database, result):
+    if await is_there(api, database, result):
         return
     remote = await _add_remote(api, arguments, result)
     await _fetch(api, database, remote, arguments)
