@@ -345,10 +345,14 @@ async def test_what_was_seen_of_the_real_server_is_what_is_answered(stage: Stage
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", auth=auth, timeout=PATIENCE) as client:
             for before in fact.get("before", ()):
                 await client.request(before["method"], before["path"], json=before.get("body"))
-            answer = await client.request(fact["method"], fact["path"], json=fact.get("body"))
+            expected = {"TerminusDB-Data-Version": fact["expects"]} if "expects" in fact else {}
+            answer = await client.request(fact["method"], fact["path"], json=fact.get("body"), headers=expected)
     assert answer.status_code == fact["status"]
     if "kind" in fact:
         assert answer.json()["api:error"]["@type"] == fact["kind"]
+    if "response" in fact:
+        assert answer.json()["@type"] == fact["response"]
+    assert set(fact.get("holds", ())) <= (set(answer.json()) if answer.content else set())
     if "empty" in fact:
         assert answer.content == b""
     for header in fact.get("headers", ()):
