@@ -44,6 +44,7 @@ from coppice.engines.base import (
 )
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
+from coppice.engines.squashing import Squash
 from coppice.engines.terminusactions import perform
 from coppice.engines.terminusapi import Api, segment, session
 from coppice.engines.terminushistory import ADMIN
@@ -51,6 +52,7 @@ from coppice.engines.terminuslogins import APP_ROLE, ensure_login
 from coppice.engines.terminusmerging import TerminusDBMerging
 from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
+from coppice.engines.terminussquash import squash_of
 
 OLDEST: Final = "12.0.6"
 """Older versions lose documents with text that is not ASCII, silently."""
@@ -203,6 +205,11 @@ class TerminusDBEngine(TerminusDBMerging):
         """Return the tags whose names begin so."""
         async with session(at) as api:
             return refs.tags(await refs.branches(api, database), prefix)
+
+    async def squash_of(self, at: Endpoint, database: str, commit: str) -> Squash | None:
+        """Return what a history begins with, if that is a squash of Coppice's."""
+        async with session(at) as api:
+            return await squash_of(api, database, commit)
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""
