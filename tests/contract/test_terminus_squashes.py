@@ -71,6 +71,24 @@ async def test_a_squash_has_the_documents_and_no_history_and_no_branch_leads_to_
         assert main["head"].endswith(before[0]["identifier"])
 
 
+async def test_a_database_that_its_owners_have_squashed_is_read_as_any_other(stage: Stage, loaded: Path) -> None:
+    """By the two calls of TerminusDB's own documentation."""
+    info = {"commit_info": {"author": "a", "message": "all in one"}}
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        await stage.kit.insert(admin)
+        squashed = await call(admin, "POST", "squash/admin/shop", info)
+        await call(admin, "POST", f"reset/{MAIN}", {"commit_descriptor": squashed["api:commit"]})
+        [state] = (await stage.engine.inspect(admin)).branches
+        assert squashed["api:commit"].endswith(state.head)
+        tokens = await stage.engine.tables(admin, "shop")
+        assert set(tokens) == {"documents", "schema"}
+        await stage.kit.insert(admin)
+        after = await stage.engine.tables(admin, "shop")
+        assert (after["schema"], after["documents"] == tokens["documents"]) == (tokens["schema"], False)
+        assert await stage.kit.count(admin) == stage.kit.rows + 2
+
+
 async def test_two_branches_that_are_rebased_upon_each_other_have_one_history(stage: Stage, loaded: Path) -> None:
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
         admin = stage.admin(server)
@@ -149,6 +167,8 @@ async def test_a_squashed_branch_has_the_documents_in_one_commit_that_says_where
         [only] = await engine.log(admin, "shop", "small", limit=10)
         assert (only.message, only.author) == (f"Squash of data/shop at {head}", "coppice")
         assert await _tags(stage, admin) == []
+        _, reported = await stage.prepared(loaded, server)
+        assert reported == await engine.inspect(admin)
         # A branch of our own that has gone on is not squashed again, and not moved.
         await stage.kit.insert(admin, "small")
         moved = await stage.kit.version(admin, "small")

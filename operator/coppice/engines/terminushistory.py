@@ -127,6 +127,24 @@ async def commit_at(api: Api, database: str, commit: str, repository: str = "loc
     return read(entry)
 
 
+async def layers_of(api: Api, database: str, commit: str) -> Mapping[str, str]:
+    """Return the layers of a commit's two graphs. Which class one without a parent is of is not to be seen: the first
+    one of a database is of its own, and a squash is of the one that all others are.
+    """
+    for kind in _KINDS:
+        try:
+            found = await api.get(
+                f"document/{commits_path(database)}", type=kind, id=f"{kind}/{commit}", as_list="true"
+            )
+        except AnswerError as error:
+            if error.status not in refs.MISSING:
+                raise
+            continue
+        for entry in found:
+            return {graph: str(entry.get(graph) or "") for graph in ("instance", "schema")}
+    raise UnknownVersionError(f"there is no commit {commit} in {database}")
+
+
 async def log(api: Api, database: str, start: str, limit: int) -> Sequence[CommitInfo]:
     """Return commits from a branch or commit backwards, newest first."""
     commit = await commit_of(api, database, start)
