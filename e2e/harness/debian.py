@@ -28,6 +28,7 @@ SUITE: Final = "bookworm"  # systemd 252 and runc 1.1 of bookworm still run on c
 # Programs the machine needs and the packages they come in.
 STORAGE_PACKAGES: Final = {"mkfs.btrfs": "btrfs-progs"}
 DATABASE_PACKAGES: Final = {"initdb": "postgresql"}
+TLS_PACKAGES: Final = {"stunnel4": "stunnel4"}
 GITOPS_PACKAGES: Final = {"redis-server": "redis-server"}
 CLUSTER_PACKAGES: Final = {
     "dockerd": "docker.io",

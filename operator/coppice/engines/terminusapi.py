@@ -97,19 +97,27 @@ class Api:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = False,
+        patience: float | None = None,
     ) -> Answer:
         """Return the answer to one call.
 
         ``repeatable``: to do it twice is to do it once. A kept connection may have been closed by the server just when
-        it was used again; then, and only for such a call, a second one is made.
+        it was used again; then, and only for such a call, a second one is made. ``patience``: how many seconds the
+        server may say nothing, where it works longer before it answers than on anything else.
         """
         content = None if body is None else encoded(body)
         kind = {} if body is None else {"Content-Type": "application/json"}
+        seconds = patience or ANSWER_SECONDS
         request = self._client.build_request(
-            method, f"/api/{path}", params=parameters, headers={**kind, **(headers or {})}, content=content
+            method,
+            f"/api/{path}",
+            params=parameters,
+            headers={**kind, **(headers or {})},
+            content=content,
+            timeout=httpx.Timeout(patience or READ_SECONDS, connect=CONNECT_SECONDS),
         )
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 try:
                     return await self._send(request)
                 except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
@@ -119,7 +127,7 @@ class Api:
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         except TimeoutError:
-            raise UnreachableError(f"the server has not finished its answer in {ANSWER_SECONDS:.0f} s") from None
+            raise UnreachableError(f"the server has not finished its answer in {seconds:.0f} s") from None
 
     async def _send(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)

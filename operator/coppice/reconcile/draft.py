@@ -97,6 +97,8 @@ class Draft:
     discards: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     asides: list[Fact] = field(default_factory=list)
+    status: dict[str, Any] = field(default_factory=dict)
+    """What a step has to say in the status of what it has planned."""
 
     @property
     def owner(self) -> Owner:
@@ -290,7 +292,7 @@ class Draft:
             delete=tuple(self.delete),
             discard=tuple(self.discards),
             publication=self.publication,
-            status={**status, "conditions": conditions},
+            status={**status, **self.status, "conditions": conditions},
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,
         )
