@@ -70,6 +70,7 @@ PYTHON: Final = RootFs(
     name="python",
     packages=("python3", "python3-pip", "python3-venv", "btrfs-progs", "mount", "ca-certificates"),
 )
+STUNNEL: Final = RootFs(name="stunnel", packages=("stunnel4",))
 DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
 # As the official image has it: the user is 999, and there is no database yet.
 POSTGRESQL: Final = RootFs(
