@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from e2e.suite import documents
 from e2e.suite.data import Clone, Store
-from e2e.suite.manifests import EXAMPLES, data_snapshot, program, python_pod, resource
+from e2e.suite.manifests import EXAMPLES, data_snapshot, resource
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from e2e.suite.kube import Kube
 
 NAMESPACE = "data-terminusdb"
-CLIENT = "client"
 DIRECTORY = "/var/lib/coppice/data/terminusdb/db"
 TRACKS = "document/admin/{database}?type=Track&as_list=true"
 LABEL = '"$(ls {directory}/*albums.label)"'
-Call = tuple[str, str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +27,17 @@ def albums(kube: Kube) -> Iterator[Store]:
     """The example: a store with Chinook as documents, and a clone of it."""
     kube.delete_namespace(NAMESPACE)
     kube.make_namespace(NAMESPACE)
-    kube.apply(python_pod(CLIENT, NAMESPACE, image=kube.operator_image(), runs="sleeper"))
+    documents.make_client(kube, NAMESPACE)
     kube.run("apply", "--server-side", "-k", str(EXAMPLES / "terminusdb"))
-    kube.run("wait", "-n", NAMESPACE, "--for=condition=Ready", f"pod/{CLIENT}", "--timeout=60s")
+    kube.run("wait", "-n", NAMESPACE, "--for=condition=Ready", f"pod/{documents.CLIENT}", "--timeout=60s")
     kube.ready(NAMESPACE, "dstore/albums")
     yield Store(kube, NAMESPACE, "albums")
     kube.delete_namespace(NAMESPACE, wait=False)
 
 
-def asked(kube: Kube, binding: dict[str, str], *calls: Call) -> list[dict[str, Any]]:
+def asked(kube: Kube, binding: dict[str, str], *calls: documents.Call) -> list[dict[str, Any]]:
     """Make calls with the login of a binding, from a Pod of its namespace."""
-    words = ("exec", "-i", "-n", NAMESPACE, CLIENT, "--", "python3", "-c", program("documents"))
-    answers: list[dict[str, Any]] = json.loads(kube.run(*words, stdin=json.dumps({"binding": binding, "calls": calls})))
-    return answers
+    return documents.asked(kube, NAMESPACE, binding, *calls)
 
 
 def test_the_example_is_a_store_and_a_copy_of_its_own(kube: Kube, albums: Store) -> None:
