@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.fakes.certificates import Authority
 
+from e2e.harness.shell import CommandError
 from e2e.suite import documents
 from e2e.suite.data import Clone, Store
 from e2e.suite.manifests import EXAMPLES, data_snapshot, resource
@@ -14,11 +17,13 @@ from e2e.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from e2e.harness.cluster import Cluster
     from e2e.suite.kube import Kube
 
 NAMESPACE = "data-terminusdb"
 DIRECTORY = "/var/lib/coppice/data/terminusdb/db"
 TRACKS = "document/admin/{database}?type=Track&as_list=true"
+GENRES = "document/admin/{database}?type=Genre&as_list=true"
 LABEL = '"$(ls {directory}/*albums.label)"'
 
 
@@ -53,9 +58,7 @@ def test_the_example_is_a_store_and_a_copy_of_its_own(kube: Kube, albums: Store)
         ("POST", "document/admin/albums?author=me&message=mine", genre),
     )
     assert (tracks["status"], len(tracks["content"]), made["status"]) == (200, 3503, 200)
-    [genres, refused] = asked(
-        kube, theirs, ("GET", "document/admin/albums?type=Genre&as_list=true", None), ("GET", "users", None)
-    )
+    [genres, refused] = asked(kube, theirs, ("GET", GENRES.format(**theirs), None), ("GET", "users", None))
     assert len(genres["content"]) == 25
     assert refused["status"] == 403
     [stranger] = asked(kube, {**ours, "password": theirs["password"]}, ("GET", "info", None))
@@ -100,3 +103,54 @@ def test_a_copy_with_a_torn_label_is_taken_anew(kube: Kube, albums: Store) -> No
     [tracks] = asked(kube, clone.binding, ("GET", TRACKS.format(**clone.binding), None))
     assert len(tracks["content"]) == 3503
     clone.delete()
+
+
+def certify(kube: Kube, authority: Authority, server: str, consent: str) -> dict[str, str]:
+    """Make the Secret with which a server may take TLS, as cert-manager does; return what names it in a spec."""
+    name, issued = f"{server}-tls", authority.issue(hosts=[f"{server}.{NAMESPACE}.svc"])
+    values = {"tls.crt": issued.certificate, "tls.key": issued.key, "ca.crt": authority.certificate}
+    metadata = {"name": name, "namespace": NAMESPACE, "annotations": {consent: server}}
+    data = {key: b64encode(value.encode()).decode() for key, value in values.items()}
+    kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data})
+    return {"secretName": name}
+
+
+def test_a_store_and_a_clone_take_tls_and_no_stranger_comes_past_it(
+    kube: Kube, cluster: Cluster, albums: Store
+) -> None:
+    authority = Authority()
+    clone = Clone(kube, NAMESPACE, "guarded")
+    tls = certify(kube, authority, clone.name, "coppice.dev/clone")
+    wanted = {"tls": certify(kube, authority, albums.name, "coppice.dev/store")}
+    kube.patch("dstore", albums.name, NAMESPACE, {"spec": {"managed": wanted}})
+    eventually(lambda: albums.status["endpoint"]["port"] == 6364, "the store asks for TLS")
+    kube.ready(NAMESPACE, f"dstore/{albums.name}")
+    clone.apply(albums, tls=tls).ready()
+    theirs, ours = kube.binding(NAMESPACE, "albums-binding"), clone.binding
+    for binding in (theirs, ours):
+        assert binding["uri"].startswith("https://")
+        assert (binding["port"], binding["ca.crt"]) == ("6364", authority.certificate)
+        [genres] = asked(kube, binding, ("GET", GENRES.format(**binding), None))
+        assert (genres["status"], len(genres["content"])) == (200, 25)
+    with pytest.raises(CommandError, match="CERTIFICATE_VERIFY_FAILED"):
+        asked(kube, {**ours, "ca.crt": Authority("other").certificate}, ("GET", "info", None))
+    if cluster.network_policies_enforced:
+        past = f"exec 3<>/dev/tcp/{clone.pod['status']['podIP']}/6363"
+        with pytest.raises(CommandError, match="terminated with exit code"):
+            kube.run("exec", "-n", NAMESPACE, documents.CLIENT, "--", "timeout", "3", "bash", "-c", past)
+    clone.delete()
+
+
+def test_a_store_is_optimized_when_somebody_asks_and_says_how_large_it_is(kube: Kube, albums: Store) -> None:
+    moment = kube.time()
+    annotation = f"coppice.dev/optimize-requested-at={moment}"
+    kube.run("annotate", "-n", NAMESPACE, f"dstore/{albums.name}", "--overwrite", annotation)
+    kube.until_reason("Optimized", "dstore", albums.name, NAMESPACE, "RequestAccepted")
+    told = albums.status["optimization"]
+    assert (told["requestedAt"], told["done"]) == (moment, told["total"])
+    assert told["finishedAt"] >= told["startedAt"]
+    assert "failed" not in told
+    assert albums.status["size"]["bytes"] > 0
+    binding = kube.binding(NAMESPACE, "albums-binding")
+    [genres] = asked(kube, binding, ("GET", GENRES.format(**binding), None))
+    assert len(genres["content"]) == 25

@@ -41,10 +41,10 @@ from coppice.reconcile.observed import annotation, claim_state, is_deleting, lab
 from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.reads import ensure_app_user, server_ref
-from coppice.reconcile.requests import Request, read_request
+from coppice.reconcile.requests import read_request
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
-from coppice.reconcile.stores import ENGINE, GUARDED, HEALTH_PERIOD, SERVER, STORAGE, StorePlan
-from coppice.reconcile.upkeep import SOON, Upkeep, size_status
+from coppice.reconcile.stores import ENGINE, GUARDED, SERVER, STORAGE, StorePlan
+from coppice.reconcile.upkeep import Upkeep, size_status
 
 PROGRESS_SECONDS = 5.0
 """Between two looks at how far an initial load is."""
@@ -248,16 +248,19 @@ class ManagedPlan(ServedPlan):
         )
 
     @property
-    def look_again(self) -> float:
-        """Return the seconds until the next look at a store of which nothing is heard."""
-        told, request = self.store.status.optimization, self._optimize_request
-        if request is None or self.observation.upkeep.parts is None:
-            return HEALTH_PERIOD
-        return SOON if told is None or told.finished_at is None or told.requested_at != request.token else HEALTH_PERIOD
-
-    @property
-    def _optimize_request(self) -> Request | None:
-        return read_request(self.observation.manifest, labels.OPTIMIZE_REQUESTED_AT)
+    def _upkeep(self) -> Upkeep | None:
+        """Return the optimization that is asked for, if so."""
+        request = read_request(self.observation.manifest, labels.OPTIMIZE_REQUESTED_AT)
+        if request is None or not isinstance(self.observation.engine, UpkeepEngine):
+            return None
+        claim = self.observation.claim
+        return Upkeep(
+            store=self.store,
+            request=request,
+            seen=self.observation.upkeep,
+            capacity=None if claim is None else claim_state(claim).capacity,
+            now=self.observation.now,
+        )
 
     @property
     def _managed(self) -> Managed:
@@ -520,17 +523,9 @@ class ManagedPlan(ServedPlan):
 
     def _data_are_optimized(self, draft: Draft) -> Fact:
         """Last, for the store is well whatever becomes of it."""
-        request = self._optimize_request
-        if request is not None and isinstance(self.engine, UpkeepEngine):
-            claim = self.observation.claim
-            Upkeep(
-                store=self.store,
-                request=request,
-                seen=self.observation.upkeep,
-                server=self._server_ref,
-                capacity=None if claim is None else claim_state(claim).capacity,
-                now=self.observation.now,
-            ).run(draft)
+        upkeep = self._upkeep
+        if upkeep is not None:
+            upkeep.run(draft, self._server_ref)
         return draft.facts[-1]
 
     @property

@@ -91,28 +91,44 @@ def unanswerable(store: DataStore, manifest: Manifest, engine: Engine | None) ->
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """The optimization of one store that is asked for; the server answers."""
+    """The optimization of one store that is asked for."""
 
     store: DataStore
     request: Request
     seen: UpkeepSeen
-    server: ServerRef
     capacity: str | None
     now: datetime
 
-    def run(self, draft: Draft) -> None:
-        """Plan the next part and what the status says of it, if nothing else is to be done in the database."""
+    @property
+    def _has_more(self) -> bool:
+        told = self.store.status.optimization
+        if not self.seen.parts:
+            return False
+        if told is None or told.requested_at != self.request.token:
+            return not self._lacks_room
+        return told.finished_at is None
+
+    @property
+    def _lacks_room(self) -> bool:
+        size = self.seen.size
+        return size is not None and self.capacity is not None and size.bytes * ROOM > quantity_bytes(self.capacity)
+
+    def run(self, draft: Draft, server: ServerRef) -> None:
+        """Plan the next part and what the status says of it, if nothing else is to be done in the database; the server
+        answers.
+        """
+        draft.goes_on_after = SOON if self._has_more else None
         told = self.store.status.optimization
         if told is None or told.requested_at != self.request.token:
             self._begin(draft)
         elif told.finished_at is not None:
             self._tell(draft, self._measured(told))
         else:
-            self._go_on(draft, told)
+            self._go_on(draft, server, told)
 
     def _begin(self, draft: Draft) -> None:
         size, parts = self.seen.size, self.seen.parts
-        if size is not None and self.capacity is not None and size.bytes * ROOM > quantity_bytes(self.capacity):
+        if size is not None and self._lacks_room:
             draft.asides.append(
                 stalls(
                     ACCEPTED,
@@ -135,14 +151,14 @@ class Upkeep:
                 ),
             )
 
-    def _go_on(self, draft: Draft, told: OptimizationStatus) -> None:
+    def _go_on(self, draft: Draft, server: ServerRef, told: OptimizationStatus) -> None:
         """Do the part that the status names, and name the next one."""
         parts, part = self.seen.parts, told.part
         if draft.calls or parts is None or part is None:
             self._tell(draft, told)
             return
         if part in parts:
-            draft.calls.append(EngineCall(self.store.spec.engine, self.server, OPTIMIZE_ACTION, {"part": part}))
+            draft.calls.append(EngineCall(self.store.spec.engine, server, OPTIMIZE_ACTION, {"part": part}))
         following = _following(parts, part, told.done)
         self._tell(
             draft,

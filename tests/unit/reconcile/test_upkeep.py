@@ -24,8 +24,11 @@ class KeptEngine(FakeEngine):
         self.there = list(PARTS)
         self.put_in_order: list[str] = []
         self.spoiled: set[str] = set()
+        self.asked = 0
+        """How often it was asked for its parts."""
 
     async def parts(self, at):
+        self.asked += 1
         self._enter(at)
         return tuple(self.there)
 
@@ -159,6 +162,9 @@ async def test_without_room_for_the_data_once_more_nothing_is_optimized(kept):
     await asked(kept)
     assert accepted(kept)["reason"] == "OptimizeNeedsRoom"
     assert kept.world.engine.put_in_order == []
+    asked_before = kept.world.engine.asked
+    await kept.operator.settle(patience=120)
+    assert kept.world.engine.asked - asked_before < 10
     kept.edit("DataStore", "shop", managed={"storage": {"size": "4Gi"}})
     await kept.operator.settle(patience=120)
     assert kept.world.engine.put_in_order == list(PARTS)
