@@ -172,6 +172,20 @@ async def test_tls_can_be_asked_for_later(plain):
     assert len(plain.get("Pod", "shop-server")["spec"]["containers"]) == 2
 
 
+async def test_tls_that_is_asked_for_no_more_is_taken_away_with_all_that_led_to_it(plain):
+    await secured(plain)
+    plain.edit("DataStore", "shop", managed={"tls": None})
+    await plain.settle()
+    plain.expect_ready("DataStore", "shop")
+    assert len(plain.get("Pod", "shop-server")["spec"]["containers"]) == 1
+    assert labels.TLS_CA not in plain.get("Pod", "shop-server")["metadata"]["annotations"]
+    binding = read_secret(plain.get("Secret", "shop-binding"))
+    assert (binding["port"], "ca.crt" in binding, binding["uri"].startswith("https")) == ("3306", False, False)
+    [service] = plain.get("Service", "shop")["spec"]["ports"]
+    [rule] = plain.get("NetworkPolicy", "shop")["spec"]["ingress"]
+    assert (service["port"], rule["ports"][0]["port"]) == (3306, 3306)
+
+
 def clone_certificate(story, namespace="data", **annotations):
     story.kube.add(
         {
@@ -204,6 +218,22 @@ async def test_a_clone_takes_tls_where_it_asks_for_it_whatever_its_store_does(pl
         ("shop-server", None),
         (plain.copy(), CA),
     }
+
+
+async def test_a_clone_can_ask_for_tls_later_and_no_more(plain):
+    plain.store()
+    plain.clone()
+    await plain.settle()
+    claim = plain.get("PersistentVolumeClaim", plain.copy())["metadata"]["uid"]
+    clone_certificate(plain, **{labels.CLONE_OPT_IN: "db"})
+    for tls, port in (({"secretName": "db-tls"}, "3307"), (None, "3306")):
+        plain.edit("DataClone", "db", tls=tls)
+        await plain.settle()
+        plain.expect_ready("DataClone", "db")
+        binding = read_secret(plain.get("Secret", "db-binding"))
+        assert (binding["port"], "ca.crt" in binding) == (port, tls is not None)
+        assert len(plain.get("Pod", plain.copy())["spec"]["containers"]) == (1 if tls is None else 2)
+    assert plain.get("PersistentVolumeClaim", plain.copy())["metadata"]["uid"] == claim
 
 
 async def test_a_clones_migrations_run_through_tls_as_its_apps_do(plain):
