@@ -6,8 +6,9 @@ Facts this rests on, each with a test in ``tests/contract``:
   What was fetched stands beside the server's own commits, under the name of the remote, until that is removed.
 - A branch can be begun at a fetched commit: that commit and all before it become the server's own, by the same names.
 - ``pull`` moves a branch to a fetched one if its own head is among that one's ancestors, and refuses otherwise: that is
-  the compare-and-set. ``push`` is refused as soon as anything at all was committed to the other database since the last
-  fetch, and is not used.
+  the compare-and-set. It goes over a branch that somebody has set back, so that the last look at it comes right before.
+- ``push`` is refused as soon as anything at all was committed to the other database since the last fetch, and is not
+  used.
 - A server keeps no rights by branch: whoever may write to a database may write to each branch of it.
 """
 
@@ -135,6 +136,7 @@ async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: 
     database, branch, result = arguments["database"], arguments["branch"], arguments["result"]
     await _sweep(api, at, database, _name(result))
     if not await _is_due(api, arguments):
+        await _sweep(api, at, database)
         return
     async with _remote(api, at, arguments, result) as remote:
         await _fetch(api, database, remote, arguments)
@@ -143,7 +145,9 @@ async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: 
             raise EngineError(f"the scratch server has no branch that is at {result} of {database}")
         if not await is_meant(remote):
             raise EngineError(f"the commit {result} of {database} is not the merge that is to be published")
-        await _pull(api, arguments, remote, offered)
+        # A pull goes over a branch that was set back: to fetch may have taken long.
+        if await _is_due(api, arguments):
+            await _pull(api, arguments, remote, offered)
     there = (await heads(api, database)).get(branch)
     if there != result and result not in ancestors(await graph(api, database), there or ""):
         raise EngineError(f"the branch {branch} of {database} is at {there} after {result} was published")
