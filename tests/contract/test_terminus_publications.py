@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from coppice.engines import terminusremotes
-from coppice.engines.base import EngineError, UnreachableError
+from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetMovedError
 from coppice.engines.terminusapi import Api
 from coppice.engines.terminusdb import TerminusDBEngine
@@ -322,8 +322,13 @@ async def test_what_was_fetched_before_is_published_and_what_was_left_is_swept(t
     await line.clone.write(line.name, [product(1, price=7)])
     inputs, result = await line.merged()
     await trio.let(trio.store, trio.scratch)
+    at = trio.stage.admin(trio.store)
+    with pytest.raises(UnknownVersionError):
+        await trio.engine.log(at, "shop", result, limit=1)
     for _ in range(2):
         await line.fetch_result(result)
+        [found] = await trio.engine.log(at, "shop", result, limit=1)
+        assert (found.hash, found.parents) == (result, (inputs.target, inputs.source))
     assert await line.store.head(line.name) == inputs.target
     assert await _left(trio, trio.store) == [f"coppice-{result[:16]}"]
     await trio.act(trio.store, "sweep")
