@@ -58,7 +58,7 @@ cel: venv ## Validation rules and the client, against a real API server without 
 
 .PHONY: contract
 contract: venv ## The engine contract, on real engines
-	assets="$$($(HARNESS) assets dolt postgresql)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/contract
+	assets="$$($(HARNESS) assets dolt postgresql stunnel)" && eval "$$assets" && $(BIN)/pytest $(PARALLEL) tests/contract
 
 .PHONY: csi
 csi: venv ## The CSI driver on a real btrfs, and csi-sanity (needs root)

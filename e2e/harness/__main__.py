@@ -18,8 +18,12 @@ from e2e.harness.settings import Settings, SettingsError, from_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-HOST_PACKAGES: Final = {"sanity": debian.STORAGE_PACKAGES, "postgresql": debian.DATABASE_PACKAGES}
-ASSETS: Final = (*toolchain.TOOLS, "postgresql")
+HOST_PACKAGES: Final = {
+    "sanity": debian.STORAGE_PACKAGES,
+    "postgresql": debian.DATABASE_PACKAGES,
+    "stunnel": debian.TLS_PACKAGES,
+}
+ASSETS: Final = (*toolchain.TOOLS, "postgresql", "stunnel")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ SUITE: Final = "bookworm"  # systemd 252 and runc 1.1 of bookworm still run on c
 # Programs the machine needs and the packages they come in.
 STORAGE_PACKAGES: Final = {"mkfs.btrfs": "btrfs-progs"}
 DATABASE_PACKAGES: Final = {"initdb": "postgresql"}
+TLS_PACKAGES: Final = {"stunnel4": "stunnel4"}
 GITOPS_PACKAGES: Final = {"redis-server": "redis-server"}
 CLUSTER_PACKAGES: Final = {
     "dockerd": "docker.io",
@@ -69,6 +70,7 @@ PYTHON: Final = RootFs(
     name="python",
     packages=("python3", "python3-pip", "python3-venv", "btrfs-progs", "mount", "ca-certificates"),
 )
+STUNNEL: Final = RootFs(name="stunnel", packages=("stunnel4",))
 DEBIAN: Final = RootFs(name="debian", packages=("ca-certificates",))
 # As the official image has it: the user is 999, and there is no database yet.
 POSTGRESQL: Final = RootFs(

@@ -63,6 +63,7 @@ def refs() -> dict[str, str]:
         "operator": f"{PREFIX}/operator:dev",
         "chinook-app": f"{PREFIX}/chinook-app:dev",
         "terminusdb-double": f"{PREFIX}/terminusdb-double:12.0.6",
+        "tls": f"{PREFIX}/tls:dev",
         **{name: f"{PREFIX}/{name}:{official.rpartition(':')[2]}" for name, official in OFFICIAL.items()},
     }
 
@@ -156,6 +157,8 @@ def _describe(name: str, settings: Settings, *, offline: bool) -> Image:
         return _operator(settings, offline=offline)
     if name == "terminusdb-double":
         return _terminusdb_double(offline=offline)
+    if name == "tls":
+        return _tls(offline=offline)
     return _chinook_app(settings, offline=offline)
 
 
@@ -207,6 +210,17 @@ def _terminusdb_double(*, offline: bool) -> Image:
         key=cachekey.digest_tree(source),
         stage=lambda context: _copy(source, context),
         base=debian.PYTHON if offline else None,
+    )
+
+
+def _tls(*, offline: bool) -> Image:
+    dockerfile = CHECKOUT / "operator/Dockerfile.tls"
+    return Image(
+        ref=refs()["tls"],
+        dockerfile=dockerfile,
+        key=cachekey.digest_tree(dockerfile),
+        stage=lambda _: None,
+        base=debian.STUNNEL if offline else None,
     )
 
 

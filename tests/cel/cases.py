@@ -24,6 +24,7 @@ MANAGED = {
     "resources": {"memory": "1Gi", "cpu": "500m"},
     "load": {"configMap": {"name": "shop-sql"}},
     "commitPolicy": "Explicit",
+    "tls": {"secretName": "shop-tls"},
 }
 STORE = {
     "engine": "dolt",
@@ -98,6 +99,7 @@ CLONE = {
     "power": "Auto",
     "durability": "Durable",
     "commitPolicy": "Explicit",
+    "tls": {"secretName": "db-tls"},
     "pullRequest": {
         "provider": "gitlab",
         "host": "gitlab.example.com",

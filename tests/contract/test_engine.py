@@ -22,6 +22,7 @@ from coppice.engines.base import (
     UnknownVersionError,
     UnreachableError,
 )
+from coppice.reconcile.mirror.told import Progress, parse_told
 
 from .conftest import MARKER, Stage, version_of
 from .runner import PATIENCE, files, free_port, kill, listening, until
@@ -67,6 +68,15 @@ async def test_a_load_killed_in_the_middle_leaves_nothing_half(stage: Stage) -> 
     assert refused.code != 0, "a half-loaded volume was served"
     async with stage.runner.serving(workload, volume, stage.secret(), load=load) as server:
         assert await stage.kit.count(stage.admin(server)) == stage.kit.rows
+
+
+async def test_a_load_says_after_each_file_how_many_are_in(stage: Stage) -> None:
+    volume, workload = stage.runner.new("volume"), stage.store()
+    load = stage.runner.load({**stage.kit.load, "readme.txt": b"not a file of the load"})
+    outcome = await stage.runner.run(workload, volume, script=workload.load_script, load=load)
+    told = [parse_told(line) for line in outcome.output.splitlines()]
+    total = len(stage.kit.load)
+    assert [entry for entry in told if entry] == [Progress("Loading", done, total) for done in range(total + 1)]
 
 
 async def test_a_load_that_fails_names_its_file_and_can_be_corrected(stage: Stage) -> None:

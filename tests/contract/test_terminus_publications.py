@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +19,9 @@ import pytest
 import pytest_asyncio
 
 from coppice.engines import terminusremotes
-from coppice.engines.base import EngineError
+from coppice.engines.base import EngineError, UnknownVersionError, UnreachableError
 from coppice.engines.merging import MergeInputs, TargetMovedError
+from coppice.engines.terminusapi import Api
 from coppice.engines.terminusdb import TerminusDBEngine
 
 from .conftest import Stage, open_stage, version_of
@@ -27,10 +31,13 @@ from .terminus_merging import Database, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
 
     from .runner import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Step = Callable[[httpx.Request], Awaitable[None]]
 
 PRODUCT = {
     "@id": "Product", "@type": "Class", "@key": {"@type": "Lexical", "@fields": ["id"]}, "id": "xsd:string", "name": "xsd:string",
@@ -46,11 +53,19 @@ def product(number: int, name: str = "like all", **more: Any) -> dict[str, Any]:
 @dataclass
 class Trio:
     stage: Stage
+    volume: Path
     store: Server
     clone: Server
     scratch: Server
     engine: TerminusDBEngine = field(default_factory=TerminusDBEngine)
     numbers: Iterable[int] = field(default_factory=count)
+
+    @asynccontextmanager
+    async def on(self, volume: Path, port: int | None) -> AsyncIterator[Trio]:
+        """Run the store on another volume, at a port where it may have been before."""
+        workload = self.stage.store(load=False, database="shop")
+        async with self.stage.runner.serving(workload, volume, self.store.secret, port=port) as store:
+            yield replace(self, volume=volume, store=store)
 
     def database(self, server: Server) -> Database:
         return Database(Store(self.stage.admin(server)), "shop")
@@ -99,11 +114,20 @@ class Line:
         return inputs, outcome.result
 
     async def publish(self, inputs: MergeInputs, result: str, branch: str | None = None) -> None:
+        await self.trio.let(self.trio.store, self.trio.scratch)
+        await self.take(inputs, result, branch)
+
+    async def take(self, inputs: MergeInputs, result: str, branch: str | None = None) -> None:
+        """Have the store take a result from a scratch server that lets it fetch."""
         trio = self.trio
-        await trio.let(trio.store, trio.scratch)
         move = {"branch": branch or self.name, "expected": inputs.target, "source": inputs.source, "result": result}
         password = trio.store.secret["remote-password"]
         await trio.act(trio.store, "publish", host=trio.host(trio.scratch), password=password, **move)
+
+    async def fetch_result(self, result: str) -> None:
+        trio = self.trio
+        password = trio.store.secret["remote-password"]
+        await trio.act(trio.store, "fetch-result", host=trio.host(trio.scratch), result=result, password=password)
 
     async def fast_forward(self, expected: str, result: str) -> None:
         """Have the clone take a result."""
@@ -134,7 +158,7 @@ async def trio() -> AsyncIterator[Trio]:
                 run.serving(clone, first, stage.secret()) as one,
                 run.serving(clone, second, stage.secret()) as other,
             ):
-                yield Trio(stage, store, one, other)
+                yield Trio(stage, volume, store, one, other)
 
 
 async def _left(trio: Trio, server: Server) -> list[str]:
@@ -208,6 +232,29 @@ async def test_what_moves_while_the_store_fetches_wins(trio: Trio, monkeypatch: 
     assert await _left(trio, trio.store) == []
 
 
+async def test_a_branch_that_is_set_back_while_the_store_fetches_stays_back(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pull would go over it: what it looks for is that the branch's head has not gone another way."""
+    line = await trio.line()
+    earlier = await line.store.head(line.name)
+    await line.clone.write(line.name, [product(1, price=7)])
+    await line.store.write(line.name, [product(2, "regretted")])
+    inputs, result = await line.merged()
+    fetch = terminusremotes._fetch
+
+    async def long(*arguments: Any) -> None:
+        await fetch(*arguments)
+        back = {"commit_descriptor": f"admin/shop/local/commit/{earlier}"}
+        await call(trio.stage.admin(trio.store), "POST", f"reset/admin/shop/local/branch/{line.name}", back)
+
+    monkeypatch.setattr(terminusremotes, "_fetch", long)
+    with pytest.raises(TargetMovedError, match=f"is at {earlier}"):
+        await line.publish(inputs, result)
+    assert await line.store.head(line.name) == earlier
+    assert await _left(trio, trio.store) == []
+
+
 async def test_a_commit_that_is_not_the_merge_stays_out(trio: Trio) -> None:
     line = await trio.line()
     source = await line.clone.write(line.name, [product(1, price=7)])
@@ -275,9 +322,13 @@ async def test_what_was_fetched_before_is_published_and_what_was_left_is_swept(t
     await line.clone.write(line.name, [product(1, price=7)])
     inputs, result = await line.merged()
     await trio.let(trio.store, trio.scratch)
-    password = trio.store.secret["remote-password"]
+    at = trio.stage.admin(trio.store)
+    with pytest.raises(UnknownVersionError):
+        await trio.engine.log(at, "shop", result, limit=1)
     for _ in range(2):
-        await trio.act(trio.store, "fetch-result", host=trio.host(trio.scratch), result=result, password=password)
+        await line.fetch_result(result)
+        [found] = await trio.engine.log(at, "shop", result, limit=1)
+        assert (found.hash, found.parents) == (result, (inputs.target, inputs.source))
     assert await line.store.head(line.name) == inputs.target
     assert await _left(trio, trio.store) == [f"coppice-{result[:16]}"]
     await trio.act(trio.store, "sweep")
@@ -341,3 +392,179 @@ async def test_no_update_is_lost_whoever_else_writes(trio: Trio, seed: int) -> N
     assert {"1", "2", "3", "100", *written} == found.keys()
     assert found["1"] == ("like all", 7)
     assert await _left(trio, trio.store) == []
+
+
+class KilledError(Exception):
+    """Whoever did it is no more."""
+
+
+class Requests:
+    """What the operator asks of servers: something may come before each request, or before its answer."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.answered: list[str] = []
+        self._before, self._after, send = _nothing, _nothing, Api._send
+
+        async def seen(api: Api, request: httpx.Request) -> Any:
+            await self._before(request)
+            answer = await send(api, request)
+            self.answered.append(request.url.path)
+            await self._after(request)
+            return answer
+
+        patch.setattr(Api, "_send", seen)
+
+    def watch(self, *, before: Step | None = None, after: Step | None = None) -> None:
+        self.answered, self._before, self._after = [], before or _nothing, after or _nothing
+
+    @property
+    def pulled(self) -> bool:
+        return any("/pull/" in path for path in self.answered)
+
+
+async def _nothing(_: httpx.Request) -> None:
+    pass
+
+
+def changing(number: int) -> Callable[[httpx.Request], bool]:
+    """Return what is true of one request: of those that change something, for in the others nothing can break off."""
+    left = iter(range(number, -1, -1))
+    return lambda request: request.method != "GET" and next(left, None) == 0
+
+
+def dies(number: int) -> Step:
+    """Return the operator's death at a request, after which it sends no other one."""
+    due, dead = changing(number), False
+
+    async def die(request: httpx.Request) -> None:
+        nonlocal dead
+        dead = dead or due(request)
+        if dead:
+            raise KilledError
+
+    return die
+
+
+def killed(server: Server, number: int) -> Step:
+    """Return the death of a server at a request."""
+    due = changing(number)
+
+    async def kill(request: httpx.Request) -> None:
+        if due(request):
+            await server.stop(signal.SIGKILL)
+            raise httpx.ReadError("nobody is there", request=request)
+
+    return kill
+
+
+@dataclass
+class Due:
+    """A result, and branches that are to take it."""
+
+    line: Line
+    inputs: MergeInputs
+    result: str
+    numbers: Iterable[int] = field(default_factory=count)
+
+    async def branch(self, trio: Trio) -> Line:
+        """Return another branch of a store, which is where the result begins."""
+        name, store = f"{self.line.name}-{next(iter(self.numbers))}", trio.database(trio.store)
+        await store.branch(name, self.line.name)
+        return Line(trio, name, store, self.line.clone)
+
+    async def take(self, line: Line) -> None:
+        await line.take(self.inputs, self.result)
+
+    async def is_whole(self, line: Line, *, moved: bool) -> None:
+        """See that a branch is exactly where it was, or exactly at the result."""
+        assert await line.store.head(line.name) == (self.result if moved else self.inputs.target)
+        found = await line.products()
+        assert (found["1"], found["2"]) == (("like all", 7 if moved else 1), ("mine", 1))
+
+
+async def _due(trio: Trio) -> Due:
+    line = await trio.line()
+    await line.clone.write(line.name, [product(1, price=7)])
+    await line.store.write(line.name, [product(2, "mine")])
+    due = Due(line, *await line.merged())
+    await trio.let(trio.store, trio.scratch)
+    return due
+
+
+@pytest.mark.parametrize("then", ["publish", "sweep"])
+async def test_an_operator_that_dies_at_any_request_leaves_it_before_or_after_and_the_next_one_goes_on(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    due, requests, moved = await _due(trio), Requests(monkeypatch), []
+    for living in count():
+        line = await due.branch(trio)
+        requests.watch(before=dies(living))
+        try:
+            await due.take(line)
+        except KilledError:
+            moved.append(requests.pulled)
+        else:
+            break
+        finally:
+            requests.watch()
+        await due.is_whole(line, moved=moved[-1])
+        if then == "sweep":
+            await trio.act(trio.store, "sweep")
+            assert await _left(trio, trio.store) == []
+        await due.take(line)
+        await due.is_whole(line, moved=True)
+        assert await _left(trio, trio.store) == []
+    assert set(moved) == {False, True}
+
+
+async def test_an_operator_that_dies_as_the_store_fetches_a_result_leaves_nothing_that_stays(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, requests, left = await _due(trio), Requests(monkeypatch), []
+    line = await due.branch(trio)
+    for living in count():
+        requests.watch(before=dies(living))
+        try:
+            await line.fetch_result(due.result)
+        except KilledError:
+            pass
+        else:
+            break
+        finally:
+            requests.watch()
+        left += await _left(trio, trio.store)
+        await trio.act(trio.store, "sweep")
+        assert await _left(trio, trio.store) == []
+    assert set(left) == {f"coppice-{due.result[:16]}"}
+    await due.is_whole(line, moved=False)
+    await due.take(line)
+    await due.is_whole(line, moved=True)
+    assert await _left(trio, trio.store) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_store_that_is_killed_at_any_step_is_before_or_after_and_goes_on(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """``after``: it has done what it was asked for, and nobody hears of it."""
+    due, requests, moved = await _due(trio), Requests(monkeypatch), []
+    volume, port, line = trio.stage.runner.copy(trio.volume, trio.store), None, None
+    for living in count():
+        async with trio.on(volume, port) as mine:
+            port = mine.store.port
+            if line is not None:
+                await due.is_whole(line, moved=moved[-1])
+                await due.take(line)
+                await due.is_whole(line, moved=True)
+                assert await _left(mine, mine.store) == []
+            line = await due.branch(mine)
+            requests.watch(**{when: killed(mine.store, living)})
+            try:
+                await due.take(line)
+            except UnreachableError:
+                moved.append(requests.pulled)
+            else:
+                break
+            finally:
+                requests.watch()
+    assert set(moved) == {False, True}

@@ -5,6 +5,7 @@ What only the protocol double shows is marked so: ``only_the_double``. The rest 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -16,9 +17,10 @@ from coppice.engines import terminusrefs
 from coppice.engines.base import TORN_COPY, Endpoint, EngineError, Reference, Version
 from coppice.engines.terminusapi import Api, TornLabelError
 from coppice.engines.terminusdb import TerminusDBEngine
+from coppice.engines.upkeep import OPTIMIZE_ACTION, Size, UpkeepEngine, parse_size
 
 from .conftest import MARKER, Stage, open_stage, version_of
-from .runner import PATIENCE
+from .runner import PATIENCE, Server
 from .terminus_kit import DOUBLE, REAL, call, documents
 
 if TYPE_CHECKING:
@@ -324,6 +326,46 @@ async def test_a_volume_of_somebody_elses_server_is_adopted(stage: Stage, loaded
     assert {entry.name for entry in theirs.iterdir()} == {"terminusdb", "lost+found"}
     async with stage.runner.serving(stage.clone(version_of(content)), theirs, stage.secret()) as clone:
         assert await stage.kit.count(stage.admin(clone)) == stage.kit.rows
+
+
+async def test_a_server_is_optimized_part_by_part_and_holds_what_it_held(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        await stage.kit.tag(admin, "v1")
+        await stage.kit.insert(admin)
+        before, classes = await stage.engine.inspect(admin), await stage.engine.schema(admin, stage.kit.database)
+        assert isinstance(stage.engine, UpkeepEngine)
+        parts = await stage.engine.parts(admin)
+        branches = [f"admin/shop/local/branch/{name}" for name in ("coppice-tag.v1.0", "main")]
+        assert parts == [*branches, "admin/shop/local/_commits", "admin/shop/_meta", "_system"]
+        for part in (*parts, *parts):
+            await stage.engine.execute(admin, OPTIMIZE_ACTION, {"part": part})
+        assert await stage.engine.inspect(admin) == before
+        assert await stage.engine.schema(admin, stage.kit.database) == classes
+        assert [tag.name for tag in await stage.engine.tags(admin, stage.kit.database, "v")] == ["v1"]
+        assert await stage.kit.count(admin) == stage.kit.rows + 1
+        with pytest.raises(EngineError):
+            await stage.engine.execute(admin, OPTIMIZE_ACTION, {"part": "admin/nope/_meta"})
+    _, reported = await stage.prepared(loaded)
+    assert reported == before
+
+
+async def test_a_stores_server_says_how_large_its_data_are_and_ends_all_the_same(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        size = await _told_size(server)
+        files = [entry for entry in (loaded / "terminusdb/db").rglob("*.larch") if entry.is_file()]
+        assert 0 < size.layers <= len(files)
+        assert size.bytes > 0
+        assert server.secret["admin-password"] not in server.log.read_text()
+        await server.stop()
+
+
+async def _told_size(server: Server) -> Size:
+    for _ in range(PATIENCE * 20):
+        if (size := parse_size(server.log.read_text())) is not None:
+            return size
+        await asyncio.sleep(0.05)
+    raise AssertionError("the server has told no size")
 
 
 async def test_a_volume_tells_of_the_snapshot_it_is_of(stage: Stage, loaded: Path) -> None:

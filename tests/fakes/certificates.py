@@ -1,15 +1,21 @@
-"""Certificates for tests: an authority, and what it signs. They bear no host's name: servers are known by their authority."""
+"""Certificates for tests: an authority, and what it signs. Servers are known by their authority; a host's name is in
+one only where that is asked for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,13 @@ class Authority:
         )
         self.certificate = builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM).decode()
 
-    def issue(self, name: str = "server") -> Certificate:
+    def issue(self, name: str = "server", *, hosts: Sequence[str] = ()) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = _begun(_named(name), self._name, key).sign(self._key, SHA256())
+        builder = _begun(_named(name), self._name, key)
+        if hosts:
+            names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+            builder = builder.add_extension(names, critical=False)
+        signed = builder.sign(self._key, SHA256())
         return Certificate(
             signed.public_bytes(Encoding.PEM).decode(),
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),

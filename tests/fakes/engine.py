@@ -30,6 +30,7 @@ from coppice.engines.base import (
     StoreServer,
     TableLock,
     Tag,
+    TlsFront,
     UnguardedError,
     UnknownVersionError,
     UnreachableError,
@@ -239,6 +240,7 @@ class FakeEngine:
     """See ``coppice.engines.base.Engine``; ``servers`` is the network: what listens at which address."""
 
     name = "fake"
+    tls: TlsFront | None = None
     versioned = True
     capture_action: str | None = None
     maskable = False

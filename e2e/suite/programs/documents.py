@@ -1,5 +1,6 @@
 """Calls a TerminusDB's HTTP API as an app does: the values of a binding and the calls, each as method, path and body,
-are JSON on standard input. Prints the status and content of each answer as JSON.
+are JSON on standard input. Where the binding has an authority, the server must prove by it and by its name who it is.
+Prints the status and content of each answer as JSON.
 """
 
 from __future__ import annotations
@@ -7,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import ssl
 import sys
 import time
 import urllib.error
@@ -19,11 +21,13 @@ def call(binding: dict[str, str], method: str, path: str, body: Any) -> dict[str
     login = base64.b64encode(f"{binding['username']}:{binding['password']}".encode()).decode()
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    url = f"http://{binding['host']}:{binding['port']}/api/{path}"
+    ca = binding.get("ca.crt")
+    url = f"{'http' if ca is None else 'https'}://{binding['host']}:{binding['port']}/api/{path}"
     request = urllib.request.Request(url, data=data, headers=headers, method=method)
     await_name(binding["host"])
+    trust = None if ca is None else ssl.create_default_context(cadata=ca)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
             return {"status": answer.status, "content": json.loads(answer.read() or b"null")}
     except urllib.error.HTTPError as refusal:
         return {"status": refusal.code, "content": None}

@@ -78,7 +78,7 @@ async def opened(session: Session, found: Manifest) -> AsyncIterator[Data]:
 def endpoint_of(way: Reached) -> Endpoint:
     """Return where to log in, and as whom."""
     values = way.values
-    return Endpoint(values["host"], int(values["port"]), values["username"], values["password"])
+    return Endpoint(values["host"], int(values["port"]), values["username"], values["password"], ca=way.ca)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from coppice.engines.base import Endpoint
 from coppice.kube.errors import ForbiddenError, KubeError
 from coppice.kube.portforward import LOOPBACK, PortStream, Tunnel
 from coppice.manifests.meta import is_owned
-from coppice.manifests.secret import read_login, read_secret
+from coppice.manifests.secret import CA, read_login, read_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Reached:
 
     of: Manifest
     values: Mapping[str, str] = field(repr=False)
+    ca: str | None = None
+    """The authority by which the server is known, where its clients begin with TLS."""
 
 
 @asynccontextmanager
@@ -33,7 +35,7 @@ async def reached(session: Session, found: Manifest, port: int = 0) -> AsyncIter
     values = await binding_of(session, found)
     async with _forwarded(session, lambda: _dial(session, found), port) as local:
         templates = (found["spec"].get("binding") or {}).get("keys") or {}
-        yield Reached(found, through_tunnel(values, templates, host=LOOPBACK, port=local))
+        yield Reached(found, through_tunnel(values, templates, host=LOOPBACK, port=local), values.get(CA))
 
 
 @asynccontextmanager

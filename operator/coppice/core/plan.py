@@ -163,6 +163,7 @@ class ServerRef:
     ``adopted_by``: the server is somebody else's, and so is the Secret, which is used only if it names this DataStore.
     ``writes``: it is the Secret that such a server is written to with, by approved changes alone.
     ``as_app``: it is opened with the applications' login, which is no administrator.
+    ``ca``: a proxy before it takes TLS, and is known by a certificate of this authority, in PEM.
     """
 
     host: str
@@ -172,6 +173,7 @@ class ServerRef:
     adopted_by: str | None = None
     writes: bool = False
     as_app: bool = False
+    ca: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFront:
+    """How a proxy that takes TLS stands before a server: on which port, and what a URI begins with that leads there."""
+
+    port: int
+    scheme: str
+
+
+@dataclass(frozen=True, slots=True)
 class BranchState:
     """The exact state of one branch: its newest commit, and the hash of all that is visible on it (uncommitted too)."""
 
@@ -375,6 +383,9 @@ class Engine(Protocol):
     locking: bool
     """Whether statements lock whole tables against everybody: ``locks`` is asked every second of a migration."""
     port: int
+    tls: TlsFront | None
+    """For a server without TLS whose clients begin with it: a proxy can take it. None for any other: TLS within the
+    engine's own protocol is none that a proxy could take."""
     binding_type: str
     """``type`` in the binding Secret, as servicebinding.io uses it: ``mysql`` for Dolt."""
     user_id: int

@@ -42,6 +42,7 @@ from coppice.engines.base import (
     StoreServer,
     TableLock,
     Tag,
+    TlsFront,
     Version,
     Workload,
 )
@@ -113,6 +114,7 @@ class DoltEngine:
     maskable = False
     locking = False
     port = 3306
+    tls: TlsFront | None = None
     remotes_port = 3307
     protects = True
     """Always the one after the port for SQL: the scripts count on it, and so does who dials."""

@@ -40,6 +40,7 @@ from coppice.engines.base import (
     StoreServer,
     TableLock,
     Tag,
+    TlsFront,
     UnknownVersionError,
     Version,
     Workload,
@@ -140,6 +141,7 @@ class PostgreSQLEngine:
     maskable = True
     locking = True
     port = 5432
+    tls: TlsFront | None = None
     binding_type = "postgresql"
     user_id = 999
     admin_user = "coppice_admin"

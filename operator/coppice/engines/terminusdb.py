@@ -20,9 +20,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from coppice.engines import terminusrefs as refs
+from coppice.engines import terminusupkeep
 from coppice.engines.base import (
     PATHS,
     Activity,
@@ -38,6 +40,7 @@ from coppice.engines.base import (
     StoreServer,
     TableLock,
     Tag,
+    TlsFront,
     UnknownVersionError,
     Version,
     Workload,
@@ -86,6 +89,7 @@ class TerminusDBEngine(TerminusDBMerging):
     maskable = True
     locking = False
     port = 6363
+    tls: TlsFront | None = TlsFront(port=6364, scheme="https")
     binding_type = "terminusdb"
     user_id = 1000
     admin_user = "admin"
@@ -106,7 +110,7 @@ class TerminusDBEngine(TerminusDBMerging):
             "COPPICE_HAS_LOAD": "yes" if inputs.has_load else "",
         }
         load = _program("init", "load") if inputs.has_load else None
-        return self._server(_program("init", "store"), environment, load_script=load)
+        return self._server(_program("init", "measure", "store"), environment, load_script=load)
 
     def clone_server(self, inputs: CloneServer) -> Workload:
         """Return how a clone runs: its administrator's password is set before anything listens."""
@@ -228,6 +232,11 @@ class TerminusDBEngine(TerminusDBMerging):
                     if not await perform(api, at, action, arguments):
                         raise EngineError(f"the engine {self.name} has no action {action}")
 
+    async def parts(self, at: Endpoint) -> Sequence[str]:
+        """Return what is optimised, graph by graph, in the order in which it is done."""
+        async with session(at) as api:
+            return await terminusupkeep.parts(api)
+
     async def activity(self, at: Endpoint) -> Activity:
         """Return what others have committed: a hash of the heads that are theirs.
 
@@ -267,7 +276,7 @@ class TerminusDBEngine(TerminusDBMerging):
         database = _default(names, arguments["database"])
         name, password = arguments["username"], arguments["password"]
         await ensure_login(api, name, password, APP_ROLE, _RIGHTS)
-        async with session(Endpoint(at.host, at.port, name, password)) as app:
+        async with session(replace(at, username=name, password=password)) as app:
             await app.get(f"document/{_path(database)}", count=1, as_list="true")
 
     def _refuse(self, version: str) -> None:

@@ -19,7 +19,7 @@ from coppice.engines import terminusrefs as refs
 from coppice.engines.base import EngineError, UnknownVersionError
 from coppice.engines.merging import Authors, CommitInfo, Signature
 from coppice.engines.terminusapi import AnswerError, Api
-from coppice.engines.terminuspaths import commit_path, commits_path, path
+from coppice.engines.terminuspaths import commit_path, commits_path, path, remote_of
 
 MAX_AUTHORS: Final = 1000
 MAX_COMMITS: Final = 100_000
@@ -146,9 +146,17 @@ async def layers_of(api: Api, database: str, commit: str) -> Mapping[str, str]:
 
 
 async def log(api: Api, database: str, start: str, limit: int) -> Sequence[CommitInfo]:
-    """Return commits from a branch or commit backwards, newest first."""
-    commit = await commit_of(api, database, start)
-    return [read(entry).info for entry in await api.get(f"log/{commit_path(database, commit)}", count=limit)]
+    """Return commits from a branch or commit backwards, newest first. The commit may be one that was fetched to be
+    published, and that no branch has taken yet.
+    """
+    try:
+        place = commit_path(database, await commit_of(api, database, start))
+    except UnknownVersionError:
+        fetched = remote_of(start)
+        if fetched not in (await api.get(f"remote/{path(database)}"))["api:remote_names"]:
+            raise
+        place = commit_path(database, (await commit_at(api, database, start, fetched)).id, fetched)
+    return [read(entry).info for entry in await api.get(f"log/{place}", count=limit)]
 
 
 async def graph(api: Api, database: str) -> Mapping[str, Commit]:

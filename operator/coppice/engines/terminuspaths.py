@@ -8,6 +8,9 @@ from coppice.engines.terminusapi import segment
 
 MAIN: Final = "main"
 """What a path without a branch means."""
+REMOTE_PREFIX: Final = "coppice-"
+SHORT: Final = 16
+"""So much of a commit's name stands in names that are made for it."""
 
 
 def path(database: str) -> str:
@@ -28,3 +31,8 @@ def branch_path(database: str, branch: str) -> str:
 def commits_path(database: str, repository: str = "local") -> str:
     """Return the path of the graph that holds commits and branches."""
     return f"{path(database)}/{segment(repository)}/_commits"
+
+
+def remote_of(commit: str) -> str:
+    """Return the remote by which a commit is fetched, and beside whose name it stands until a branch has taken it."""
+    return f"{REMOTE_PREFIX}{commit[:SHORT]}"

@@ -6,8 +6,9 @@ Facts this rests on, each with a test in ``tests/contract``:
   What was fetched stands beside the server's own commits, under the name of the remote, until that is removed.
 - A branch can be begun at a fetched commit: that commit and all before it become the server's own, by the same names.
 - ``pull`` moves a branch to a fetched one if its own head is among that one's ancestors, and refuses otherwise: that is
-  the compare-and-set. ``push`` is refused as soon as anything at all was committed to the other database since the last
-  fetch, and is not used.
+  the compare-and-set. It goes over a branch that somebody has set back, so that the last look at it comes right before.
+- ``push`` is refused as soon as anything at all was committed to the other database since the last fetch, and is not
+  used.
 - A server keeps no rights by branch: whoever may write to a database may write to each branch of it.
 """
 
@@ -24,14 +25,13 @@ from coppice.engines.merging import TargetMovedError
 from coppice.engines.terminusapi import AnswerError, Api
 from coppice.engines.terminushistory import ancestors, graph, heads, read
 from coppice.engines.terminuslogins import ensure_login
-from coppice.engines.terminuspaths import branch_path, commit_path, commits_path, path
+from coppice.engines.terminuspaths import REMOTE_PREFIX, SHORT, branch_path, commit_path, commits_path, path, remote_of
 from coppice.engines.terminusrefs import is_there
 from coppice.engines.terminusresult import put_branch
 
 FETCH_USER: Final = "coppice-fetch"
 OFFER_PREFIX: Final = "coppice-offered-"
 FETCHED_PREFIX: Final = "coppice-fetched-"
-_REMOTE_PREFIX: Final = "coppice-"
 _FETCH_ROLE: Final = "coppice-fetch"
 _FETCHING: Final = (
     "class_frame",
@@ -44,7 +44,6 @@ _FETCHING: Final = (
 )
 _UNDER_WAY: Final[set[tuple[str, int, str]]] = set()
 """The remotes of publications of this process, by server: what other ones have left is nobody's any more."""
-_SHORT: Final = 16
 _PORT: Final = re.compile(r"(\[.+\]|[^:]+):(\d+)")
 _DIVERGED: Final = frozenset({"api:HistoryDivergedError", "api:NoCommonHistoryError"})
 
@@ -71,7 +70,7 @@ async def fetch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
         await _fetch(api, database, remote, arguments)
         await _expect(api, arguments, remote, commit)
         # A remote's commits go with it: what was fetched needs a branch of our own to stay.
-        own = branch_path(database, f"{FETCHED_PREFIX}{commit[:_SHORT]}")
+        own = branch_path(database, f"{FETCHED_PREFIX}{commit[:SHORT]}")
         await api.call("POST", f"branch/{own}", body={"origin": commit_path(database, commit, remote)})
 
 
@@ -87,7 +86,7 @@ async def fetch_result(api: Api, arguments: Mapping[str, str]) -> None:
 
 async def offer(api: Api, database: str, commit: str) -> None:
     """Give a commit a branch of its own: by that it is taken."""
-    await put_branch(api, database, f"{OFFER_PREFIX}{commit[:_SHORT]}", commit)
+    await put_branch(api, database, f"{OFFER_PREFIX}{commit[:SHORT]}", commit)
 
 
 async def publish(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
@@ -126,15 +125,16 @@ async def sweep(api: Api, at: Endpoint, database: str) -> None:
 async def _sweep(api: Api, at: Endpoint, database: str, *own: str) -> None:
     kept = {*own, *(remote for host, port, remote in _UNDER_WAY if (host, port) == (at.host, at.port))}
     for remote in (await api.get(f"remote/{path(database)}"))["api:remote_names"]:
-        if remote.startswith(_REMOTE_PREFIX) and remote not in kept:
+        if remote.startswith(REMOTE_PREFIX) and remote not in kept:
             await _forget(api, database, remote)
 
 
 async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: IsMeant) -> None:
     """Move a branch to a result, if that is what is meant; whoever has moved it first has won."""
     database, branch, result = arguments["database"], arguments["branch"], arguments["result"]
-    await _sweep(api, at, database, _name(result))
+    await _sweep(api, at, database, remote_of(result))
     if not await _is_due(api, arguments):
+        await _sweep(api, at, database)
         return
     async with _remote(api, at, arguments, result) as remote:
         await _fetch(api, database, remote, arguments)
@@ -143,7 +143,9 @@ async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: 
             raise EngineError(f"the scratch server has no branch that is at {result} of {database}")
         if not await is_meant(remote):
             raise EngineError(f"the commit {result} of {database} is not the merge that is to be published")
-        await _pull(api, arguments, remote, offered)
+        # A pull goes over a branch that was set back: to fetch may have taken long.
+        if await _is_due(api, arguments):
+            await _pull(api, arguments, remote, offered)
     there = (await heads(api, database)).get(branch)
     if there != result and result not in ancestors(await graph(api, database), there or ""):
         raise EngineError(f"the branch {branch} of {database} is at {there} after {result} was published")
@@ -186,7 +188,7 @@ async def _expect(api: Api, arguments: Mapping[str, str], remote: str, commit: s
 @asynccontextmanager
 async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], commit: str) -> AsyncGenerator[str, None]:
     """Have a remote for as long as it is needed."""
-    place = (at.host, at.port, _name(commit))
+    place = (at.host, at.port, remote_of(commit))
     _UNDER_WAY.add(place)
     try:
         yield await _add_remote(api, arguments, commit)
@@ -196,7 +198,7 @@ async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], commit: 
 
 
 async def _add_remote(api: Api, arguments: Mapping[str, str], commit: str) -> str:
-    name, place = _name(commit), f"remote/{path(arguments['database'])}"
+    name, place = remote_of(commit), f"remote/{path(arguments['database'])}"
     body = {"remote_name": name, "remote_location": _location(arguments["host"], arguments["database"])}
     there = name in (await api.get(place))["api:remote_names"]
     await api.call("PUT" if there else "POST", place, body=body, repeatable=there)
@@ -215,10 +217,6 @@ async def _fetch(api: Api, database: str, remote: str, arguments: Mapping[str, s
         await api.call("POST", f"fetch/{commits_path(database, remote)}", headers=headers, repeatable=True)
     except AnswerError as error:
         raise EngineError(f"the server at {arguments['host']} lets nobody fetch {database}: {error}") from None
-
-
-def _name(commit: str) -> str:
-    return f"{_REMOTE_PREFIX}{commit[:_SHORT]}"
 
 
 def _authorization(arguments: Mapping[str, str]) -> Mapping[str, str]:

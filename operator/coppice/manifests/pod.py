@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 
 from coppice.core import labels as known
 from coppice.engines.base import DATA_PATH, LOAD_PATH, RUN_PATH, SOURCE_PATH, Workload
+from coppice.engines.tls import CERTIFICATE_PATH
 from coppice.manifests.meta import Owner, build_metadata
 from coppice.manifests.secret import added_name
 
@@ -22,6 +23,8 @@ _RESTARTED: Final[Container[Role]] = ("store", "clone")
 _LISTENING: Final[Container[Role]] = ("store", "clone", "scratch")
 ENGINE_CONTAINER = "engine"
 LOAD_CONTAINER = "load"
+TLS_CONTAINER = "tls"
+"""Kubelet tells of containers in the order of their names: that of the engine stays the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,19 @@ class Resources:
 
     memory: str
     cpu: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """What takes TLS before a server: the user's Secret of the type kubernetes.io/tls, and the authority's certificate
+    by which the operator knows the proxy.
+    """
+
+    image: str
+    workload: Workload
+    secret: str
+    ca: str
+    resources: Resources = Resources(memory="32Mi", cpu="10m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,7 @@ class ServerPod:
     load_volume: Mapping[str, Any] | None = None
     source: str | None = None
     added: Collection[str] = ()
+    proxy: Proxy | None = None
     grace_seconds: int = 30
 
 
@@ -67,7 +84,10 @@ def build_pod(pod: ServerPod) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": build_metadata(
-            pod.name, pod.owner, labels={known.ROLE: pod.role, **pod.labels}, annotations=pod.annotations
+            pod.name,
+            pod.owner,
+            labels={known.ROLE: pod.role, **pod.labels},
+            annotations={**pod.annotations, **({} if pod.proxy is None else {known.TLS_CA: pod.proxy.ca})},
         ),
         "spec": _spec(pod),
     }
@@ -85,7 +105,7 @@ def _spec(pod: ServerPod) -> dict[str, Any]:
         spec["nodeSelector"] = dict(pod.node_selector)
     if pod.workload.load_script is not None and pod.load_volume is not None:
         spec["initContainers"] = [_load_container(pod, pod.workload.load_script)]
-    spec["containers"] = [_engine_container(pod)]
+    spec["containers"] = [_engine_container(pod), *([] if pod.proxy is None else [_proxy_container(pod.proxy)])]
     spec["volumes"] = _volumes(pod)
     return spec
 
@@ -189,6 +209,43 @@ def _engine_container(pod: ServerPod) -> dict[str, Any]:
     return container
 
 
+def _proxy_container(proxy: Proxy) -> dict[str, Any]:
+    """Return the container that takes TLS: without the data, and without the server's passwords."""
+    port, environment = proxy.workload.port, proxy.workload.environment
+    return {
+        "name": TLS_CONTAINER,
+        "image": proxy.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": _shell(proxy.workload.script),
+        "env": [{"name": name, "value": _literal(value)} for name, value in sorted(environment.items())],
+        "ports": [{"name": "tls", "containerPort": port, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": proxy.resources.cpu, "memory": proxy.resources.memory},
+            "limits": {"memory": proxy.resources.memory},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 10, "failureThreshold": 6},
+        "volumeMounts": [
+            {"name": "certificate", "mountPath": CERTIFICATE_PATH, "readOnly": True},
+            {"name": "tls-run", "mountPath": RUN_PATH},
+        ],
+    }
+
+
+def proxy_of(pod: Mapping[str, Any]) -> tuple[int, str] | None:
+    """Return the port on which a Pod takes TLS, and the authority by which it is known; None for one without."""
+    ca = (pod["metadata"].get("annotations") or {}).get(known.TLS_CA)
+    if ca is None:
+        return None
+    takers = (entry for entry in pod["spec"]["containers"] if entry["name"] == TLS_CONTAINER)
+    return next(((int(entry["ports"][0]["containerPort"]), str(ca)) for entry in takers), None)
+
+
 def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = [
         {"name": "data", "persistentVolumeClaim": {"claimName": pod.claim}},
@@ -197,6 +254,10 @@ def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
     ]
     if pod.load_volume is not None:
         volumes.append({"name": "load", **pod.load_volume})
+    if pod.proxy is not None:
+        certificate = {"secretName": pod.proxy.secret, "defaultMode": 0o440}
+        volumes.append({"name": "certificate", "secret": certificate})
+        volumes.append({"name": "tls-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
     if pod.source is not None:
         volumes.append({"name": "source", "secret": {"secretName": pod.source, "defaultMode": 0o440}})
     return volumes

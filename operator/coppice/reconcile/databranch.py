@@ -238,7 +238,9 @@ def _call(observation: BranchObservation, source: Source, action: str, arguments
         raise TypeError("a call needs a server that answers")
     return EngineCall(
         engine=source.store.spec.engine,
-        target=ServerRef(endpoint.host, endpoint.port, source.namespace, admin_secret_name(source.name)),
+        target=ServerRef(
+            endpoint.host, endpoint.port, source.namespace, admin_secret_name(source.name), ca=endpoint.ca
+        ),
         action=action,
         arguments={"database": content.database, **arguments},
     )

@@ -19,7 +19,7 @@ from coppice.api.v1alpha1 import DataSnapshot, DataStore, InvalidResource
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.names import child, digest
-from coppice.core.plan import EngineCall, Manifest, Plan, Ref, ServerRef
+from coppice.core.plan import EngineCall, Manifest, Plan, Ref
 from coppice.core.pullrequests import Forges
 from coppice.core.quantities import larger
 from coppice.engines.base import BranchState, Content, Engine, EngineError, Finding, Preparation, server_of
@@ -56,7 +56,7 @@ from coppice.reconcile.observed import (
 )
 from coppice.reconcile.preparation import PREPARED, ScratchCopy, prepare_pod_name, run_preparation, scratch_name
 from coppice.reconcile.provisioning import Complaint, read_complaint, waits_for_capture, waits_for_volume
-from coppice.reconcile.reads import get_each, read_classes, read_last_line
+from coppice.reconcile.reads import get_each, read_classes, read_last_line, server_ref
 from coppice.reconcile.storenames import admin_secret_name, claim_name, server_pod_name
 from coppice.reconcile.torn import MOST_TORN, found_torn, is_of_another, known_torn, torn_words
 
@@ -693,7 +693,7 @@ class _SnapshotPlan:
         store = self._store.metadata
         target = None if adoption is None else adoption.server_ref(engine)
         if pod is not None:
-            target = ServerRef(str(pod_state(pod).ip), engine.port, store.namespace, admin_secret_name(store.name))
+            target = server_ref(pod, engine, admin_secret_name(store.name))
         if target is None:
             return
         draft.calls.append(EngineCall(self._store.spec.engine, target, engine.capture_action, {}))

@@ -28,7 +28,7 @@ from coppice.reconcile.draft import Draft, condemned, stalls
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.failure import plan_failure
 from coppice.reconcile.knocks import Knocks
-from coppice.reconcile.load import is_pending, observe_load
+from coppice.reconcile.load import is_pending, observe_load, read_progress
 from coppice.reconcile.managedstore import ManagedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, read_mirror_copies
 from coppice.reconcile.mirror.seen import observe_mirror
@@ -39,6 +39,7 @@ from coppice.reconcile.reads import Server, ask, ask_kept, by_service, get_each,
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
+from coppice.reconcile.upkeep import failed_part, observe_upkeep
 
 CLOSED_PORT = 9
 """One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
@@ -95,7 +96,7 @@ class DataStoreReconciler:
         )
         server, managed = Server(pod, secret), None if isinstance(store, InvalidResource) else store.spec.managed
         database = None if managed is None else managed.database
-        load = await observe_load(reader, store, claim)
+        load = replace(await observe_load(reader, store, claim), progress=await read_progress(reader, pod))
         endpoint = None if engine is None else server.endpoint(engine)
         if endpoint is not None and is_pending(claim) and load.job is None:
             endpoint = by_service(endpoint, service, pod, seen.now)
@@ -113,6 +114,10 @@ class DataStoreReconciler:
             answer=answer,
             kept=await ask_kept(engine, endpoint, answer),
             reached=await self._is_reached(key, server, policy, seen.now),
+            certificate=None
+            if managed is None or managed.tls is None
+            else await reader.get("Secret", managed.tls.secret_name, key.namespace),
+            upkeep=await observe_upkeep(reader, seen.manifest, engine, pod, endpoint),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
@@ -169,7 +174,8 @@ class DataStoreReconciler:
 
     def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
-        return plan_failure(observation.manifest, error)
+        noted = failed_part(observation.manifest, self.plan(observation), error)
+        return noted or plan_failure(observation.manifest, error)
 
 
 async def _with_adoption(

@@ -97,6 +97,10 @@ class Draft:
     discards: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     asides: list[Fact] = field(default_factory=list)
+    status: dict[str, Any] = field(default_factory=dict)
+    """What a step has to say in the status of what it has planned."""
+    goes_on_after: float | None = None
+    """Seconds until a step that has begun something does the next part of it."""
 
     @property
     def owner(self) -> Owner:
@@ -281,7 +285,7 @@ class Draft:
         summary = self._summary()
         conditions = [*self._conditions(types), *_summary_conditions(summary)]
         waits_for = [fact.retry_after for fact in self.facts if not fact.holds and fact.retry_after is not None]
-        delays = [*waits_for, *([] if requeue_after is None else [requeue_after])]
+        delays = [*waits_for, *(delay for delay in (self.goes_on_after, requeue_after) if delay is not None)]
         plan = Plan(
             calls=tuple(self.calls),
             create=tuple(self.create),
@@ -290,7 +294,7 @@ class Draft:
             delete=tuple(self.delete),
             discard=tuple(self.discards),
             publication=self.publication,
-            status={**status, "conditions": conditions},
+            status={**status, **self.status, "conditions": conditions},
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,
         )

@@ -23,6 +23,7 @@ class Environment:
     ``service_account`` is who the operator is in its namespace.
     ``most`` is what a profile may give a clone, by resource; one that is not in it, or empty, has no bound.
     ``forges`` is what the forges have told of pull requests.
+    ``tls_image`` is what takes TLS before a server that has none; None where the administrator offers no such image.
     ``reaches`` tells whether a packet to a port gets to a host; None when it cannot tell.
     """
 
@@ -39,6 +40,7 @@ class Environment:
     most: Mapping[str, str] = field(default_factory=dict)
     forges: Forges = field(default_factory=NoForges)
     service_account: str = "coppice"
+    tls_image: str | None = None
 
     @property
     def user(self) -> str:

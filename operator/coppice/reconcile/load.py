@@ -20,6 +20,7 @@ from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
 from coppice.manifests.job import LOAD_ROLE, UserJob, build_user_job
 from coppice.manifests.meta import is_owned
+from coppice.manifests.pod import LOAD_CONTAINER
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.jobs import (
     LOOK_SECONDS,
@@ -29,8 +30,9 @@ from coppice.reconcile.jobs import (
     template_inputs,
     waits_for_pods,
 )
-from coppice.reconcile.observed import annotation, is_deleting, job_state, label
-from coppice.reconcile.reads import get_each
+from coppice.reconcile.mirror.told import Progress, parse_told
+from coppice.reconcile.observed import annotation, is_deleting, is_initialized_by, job_state, label
+from coppice.reconcile.reads import REPORT_LINES, get_each
 
 PENDING: Final = "Pending"
 DONE: Final = "Done"
@@ -49,6 +51,18 @@ class LoadSeen:
     job: Manifest | None = None
     pods: tuple[Manifest, ...] = ()
     secret: Manifest | None = None
+    progress: Progress | None = None
+    """How far the server's own Pod is that reads the files; None where none does at the moment."""
+
+
+async def read_progress(reader: KubeReader, pod: Manifest | None) -> Progress | None:
+    """Return how many files of the load are in, of how many, by what the server's Pod has said of it last."""
+    if pod is None or not is_initialized_by(pod, LOAD_CONTAINER):
+        return None
+    metadata = pod["metadata"]
+    log = await reader.log_tail(metadata["namespace"], metadata["name"], LOAD_CONTAINER, REPORT_LINES)
+    told = (parse_told(line) for line in reversed(log.splitlines()))
+    return next((entry for entry in told if isinstance(entry, Progress) and entry.total), None)
 
 
 async def observe_load(reader: KubeReader, store: DataStore | InvalidResource, claim: Manifest | None) -> LoadSeen:

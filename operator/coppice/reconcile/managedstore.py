@@ -16,11 +16,13 @@ from coppice.core.names import digest
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import Content, LoginRefusedError, StoreServer, UnreachableError
+from coppice.engines.upkeep import UpkeepEngine
 from coppice.manifests.meta import Owner
 from coppice.manifests.network import build_policy, build_service
-from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.pod import Proxy, Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
+from coppice.reconcile.certificate import Wish, certificate_is_there, port_of, proxy_for, secured
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
 from coppice.reconcile.kept import kept_status, overdue
@@ -35,12 +37,17 @@ from coppice.reconcile.load import (
     run_load,
     source_is_there,
 )
-from coppice.reconcile.observed import annotation, claim_state, is_deleting, label, pod_state
+from coppice.reconcile.observed import annotation, claim_state, is_deleting, label
 from coppice.reconcile.protection import is_protected, protect, protection_status, reviews_alone, unprotectable
 from coppice.reconcile.provisioning import waits_for_volume
-from coppice.reconcile.reads import ensure_app_user
+from coppice.reconcile.reads import ensure_app_user, server_ref
+from coppice.reconcile.requests import read_request
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, default_database, server_pod_name
 from coppice.reconcile.stores import ENGINE, GUARDED, SERVER, STORAGE, StorePlan
+from coppice.reconcile.upkeep import Upkeep, size_status
+
+PROGRESS_SECONDS = 5.0
+"""Between two looks at how far an initial load is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +163,15 @@ class ServedPlan(StorePlan):
         return "DataStore"
 
     def build_server(
-        self, owner: Owner, *, image: str, inputs: StoreServer, claim: str, digested: Sequence[str], load: Load | None
+        self,
+        owner: Owner,
+        *,
+        image: str,
+        inputs: StoreServer,
+        claim: str,
+        digested: Sequence[str],
+        load: Load | None,
+        proxy: Proxy | None = None,
     ) -> dict[str, Any]:
         """Return the Pod of the server; it is replaced when one of the inputs that are ``digested`` is another."""
         resources = self.resources
@@ -174,6 +189,7 @@ class ServedPlan(StorePlan):
                 annotations={labels.INPUTS: digest(image, *digested, resources.memory, resources.cpu)},
                 load_volume=load_volume(load),
                 added=self._lacking,
+                proxy=proxy,
             )
         )
 
@@ -220,6 +236,7 @@ class ManagedPlan(ServedPlan):
             self.engine_is_supported,
             self.class_can_snapshot,
             self._load_is_there,
+            self._certificate_is_there,
             self._claim_is_there,
             self._server_runs,
             self.server_answers,
@@ -227,6 +244,22 @@ class ManagedPlan(ServedPlan):
             self._protection_is_in_force,
             self._deleted_branches_go,
             self._apps_can_connect,
+            self._data_are_optimized,
+        )
+
+    @property
+    def _upkeep(self) -> Upkeep | None:
+        """Return the optimization that is asked for, if so."""
+        request = read_request(self.observation.manifest, labels.OPTIMIZE_REQUESTED_AT)
+        if request is None or not isinstance(self.observation.engine, UpkeepEngine):
+            return None
+        claim = self.observation.claim
+        return Upkeep(
+            store=self.store,
+            request=request,
+            seen=self.observation.upkeep,
+            capacity=None if claim is None else claim_state(claim).capacity,
+            now=self.observation.now,
         )
 
     @property
@@ -354,12 +387,39 @@ class ManagedPlan(ServedPlan):
             draft.apply.append(change)
         return None
 
+    def _certificate_is_there(self, draft: Draft) -> Fact:
+        wanted = self._managed.tls
+        if wanted is None:
+            return draft.facts[-1]
+        wish = Wish(wanted.secret_name, labels.STORE, self.name, "spec.managed.tls")
+        return certificate_is_there(wish, self.observation.certificate, self.engine, self.environment.tls_image, SERVER)
+
+    @property
+    def _proxy(self) -> Proxy | None:
+        """Return what takes TLS before the server, where that is asked for."""
+        secret, image = self.observation.certificate, self.environment.tls_image
+        if self._managed.tls is None:
+            return None
+        if secret is None or image is None:
+            raise TypeError("the chain goes on without a certificate")
+        return proxy_for(secret, self.engine, image)
+
+    @property
+    def _port(self) -> int:
+        """Return the port on which clients connect."""
+        return port_of(self.engine, self._managed.tls)
+
     def _server_runs(self, draft: Draft) -> Fact:
         problem = self._keep_around(draft)
         if problem is not None:
             return problem
-        desired = self._desired_pod(draft.owner)
-        return draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
+        desired, progress = self._desired_pod(draft.owner), self.observation.load.progress
+        fact = draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
+        if fact.reason != "Starting" or progress is None:
+            return fact
+        # Nothing else tells of it: a Pod does not change while it reads.
+        words = f"{progress.done} of {progress.total} files of the initial load are in"
+        return waits(SERVER, "Loading", words, retry_after=PROGRESS_SECONDS)
 
     def _keep_around(self, draft: Draft) -> Fact | None:
         """Keep the Secret, Service and NetworkPolicy of the server."""
@@ -375,7 +435,7 @@ class ManagedPlan(ServedPlan):
         problem = self.keep_secret(draft)
         if problem is not None:
             return problem
-        port = self.engine.port
+        port = self._port
         service = build_service(self.name, draft.owner, port=port, selector={labels.ROLE: "store"})
         policy = build_policy(
             self.name, draft.owner, role="store", port=port, operator_namespace=self.environment.operator_namespace
@@ -385,7 +445,7 @@ class ManagedPlan(ServedPlan):
         )
 
     def _desired_pod(self, owner: Owner) -> dict[str, Any]:
-        managed = self._managed
+        managed, proxy = self._managed, self._proxy
         image = self.environment.image(self.store.spec.engine, managed.version)
         if image is None:
             raise TypeError("the chain goes on without an image")
@@ -400,8 +460,9 @@ class ManagedPlan(ServedPlan):
             image=image,
             inputs=inputs,
             claim=claim_name(self.name),
-            digested=(managed.commit_policy.value,),
+            digested=(managed.commit_policy.value, *(() if proxy is None else (proxy.image, proxy.secret, proxy.ca))),
             load=self._load,
+            proxy=proxy,
         )
 
     def _load_is_done(self, draft: Draft) -> Fact:
@@ -460,10 +521,17 @@ class ManagedPlan(ServedPlan):
         problem = self._log_in(draft, binding_name(self.name), self.observation.binding)
         return problem or draft.route(self.observation.server.pod, SERVER) or self.answering
 
+    def _data_are_optimized(self, draft: Draft) -> Fact:
+        """Last, for the store is well whatever becomes of it."""
+        upkeep = self._upkeep
+        if upkeep is not None:
+            upkeep.run(draft, self._server_ref)
+        return draft.facts[-1]
+
     @property
     def answering(self) -> Fact:
         """Return that the server answers, and where."""
-        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self.engine.port}")
+        return holds(SERVER, "Answering", f"the server answers at {self._host}:{self._port}")
 
     @property
     def _host(self) -> str:
@@ -485,17 +553,15 @@ class ManagedPlan(ServedPlan):
         pod = self.observation.server.pod
         if pod is None:
             raise TypeError("the chain goes on without a server")
-        return ServerRef(
-            host=str(pod_state(pod).ip),
-            port=self.engine.port,
-            secret_namespace=self.store.metadata.namespace,
-            secret_name=admin_secret_name(self.name),
-        )
+        return server_ref(pod, self.engine, admin_secret_name(self.name))
 
     def _log_in(self, draft: Draft, name: str, observed: Manifest | None) -> Fact | None:
         """Give apps a login of their own, then write it down in a Secret."""
         password = self.observation.server.credentials["app-password"]
         values = self.engine.binding(host=self._host, database=self._database, password=password)
+        proxy = self._proxy
+        if proxy is not None:
+            values = secured(values, self.engine, proxy.ca)
         secret = build_binding_secret(name, draft.owner, values, {})
         problem = draft.keep(secret, observed, SERVER)
         if draft.writes(secret):
@@ -504,14 +570,15 @@ class ManagedPlan(ServedPlan):
 
     def status(self) -> dict[str, Any]:
         """Return what was last seen of the server."""
-        claim = self.observation.claim
+        claim, told, progress = self.observation.claim, self.store.status, self.observation.load.progress
         return {
-            "endpoint": None
-            if self.observation.engine is None
-            else {"host": self._host, "port": self.observation.engine.port},
+            "endpoint": None if self.observation.engine is None else {"host": self._host, "port": self._port},
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
             "deletedBranches": self._deleted_branches,
+            "load": None if progress is None else {"done": progress.done, "total": progress.total},
+            "size": size_status(told.size, self.observation.upkeep.size),
+            "optimization": None if told.optimization is None else told.optimization.dump(),
             **self.content_status(kept=claim is not None),
         }
 

@@ -28,10 +28,10 @@ from coppice.reconcile.requests import read_request, unreadable
 from coppice.reconcile.schedule import unscheduled
 from coppice.reconcile.storenames import default_database
 from coppice.reconcile.stores import ENGINE, HEALTH_PERIOD, SERVER, STORAGE
+from coppice.reconcile.upkeep import ACCEPTED
 
 FRESH: Final = "MirrorFresh"
 SCHEDULED: Final = "RefreshScheduled"
-ACCEPTED: Final = "RequestAccepted"
 """Conditions beside the chain: the store serves what it has either way."""
 _UNDER_WAY: Final = "Refreshing"
 

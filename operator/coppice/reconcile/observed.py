@@ -180,6 +180,12 @@ def pod_state(manifest: Manifest) -> PodState:
     )
 
 
+def is_initialized_by(manifest: Manifest, container: str) -> bool:
+    """Return whether a Pod's program of this name runs, before its server does."""
+    entries = (manifest.get("status") or {}).get("initContainerStatuses") or ()
+    return any(entry.get("name") == container and "running" in (entry.get("state") or {}) for entry in entries)
+
+
 def _has_ended_well(manifest: Manifest) -> bool:
     """Return whether every program of a Pod that runs once has ended with exit code 0.
 

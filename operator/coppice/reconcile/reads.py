@@ -11,7 +11,7 @@ from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import NotFoundError
-from coppice.manifests.pod import ENGINE_CONTAINER
+from coppice.manifests.pod import ENGINE_CONTAINER, proxy_of
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
 from coppice.reconcile.kept import PREFIX, KeptBranch, kept_branches
@@ -64,12 +64,19 @@ class Server:
         state = pod_state(self.pod)
         if state.ip is None or not state.running:
             return None
-        return Endpoint(state.ip, engine.port, engine.admin_user, self.credentials["admin-password"])
+        port, ca = proxy_of(self.pod) or (engine.port, None)
+        return Endpoint(state.ip, port, engine.admin_user, self.credentials["admin-password"], ca=ca)
 
     @property
     def credentials(self) -> Mapping[str, str]:
         """Return the values of the Secret; empty without one."""
         return read_secret(self.secret) if self.secret is not None else {}
+
+
+def server_ref(pod: Manifest, engine: Engine, secret: str) -> ServerRef:
+    """Return where a Pod's server listens, or the proxy before it, for a plan."""
+    port, ca = proxy_of(pod) or (engine.port, None)
+    return ServerRef(str(pod_state(pod).ip), port, pod["metadata"]["namespace"], secret, ca=ca)
 
 
 def by_service(at: Endpoint, service: Manifest | None, pod: Manifest | None, now: datetime) -> Endpoint:

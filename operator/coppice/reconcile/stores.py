@@ -28,6 +28,7 @@ from coppice.reconcile.protection import PROTECTED, reviews_alone, unguarded, un
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
+from coppice.reconcile.upkeep import ACCEPTED, UpkeepSeen, unanswerable
 
 ENGINE = "EngineSupported"
 STORAGE = "StorageReady"
@@ -47,6 +48,7 @@ class StoreObservation:
     """A DataStore and everything around it.
 
     ``adoption``: of one that is adopted, which has no claim, server, binding, service or policy of its own.
+    ``certificate``: the user's Secret with which its server is to take TLS.
     ``mirror``: of one that is a mirror; ``claim`` is that of the copy that is served. ``copies``: those of one that
     goes with a specification that nobody can read. ``added``: the Secret that completes the server's. ``kept``: the
     deleted branches that its server keeps, None while it does not say so.
@@ -73,6 +75,8 @@ class StoreObservation:
     answer: Answer | None = None
     kept: tuple[KeptBranch, ...] | None = None
     reached: bool | None = None
+    upkeep: UpkeepSeen = field(default_factory=UpkeepSeen)
+    certificate: Manifest | None = None
     fresh_credentials: Mapping[str, str] = field(repr=False, default_factory=dict)
 
 
@@ -92,6 +96,9 @@ class StorePlan(ABC):
             draft.facts.append(fact)
             if not fact.holds:
                 break
+        refused = unanswerable(self.store, self.observation.manifest, self.observation.engine)
+        if refused is not None:
+            draft.asides = [*(fact for fact in draft.asides if fact.type != ACCEPTED), refused]
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
         guarded = self.store.spec.protection and not reviews_alone(self.store, self.observation.engine)

@@ -24,7 +24,7 @@ from coppice.kube.errors import (
     TransientError,
     WiringConflictError,
 )
-from coppice.runtime.metrics import CloneMetrics, MirrorMetrics, RequestMetrics
+from coppice.runtime.metrics import CloneMetrics, MirrorMetrics, RequestMetrics, SizeMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,6 +127,7 @@ class Controller:
         self._metrics = metrics
         self._clones = CloneMetrics(metrics)
         self._mirrors = MirrorMetrics(metrics)
+        self._sizes = SizeMetrics(metrics)
         self._requests = RequestMetrics(metrics)
         self._clock = clock
         self._bugs: dict[Key, tuple[int | None, str]] = {}
@@ -199,6 +200,7 @@ class Controller:
             self._clones.changed(key, manifest.get("status") or {}, status)
         elif key.kind == MirrorMetrics.KIND:
             self._mirrors.changed(key, status)
+            self._sizes.changed(key, status)
         elif key.kind == RequestMetrics.KIND:
             self._requests.changed(key, manifest, status)
 
@@ -206,6 +208,7 @@ class Controller:
         self._dependencies.forget(key)
         self._clones.gone(key)
         self._mirrors.gone(key)
+        self._sizes.gone(key)
         self._requests.gone(key)
 
     def _counted(self, key: Key, outcome: str, result: Outcome) -> Outcome:

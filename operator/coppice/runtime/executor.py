@@ -259,7 +259,7 @@ class Executor:
                 raise ValueError(f"{action} is not to be done to a server of somebody else's")
             return _adopted_endpoint(target, found)
         user, key = (engine.app_user, "app-password") if target.as_app else (engine.admin_user, "admin-password")
-        return Endpoint(target.host, target.port, user, (await self._values(found, {key}))[key])
+        return Endpoint(target.host, target.port, user, (await self._values(found, {key}))[key], ca=target.ca)
 
     async def _secret_of(self, target: ServerRef) -> Manifest:
         found = await self._live.get("Secret", target.secret_name, target.secret_namespace)

@@ -68,6 +68,7 @@ def build_reconcilers(settings: Settings, available: Mapping[str, Engine], forge
     environment = Environment(
         engines=available,
         images=settings.images,
+        tls_image=settings.tls_image,
         operator_namespace=settings.namespace,
         service_account=settings.service_account,
         server=Resources(memory=settings.server_memory, cpu=settings.server_cpu),

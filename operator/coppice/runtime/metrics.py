@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from coppice.core.quantities import quantity_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -62,6 +64,12 @@ class Metrics:
         self.mirror_oldest = self._gauge(
             "coppice_mirror_oldest_timestamp_seconds",
             "Of when the data of the mirror are that has the oldest, as Unix time; 0 if no mirror has any.",
+        )
+        self.store_bytes = self._gauge(
+            "coppice_store_bytes", "What the data of all stores take on their volumes, of those whose engine tells."
+        )
+        self.store_fullest = self._gauge(
+            "coppice_store_fullest_ratio", "Which part of its volume the data take, of the store where that is most."
         )
         self.requests = self._gauge(
             "coppice_change_requests", "DataChangeRequests by state: Published, or the reason why not.", "state"
@@ -225,6 +233,34 @@ class MirrorMetrics:
                 self._tally[name] += change
                 self._metrics.mirrors.labels(name).set(self._tally[name])
         self._metrics.mirror_oldest.set(min(self._moments.values(), default=0))
+
+
+class SizeMetrics:
+    """Follows how large the data of stores are, without a name: which one is full, its status says."""
+
+    KIND = "DataStore"
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._known: dict[Key, tuple[int, float]] = {}
+
+    def changed(self, key: Key, status: Mapping[str, Any]) -> None:
+        """Tell what a store's status says; nothing of one whose engine does not."""
+        size, capacity = status.get("size"), status.get("capacity")
+        if size is None or capacity is None:
+            self.gone(key)
+            return
+        self._known[key] = (int(size["bytes"]), int(size["bytes"]) / max(1, quantity_bytes(capacity)))
+        self._tell()
+
+    def gone(self, key: Key) -> None:
+        """Forget a store."""
+        if self._known.pop(key, None) is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._metrics.store_bytes.set(sum(taken for taken, _ in self._known.values()))
+        self._metrics.store_fullest.set(max((part for _, part in self._known.values()), default=0))
 
 
 class RequestMetrics:

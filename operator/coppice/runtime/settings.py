@@ -45,6 +45,8 @@ class Settings:
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """``COPPICE_IMAGES``: JSON ``{engine: {version: image}}``. A version without an image cannot be used by a store."""
 
+    tls_image: str | None = None
+    """``COPPICE_TLS_IMAGE``: what takes TLS before servers that have none; it has the program ``stunnel``."""
     any_version: tuple[str, ...] = ()
     """``COPPICE_ANY_VERSION``: JSON ``["terminusdb"]``: engines that run versions of their server too that they refuse
     otherwise, because those lose data. Whoever names one here takes that risk.
@@ -189,6 +191,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any], str]]] = {
     "COPPICE_SERVICE_ACCOUNT": ("service_account", _string, _NAME),
     "COPPICE_LEASE_NAME": ("lease_name", _string, _NAME),
     "COPPICE_IMAGES": ("images", _images, 'JSON of the form {"dolt": {"1.83": "image"}}'),
+    "COPPICE_TLS_IMAGE": ("tls_image", _string, "the name of an image"),
     "COPPICE_ANY_VERSION": ("any_version", _names, 'JSON of the form ["terminusdb"]'),
     "COPPICE_SERVER_MEMORY": ("server_memory", _quantity, "a quantity such as 512Mi"),
     "COPPICE_SERVER_CPU": ("server_cpu", _string, "a quantity such as 500m"),

@@ -233,6 +233,22 @@ class Databases:
             raise RefusedError(500, "", f"no label of {database}")
         return self.storage.read(found[1])
 
+    def optimize(self, at: Place) -> None:
+        """Roll up: of commits and branches a file beside the newest layer; of a database's own graph a new layer of all that it holds."""
+        with self.writing():
+            if at.graph == "_meta":
+                self.storage.set_label(_label(at.database), self.storage.add(None, self.meta(at.database)))
+                return
+            self.storage.roll_up(self.meta(at.database)["local"])
+            if at.graph is None:
+                for kind in ("schema", "instance"):
+                    if layer := self.head(at)[kind]:
+                        self.storage.roll_up(layer.removeprefix("Layer_"))
+
+    def optimize_system(self) -> None:
+        with self.writing():
+            self.storage.set_label(SYSTEM, self.storage.add(None, self.system()))
+
     def change_meta(self, database: str, put: Mapping[str, Any], drop: tuple[str, ...] = ()) -> None:
         with self.writing():
             _, layer = self.storage.label(_label(database)) or (0, "")

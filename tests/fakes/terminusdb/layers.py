@@ -75,6 +75,12 @@ class Storage:
         self._known[name] = content
         return content
 
+    def roll_up(self, name: str) -> None:
+        """Write all that a layer and its parents hold beside it, and which file that is."""
+        rollup = self._place(name).with_suffix(".rollup.hex")
+        if not rollup.exists():
+            rollup.write_text(self.add(None, self.read(name)))
+
     def text(self, name: str) -> str:
         """Return a layer as another server can have it."""
         return self._place(name).read_text()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from comparing import Comparing
-from databases import ANONYMOUS, identified, place
+from databases import ADMIN, ANONYMOUS, identified, place
 from layers import STORAGE_VERSION, StorageError
 from refusals import RefusedError
 from remotes import Remotes
@@ -133,6 +133,17 @@ class Call(Comparing, Remotes, Rewriting):
         self.databases.may(self.user, "branch", at.database)
         self.databases.delete_branch(at)
         return {"@type": "api:BranchResponse", **OK}
+
+    def optimize_post(self, path: str) -> Any:
+        if path == "_system":
+            if self.user != ADMIN:
+                raise RefusedError(403, "api:RequiresSuperuserAuthority", "requires super user authority")
+            self.databases.optimize_system()
+        else:
+            at = place(path)
+            self.databases.may(self.user, "meta_write_access", at.database)
+            self.databases.optimize(at)
+        return {"@type": "api:OptimizeResponse", **OK}
 
     def log_get(self, path: str) -> Any:
         at = place(path)

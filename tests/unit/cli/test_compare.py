@@ -13,6 +13,7 @@ from tests.unit.cli.requested import ask, computed, conflicting
 
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.merging import Binary, ChangeSet, Conflict, RowChange
+from coppice.manifests.secret import CA
 
 PRICE = RowChange(
     "track", "Modified", {"id": 1}, {"id": 1, "price": "0.99", "name": "x"}, {"id": 1, "price": "1.29", "name": "x"}
@@ -50,6 +51,12 @@ def test_it_is_asked_with_the_login_of_the_persons_own_clone(bea, engine):
     bea.expect("diff", "db")
     [login] = {(at.host, at.username, at.password) for at in engine.logins}
     assert login == ("127.0.0.1", "app", bea.story.world.login("app", "db-binding").volume.users["app"])
+
+
+def test_a_server_behind_a_proxy_is_known_by_the_authority_in_the_secret(bea, engine):
+    bea.story.kube.change("Secret", "app", "db-binding", lambda secret: secret["data"].update({CA: "YXV0aG9yaXR5"}))
+    bea.expect("diff", "db")
+    assert {at.ca for at in engine.logins} == {"authority"}
 
 
 def test_who_may_not_read_the_secret_sees_no_row(bea, engine):

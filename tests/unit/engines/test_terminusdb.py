@@ -21,6 +21,7 @@ from coppice.engines.base import (
     Version,
 )
 from coppice.engines.terminusdb import MAX_BRANCHES, OLDEST, TerminusDBEngine
+from coppice.engines.tls import proxy
 
 ENGINE = TerminusDBEngine()
 VERSION = Version("shop", "main", "a" * 31, "a" * 31)
@@ -31,8 +32,9 @@ CLONE = ENGINE.clone_server(CloneServer(version=VERSION, commit_policy="Explicit
 PREPARATION = ENGINE.preparation(Preparation(marker="uid", database="shop"))
 ADOPTION = ENGINE.preparation(Preparation(marker="uid", database="shop", adopted=True, directory="a/b"))
 REWRITE = ENGINE.preparation(Preparation(marker="uid", database="shop", rewrite=True))
+TLS = proxy(port=6364, server_port=6363)
 SCRIPTS = scripts_of(
-    {"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION, "rewrite": REWRITE}
+    {"store": STORE, "clone": CLONE, "preparation": PREPARATION, "adoption": ADOPTION, "rewrite": REWRITE, "tls": TLS}
 )
 AT = Endpoint("10.0.0.1", 6363, "admin", "hunter2")
 

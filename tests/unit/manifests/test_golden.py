@@ -30,7 +30,7 @@ from coppice.manifests.network import (
     build_policy,
     build_service,
 )
-from coppice.manifests.pod import Resources, ServerPod, build_pod
+from coppice.manifests.pod import Proxy, Resources, ServerPod, build_pod
 from coppice.manifests.secret import build_binding_secret, build_engine_secret, read_secret
 from coppice.manifests.storage import (
     Claim,
@@ -86,6 +86,14 @@ HELD = Held(
     filled=11,
     findings=(Finding("LocaleReplaced", "texts are ordered by their bytes"),),
     admin="44444444-0000-4000-8000-000000000004",
+)
+
+
+PROXY = Proxy(
+    image="example.com/stunnel:5",
+    workload=Workload(script="take $TLS\n", environment={"COPPICE_PORT": "6364"}, port=6364),
+    secret="shop-tls",
+    ca="-----BEGIN CERTIFICATE-----\n",
 )
 
 
@@ -214,6 +222,7 @@ def users_job() -> dict[str, Any]:
 BUILT: dict[str, Callable[[], dict[str, Any]]] = {
     "pod-clone": lambda: build_pod(server()),
     "pod-store": lambda: build_pod(store_server()),
+    "pod-store-tls": lambda: build_pod(replace(store_server(), proxy=PROXY)),
     "pod-prepare": lambda: build_pod(preparation()),
     "pod-prepare-adopted": lambda: build_pod(replace(preparation(), user_id=26)),
     "pod-scratch": lambda: build_pod(scratch_server()),

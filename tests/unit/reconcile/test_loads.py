@@ -379,3 +379,25 @@ async def test_no_policy_of_ours_holds_the_jobs_pod(story):
     for policy in story.kube.all("NetworkPolicy"):
         assert not policy["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert pod["metadata"]["labels"]["team"] == "shop", "the namespace's own policies select it as they did"
+
+
+async def test_how_many_files_are_in_is_told_while_the_servers_pod_reads_them(story):
+    story.kube.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed", "namespace": "data"}})
+    story.world.loads["data", "seed"] = frozenset({"alice"})
+    story.world.load_lasts = True
+    story.store(managed={"load": {"configMap": {"name": "seed"}}})
+    for told, shown in (("", None), ("row 1\n", None), (_line(0), 0), (f"{_line(1)}{_line(2)}INSERT 0 1\n", 2)):
+        story.kube.logs["data", "shop-server", "load"] = told
+        await story.operator.live(seconds=70)
+        expected = None if shown is None else {"done": shown, "total": 3}
+        assert story.status("DataStore", "shop").get("load") == expected
+    condition = story.condition("DataStore", "shop")
+    assert (condition["reason"], condition["message"]) == ("Loading", "2 of 3 files of the initial load are in")
+    story.world.load_lasts = False
+    await story.operator.live(seconds=70)
+    story.expect_ready("DataStore", "shop")
+    assert "load" not in story.status("DataStore", "shop")
+
+
+def _line(done):
+    return f'{{"phase": "Loading", "done": {done}, "total": 3}}\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coppice.core.key import Key
-from coppice.runtime.metrics import CloneMetrics, Metrics, MirrorMetrics, RequestMetrics
+from coppice.runtime.metrics import CloneMetrics, Metrics, MirrorMetrics, RequestMetrics, SizeMetrics
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/metrics.md").read_text()
 KEY = Key("DataClone", "app", "db")
@@ -180,3 +180,16 @@ def test_clones_of_pull_requests_are_counted_by_how_that_is_and_one_that_has_end
     clones.gone(KEY)
     clones.gone(other)
     assert counted() == {}
+
+
+def test_how_full_stores_are_is_told_of_those_that_tell(metrics):
+    sizes = SizeMetrics(metrics)
+    large, small = (Key("DataStore", "data", name) for name in ("large", "small"))
+    sizes.changed(large, {"size": {"bytes": 1 << 30}, "capacity": "4Gi"})
+    sizes.changed(small, {"size": {"bytes": 1 << 20}, "capacity": "2Mi"})
+    sizes.changed(Key("DataStore", "data", "silent"), {"capacity": "1Gi"})
+    assert (metrics.store_bytes._value.get(), metrics.store_fullest._value.get()) == ((1 << 30) + (1 << 20), 0.5)
+    sizes.changed(small, {"capacity": "2Mi"})
+    assert (metrics.store_bytes._value.get(), metrics.store_fullest._value.get()) == (1 << 30, 0.25)
+    sizes.gone(large)
+    assert (metrics.store_bytes._value.get(), metrics.store_fullest._value.get()) == (0, 0)

@@ -26,6 +26,7 @@ def test_every_variable_sets_its_field():
             "COPPICE_NAMESPACE": "data",
             "COPPICE_IMAGES": '{"dolt": {"1.83": "example.com/dolt:1.83.2"}}',
             "COPPICE_ANY_VERSION": '["terminusdb"]',
+            "COPPICE_TLS_IMAGE": "example.com/stunnel:5",
             "COPPICE_RESYNC": "90s",
             "COPPICE_WORKERS": "4",
             "COPPICE_LOG_LEVEL": "",
@@ -34,6 +35,7 @@ def test_every_variable_sets_its_field():
     assert settings.namespace == "data"
     assert settings.images == {"dolt": {"1.83": "example.com/dolt:1.83.2"}}
     assert settings.any_version == ("terminusdb",)
+    assert settings.tls_image == "example.com/stunnel:5"
     assert settings.resync == timedelta(seconds=90)
     assert settings.workers == 4
     assert settings.log_level == "info"

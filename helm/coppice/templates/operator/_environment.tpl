@@ -16,6 +16,8 @@
   value: {{ include "coppice.engineImages" . | quote }}
 - name: COPPICE_ANY_VERSION
   value: {{ include "coppice.anyVersion" . | quote }}
+- name: COPPICE_TLS_IMAGE
+  value: {{ .Values.tls.image | quote }}
 - name: COPPICE_SERVER_MEMORY
   value: {{ .Values.servers.memory | quote }}
 - name: COPPICE_SERVER_CPU

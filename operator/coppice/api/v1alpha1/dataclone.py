@@ -168,6 +168,16 @@ class Migrations(SpecModel):
     )
 
 
+class CloneTls(SpecModel):
+    """TLS before the server of a clone."""
+
+    secret_name: ObjectName = Field(
+        description="Secret of the type kubernetes.io/tls in this namespace, with tls.crt, tls.key and, by which "
+        "clients know it, ca.crt. It bears the annotation coppice.dev/clone with the name of this DataClone: whoever "
+        "may write the Secret agrees that it is used here. A renewed certificate is taken over by itself."
+    )
+
+
 class DataCloneSpec(SpecModel):
     """The environment that is wanted."""
 
@@ -200,6 +210,11 @@ class DataCloneSpec(SpecModel):
         description="Size of the clone: a name in clones.profiles of the store; the one called default if left out.",
     )
     binding: Binding = Field(default_factory=Binding, description="How applications get the connection.")
+    tls: CloneTls | None = Field(
+        default=None,
+        description="Have a proxy beside the server take TLS, and let nobody to the server but by it. For engines "
+        "whose server has no TLS: terminusdb.",
+    )
     lease: Lease = Field(
         default_factory=Lease,
         description="How long the clone lives, bounded by the grant; the administrator's values if left out.",

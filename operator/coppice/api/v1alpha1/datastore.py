@@ -98,6 +98,16 @@ EngineVersion = Annotated[
 CronSchedule = Annotated[str, StringConstraints(max_length=100, pattern=CRON_PATTERN)]
 
 
+class Tls(SpecModel):
+    """TLS before a server that has none of its own."""
+
+    secret_name: ObjectName = Field(
+        description="Secret of the type kubernetes.io/tls with tls.crt, tls.key and, by which clients know it, ca.crt. "
+        "It bears the annotation coppice.dev/store with the name of this DataStore: whoever may write the Secret "
+        "agrees that it is used here. A renewed certificate is taken over by itself."
+    )
+
+
 class Managed(SpecModel):
     """A server the operator runs."""
 
@@ -118,6 +128,11 @@ class Managed(SpecModel):
         default=CommitPolicy.EXPLICIT,
         description="Versioned engines: Explicit leaves commits to the applications, "
         "PerTransaction makes one of each SQL commit.",
+    )
+    tls: Tls | None = Field(
+        default=None,
+        description="Have a proxy beside the server take TLS, and let nobody to the server but by it. For engines "
+        "whose server has no TLS: terminusdb.",
     )
 
 
@@ -479,6 +494,49 @@ class MirrorStatus(StatusModel):
     )
 
 
+class LoadStatus(StatusModel):
+    """An initial load that is on its way."""
+
+    done: Count = Field(description="Files that are in.")
+    total: Count = Field(description="Files that there are.")
+
+
+class OptimizationStatus(StatusModel):
+    """How far the optimization is that was asked for last, or how it ended."""
+
+    requested_at: Text = Field(description="The request by annotation that it is for.")
+    started_at: Time = Field(description="When it began.")
+    finished_at: Time | None = Field(default=None, description="When it ended.")
+    part: Text | None = Field(default=None, description="What is being optimized: a graph, by its path.")
+    done: Count = Field(description="Parts that are done, those that failed among them.")
+    total: Count = Field(description="Parts that there are.")
+    failed: Annotated[tuple[Text, ...], Field(max_length=20)] = Field(
+        default=(), description="Parts that could not be optimized, each with why; the first ones."
+    )
+    bytes_before: Count | None = Field(default=None, description="What the data took on the volume before.")
+    bytes_after: Count | None = Field(default=None, description="What they took when they were measured afterwards.")
+    layers_before: Count | None = Field(default=None, description="Layers that there were before.")
+    layers_after: Count | None = Field(default=None, description="Layers that there were afterwards.")
+
+
+class SizeSample(StatusModel):
+    """What the data took at one moment."""
+
+    at: Time = Field(description="When it was measured.")
+    bytes: Count = Field(description="What the data took on the volume.")
+    layers: Count = Field(description="Layers that there were.")
+
+
+class SizeStatus(StatusModel):
+    """How large the data are, and how they grow."""
+
+    bytes: Count = Field(description="What the data take on the volume.")
+    layers: Count = Field(description="Layers that there are: about three for each commit, and those of optimizations.")
+    samples: Annotated[tuple[SizeSample, ...], Field(max_length=8)] = Field(
+        default=(), description="What it was on the days before, the oldest first: one for each day, of eight days."
+    )
+
+
 class DataStoreStatus(ObservedStatus):
     """What the operator has seen of the database."""
 
@@ -508,6 +566,13 @@ class DataStoreStatus(ObservedStatus):
     last_snapshot: LastSnapshot | None = Field(default=None, description="The newest snapshot that is ready.")
     mirror: MirrorStatus | None = Field(default=None, description="How old the data of a mirror are.")
     capacity: Text | None = Field(default=None, description="Size of the volume as provisioned.")
+    load: LoadStatus | None = Field(default=None, description="An initial load that is on its way.")
+    size: SizeStatus | None = Field(
+        default=None, description="How large the data are and how they grow, where the engine tells."
+    )
+    optimization: OptimizationStatus | None = Field(
+        default=None, description="The optimization that the annotation coppice.dev/optimize-requested-at asked for."
+    )
 
 
 class DataStore(Resource):

@@ -6,6 +6,7 @@ begin
 current=${COPPICE_DATABASE:-coppice_load}
 create "$current"
 
+progress '.sql' '.sql.gz'
 for file in "$COPPICE_LOAD"/*; do
   case $file in
   *.sql) reader='cat' ;;
@@ -19,6 +20,8 @@ for file in "$COPPICE_LOAD"/*; do
     <"$HOME/statements.sql" >/dev/null 2>"$HOME/output" ||
     fail "${file##*/} does not load" "$(sed -n -e 1p -e '$p' "$HOME/output" | cut -c 1-160 | paste -sd ' ' -)"
   rm -f "$HOME/statements.sql"
+  loaded_files=$((loaded_files + 1))
+  progress '.sql' '.sql.gz'
 done
 [ -n "${loaded-}" ] || fail "the load holds no *.sql or *.sql.gz file"
 

@@ -38,6 +38,23 @@ begin() {
   mkdir -p "$stage"
 }
 
+# progress ENDING...: say, as a line of JSON, how many files of the initial load are in, of all whose names end so. Before the first file, and after each.
+loaded_files=0
+progress() (
+  total=0
+  for file in "$COPPICE_LOAD"/*; do
+    for ending; do
+      case $file in
+      *"$ending")
+        total=$((total + 1))
+        break
+        ;;
+      esac
+    done
+  done
+  printf '{"phase": "Loading", "done": %s, "total": %s}\n' "$loaded_files" "$total"
+)
+
 publish() {
   printf '%s\n' "${COPPICE_MARKER:-store}" >"$stage/marker"
   sync -f "$stage"

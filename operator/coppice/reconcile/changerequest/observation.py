@@ -52,7 +52,7 @@ class Party:
     def ref(self, engine: Engine) -> ServerRef:
         """Return the same for a plan, without the password."""
         at = self.endpoint(engine)
-        return ServerRef(at.host, at.port, self.peer.namespace, self.secret_name)
+        return ServerRef(at.host, at.port, self.peer.namespace, self.secret_name, ca=at.ca)
 
     def app_endpoint(self, engine: Engine) -> Endpoint | None:
         """Return where to log in as applications do, or None while nothing runs there."""

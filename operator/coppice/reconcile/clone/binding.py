@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coppice.core import labels
-from coppice.core.plan import EngineCall, Manifest, ServerRef
+from coppice.core.plan import EngineCall, Manifest
 from coppice.engines.base import (
     Activity,
     Content,
@@ -18,14 +18,14 @@ from coppice.engines.base import (
     Version,
 )
 from coppice.manifests.secret import build_binding_secret
+from coppice.reconcile.certificate import secured
 from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.clone.target import is_other_revision
 from coppice.reconcile.copies import Copy, Marks, build_marks, has_served
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
-from coppice.reconcile.observed import pod_state
-from coppice.reconcile.reads import Server, ensure_app_user
+from coppice.reconcile.reads import Server, ensure_app_user, server_ref
 
 
 def server_proves_itself(at: Situation, _draft: Draft) -> Fact:
@@ -52,7 +52,7 @@ def server_proves_itself(at: Situation, _draft: Draft) -> Fact:
 
 def _answering(at: Situation, engine: Engine) -> Fact:
     version = at.wanted_copy.origin.version
-    return holds(ENGINE, "Answering", f"answers at {at.host}:{engine.port} with {version.branch} at {version.head}")
+    return holds(ENGINE, "Answering", f"answers at {at.host}:{at.port(engine)} with {version.branch} at {version.head}")
 
 
 def _problem(at: Situation, error: EngineError | None) -> Fact:
@@ -106,7 +106,7 @@ def app_login(at: Situation, copy: Copy, engine: Engine) -> EngineCall:
     """Return the call that makes the applications' login on a copy."""
     if copy.pod is None:
         raise TypeError("the chain goes on without a server")
-    server = ServerRef(str(pod_state(copy.pod).ip), engine.port, at.namespace, at.engine_secret)
+    server = server_ref(copy.pod, engine, at.engine_secret)
     return ensure_app_user(copy.origin.engine, engine, server, copy.origin.version.database)
 
 
@@ -115,6 +115,9 @@ def binding_values(at: Situation, engine: Engine, host: str) -> dict[str, str]:
     password = Server(None, at.seen.secret).credentials["app-password"]
     version = at.wanted_copy.origin.version
     values = dict(engine.binding(host=host, database=version.database, password=password, branch=version.branch))
+    proxy = at.proxy(engine)
+    if proxy is not None:
+        values = secured(values, engine, proxy.ca)
     return values | {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from coppice.api.v1alpha1 import API_VERSION, DataChangeRequest, InvalidResource, KeptChanges, OnClose
 from coppice.core import labels
 from coppice.core.names import digest
-from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
+from coppice.core.plan import EngineCall, Event, Manifest, Plan
 from coppice.engines.base import Engine
 from coppice.engines.merging import MergingEngine
 from coppice.manifests.meta import Owner, build_metadata, build_release, is_owned
@@ -30,6 +30,7 @@ from coppice.reconcile.clone.situation import Situation
 from coppice.reconcile.copies import Copy, is_proven
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls, waits
 from coppice.reconcile.observed import condition, format_time, is_deleting, is_true, parse_time, pod_state
+from coppice.reconcile.reads import server_ref
 
 KEPT: Final = "ChangesKept"
 """A condition beside the chain, there for every clone that is to keep its changes."""
@@ -349,8 +350,7 @@ class _Keeper:
         It is called once more with the request, and then no more: an app may write without pause.
         """
         pod, engine = self.copy.pod, self.at.engine_of(self.copy)
-        ip = None if pod is None else pod_state(pod).ip
-        if ip is None or engine is None:
+        if pod is None or pod_state(pod).ip is None or engine is None:
             raise TypeError("a server that answers has an address")
         arguments = {
             "database": self.copy.origin.version.database,
@@ -359,10 +359,10 @@ class _Keeper:
             "email": self.at.environment.user,
             "message": self._title,
         }
-        self.work.calls.append(self._call(engine, ip, arguments))
+        self.work.calls.append(self._call(engine, pod, arguments))
 
-    def _call(self, engine: Engine, ip: str, arguments: dict[str, str]) -> EngineCall:
-        target = ServerRef(ip, engine.port, self.at.namespace, self.at.engine_secret)
+    def _call(self, engine: Engine, pod: Manifest, arguments: dict[str, str]) -> EngineCall:
+        target = server_ref(pod, engine, self.at.engine_secret)
         return EngineCall(self.copy.origin.engine, target, "commit-work", arguments)
 
     @property

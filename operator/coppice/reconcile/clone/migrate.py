@@ -324,7 +324,7 @@ class _Run:
         service = build_service(
             self.name,
             self.draft.owner,
-            port=self._engine.port,
+            port=self.at.port(self._engine),
             selector={labels.COPY: str(copy.number)},
             labels=marks,
         )

@@ -47,6 +47,7 @@ class CloneObservation:
     there, for a clone that names a migration. ``storage_class``, ``choice`` and ``handle``: for a
     copy that has no volume yet; ``origin_gone``: its snapshot went; ``complaint``: why its driver makes none.
     ``place``: in the queue behind the grant's caps, None with room.
+    ``certificate``: the user's Secret with which the server is to take TLS.
     ``unmarked_claims``: ours, but somebody took away what says which copy they are.
     ``released``: what is there that Kubernetes would not collect; read only for a clone under deletion.
     ``answer``: what the newest copy's server holds, asked until it is proven; from then on ``activity``.
@@ -80,6 +81,7 @@ class CloneObservation:
     binding: Manifest | None = None
     service: Manifest | None = None
     policy: Manifest | None = None
+    certificate: Manifest | None = None
     alias_snapshots: tuple[Manifest, ...] = ()
     alias_contents: tuple[Manifest, ...] = ()
     answer: Answer | None = None

@@ -189,6 +189,9 @@ class _Reading:
         unmarked = tuple(claim for claim in claims if claim["metadata"]["uid"] not in marked)
         seen = replace(seen, copies=copies, unmarked_claims=unmarked, pods=tuple(servers))
         seen = replace(seen, secret=secret, added=added, binding=binding, service=service, policy=policy)
+        if self.clone.spec.tls is not None:
+            certificate = await self.reader.get("Secret", self.clone.spec.tls.secret_name, namespace)
+            seen = replace(seen, certificate=certificate)
         if seen.serving is not None or asks_for_apps(seen.manifest, self.clone):
             seen = replace(seen, deployments=tuple(await self.reader.list("Deployment", namespace)))
         return await self._migrations(seen, tuple(runners))

@@ -99,7 +99,7 @@ def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
     """
     secret = build_engine_secret(at.engine_secret, draft.owner, at.seen.fresh_credentials)
     policy = build_policy(
-        at.name, draft.owner, role="clone", port=engine.port, operator_namespace=at.environment.operator_namespace
+        at.name, draft.owner, role="clone", port=at.port(engine), operator_namespace=at.environment.operator_namespace
     )
     problem = (
         draft.make_once(secret, at.seen.secret, ENGINE)
@@ -123,7 +123,7 @@ def _complete(at: Situation, draft: Draft) -> Fact | None:
 def keep_service(at: Situation, draft: Draft, number: int, engine: Engine) -> Fact | None:
     """Lead the Service to a copy's server."""
     selector = {labels.COPY: str(number)}
-    service = build_service(service_name(at.clone), draft.owner, port=engine.port, selector=selector)
+    service = build_service(service_name(at.clone), draft.owner, port=at.port(engine), selector=selector)
     return draft.keep(service, at.seen.service, ENGINE)
 
 
@@ -139,9 +139,14 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
     resources = _resources(at)
     if isinstance(resources, Fact):
         return resources
+    uncertified = at.certificate(engine, ENGINE)
+    if uncertified is not None:
+        return uncertified
+    proxy = at.proxy(engine)
     policy: CommitPolicy = at.clone.spec.commit_policy.value
     # The claim's UID: what the Pod expects on its volume is part of its script. That it is durable never changes.
-    inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]))
+    secured = () if proxy is None else (proxy.image, proxy.secret, proxy.ca)
+    inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]), *secured)
     server = CloneServer(
         version=origin.version,
         commit_policy=policy,
@@ -163,6 +168,7 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
             labels={labels.COPY: str(copy.number)},
             annotations={labels.INPUTS: inputs},
             added=at.lacking_credentials,
+            proxy=proxy,
             grace_seconds=GRACE_SECONDS,
         )
     )

@@ -42,7 +42,7 @@ def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
     version = origin.version
     return {
         "binding": {"name": secret_name(at.clone)},
-        "endpoint": {"host": at.host, "port": engine.port} if engine is not None else None,
+        "endpoint": {"host": at.host, "port": at.port(engine)} if engine is not None else None,
         "copy": str(served.number),
         "snapshot": {"name": origin.snapshot, "uid": origin.snapshot_uid},
         "source": {

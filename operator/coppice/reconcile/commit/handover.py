@@ -13,7 +13,7 @@ from typing import Final
 
 from coppice.api.v1alpha1 import DataClone, DataSnapshot, DataStore, Durability, InvalidResource, Power
 from coppice.core import labels
-from coppice.core.plan import EngineCall, Manifest, ServerRef
+from coppice.core.plan import EngineCall, Manifest
 from coppice.core.quantities import larger
 from coppice.engines.base import Engine
 from coppice.manifests.meta import is_owned
@@ -43,6 +43,7 @@ from coppice.reconcile.observed import (
     volume_snapshot_state,
 )
 from coppice.reconcile.provisioning import PATIENCE, waits_for_capture
+from coppice.reconcile.reads import server_ref
 
 CAPTURED: Final = "Captured"
 LOOK_SECONDS: Final = 30.0
@@ -286,7 +287,7 @@ class Handover:
             message = f"waits for the server of {self._clone_words} to answer; see its conditions"
             return waits(CAPTURED, "CloneNotAnswering", message, retry_after=LOOK_SECONDS)
         secret = engine_secret_name(metadata.name, metadata.uid)
-        target = ServerRef(state.ip, self.engine.port, metadata.namespace, secret)
+        target = server_ref(copy.pod, self.engine, secret)
         draft.calls.append(EngineCall(self.store.spec.engine, target, self.engine.capture_action, {}))
         return None
 

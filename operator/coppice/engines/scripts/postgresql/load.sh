@@ -6,6 +6,7 @@ begin
 current=${COPPICE_DATABASE:-$COPPICE_FALLBACK_DATABASE}
 create "$current"
 
+progress '.sql' '.sql.gz'
 for file in "$COPPICE_LOAD"/*; do
   case $file in
   *.sql) reader='cat' ;;
@@ -17,6 +18,8 @@ for file in "$COPPICE_LOAD"/*; do
   # The output is not shown: it may hold rows.
   $reader "$file" | as_loader "$current" -f - >/dev/null 2>"$HOME/errors" ||
     fail "${file##*/} does not load" "$(sed -n 's/^psql:<stdin>:\([0-9]*\): */line \1: /p' "$HOME/errors" | head -n 1 | cut -c 1-300)"
+  loaded_files=$((loaded_files + 1))
+  progress '.sql' '.sql.gz'
 done
 [ -n "${loaded-}" ] || fail "the load holds no *.sql or *.sql.gz file"
 

@@ -7,6 +7,7 @@ begin
 target=${COPPICE_DATABASE:-$COPPICE_FALLBACK_DATABASE}
 create_store "$target"
 
+progress '.json' '.json.gz'
 for file in "$COPPICE_LOAD"/*; do
   case $file in
   *.schema.json | *.schema.json.gz) graph=schema ;;
@@ -20,6 +21,8 @@ for file in "$COPPICE_LOAD"/*; do
   loaded=yes
   terminus "${file##*/} does not load" doc insert "$(path "$target")" "--graph_type=$graph" "--author=coppice" "--message=Initial load" <"$HOME/documents.json"
   rm -f "$HOME/documents.json"
+  loaded_files=$((loaded_files + 1))
+  progress '.json' '.json.gz'
 done
 [ -n "${loaded-}" ] || fail "the load holds no *.json or *.json.gz file"
 publish

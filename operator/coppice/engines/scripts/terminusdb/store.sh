@@ -9,4 +9,6 @@ if [ ! -f "$root/marker" ]; then
   export TERMINUSDB_SERVER_DB_PATH="$root/db"
 fi
 check_labels
+arm
+measure
 serve
