@@ -105,6 +105,10 @@ async def test_a_version_that_loses_documents_is_refused_unless_it_is_allowed(
         assert (await willing.engine.inspect(willing.admin(server))).engine_version == "12.0.5"
         with pytest.raises(EngineError, match=r"12\.0\.5 loses documents"):
             await stage.engine.inspect(stage.admin(server))
+        admin, product = willing.admin(server), {"@type": "Product", "id": "9", "name": "née"}
+        told = await call(admin, "POST", "document/admin/shop?author=a&message=m", product)
+        assert told == ["Product/9"]
+        assert told[0] not in {document["@id"] for document in await documents(admin, "admin/shop")}
 
 
 async def test_every_write_is_a_commit_that_has_a_name_a_prefix_and_a_time(stage: Stage, loaded: Path) -> None:

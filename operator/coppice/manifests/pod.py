@@ -228,8 +228,8 @@ def _proxy_container(proxy: Proxy) -> dict[str, Any]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 5, "failureThreshold": 3},
-        "livenessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 10, "failureThreshold": 6},
+        # Once: the container ends with the proxy, which writes each connection without TLS into its log as an error.
+        "startupProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 60},
         "volumeMounts": [
             {"name": "certificate", "mountPath": CERTIFICATE_PATH, "readOnly": True},
             {"name": "tls-run", "mountPath": RUN_PATH},

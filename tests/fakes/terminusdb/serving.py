@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from databases import Databases
 
 OK = {"api:status": "api:success"}
+LOSES_NOTHING = (12, 0, 6)
 
 
 class Call(Comparing, Remotes, Rewriting):
@@ -97,8 +98,16 @@ class Call(Comparing, Remotes, Rewriting):
                 raise RefusedError(
                     400, "api:DocumentIdAlreadyExists", f"Tried to insert a new document with id {taken[0]}"
                 )
-            self._write(path, kind, documents, drop)
+            self._write(path, kind, self._kept(documents), drop)
         return list(documents)
+
+    def _kept(self, documents: dict[str, Any]) -> dict[str, Any]:
+        """Return what a version keeps of documents that it says it has written."""
+        if tuple(int(number) for number in self.version.split(".")) >= LOSES_NOTHING:
+            return documents
+        return {
+            name: document for name, document in documents.items() if json.dumps(document, ensure_ascii=False).isascii()
+        }
 
     def document_put(self, path: str) -> Any:
         at, kind = place(path), self._graph
