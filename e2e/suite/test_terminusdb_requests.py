@@ -1,5 +1,6 @@
 """What changed in the documents of a TerminusDB clone comes back to the store: merged with what others wrote there,
-looked at, let go and published as one commit; and is taken back. Over the double of its protocol.
+looked at, let go and published as one commit; and is taken back. A branch can begin without what was before. All of it
+over the double of the protocol.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest
 from e2e.suite.change import AUTHOR, REVIEWER, Request
 from e2e.suite.data import Clone, Store
 from e2e.suite.documents import CLIENT, asked, make_client
+from e2e.suite.manifests import resource
 from e2e.waiting import eventually
 
 if TYPE_CHECKING:
@@ -54,11 +56,11 @@ class Items:
         [answer] = self._ask(("GET", f"document/{self._place}?type=Item&as_list=true", None))
         return {each["number"]: each["price"] for each in answer["content"]}
 
-    def newest(self) -> dict[str, Any]:
-        """Return the last commit."""
-        [answer] = self._ask(("GET", f"log/{self._place}?count=1", None))
-        newest: dict[str, Any] = answer["content"][0]
-        return newest
+    def log(self) -> list[dict[str, Any]]:
+        """Return all commits, the newest first."""
+        [answer] = self._ask(("GET", f"log/{self._place}", None))
+        commits: list[dict[str, Any]] = answer["content"]
+        return commits
 
     @property
     def _place(self) -> str:
@@ -122,7 +124,7 @@ def test_documents_that_both_sides_changed_are_merged_decided_and_published(
     kube.patch("dcr", request.name, store.namespace, {"spec": {"merge": "WhenApproved"}})
     published = request.until("Published")["published"]
     assert main.prices() == merged
-    commit = main.newest()
+    commit = main.log()[0]
     assert commit["identifier"] == published["commit"]
     assert AUTHOR in commit["author"]
     assert f"Proposed-by: {AUTHOR}" in commit["message"]
@@ -137,3 +139,16 @@ def test_it_is_taken_back_and_what_others_wrote_stays(kube: Kube, store: Store, 
     ann.apply(request.manifest({"revertOf": "autumn"}))
     request.until("Published")
     assert main.prices() == {1: 10, 2: 22, 3: 34}
+
+
+def test_a_branch_begins_with_all_documents_and_one_commit(kube: Kube, store: Store, main: Items) -> None:
+    before = main.log()
+    spec = {"store": {"name": store.name}, "from": {"branch": "main"}, "branchName": "handover", "history": "Squashed"}
+    kube.apply(resource("DataBranch", "handover", store.namespace, spec))
+    kube.ready(store.namespace, "dbranch/handover")
+    branch = {**main.binding, "database": f"{main.binding['database']}/local/branch/handover"}
+    handover = Items(kube, store.namespace, branch)
+    assert handover.prices() == main.prices()
+    [commit] = handover.log()
+    assert before[0]["identifier"] in commit["message"]
+    assert main.log() == before
