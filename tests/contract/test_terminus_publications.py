@@ -542,6 +542,37 @@ async def test_an_operator_that_dies_as_the_store_fetches_a_result_leaves_nothin
     assert await _left(trio, trio.store) == []
 
 
+async def test_an_operator_that_dies_as_a_scratch_server_fetches_leaves_what_can_be_merged_or_is_not_there(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, at, there = Requests(monkeypatch), trio.stage.admin(trio.scratch), []
+    line = await trio.line()
+    await trio.fetch(trio.scratch, trio.store, await line.store.head(line.name))
+    await trio.let(trio.scratch, trio.clone)
+    fetch = {"host": trio.host(trio.clone), "password": trio.scratch.secret["remote-password"]}
+    for living in count():
+        commit = await line.clone.write(line.name, [product(1, price=living)])
+        requests.watch(before=dies(living))
+        try:
+            await trio.act(trio.scratch, "fetch", commit=commit, **fetch)
+        except KilledError:
+            pass
+        else:
+            break
+        finally:
+            requests.watch()
+        try:
+            await trio.engine.log(at, "shop", commit, limit=1)
+        except UnknownVersionError:
+            there.append(False)
+            await trio.act(trio.scratch, "fetch", commit=commit, **fetch)
+        else:
+            there.append(True)
+        inputs = MergeInputs("shop", await line.store.head(line.name), commit, AUTHOR, "Autumn prices", SALT)
+        assert (await trio.engine.merge(at, inputs)).result is not None
+    assert set(there) == {False, True}
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_store_that_is_killed_at_any_step_is_before_or_after_and_goes_on(
     trio: Trio, monkeypatch: pytest.MonkeyPatch, when: str

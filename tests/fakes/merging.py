@@ -304,21 +304,29 @@ class MergingFakeEngine(FakeEngine):
         server.volume.users.pop(FETCHER, None)
 
     def _do_fetch(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
-        self._fetch(at, server, arguments["host"], arguments["commit"])
+        self._fetch(at, server, arguments, arguments["commit"])
 
     def _do_fetch_result(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
-        self._fetch(at, server, arguments["host"], arguments["result"])
+        self._fetch(at, server, arguments, arguments["result"])
 
-    def _fetch(self, at: Endpoint, server: Server, host: str, commit: str) -> None:
+    def _fetch(self, at: Endpoint, server: Server, arguments: Mapping[str, str], commit: str) -> None:
         if commit in server.volume.commits:
             return
+        host, password = arguments["host"], self._password(server, arguments)
         source = self.servers.get(host)
         if source is None or not source.listening or not self.passes(at.host, host):
             raise UnreachableError(f"nothing answers at {host}:{self.remotes_port}")
-        if not server.remote_password or source.volume.users.get(FETCHER) != server.remote_password:
+        if not password or source.volume.users.get(FETCHER) != password:
             raise EngineError(f"the server at {host} lets nobody fetch with this password")
         for name in source.volume.ancestors(_find(source.volume, commit)):
             server.volume.commits[name] = source.volume.commits[name]
+
+    @staticmethod
+    def _password(server: Server, arguments: Mapping[str, str]) -> str:
+        """Return with what a server fetches: its own process has it."""
+        if arguments["password"] != server.remote_password:
+            raise EngineError("this is not the password with which this server fetches")
+        return server.remote_password
 
     @staticmethod
     def _do_undo(at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
@@ -359,9 +367,7 @@ class MergingFakeEngine(FakeEngine):
             raise TargetMovedError(f"the branch {arguments['branch']} is at {branch.head}")
         if branch.rows != server.volume.commits[branch.head].rows:
             raise TargetBusyError(f"the branch {arguments['branch']} has uncommitted changes")
-        if arguments["password"] != server.remote_password:
-            raise EngineError("this is not the password with which this server fetches")
-        self._fetch(at, server, arguments["host"], arguments["result"])
+        self._fetch(at, server, arguments, arguments["result"])
 
     def _do_fast_forward(self, at: Endpoint, server: Server, arguments: dict[str, str]) -> None:
         volume, result = server.volume, arguments["result"]

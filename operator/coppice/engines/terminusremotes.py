@@ -32,6 +32,7 @@ from coppice.engines.terminusresult import put_branch
 FETCH_USER: Final = "coppice-fetch"
 OFFER_PREFIX: Final = "coppice-offered-"
 FETCHED_PREFIX: Final = "coppice-fetched-"
+_FETCHING_PREFIX: Final = f"{REMOTE_PREFIX}fetching-"
 _FETCH_ROLE: Final = "coppice-fetch"
 _FETCHING: Final = (
     "class_frame",
@@ -66,7 +67,8 @@ async def fetch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
     database, commit = arguments["database"], arguments["commit"]
     if await is_there(api, database, commit):
         return
-    async with _remote(api, at, arguments, commit) as remote:
+    # By another name than a result's: what is not here until it has a branch must not be found.
+    async with _remote(api, at, arguments, f"{_FETCHING_PREFIX}{commit[:SHORT]}") as remote:
         await _fetch(api, database, remote, arguments)
         await _expect(api, arguments, remote, commit)
         # A remote's commits go with it: what was fetched needs a branch of our own to stay.
@@ -79,7 +81,8 @@ async def fetch_result(api: Api, arguments: Mapping[str, str]) -> None:
     database, result = arguments["database"], arguments["result"]
     if await is_there(api, database, result):
         return
-    remote = await _add_remote(api, arguments, result)
+    remote = remote_of(result)
+    await _add_remote(api, arguments, remote)
     await _fetch(api, database, remote, arguments)
     await _expect(api, arguments, remote, result)
 
@@ -136,7 +139,7 @@ async def _move(api: Api, at: Endpoint, arguments: Mapping[str, str], is_meant: 
     if not await _is_due(api, arguments):
         await _sweep(api, at, database)
         return
-    async with _remote(api, at, arguments, result) as remote:
+    async with _remote(api, at, arguments, remote_of(result)) as remote:
         await _fetch(api, database, remote, arguments)
         offered = await _expect(api, arguments, remote, result)
         if offered is None:
@@ -186,23 +189,23 @@ async def _expect(api: Api, arguments: Mapping[str, str], remote: str, commit: s
 
 
 @asynccontextmanager
-async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], commit: str) -> AsyncGenerator[str, None]:
+async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], name: str) -> AsyncGenerator[str, None]:
     """Have a remote for as long as it is needed."""
-    place = (at.host, at.port, remote_of(commit))
+    place = (at.host, at.port, name)
     _UNDER_WAY.add(place)
     try:
-        yield await _add_remote(api, arguments, commit)
+        await _add_remote(api, arguments, name)
+        yield name
     finally:
         _UNDER_WAY.discard(place)
-        await _forget(api, arguments["database"], place[2])
+        await _forget(api, arguments["database"], name)
 
 
-async def _add_remote(api: Api, arguments: Mapping[str, str], commit: str) -> str:
-    name, place = remote_of(commit), f"remote/{path(arguments['database'])}"
+async def _add_remote(api: Api, arguments: Mapping[str, str], name: str) -> None:
+    place = f"remote/{path(arguments['database'])}"
     body = {"remote_name": name, "remote_location": _location(arguments["host"], arguments["database"])}
     there = name in (await api.get(place))["api:remote_names"]
     await api.call("PUT" if there else "POST", place, body=body, repeatable=there)
-    return name
 
 
 async def _forget(api: Api, database: str, remote: str) -> None:
