@@ -79,7 +79,12 @@ POINTS = [
     {"time": "2026-05-01T12:00:00Z"},
     {"migration": "42"},
 ]
-BRANCH = {"store": {"name": "shop", "namespace": "data"}, "branchName": "feature/autumn", "deletionPolicy": "Delete"}
+BRANCH = {
+    "store": {"name": "shop", "namespace": "data"},
+    "branchName": "feature/autumn",
+    "history": "Squashed",
+    "deletionPolicy": "Delete",
+}
 CLONE_STORE = {"store": {"name": "shop", "namespace": "data"}}
 CLONE = {
     "from": {**CLONE_STORE, "branch": "main", "maxAge": "1h"},
@@ -509,6 +514,7 @@ RULES: dict[tuple[str, str], Edits] = {
         ["heads", "a" * 31, "a" * 33, "locks"],
         ["head", "HEAD", "0123456789abcdefghijklmnopqrstuv", "a.lock"],
     ),
+    ("DataBranch.spec.history", "history is immutable: create another DataBranch"): change(".spec.history", "Full"),
     ("DataBranch.spec.from", "from is immutable: create another DataBranch from the other point"): change(
         ".spec.from", {"tag": "v1"}
     ),

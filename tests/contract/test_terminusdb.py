@@ -105,6 +105,10 @@ async def test_a_version_that_loses_documents_is_refused_unless_it_is_allowed(
         assert (await willing.engine.inspect(willing.admin(server))).engine_version == "12.0.5"
         with pytest.raises(EngineError, match=r"12\.0\.5 loses documents"):
             await stage.engine.inspect(stage.admin(server))
+        admin, product = willing.admin(server), {"@type": "Product", "id": "9", "name": "née"}
+        told = await call(admin, "POST", "document/admin/shop?author=a&message=m", product)
+        assert told == ["Product/9"]
+        assert told[0] not in {document["@id"] for document in await documents(admin, "admin/shop")}
 
 
 async def test_every_write_is_a_commit_that_has_a_name_a_prefix_and_a_time(stage: Stage, loaded: Path) -> None:
@@ -387,10 +391,14 @@ async def test_what_was_seen_of_the_real_server_is_what_is_answered(stage: Stage
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", auth=auth, timeout=PATIENCE) as client:
             for before in fact.get("before", ()):
                 await client.request(before["method"], before["path"], json=before.get("body"))
-            answer = await client.request(fact["method"], fact["path"], json=fact.get("body"))
+            expected = {"TerminusDB-Data-Version": fact["expects"]} if "expects" in fact else {}
+            answer = await client.request(fact["method"], fact["path"], json=fact.get("body"), headers=expected)
     assert answer.status_code == fact["status"]
     if "kind" in fact:
         assert answer.json()["api:error"]["@type"] == fact["kind"]
+    if "response" in fact:
+        assert answer.json()["@type"] == fact["response"]
+    assert set(fact.get("holds", ())) <= (set(answer.json()) if answer.content else set())
     if "empty" in fact:
         assert answer.content == b""
     for header in fact.get("headers", ()):

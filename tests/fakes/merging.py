@@ -30,6 +30,7 @@ from coppice.engines.merging import (
     TableChanges,
     TargetBusyError,
     TargetMovedError,
+    UnrelatedError,
 )
 
 FETCHER = "fetcher"
@@ -239,7 +240,7 @@ class MergingFakeEngine(FakeEngine):
             _find(volume, commit)
         base = _merge_base(volume, inputs.target, inputs.source)
         if base is None:
-            raise EngineError("the two have no commit in common")
+            raise UnrelatedError("the two share no commit")
         versions = [volume.commits[name].rows for name in (base, inputs.target, inputs.source)]
         return base, merge_rows(versions[0], versions[1], versions[2], inputs.salt, inputs.decisions)
 

@@ -52,18 +52,20 @@ async def clone(  # noqa: PLR0913, PLR0917 - one parameter for each option
 @click.argument("branch")
 @options.source
 @click.option("--name", help="Name of the DataBranch; made of the branch's own if left out.")
+@click.option("--squash", is_flag=True, help="Begin with one commit that has all the data, and none of those before.")
 @options.waiting
 async def branch(
     session: Session,
     branch: str,
     store: str,
     name: str | None,
+    squash: bool,  # noqa: FBT001
     wait: bool,  # noqa: FBT001
     patience: timedelta,
     **points: str | None,
 ) -> None:
     """Make a BRANCH in a store, under the engine's own name: feature/autumn."""
-    wish = branch_wish(branch, session.namespace, read_source(store, points), name=name)
+    wish = branch_wish(branch, session.namespace, read_source(store, points), name=name, squash=squash)
     await make(session, wish, patience if wait else None)
 
 

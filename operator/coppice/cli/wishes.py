@@ -26,6 +26,7 @@ from coppice.api.v1alpha1 import (
     DataReviewSpec,
     DataSnapshotSpec,
     From,
+    History,
     Lease,
     MergePolicy,
     OnClose,
@@ -144,11 +145,14 @@ def preview_wish(wish: Manifest, preview: Preview) -> Manifest:
     return _manifest(wish["kind"], wish["metadata"]["name"], wish["metadata"]["namespace"], spec)
 
 
-def branch_wish(branch: str, namespace: str, source: Source, *, name: str | None = None) -> Manifest:
+def branch_wish(
+    branch: str, namespace: str, source: Source, *, name: str | None = None, squash: bool = False
+) -> Manifest:
     """Return the DataBranch to create for a branch by the engine's own name."""
+    history: dict[str, Any] = {"history": History.SQUASHED} if squash else {}
     with _wording():
         spec = DataBranchSpec(
-            store=_store(source.store, namespace), branch_name=branch, from_=From(**_given(source.point))
+            store=_store(source.store, namespace), branch_name=branch, from_=From(**_given(source.point)), **history
         )
     return _manifest("DataBranch", name or object_name(branch), namespace, spec)
 

@@ -168,7 +168,8 @@ def _store_facts(spec: Mapping[str, Any], status: Mapping[str, Any], _namespace:
 
 def _branch_facts(spec: Mapping[str, Any], status: Mapping[str, Any], namespace: str, _now: datetime) -> Facts:
     yield "branch", f"{spec['branchName']} of {store_of(spec, namespace)}"
-    yield "from", f"{point_of(spec['from'])}{_at(status.get('base'))}"
+    squashed = ", squashed" if spec.get("history") == "Squashed" else ""
+    yield "from", f"{point_of(spec['from'])}{_at(status.get('base'))}{squashed}"
     yield "head", short(status.get("head"))
 
 

@@ -78,6 +78,10 @@ class UnknownVersionError(EngineError):
     """There is no such branch, tag, commit or time in the database; the message names it and what exists."""
 
 
+class UnderWayError(EngineError):
+    """What was asked for takes longer than anybody waits for it, and goes on: ask for it again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where to connect and as whom.

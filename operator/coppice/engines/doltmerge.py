@@ -55,6 +55,7 @@ from coppice.engines.merging import (
     MergeOutcome,
     Side,
     Signature,
+    UnrelatedError,
 )
 from coppice.engines.mysql import Session, identifier, literal
 
@@ -245,7 +246,7 @@ async def _base(session: Session, inputs: MergeInputs) -> str:
         await commit_of(session, inputs.database, commit)
     base = await base_of(session, inputs.target, inputs.source)
     if base is None:
-        raise EngineError(f"{inputs.target} and {inputs.source} share no commit: there is nothing to merge by")
+        raise UnrelatedError(f"{inputs.target} and {inputs.source} share no commit: there is nothing to merge by")
     return base
 
 

@@ -41,6 +41,10 @@ class TargetMovedError(EngineError):
     """The target's branch is no longer where the result was computed for: compute it again."""
 
 
+class UnrelatedError(EngineError):
+    """Two versions share no commit: there is nothing by which to say which of them has changed what."""
+
+
 class TargetBusyError(EngineError):
     """The target's branch has uncommitted changes, which a publication would bury: the message names it."""
 

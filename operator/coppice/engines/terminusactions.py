@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Final
 
-from coppice.engines import terminusrefs, terminusremotes, terminusupkeep
+from coppice.engines import terminusrefs, terminusremotes, terminussquash, terminusupkeep
 from coppice.engines.base import Endpoint, UnknownVersionError
 from coppice.engines.merging import MergeInputs
 from coppice.engines.terminusapi import Api
@@ -60,6 +60,8 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
             await undo(api, given["database"], given["branch"], given["commit"])
         case "optimize":
             await terminusupkeep.optimize(api, given)
+        case "create-squashed-branch":
+            await terminussquash.create_squashed_branch(api, at, given)
         case "ensure-check-user":
             await ensure_check_user(api, given)
         case _:

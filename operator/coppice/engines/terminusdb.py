@@ -47,13 +47,15 @@ from coppice.engines.base import (
 )
 from coppice.engines.credentials import binding_values, completed
 from coppice.engines.shell import script
+from coppice.engines.squashing import Squash
 from coppice.engines.terminusactions import perform
 from coppice.engines.terminusapi import Api, segment, session
-from coppice.engines.terminushistory import ADMIN
+from coppice.engines.terminushistory import ADMIN, layers_of
 from coppice.engines.terminuslogins import APP_ROLE, ensure_login
 from coppice.engines.terminusmerging import TerminusDBMerging
 from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
+from coppice.engines.terminussquash import squash_of
 
 OLDEST: Final = "12.0.6"
 """Older versions lose documents with text that is not ASCII, silently."""
@@ -193,10 +195,8 @@ class TerminusDBEngine(TerminusDBMerging):
         """Return the two graphs of ``main``: each is a layer, which never changes; what a class holds has no token."""
         async with session(at) as api:
             [newest] = await api.get(f"log/{_path(database)}", count=1)
-            place = f"document/{_path(database)}/local/_commits"
-            kind = "ValidCommit" if "parent" in newest else "InitialCommit"
-            [commit] = await api.get(place, type=kind, id=f"{kind}/{newest['identifier']}", as_list="true")
-        return {name: str(commit.get(graph) or "") for name, graph in (("documents", "instance"), ("schema", "schema"))}
+            layers = await layers_of(api, database, newest["identifier"])
+        return {name: layers[graph] for name, graph in (("documents", "instance"), ("schema", "schema"))}
 
     async def contains(self, at: Endpoint, database: str, commit: str, heads: tuple[str, ...]) -> bool:
         """Return whether a commit is one of these heads or an ancestor of one; an unknown commit is neither."""
@@ -207,6 +207,11 @@ class TerminusDBEngine(TerminusDBMerging):
         """Return the tags whose names begin so."""
         async with session(at) as api:
             return refs.tags(await refs.branches(api, database), prefix)
+
+    async def squash_of(self, at: Endpoint, database: str, commit: str) -> Squash | None:
+        """Return what a history begins with, if that is a squash of Coppice's."""
+        async with session(at) as api:
+            return await squash_of(api, database, commit)
 
     async def execute(self, at: Endpoint, action: str, arguments: Mapping[str, str]) -> None:
         """Do one of the actions that every engine has; raises EngineError for one that it has not."""

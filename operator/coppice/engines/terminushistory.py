@@ -2,7 +2,8 @@
 
 A commit of TerminusDB has one parent. The last commit of a merge says at the end of its message what it merges, into
 what: for Coppice that makes two parents of it, without which a second merge of the same source would count what the
-first one brought as a change of the target's. Who writes may say anything in a message, but not in the name of the
+first one brought as a change of the target's. In the same way the commit of a squash says what it is of, and for whom;
+it comes from nothing all the same. Who writes may say anything in a message, but not in the name of the
 administrator, which the server itself writes down: in any other commit such a line is only words.
 """
 
@@ -28,7 +29,8 @@ ADMIN: Final = "User/admin"
 """What the server writes down as the user of a commit ends so where the administrator has made it."""
 _MERGE: Final = "Coppice-Merge:"
 _STEP: Final = "Coppice-Step-To:"
-_SAID: Final = re.compile(rf"\n\n({_MERGE}|{_STEP}) ([0-9a-zA-Z]+) ([0-9a-zA-Z]+)\s*\Z")
+_SQUASH: Final = "Coppice-Squash:"
+_SAID: Final = re.compile(rf"\n\n({_MERGE}|{_STEP}|{_SQUASH}) ([0-9a-zA-Z]+) ([0-9a-zA-Z-]+)\s*\Z")
 _AUTHOR: Final = re.compile(r"(.*?)\s*<([^<>]*)>\s*\Z", re.DOTALL)
 _KINDS: Final = ("InitialCommit", "ValidCommit")
 
@@ -36,7 +38,7 @@ _KINDS: Final = ("InitialCommit", "ValidCommit")
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One commit. ``parent`` is the server's, and what a merge has merged, into what, is in ``merged``; ``step``: it is
-    one of those before the last one of a merge.
+    one of those before the last one of a merge; ``squash``: of which commit it is one, and for whom.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Commit:
     email: str
     time: float
     message: str
+    squash: tuple[str, str] | None = None
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -67,6 +70,11 @@ def said(message: str, target: str, source: str, *, last: bool) -> str:
     return f"{message.strip()}\n\n{_MERGE if last else _STEP} {target} {source}"
 
 
+def squashed(message: str, commit: str, maker: str) -> str:
+    """Return the message of a squash's commit."""
+    return f"{message.strip()}\n\n{_SQUASH} {commit} {maker}"
+
+
 def author_of(signature: Signature) -> str:
     """Return how somebody signs."""
     return f"{signature.name} <{signature.email}>"
@@ -77,16 +85,19 @@ def read(entry: Mapping[str, Any]) -> Commit:
     message, author = str(entry.get("message", "")), str(entry.get("author", ""))
     own = str(entry.get("user", "")).endswith(ADMIN)
     found = _SAID.search(message) if own else None
+    pair = (found.group(2), found.group(3)) if found else None
+    word = found.group(1) if found else None
     signed = _AUTHOR.fullmatch(author)
     return Commit(
         id=str(entry["identifier"]),
         parent=str(entry["parent"]).rpartition("/")[2] if entry.get("parent") else None,
-        merged=(found.group(2), found.group(3)) if found else None,
-        step=found is not None and found.group(1) == _STEP,
+        merged=pair if word in {_MERGE, _STEP} else None,
+        step=word == _STEP,
         author=signed.group(1) if signed else author,
         email=signed.group(2) if signed else "",
         time=float(entry["timestamp"]),
         message=message[: found.start()] if found else message,
+        squash=pair if word == _SQUASH else None,
     )
 
 
@@ -116,6 +127,24 @@ async def commit_at(api: Api, database: str, commit: str, repository: str = "loc
     return read(entry)
 
 
+async def layers_of(api: Api, database: str, commit: str) -> Mapping[str, str]:
+    """Return the layers of a commit's two graphs. Which class one without a parent is of is not to be seen: the first
+    one of a database is of its own, and a squash is of the one that all others are.
+    """
+    for kind in _KINDS:
+        try:
+            found = await api.get(
+                f"document/{commits_path(database)}", type=kind, id=f"{kind}/{commit}", as_list="true"
+            )
+        except AnswerError as error:
+            if error.status not in refs.MISSING:
+                raise
+            continue
+        for entry in found:
+            return {graph: str(entry.get(graph) or "") for graph in ("instance", "schema")}
+    raise UnknownVersionError(f"there is no commit {commit} in {database}")
+
+
 async def log(api: Api, database: str, start: str, limit: int) -> Sequence[CommitInfo]:
     """Return commits from a branch or commit backwards, newest first. The commit may be one that was fetched to be
     published, and that no branch has taken yet.
@@ -138,7 +167,9 @@ async def graph(api: Api, database: str) -> Mapping[str, Commit]:
         entries = await api.get(place, type=kind, as_list="true", count=MAX_COMMITS + 1)
         found.update((str(entry["identifier"]), read(entry)) for entry in entries)
     if len(found) > MAX_COMMITS:
-        raise EngineError(f"{path(database)} has more than {MAX_COMMITS} commits: optimise and squash it first")
+        raise EngineError(
+            f"{path(database)} has more than {MAX_COMMITS} commits: work on a branch that begins squashed"
+        )
     return found
 
 

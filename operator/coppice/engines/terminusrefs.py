@@ -72,12 +72,17 @@ def tag_branch(name: str, at: int) -> str:
     return f"{_MARK}{escaped}.{at}"
 
 
-async def create_branch(api: Api, database: str, branch: str, commit: str) -> None:
-    """Make a branch at a commit; done already when it is there."""
+def expect_name(branch: str) -> None:
+    """Raise EngineError for what no branch can be called."""
     if "/" in branch:
         raise EngineError(f"TerminusDB has no branches with a slash in their name: {branch}")
     if branch.startswith(_MARK):
         raise EngineError(f"a branch whose name begins with {_MARK} is a tag: {branch}")
+
+
+async def create_branch(api: Api, database: str, branch: str, commit: str) -> None:
+    """Make a branch at a commit; done already when it is there."""
+    expect_name(branch)
     found = {state.branch: state.head for state in states(database, await branches(api, database))}
     if branch not in found:
         await _cut(api, database, branch, commit)

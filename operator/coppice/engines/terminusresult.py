@@ -26,6 +26,7 @@ from coppice.engines.merging import (
     MergeOutcome,
     Side,
     Signature,
+    UnrelatedError,
 )
 from coppice.engines.terminusapi import AnswerError, Api, session
 from coppice.engines.terminuschanges import as_values, changes_between, differences, documents, settled
@@ -171,7 +172,7 @@ async def _base(api: Api, inputs: MergeInputs) -> str:
         await commit_of(api, inputs.database, commit)
     base = base_of(await graph(api, inputs.database), inputs.target, inputs.source)
     if base is None:
-        raise EngineError(f"{inputs.target} and {inputs.source} share no commit: there is nothing to merge by")
+        raise UnrelatedError(f"{inputs.target} and {inputs.source} share no commit: there is nothing to merge by")
     return base
 
 

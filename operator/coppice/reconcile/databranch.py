@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from coppice.api.v1alpha1 import DataBranch, DataStore, DeletionPolicy, From, InvalidResource, Verb
+from coppice.api.v1alpha1 import DataBranch, DataStore, DeletionPolicy, From, History, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
 from coppice.engines.base import BranchState, EngineError, Reference, UnknownVersionError, UnreachableError, Version
+from coppice.engines.squashing import SQUASH_ACTION, Squash, SquashingEngine
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
 from coppice.reconcile.access import Source, reach, read_source, source_problem
@@ -46,7 +47,10 @@ def reference_of(wanted: From) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class BranchObservation:
-    """A DataBranch, its store, and what the store's server says of the branch and of where it starts."""
+    """A DataBranch, its store, and what the store's server says of the branch and of where it starts.
+
+    ``squash``: what the branch begins with, asked of one that is to be squashed until it is known who has made it.
+    """
 
     manifest: Manifest
     now: datetime
@@ -54,6 +58,7 @@ class BranchObservation:
     source: Source | None
     answer: Answer | None
     start: Version | EngineError | None
+    squash: Squash | EngineError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,13 @@ class DataBranchReconciler:
         source = await read_source(
             reader, self.environment, branch.spec.store, namespace=branch.metadata.namespace, verb=Verb.BRANCH
         )
-        answer, start, engine = None, None, source.engine
+        answer, start, squash, engine = None, None, None, source.engine
         if engine is not None and engine.versioned and source.terms is not None and not source.is_adopted:
             source = await reach(reader, source)
             answer = await ask(engine, source.endpoint, database=source.database)
             start = await self._resolve(reader, source, branch, answer)
-        return BranchObservation(manifest, now, branch, source, answer, start)
+            squash = await _squash_of(source, branch, answer)
+        return BranchObservation(manifest, now, branch, source, answer, start, squash)
 
     async def _resolve(
         self, reader: KubeReader, source: Source, branch: DataBranch, answer: Answer | None
@@ -120,6 +126,20 @@ class DataBranchReconciler:
     def failed(self, observation: BranchObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
         return plan_failure(observation.manifest, error)
+
+
+async def _squash_of(source: Source, branch: DataBranch, answer: Answer | None) -> Squash | EngineError | None:
+    if branch.spec.history is History.FULL or branch.status.created is not None:
+        return None
+    if answer is None or answer.content is None or source.endpoint is None:
+        return None
+    state = answer.content.state_of(branch.spec.branch_name)
+    if state is None or not isinstance(source.engine, SquashingEngine):
+        return None
+    try:
+        return await source.engine.squash_of(source.endpoint, state.database, state.head)
+    except EngineError as error:
+        return error
 
 
 async def _version_of_snapshot(reader: KubeReader, source: Source, name: str) -> Version | EngineError:
@@ -170,7 +190,7 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
             "set spec.deletionPolicy to Retain to leave the branch there"
         )
         return condemned(observation.manifest, [], message=message)
-    if state is None or not _is_created(branch, state):
+    if state is None or not _is_created(observation, branch, state):
         return Plan(remove_finalizer=True)
     keep = tag_of_deleted(state.branch, deletion_asked_at(observation.manifest))
     call = _call(observation, source, "delete-branch", {"branch": state.branch, "head": state.head, "keep": keep})
@@ -182,14 +202,18 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
     return Plan(calls=(call,), remove_finalizer=True, events=(Event("BranchDeleted", message),))
 
 
-def _is_created(branch: DataBranch, state: BranchState | None) -> bool | None:
-    """Return whether this object made the branch; None while there is none.
+def _is_created(observation: BranchObservation, branch: DataBranch, state: BranchState | None) -> bool | None:
+    """Return whether this object made the branch; None while there is none, or nobody says.
 
     Where the branch is to start is written down before it is made: after a crash in between, a branch that stands there
-    is its own. Any other that is found at the first look was there before.
+    is its own. One that is squashed says itself for which object it was made. Any other that is found at the first look
+    was there before.
     """
     if branch.status.created is not None or state is None:
         return branch.status.created
+    if branch.spec.history is History.SQUASHED:
+        squash = observation.squash
+        return None if isinstance(squash, EngineError) else squash is not None and squash.maker == branch.metadata.uid
     return branch.status.base is not None and branch.status.base == state.head
 
 
@@ -266,6 +290,13 @@ class _BranchPlan:
                 f"DataStore {self._source.name} is of engine {engine.name}, which has no branches of its own: commit a "
                 "clone of it to a branch (a DataSnapshot with spec.commit), and delete this DataBranch",
             )
+        if engine is not None and self._is_squashed and not isinstance(engine, SquashingEngine):
+            return stalls(
+                SOURCE,
+                "EngineDoesNotSquash",
+                f"DataStore {self._source.name} is of engine {engine.name}, which cannot begin a branch without its "
+                "history: make a DataBranch with spec.history Full, and delete this one",
+            )
         answer = self.observation.answer
         if answer is None or answer.content is None:
             detail = "" if answer is None or isinstance(answer.error, UnreachableError) else f": {answer.error}"
@@ -301,11 +332,7 @@ class _BranchPlan:
             )
         start, base = self.observation.start, self._base
         if base is not None:
-            if base == self.branch.status.base:
-                draft.calls.append(
-                    _call(self.observation, self._source, "create-branch", {"branch": name, "commit": base})
-                )
-            return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
+            return self._make(draft, name, base)
         if isinstance(start, UnknownVersionError):
             return stalls(
                 BRANCH, "UnknownVersion", f"{start}: correct spec.from by making this DataBranch anew", retry_after=60
@@ -314,6 +341,25 @@ class _BranchPlan:
             message = f"waits for DataStore {self._source.name} to be Ready; see its conditions"
             return waits(BRANCH, "StoreNotReady", message, retry_after=30)
         return waits(BRANCH, "StoreNotReady", f"the store cannot say where the branch starts: {start}", retry_after=5)
+
+    def _make(self, draft: Draft, name: str, base: str) -> Fact:
+        """Make the branch, once it is written down where it starts."""
+        written = base == self.branch.status.base
+        arguments = {"branch": name, "commit": base}
+        if not self._is_squashed:
+            if written:
+                draft.calls.append(_call(self.observation, self._source, "create-branch", arguments))
+            return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
+        store = f"{self._source.namespace}/{self._source.name}"
+        if written:
+            said = {"maker": self.branch.metadata.uid, "message": f"Squash of {store} at {base}"}
+            draft.calls.append(_call(self.observation, self._source, SQUASH_ACTION, {**arguments, **said}))
+        message = f"branch {name} is being made of what {base} holds, without its history: of much that takes minutes"
+        return waits(BRANCH, "Squashing", message, retry_after=2 if written else 0.1)
+
+    @property
+    def _is_squashed(self) -> bool:
+        return self.branch.spec.history is History.SQUASHED
 
     @property
     def _base(self) -> str | None:
@@ -324,7 +370,7 @@ class _BranchPlan:
     def _status(self) -> dict[str, Any]:
         before = self.branch.status
         state = _state(self.observation, self.branch)
-        created = _is_created(self.branch, state)
+        created = _is_created(self.observation, self.branch, state)
         if state is None:
             return {"created": created, "base": self._base, "head": before.head, "workingRoot": before.working_root}
         return {"created": created, "base": before.base, "head": state.head, "workingRoot": state.working_root}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from coppice.core.plan import Plan
-from coppice.engines.base import EngineError, UnreachableError
+from coppice.engines.base import EngineError, UnderWayError, UnreachableError
 from coppice.kube.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -169,6 +169,10 @@ class Controller:
             await self._execute(key, plan, observation)
         except _RETRIED:
             raise
+        except UnderWayError:
+            told = Plan(status=plan.status, events=plan.events, guarded=plan.guarded)
+            await self._execute(key, told, observation)
+            return self._counted(key, "done", Outcome(plan.requeue_after))
         except _REFUSED as error:
             self._count_error(key, error)
             refusal = reconciler.failed(observation, error)

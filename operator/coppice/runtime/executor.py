@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from coppice.core import labels
 from coppice.core.conditions import complete_status, same_status
 from coppice.core.plan import noted
-from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnreachableError
+from coppice.engines.base import PUBLISH_ACTION, Endpoint, EngineError, UnderWayError, UnreachableError
 from coppice.engines.patching import PatchingEngine
 from coppice.kube.client import FINALIZER_MANAGER, SCALING_MANAGER, STATUS_MANAGER, WIRING_MANAGER
 from coppice.kube.errors import (
@@ -245,6 +245,8 @@ class Executor:
         arguments |= await self._borrowed(call)
         try:
             await engine.execute(endpoint, call.action, arguments)
+        except UnderWayError:
+            raise
         except EngineError:
             self._metrics.engine_call_errors.labels(call.engine, call.action).inc()
             raise

@@ -291,8 +291,35 @@ class Databases:
                 for name in meta
                 if name != "local"
             }
-        layer = self.head(at)[kind]
-        return {} if layer is None else self.storage.read(layer.removeprefix("Layer_"))
+        return self.layer(self.head(at), kind)
+
+    def layer(self, commit: Content, kind: str) -> Content:
+        """Return the documents of a commit's graph."""
+        name = commit[kind]
+        return {} if name is None else self.storage.read(name.removeprefix("Layer_"))
+
+    def squash(self, database: str, head: Content, info: Mapping[str, str]) -> Content:
+        """Make a commit that has what another one has and comes from none; no branch leads to it."""
+        with self.writing():
+            layers = {
+                kind: None if head[kind] is None else self.storage.add(None, self.layer(head, kind))
+                for kind in ("schema", "instance")
+            }
+            made = self._commit(None, info["author"], info["message"], info["user"], **layers)
+            made |= {"@type": "ValidCommit", "@id": f"ValidCommit/{made['identifier']}"}
+            self.change_commits(database, {made["@id"]: made})
+            return made
+
+    def commit_upon(self, parent: Content, graphs: Mapping[str, Content], info: Mapping[str, str]) -> Content:
+        """Return a commit that follows another one, with these documents, to which no branch leads yet."""
+        layers = {}
+        for kind, documents in graphs.items():
+            before = self.layer(parent, kind)
+            put = {name: document for name, document in documents.items() if before.get(name) != document}
+            drop = tuple(before.keys() - documents.keys())
+            name = (parent[kind] or "").removeprefix("Layer_") or None
+            layers[kind] = self.storage.add(name, put, drop) if put or drop or name is None else name
+        return self._commit(parent["@id"], info["author"], info["message"], info["user"], **layers)
 
     def log(self, at: Place, start: int = 0, count: int = -1) -> list[Content]:
         commits, found = self.commits(at.database, at.repository), []

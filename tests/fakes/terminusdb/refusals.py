@@ -8,6 +8,6 @@ from typing import Any
 class RefusedError(Exception):
     """What the real server answers: a status, a kind, and words."""
 
-    def __init__(self, status: int, kind: str, words: str, **more: Any) -> None:
+    def __init__(self, status: int, kind: str, words: str, *, response: str = "api:ErrorResponse", **more: Any) -> None:
         super().__init__(words)
-        self.status, self.kind, self.more = status, kind, more
+        self.status, self.kind, self.response, self.more = status, kind, response, more

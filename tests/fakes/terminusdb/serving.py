@@ -13,14 +13,16 @@ from databases import ADMIN, ANONYMOUS, identified, place
 from layers import STORAGE_VERSION, StorageError
 from refusals import RefusedError
 from remotes import Remotes
+from rewriting import Rewriting
 
 if TYPE_CHECKING:
     from databases import Databases
 
 OK = {"api:status": "api:success"}
+LOSES_NOTHING = (12, 0, 6)
 
 
-class Call(Comparing, Remotes):
+class Call(Comparing, Remotes, Rewriting):
     """One request, with whoever makes it."""
 
     def __init__(
@@ -31,8 +33,10 @@ class Call(Comparing, Remotes):
         parameters: dict[str, str],
         body: Any,
         remote_login: str | None,
+        expected: str | None,
     ) -> None:
         self.databases, self.version, self.user, self.remote_login = databases, version, user, remote_login
+        self.expected = expected
         self.parameters, self.body = parameters, body
         self.headers: dict[str, str] = {}
 
@@ -94,8 +98,16 @@ class Call(Comparing, Remotes):
                 raise RefusedError(
                     400, "api:DocumentIdAlreadyExists", f"Tried to insert a new document with id {taken[0]}"
                 )
-            self._write(path, kind, documents, drop)
+            self._write(path, kind, self._kept(documents), drop)
         return list(documents)
+
+    def _kept(self, documents: dict[str, Any]) -> dict[str, Any]:
+        """Return what a version keeps of documents that it says it has written."""
+        if tuple(int(number) for number in self.version.split(".")) >= LOSES_NOTHING:
+            return documents
+        return {
+            name: document for name, document in documents.items() if json.dumps(document, ensure_ascii=False).isascii()
+        }
 
     def document_put(self, path: str) -> Any:
         at, kind = place(path), self._graph
@@ -187,7 +199,18 @@ class Call(Comparing, Remotes):
 
     def _write(self, path: str, kind: str, put: Any, drop: tuple[str, ...]) -> None:
         info = {"author": self.parameters["author"], "message": self.parameters["message"], "user": self.user}
-        self.headers["TerminusDB-Data-Version"] = f"branch:{self.databases.write(place(path), kind, put, drop, info)}"
+        with self.databases.writing():
+            self._expect_version(path)
+            written = self.databases.write(place(path), kind, put, drop, info)
+        self.headers["TerminusDB-Data-Version"] = f"branch:{written}"
+
+    def _expect_version(self, path: str) -> None:
+        """Refuse where the caller says what he has seen, and it is not what is there."""
+        there = f"branch:{self.databases.head(place(path))['identifier']}"
+        if self.expected not in {None, there}:
+            words = "Requested data version in header does not match actual data version."
+            more = {"api:requested_data_version": self.expected, "api:actual_data_version": there}
+            raise RefusedError(400, "api:DataVersionMismatch", words, **more)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -234,7 +257,8 @@ class Handler(BaseHTTPRequestHandler):
         parameters = {key: values[-1] for key, values in parse_qs(query).items()}
         given = json.loads(body) if body else None
         login = self.headers.get("Authorization-Remote")
-        call = Call(self.server.databases, self.server.version, user, parameters, given, login)
+        expected = self.headers.get("TerminusDB-Data-Version")
+        call = Call(self.server.databases, self.server.version, user, parameters, given, login, expected)
         act = getattr(call, f"{name}_{method}", None)
         if act is None:
             raise RefusedError(404, "", f"no route {method} {name}")
@@ -273,7 +297,7 @@ def _refusal(error: RefusedError) -> dict[str, Any]:
     states = {403: "api:forbidden", 404: "api:not_found", 401: "api:failure", 400: "api:failure", 409: "api:conflict"}
     if error.status == 409:
         return {"@type": error.kind, "api:status": "api:conflict", **error.more}
-    told: dict[str, Any] = {"@type": "api:ErrorResponse", "api:status": states.get(error.status, "api:server_error")}
+    told: dict[str, Any] = {"@type": error.response, "api:status": states.get(error.status, "api:server_error")}
     return {
         **told,
         "api:message": str(error),

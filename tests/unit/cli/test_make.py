@@ -144,6 +144,16 @@ def test_a_branch_of_another_namespaces_store_can_have_a_name_of_ones_own(ann):
     }
 
 
+def test_a_branch_without_history_is_asked_for_by_a_word(ann):
+    ann.expect("branch", "small", "--from", "data/shop:main", "--squash", "--no-wait")
+    assert ann.story.get("DataBranch", "small", "app")["spec"] == {
+        "store": {"name": "shop", "namespace": "data"},
+        "branchName": "small",
+        "from": {"branch": "main"},
+        "history": "Squashed",
+    }
+
+
 def test_a_branch_that_no_engine_would_have_is_refused(owner):
     assert "branchName 'a..b': " in owner.expect_refusal("branch", "a..b", "--from", "shop", code=2)
 

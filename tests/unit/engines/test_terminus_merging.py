@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coppice.engines.merging import MergingEngine
 from coppice.engines.terminusdb import TerminusDBEngine
-from coppice.engines.terminushistory import Commit, ancestors, base_of, read, said
+from coppice.engines.terminushistory import Commit, ancestors, base_of, read, said, squashed
 from coppice.engines.terminusjson import canonical, decoded, encoded
 from coppice.engines.terminusschema import TighterError, loosened, merged, statements
 
@@ -114,6 +114,14 @@ class TestCommits:
         assert (last.parents, last.message, last.author, last.email) == (("t", "s"), "Prices", "Ann", "ann@example.org")
         step = read(_entry("x", said("Prices", "t", "s", last=False), "t"))
         assert (step.parents, step.step, step.message) == (("t",), True, "Prices")
+
+    def test_a_squash_says_of_what_it_is_one_and_comes_from_nothing(self) -> None:
+        found = read(_entry("r", squashed("Squash of data/shop at c", "c", "4b1c-8a9e")))
+        assert (found.squash, found.parents, found.message) == (("c", "4b1c-8a9e"), (), "Squash of data/shop at c")
+        assert (found.merged, found.step) == (None, False)
+        assert read(_entry("r", squashed("Mine", "c", "4b1c-8a9e"), user="app")).squash is None
+        assert read(_entry("r", said("Prices", "t", "s", last=True), "p")).squash is None
+        assert base_of({"r": found, "c": read(_entry("c", "old"))}, "r", "c") is None
 
     @pytest.mark.parametrize(
         ("message", "user"),

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 from tests.fakes.kube import Crash, FakeKube
@@ -10,6 +11,7 @@ from tests.unit.runtime.builders import NOON, CloneReconciler, Recorder, clone, 
 
 from coppice.core.key import Key
 from coppice.core.plan import Plan, Ref
+from coppice.engines.base import UnderWayError
 from coppice.kube.errors import ConflictError, ForbiddenError, InvalidError, TransientError
 from coppice.runtime.controller import REFUSED_SECONDS, Controller, Outcome
 from coppice.runtime.dependencies import Dependencies
@@ -167,6 +169,16 @@ async def test_what_is_refused_becomes_a_condition_and_is_tried_again_slowly(err
     assert world.recorder.events == [("db", "Refused")]
     await world.settle()
     assert world.condition()["status"] == "True"
+
+
+async def test_what_goes_on_is_told_as_planned_and_looked_at_again_soon():
+    world = World(clone())
+    world.reconciler.plan = lambda observation: replace(CloneReconciler().plan(observation), requeue_after=2)
+    world.kube.fail_at(2, UnderWayError("it is at it"))
+    assert await world.run_once() == Outcome(2)
+    assert (world.condition()["status"], world.condition()["reason"]) == ("False", "Pending")
+    assert world.kube.peek("Secret", "app", "db") is None
+    assert world.sample("coppice_reconcile_errors_total", **{"class": "UnderWayError"}) is None
 
 
 async def test_a_foreign_object_of_the_same_name_becomes_a_condition():

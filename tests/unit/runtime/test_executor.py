@@ -9,7 +9,7 @@ from tests.unit.runtime.builders import NOON, Recorder, clone, ready, secret
 
 from coppice.core import labels
 from coppice.core.plan import EngineCall, Event, Plan, Publication, Ref, Scale, SecretKey, ServerRef
-from coppice.engines.base import PUBLISH_ACTION, EngineError, UnreachableError
+from coppice.engines.base import PUBLISH_ACTION, EngineError, UnderWayError, UnreachableError
 from coppice.kube.errors import ConflictError, NameConflictError, WiringConflictError
 from coppice.runtime.executor import Executor
 from coppice.runtime.metrics import Metrics
@@ -389,6 +389,15 @@ async def test_nothing_is_written_after_a_failed_call(kube, execute, engine, met
     assert writes(kube) == []
     labels_ = {"engine": "dolt", "action": "ensure-app-user"}
     assert metrics.registry.get_sample_value("coppice_engine_call_errors_total", labels_) == 1
+
+
+async def test_what_only_takes_long_is_no_error_of_the_engine(kube, execute, engine, metrics):
+    kube.add(secret(kube.peek("DataClone", "app", "db"), **{"admin-password": "eA=="}))
+    engine.error = UnderWayError("it is at it")
+    with pytest.raises(UnderWayError):
+        await execute(Plan(calls=(call(),)))
+    labels_ = {"engine": "dolt", "action": "ensure-app-user"}
+    assert metrics.registry.get_sample_value("coppice_engine_call_errors_total", labels_) is None
 
 
 def wiring(kube, name, **metadata):

@@ -20,7 +20,7 @@ from coppice.api.v1alpha1.common import (
     ObservedStatus,
     StoreRef,
 )
-from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus
+from coppice.api.v1alpha1.databranch import DataBranch, DataBranchSpec, DataBranchStatus, History
 from coppice.api.v1alpha1.datachangerequest import (
     ChangeSource,
     ChangeTarget,
@@ -180,6 +180,7 @@ __all__ = [
     "Finding",
     "From",
     "HandledRequests",
+    "History",
     "InvalidResource",
     "Keep",
     "KeptChanges",

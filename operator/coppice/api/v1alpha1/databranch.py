@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -17,6 +18,13 @@ from coppice.api.v1alpha1.common import (
     Text,
     name_rules,
 )
+
+
+class History(StrEnum):
+    """How much of the past a branch has."""
+
+    FULL = "Full"
+    SQUASHED = "Squashed"
 
 
 class DataBranchSpec(SpecModel):
@@ -38,6 +46,13 @@ class DataBranchSpec(SpecModel):
     from_: Annotated[From, immutable("from", "create another DataBranch from the other point")] = Field(
         description="Where the branch starts."
     )
+    history: Annotated[History, ShowDefault, immutable("history", "create another DataBranch")] = Field(
+        default=History.FULL,
+        description="What the branch has of the commits before the one it starts from: Full, all of them; Squashed, "
+        "none: it begins with one commit that has all the data. No branch that is there changes by that. A squashed "
+        "branch shares no commit with any other, so that neither can be merged into the other. Engines that squash: "
+        "terminusdb.",
+    )
     deletion_policy: Annotated[DeletionPolicy, ShowDefault] = Field(
         default=DeletionPolicy.RETAIN,
         description="Whether the branch stays in the store (Retain) or goes (Delete) when this object is deleted. "
@@ -52,7 +67,10 @@ class DataBranchStatus(ObservedStatus):
     created: bool | None = Field(
         default=None, description="Whether this object created the branch; false if it was there before."
     )
-    base: Text | None = Field(default=None, description="Hash of the commit the branch started from.")
+    base: Text | None = Field(
+        default=None,
+        description="Hash of the commit the branch started from; of a squashed one, of that whose data it has.",
+    )
     head: Text | None = Field(default=None, description="Hash of the newest commit.")
     working_root: Text | None = Field(
         default=None, description="Hash of the working set: differs from the head's where SQL commits wait."

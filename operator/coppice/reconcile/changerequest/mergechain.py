@@ -8,7 +8,7 @@ from typing import Final
 from coppice.api.v1alpha1 import DataChangeRequest
 from coppice.core.plan import EngineCall
 from coppice.engines.base import EngineError
-from coppice.engines.merging import MergingEngine, Signature, TargetBusyError, TargetMovedError
+from coppice.engines.merging import MergingEngine, Signature, TargetBusyError, TargetMovedError, UnrelatedError
 from coppice.reconcile.changerequest.chain import COMPUTED, PUBLISHED, SOON, OpenRequest
 from coppice.reconcile.changerequest.checks import CHECKED, Runner, are_running, check_runs
 from coppice.reconcile.changerequest.judgement import is_due, judge_request, target_head
@@ -131,6 +131,12 @@ class MergeRequest(OpenRequest):
             return self._fetch(draft, scratch)
         if self.seen.proposed is None:
             return self._take_back(draft, scratch)
+        if isinstance(self.seen.merged, UnrelatedError):
+            message = (
+                f"{self.seen.merged}, as where one of the two is squashed: bring the changes into a clone of branch "
+                f"{self._into}, propose that, and delete this DataChangeRequest"
+            )
+            return stalls(COMPUTED, "NoCommonHistory", message)
         if isinstance(self.seen.merged, EngineError):
             return waits(COMPUTED, "MergeFailed", f"the merge cannot be computed: {self.seen.merged}", retry_after=10)
         return holds(COMPUTED, "Computed", f"merged with branch {self._into} at {target_head(self.seen)}")

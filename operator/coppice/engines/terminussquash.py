@@ -1,0 +1,104 @@
+"""Branches of TerminusDB that begin without the history of what is on them.
+
+Facts this rests on (source of 12.0.6, ``src/core/api/api_squash.pl``): the server squashes the head of a branch, and of
+nothing else, into a commit without a parent, to which no branch leads then; the branch itself stays. It answers when it
+is done, and is given no time for it.
+
+What is squashed is held by a tag of its own meanwhile, so that it is exactly what was asked for, wherever branches
+move. The same tag then holds the outcome until the branch is there: a try that is repeated goes on from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from coppice.engines import terminusrefs as refs
+from coppice.engines.base import Endpoint, EngineError, UnderWayError
+from coppice.engines.squashing import MAX_SINCE, Squash
+from coppice.engines.terminusapi import Api, session
+from coppice.engines.terminushistory import COPPICE, author_of, commit_at, read, squashed
+from coppice.engines.terminuspaths import branch_path, commit_path
+
+PATIENCE: Final = 3.0
+"""Seconds for which a squash is waited for: one of many objects does not hold up the others."""
+SECONDS: Final = 6 * 3600.0
+"""For a squash."""
+LEFT: Final = timedelta(days=1)
+"""After which the tag of a squash was left there by one that nobody goes on with."""
+_PREFIX: Final = f"{refs.OWN_PREFIX}squash/"
+_UNDER_WAY: Final[dict[tuple[str, ...], asyncio.Task[str]]] = {}
+
+
+async def create_squashed_branch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
+    """Make a branch that begins with a squash of a commit."""
+    database, branch = arguments["database"], arguments["branch"]
+    refs.expect_name(branch)
+    there = {state.branch: state.head for state in refs.states(database, await refs.branches(api, database))}
+    if branch in there:
+        if await squash_of(api, database, there[branch]) != _wanted(arguments):
+            raise EngineError(f"the branch {branch} is there already, at {there[branch]}")
+    else:
+        await refs.create_branch(api, database, branch, await _squashed(api, at, arguments))
+    await refs.delete_tag(api, database, _tag(arguments))
+
+
+async def squash_of(api: Api, database: str, commit: str) -> Squash | None:
+    """Return what a history begins with, by its first commit, which only the administrator can have made."""
+    entries = await api.get(f"log/{commit_path(database, commit)}", count=MAX_SINCE)
+    first = read(entries[-1])
+    return Squash(*first.squash) if first.squash is not None and first.parent is None else None
+
+
+async def _squashed(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> str:
+    """Return the commit that the branch begins with, made now or by an earlier try."""
+    database, tag = arguments["database"], _tag(arguments)
+    held = {found.name: found.commit for found in refs.tags(await refs.branches(api, database), _PREFIX)}
+    key = (at.host, str(at.port), database, tag, arguments["commit"])
+    if key not in _UNDER_WAY:
+        if tag in held and await squash_of(api, database, held[tag]) == _wanted(arguments):
+            return held[tag]
+        _UNDER_WAY[key] = asyncio.ensure_future(_squash(at, arguments))
+    task = _UNDER_WAY[key]
+    await asyncio.wait({task}, timeout=PATIENCE)
+    if not task.done():
+        raise UnderWayError(f"the server squashes {arguments['commit']} of {database}")
+    del _UNDER_WAY[key]
+    return task.result()
+
+
+async def _squash(at: Endpoint, arguments: Mapping[str, str]) -> str:
+    database, commit, tag = arguments["database"], arguments["commit"], _tag(arguments)
+    async with session(at) as api:
+        await _sweep(api, database, tag)
+        await commit_at(api, database, commit)
+        await refs.create_tag(api, database, tag, commit)
+        [held] = [found for found in refs.tags(await refs.branches(api, database), tag) if found.name == tag]
+        place = branch_path(database, refs.tag_branch(tag, int(held.at.timestamp())))
+        info = {
+            "author": author_of(COPPICE),
+            "message": squashed(arguments["message"], commit, arguments["maker"]),
+        }
+        answer = (await api.call("POST", f"squash/{place}", body={"commit_info": info}, patience=SECONDS)).content
+        made, was = (str(answer.get(name, "")).rpartition("/")[2] for name in ("api:commit", "api:old_commit"))
+        if not made or was != commit:
+            raise EngineError(f"the server has not squashed {commit} of {database}, but {was or 'nothing'}")
+        await refs.create_tag(api, database, tag, made)
+    return made
+
+
+async def _sweep(api: Api, database: str, own: str) -> None:
+    """Take away the tags of those that were given up half-way."""
+    for found in refs.tags(await refs.branches(api, database), _PREFIX):
+        if found.name != own and found.at < datetime.now(UTC) - LEFT:
+            await refs.delete_tag(api, database, found.name)
+
+
+def _wanted(arguments: Mapping[str, str]) -> Squash:
+    return Squash(arguments["commit"], arguments["maker"])
+
+
+def _tag(arguments: Mapping[str, str]) -> str:
+    return f"{_PREFIX}{arguments['maker']}"
