@@ -151,6 +151,7 @@ def test_visible_defaults_are_these():
         if "default" in schema
     }
     assert found == {
+        "databranches.spec.history": "Full",
         "datastores.spec.deletionPolicy": "Retain",
         "datastores.spec.managed.commitPolicy": "Explicit",
         "datastores.spec.mirror.method": "LogicalDump",
