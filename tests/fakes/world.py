@@ -121,7 +121,7 @@ class World:
         self.crashing: Callable[[Object], bool] = lambda pod: False
         """Which Pods' programs fail."""
         self.hanging: Callable[[Object], bool] = lambda pod: False
-        """Which Pods' masks and checks come to no end."""
+        """Which Pods' masks, checks and migrations come to no end."""
         self.checked: list[tuple[list[str], frozenset[str]]] = []
         """What each check refused to see that came to an end, and what it saw."""
         self.load_fails = False
@@ -757,9 +757,9 @@ class World:
                 yield Action(f"cannot schedule {what}", refused)
         elif status["phase"] == "Pending":
             problem = self._cannot_start(pod)
-            if problem is None:
+            if problem is None and not (self.hanging(pod) and self._migrates(pod)):
                 yield Action(f"start {what}", lambda: self._start(pod))
-            elif status.get("containerStatuses") != problem:
+            elif problem is not None and status.get("containerStatuses") != problem:
                 waiting = self._edit(pod, lambda draft: draft["status"].update(containerStatuses=problem))
                 yield Action(f"cannot start {what}", waiting)
         elif pod["metadata"]["labels"].get(labels.ROLE) in {MASK_ROLE, CHECK_ROLE}:
@@ -768,6 +768,9 @@ class World:
                 yield Action(f"finish {what}", lambda: self._end_mask(pod) if masks else self._end_check(pod))
         elif (server := self.engine.servers.get(status.get("podIP", ""))) is not None and not server.listening:
             yield Action(f"listen {what}", lambda: self._listen(pod, server))
+
+    def _migrates(self, pod: Object) -> bool:
+        return bool(pod["metadata"]["labels"].get(labels.ROLE) == MIGRATE_ROLE)
 
     def _unschedulable(self, pod: Object) -> str | None:
         """Return why the scheduler cannot place a Pod; the empty string while it waits for its own volume."""

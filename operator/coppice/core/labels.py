@@ -20,7 +20,8 @@ OWNER_UID: Final = f"{PREFIX}/owner-uid"
 
 STORE: Final = f"{PREFIX}/store"
 """Label: name of the DataStore a snapshot or claim belongs to. As an annotation on a user's Secret: the DataStore that
-may use it to look into the database that it adopts, or to read the one that it mirrors."""
+may use it to look into the database that it adopts, or to read the one that it mirrors, or whose server may take TLS
+with the certificate in it."""
 
 WRITER_OF: Final = f"{PREFIX}/writer-of"
 """Annotation on a user's Secret: the DataStore whose adopted database approved changes may be written to with it."""

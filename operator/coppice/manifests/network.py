@@ -4,7 +4,7 @@ them to another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -38,12 +38,12 @@ def build_policy(
     owner: Owner,
     *,
     role: Role,
-    port: int,
+    ports: Collection[int],
     operator_namespace: str,
     clients: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return a NetworkPolicy for the owner's Pods of a role: in from the owner's namespace, or only its Pods with the
-    labels ``clients``, and from the operator's to the engine's port, and nothing out.
+    labels ``clients``, and from the operator's to the ports on which they are served, and nothing out.
 
     It is a guard against accidents; what protects the source is that credentials, remotes and schedulers are gone.
     """
@@ -54,7 +54,7 @@ def build_policy(
                 {"podSelector": {"matchLabels": dict(clients)} if clients else {}},
                 {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}}},
             ],
-            "ports": [{"protocol": "TCP", "port": port}],
+            "ports": [{"protocol": "TCP", "port": port} for port in ports],
         }
     ]
     return policy

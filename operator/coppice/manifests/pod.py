@@ -237,13 +237,14 @@ def _proxy_container(proxy: Proxy) -> dict[str, Any]:
     }
 
 
-def proxy_of(pod: Mapping[str, Any]) -> tuple[int, str] | None:
-    """Return the port on which a Pod takes TLS, and the authority by which it is known; None for one without."""
+def tls_of(pod: Mapping[str, Any]) -> tuple[int, str | None] | None:
+    """Return the port on which a Pod takes TLS, and the authority by which it is known; None for one without TLS.
+
+    One whose authority somebody took away is not one without TLS.
+    """
     ca = (pod["metadata"].get("annotations") or {}).get(known.TLS_CA)
-    if ca is None:
-        return None
     takers = (entry for entry in pod["spec"]["containers"] if entry["name"] == TLS_CONTAINER)
-    return next(((int(entry["ports"][0]["containerPort"]), str(ca)) for entry in takers), None)
+    return next(((int(entry["ports"][0]["containerPort"]), ca) for entry in takers), None)
 
 
 def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
@@ -255,7 +256,8 @@ def _volumes(pod: ServerPod) -> list[dict[str, Any]]:
     if pod.load_volume is not None:
         volumes.append({"name": "load", **pod.load_volume})
     if pod.proxy is not None:
-        certificate = {"secretName": pod.proxy.secret, "defaultMode": 0o440}
+        items = [{"key": key, "path": key} for key in ("tls.crt", "tls.key")]
+        certificate = {"secretName": pod.proxy.secret, "defaultMode": 0o440, "items": items}
         volumes.append({"name": "certificate", "secret": certificate})
         volumes.append({"name": "tls-run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
     if pod.source is not None:

@@ -88,13 +88,14 @@ class Login:
     ca: str | None = None
 
 
-def is_meant_for(manifest: Manifest, store: str, *, consent: str = labels.STORE) -> bool:
-    """Return whether a user's Secret bears the annotation by which it may be used for a DataStore.
+def is_meant_for(manifest: Manifest, owner: str, *, consent: str = labels.STORE) -> bool:
+    """Return whether a user's Secret bears the annotation by which it may be used for a DataStore or DataClone.
 
-    Without it whoever may write DataStores could have the operator send any Secret of the namespace to a server of
-    their own. ``consent`` is ``labels.WRITER_OF`` for what writes: who agreed that somebody looks has not agreed to it.
+    Without it whoever may write those could have the operator send any Secret of the namespace to a server of their
+    own, or serve any certificate of it. ``consent`` is ``labels.WRITER_OF`` for what writes, and
+    ``labels.CLONE_OPT_IN`` for a DataClone: who agreed to the one has not agreed to the other.
     """
-    return bool((manifest["metadata"].get("annotations") or {}).get(consent) == store)
+    return bool((manifest["metadata"].get("annotations") or {}).get(consent) == owner)
 
 
 def read_login(manifest: Manifest) -> Login | None:

@@ -11,7 +11,7 @@ from typing import Any
 from coppice.api.v1alpha1 import DataBranch, DataStore, DeletionPolicy, From, History, InvalidResource, Verb
 from coppice.core import labels
 from coppice.core.key import Key
-from coppice.core.plan import EngineCall, Event, Manifest, Plan, ServerRef
+from coppice.core.plan import EngineCall, Event, Manifest, Plan
 from coppice.engines.base import BranchState, EngineError, Reference, UnknownVersionError, UnreachableError, Version
 from coppice.engines.squashing import SQUASH_ACTION, Squash, SquashingEngine
 from coppice.kube.client import KubeReader
@@ -25,7 +25,7 @@ from coppice.reconcile.kept import KEPT_FOR, tag_of_deleted
 from coppice.reconcile.ledgers import describe, find_within
 from coppice.reconcile.observed import deletion_asked_at, format_time, is_deleting, is_true
 from coppice.reconcile.protection import protecting_patterns
-from coppice.reconcile.reads import Answer, ask
+from coppice.reconcile.reads import Answer, ask, ref_of
 from coppice.reconcile.storenames import admin_secret_name
 
 SOURCE = "SourceReady"
@@ -238,9 +238,7 @@ def _call(observation: BranchObservation, source: Source, action: str, arguments
         raise TypeError("a call needs a server that answers")
     return EngineCall(
         engine=source.store.spec.engine,
-        target=ServerRef(
-            endpoint.host, endpoint.port, source.namespace, admin_secret_name(source.name), ca=endpoint.ca
-        ),
+        target=ref_of(endpoint, source.namespace, admin_secret_name(source.name)),
         action=action,
         arguments={"database": content.database, **arguments},
     )

@@ -207,14 +207,20 @@ class Draft:
         problem = self.make_once(desired, observed, kind)
         if problem is not None:
             return problem
-        name = desired["metadata"]["name"]
         if observed is None:
-            return waits(kind, "Starting", f"Pod {name} is being started")
-        state = pod_state(observed)
-        outdated = annotation(observed, labels.INPUTS) != desired["metadata"]["annotations"][labels.INPUTS]
-        if (outdated and replace_outdated) or state.failed or state.succeeded:
-            self.drop(observed)
-            return waits(kind, "Restarting", f"Pod {name} is replaced by one as is asked for now", retry_after=2)
+            return waits(kind, "Starting", f"Pod {desired['metadata']['name']} is being started")
+        if replace_outdated and _is_outdated(observed, desired):
+            return self._replace_server(observed, kind)
+        return self.leave_server(observed, kind)
+
+    def leave_server(self, observed: Manifest, kind: str) -> Fact:
+        """Return whether a server runs that is left as it was made; one that has ended goes."""
+        problem = self._not_ours(observed, kind)
+        if problem is not None:
+            return problem
+        name, state = observed["metadata"]["name"], pod_state(observed)
+        if state.failed or state.succeeded:
+            return self._replace_server(observed, kind)
         trouble = find_trouble(observed)
         if trouble is not None:
             if trouble.is_hopeless(self.now):
@@ -223,6 +229,11 @@ class Draft:
         if state.ip is None or not state.running:
             return waits(kind, "Starting", f"waits for Pod {name}")
         return holds(kind, "Running", f"Pod {name} runs")
+
+    def _replace_server(self, observed: Manifest, kind: str) -> Fact:
+        self.drop(observed)
+        name = observed["metadata"]["name"]
+        return waits(kind, "Restarting", f"Pod {name} is replaced by one as is asked for now", retry_after=2)
 
     def drop(self, observed: Manifest | None) -> None:
         """Plan the deletion of an object of ours that is not needed any more."""
@@ -323,6 +334,12 @@ class Draft:
         if same and stalled == summary.stalled:
             return ()
         return (Event(summary.reason, summary.message, "Warning" if summary.stalled else "Normal"),)
+
+
+def _is_outdated(observed: Manifest, desired: Manifest) -> bool:
+    """Return whether a server's Pod was made from other inputs, or says something else of how it is known."""
+    wanted = desired["metadata"]["annotations"]
+    return any(annotation(observed, key) != wanted.get(key) for key in (labels.INPUTS, labels.TLS_CA))
 
 
 def _summary_conditions(summary: Fact) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from coppice.manifests.network import build_policy, build_service
 from coppice.manifests.pod import Proxy, Resources, ServerPod, build_pod
 from coppice.manifests.secret import added_name, build_binding_secret, build_engine_secret, lacking_keys
 from coppice.manifests.storage import Claim, build_claim
-from coppice.reconcile.certificate import Wish, certificate_is_there, port_of, proxy_for, secured
+from coppice.reconcile.certificate import Tls, Wish
 from coppice.reconcile.classes import NoStorage, StorageChoice, choose_storage
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits, with_uid
 from coppice.reconcile.kept import kept_status, overdue
@@ -388,33 +388,27 @@ class ManagedPlan(ServedPlan):
         return None
 
     def _certificate_is_there(self, draft: Draft) -> Fact:
-        wanted = self._managed.tls
-        if wanted is None:
-            return draft.facts[-1]
-        wish = Wish(wanted.secret_name, labels.STORE, self.name, "spec.managed.tls")
-        return certificate_is_there(wish, self.observation.certificate, self.engine, self.environment.tls_image, SERVER)
+        return self._tls.lacks(draft, self.observation.server.pod, SERVER) or draft.facts[-1]
 
     @property
-    def _proxy(self) -> Proxy | None:
-        """Return what takes TLS before the server, where that is asked for."""
-        secret, image = self.observation.certificate, self.environment.tls_image
-        if self._managed.tls is None:
-            return None
-        if secret is None or image is None:
-            raise TypeError("the chain goes on without a certificate")
-        return proxy_for(secret, self.engine, image)
+    def _tls(self) -> Tls:
+        wanted = self._managed.tls
+        wish = None if wanted is None else Wish(wanted.secret_name, labels.STORE, self.name, "spec.managed.tls")
+        return Tls(self.engine, wish, self.observation.certificate, self.environment.tls_image)
 
     @property
     def _port(self) -> int:
         """Return the port on which clients connect."""
-        return port_of(self.engine, self._managed.tls)
+        return self._tls.port_of(self.observation.server.pod)
 
     def _server_runs(self, draft: Draft) -> Fact:
         problem = self._keep_around(draft)
         if problem is not None:
             return problem
-        desired, progress = self._desired_pod(draft.owner), self.observation.load.progress
-        fact = draft.run_server(desired, self.observation.server.pod, SERVER, replace_outdated=True)
+        pod, progress = self.observation.server.pod, self.observation.load.progress
+        if pod is not None and not self._tls.is_had:
+            return draft.leave_server(pod, SERVER)
+        fact = draft.run_server(self._desired_pod(draft.owner), pod, SERVER, replace_outdated=True)
         if fact.reason != "Starting" or progress is None:
             return fact
         # Nothing else tells of it: a Pod does not change while it reads.
@@ -438,14 +432,14 @@ class ManagedPlan(ServedPlan):
         port = self._port
         service = build_service(self.name, draft.owner, port=port, selector={labels.ROLE: "store"})
         policy = build_policy(
-            self.name, draft.owner, role="store", port=port, operator_namespace=self.environment.operator_namespace
+            self.name, draft.owner, role="store", ports=[port], operator_namespace=self.environment.operator_namespace
         )
         return draft.keep(service, self.observation.service, SERVER) or draft.keep(
             policy, self.observation.policy, SERVER
         )
 
     def _desired_pod(self, owner: Owner) -> dict[str, Any]:
-        managed, proxy = self._managed, self._proxy
+        managed, tls = self._managed, self._tls
         image = self.environment.image(self.store.spec.engine, managed.version)
         if image is None:
             raise TypeError("the chain goes on without an image")
@@ -460,9 +454,9 @@ class ManagedPlan(ServedPlan):
             image=image,
             inputs=inputs,
             claim=claim_name(self.name),
-            digested=(managed.commit_policy.value, *(() if proxy is None else (proxy.image, proxy.secret, proxy.ca))),
+            digested=(managed.commit_policy.value, *tls.inputs),
             load=self._load,
-            proxy=proxy,
+            proxy=tls.proxy,
         )
 
     def _load_is_done(self, draft: Draft) -> Fact:
@@ -559,10 +553,8 @@ class ManagedPlan(ServedPlan):
         """Give apps a login of their own, then write it down in a Secret."""
         password = self.observation.server.credentials["app-password"]
         values = self.engine.binding(host=self._host, database=self._database, password=password)
-        proxy = self._proxy
-        if proxy is not None:
-            values = secured(values, self.engine, proxy.ca)
-        secret = build_binding_secret(name, draft.owner, values, {})
+        bound = self._tls.bind(values, self.observation.server.pod)
+        secret = build_binding_secret(name, draft.owner, bound, {})
         problem = draft.keep(secret, observed, SERVER)
         if draft.writes(secret):
             draft.calls.append(ensure_app_user(self.store.spec.engine, self.engine, self._server_ref, self._database))
@@ -572,7 +564,7 @@ class ManagedPlan(ServedPlan):
         """Return what was last seen of the server."""
         claim, told, progress = self.observation.claim, self.store.status, self.observation.load.progress
         return {
-            "endpoint": None if self.observation.engine is None else {"host": self._host, "port": self._port},
+            "endpoint": self._endpoint,
             "binding": {"name": binding_name(self.name)},
             "capacity": claim_state(claim).capacity if claim is not None else None,
             "deletedBranches": self._deleted_branches,
@@ -581,6 +573,13 @@ class ManagedPlan(ServedPlan):
             "optimization": None if told.optimization is None else told.optimization.dump(),
             **self.content_status(kept=claim is not None),
         }
+
+    @property
+    def _endpoint(self) -> dict[str, Any] | None:
+        seen = self.observation
+        if seen.engine is None:
+            return None
+        return {"host": self._host, "port": self._tls.told_port(seen.service, seen.server.pod)}
 
     @property
     def _deleted_branches(self) -> list[dict[str, Any]]:

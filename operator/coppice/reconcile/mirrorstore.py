@@ -201,7 +201,7 @@ class MirrorPlan(ServedPlan):
             self.name,
             draft.owner,
             role="store",
-            port=self.engine.port,
+            ports=[self.engine.port],
             operator_namespace=self.environment.operator_namespace,
             clients={labels.OWNER_UID: draft.owner.uid},
         )

@@ -11,7 +11,7 @@ from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import NotFoundError
-from coppice.manifests.pod import ENGINE_CONTAINER, proxy_of
+from coppice.manifests.pod import ENGINE_CONTAINER, tls_of
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
 from coppice.reconcile.kept import PREFIX, KeptBranch, kept_branches
@@ -58,13 +58,18 @@ class Server:
     secret: Manifest | None = None
 
     def endpoint(self, engine: Engine) -> Endpoint | None:
-        """Return where to log in as administrator, or None while there is no running Pod or no Secret."""
+        """Return where to log in as administrator, or None while there is no running Pod or no Secret, and for one that
+        takes TLS and does not say by which authority it is known.
+        """
         if self.pod is None or self.secret is None or is_deleting(self.pod):
             return None
         state = pod_state(self.pod)
         if state.ip is None or not state.running:
             return None
-        port, ca = proxy_of(self.pod) or (engine.port, None)
+        found = _way_in(self.pod, engine)
+        if found is None:
+            return None
+        port, ca = found
         return Endpoint(state.ip, port, engine.admin_user, self.credentials["admin-password"], ca=ca)
 
     @property
@@ -75,8 +80,26 @@ class Server:
 
 def server_ref(pod: Manifest, engine: Engine, secret: str) -> ServerRef:
     """Return where a Pod's server listens, or the proxy before it, for a plan."""
-    port, ca = proxy_of(pod) or (engine.port, None)
+    found = _way_in(pod, engine)
+    if found is None:
+        raise TypeError("a call needs a server that answers")
+    port, ca = found
     return ServerRef(str(pod_state(pod).ip), port, pod["metadata"]["namespace"], secret, ca=ca)
+
+
+def ref_of(endpoint: Endpoint, namespace: str, secret: str) -> ServerRef:
+    """Return for a plan where a server listens that an endpoint leads to, and which Secret opens it."""
+    return ServerRef(endpoint.host, endpoint.port, namespace, secret, ca=endpoint.ca)
+
+
+def _way_in(pod: Manifest, engine: Engine) -> tuple[int, str | None] | None:
+    """Return the port on which to speak to a Pod's server and the authority by which it is known, or None: without an
+    authority the password would go to a proxy in clear, or past it.
+    """
+    found = tls_of(pod)
+    if found is None:
+        return engine.port, None
+    return None if found[1] is None else found
 
 
 def by_service(at: Endpoint, service: Manifest | None, pod: Manifest | None, now: datetime) -> Endpoint:

@@ -331,12 +331,12 @@ BUILT: dict[str, Callable[[], dict[str, Any]]] = {
         )
     ),
     "service": lambda: build_service("db", CLONE, port=3306, selector={labels.COPY: "1"}),
-    "networkpolicy": lambda: build_policy("db", CLONE, role="clone", port=3306, operator_namespace="coppice-system"),
+    "networkpolicy": lambda: build_policy("db", CLONE, role="clone", ports=[3306], operator_namespace="coppice-system"),
     "networkpolicy-scratch": lambda: build_policy(
         "shop-00001-scratch",
         SNAPSHOT,
         role="scratch",
-        port=3306,
+        ports=[3306],
         operator_namespace="coppice-system",
         clients={labels.OWNER_UID: SNAPSHOT.uid, labels.ROLE: "mask"},
     ),

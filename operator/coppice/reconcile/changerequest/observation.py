@@ -18,7 +18,7 @@ from coppice.reconcile.adopted import Adoption
 from coppice.reconcile.belief import Refusal
 from coppice.reconcile.copies import Copy
 from coppice.reconcile.grants import Terms
-from coppice.reconcile.reads import Answer, Server
+from coppice.reconcile.reads import Answer, Server, ref_of
 
 REMOTE_PASSWORD = "remote-password"  # noqa: S105 - the name of a key
 
@@ -51,8 +51,7 @@ class Party:
 
     def ref(self, engine: Engine) -> ServerRef:
         """Return the same for a plan, without the password."""
-        at = self.endpoint(engine)
-        return ServerRef(at.host, at.port, self.peer.namespace, self.secret_name, ca=at.ca)
+        return ref_of(self.endpoint(engine), self.peer.namespace, self.secret_name)
 
     def app_endpoint(self, engine: Engine) -> Endpoint | None:
         """Return where to log in as applications do, or None while nothing runs there."""

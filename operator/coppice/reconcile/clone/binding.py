@@ -18,7 +18,6 @@ from coppice.engines.base import (
     Version,
 )
 from coppice.manifests.secret import build_binding_secret
-from coppice.reconcile.certificate import secured
 from coppice.reconcile.clone.names import ENGINE, secret_name
 from coppice.reconcile.clone.server import keep_service
 from coppice.reconcile.clone.situation import Situation
@@ -51,8 +50,8 @@ def server_proves_itself(at: Situation, _draft: Draft) -> Fact:
 
 
 def _answering(at: Situation, engine: Engine) -> Fact:
-    version = at.wanted_copy.origin.version
-    return holds(ENGINE, "Answering", f"answers at {at.host}:{at.port(engine)} with {version.branch} at {version.head}")
+    version, port = at.wanted_copy.origin.version, at.tls(engine).port_of(at.wanted_copy.pod)
+    return holds(ENGINE, "Answering", f"answers at {at.host}:{port} with {version.branch} at {version.head}")
 
 
 def _problem(at: Situation, error: EngineError | None) -> Fact:
@@ -95,7 +94,7 @@ def apps_are_told(at: Situation, draft: Draft) -> Fact:
         # Before the binding: as soon as apps have it they may change what would have to be proven.
         draft.apply.append(marks)
     problem = (
-        keep_service(at, draft, copy.number, engine)
+        keep_service(at, draft, copy.number, engine, copy)
         or draft.keep(secret, at.seen.binding, ENGINE)
         or draft.route(copy.pod, ENGINE)
     )
@@ -114,10 +113,8 @@ def binding_values(at: Situation, engine: Engine, host: str) -> dict[str, str]:
     """Return what an app, or a migration, must know to connect to the wanted copy under a host name."""
     password = Server(None, at.seen.secret).credentials["app-password"]
     version = at.wanted_copy.origin.version
-    values = dict(engine.binding(host=host, database=version.database, password=password, branch=version.branch))
-    proxy = at.proxy(engine)
-    if proxy is not None:
-        values = secured(values, engine, proxy.ca)
+    values = engine.binding(host=host, database=version.database, password=password, branch=version.branch)
+    values = at.tls(engine).bind(values, at.wanted_copy.pod)
     return values | {key: template.format_map(values) for key, template in at.clone.spec.binding.keys.items()}
 
 

@@ -324,7 +324,7 @@ class _Run:
         service = build_service(
             self.name,
             self.draft.owner,
-            port=self.at.port(self._engine),
+            port=at.tls(self._engine).port_of(copy.pod),
             selector={labels.COPY: str(copy.number)},
             labels=marks,
         )

@@ -38,9 +38,15 @@ def server_runs(at: Situation, draft: Draft) -> Fact:
     engine = at.engine_of(copy)
     if engine is None:
         return stalls(ENGINE, "UnknownEngine", f"this operator has no engine {copy.origin.engine} any more")
-    problem = _surround(at, draft, engine)
-    if problem is not None:
-        return problem
+    uncertified = at.tls(engine).lacks(draft, copy.pod, ENGINE)
+    # Without a certificate there is no server to be, and what is around one is for those that are there.
+    problem = _surround(at, draft, engine) if uncertified is None or at.seen.pods else None
+    return problem or uncertified or _run(at, draft, copy, engine)
+
+
+def _run(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> Fact:
+    if copy.pod is not None and not at.tls(engine).is_had:
+        return draft.leave_server(copy.pod, ENGINE)
     desired = _pod(at, draft, copy, engine)
     if isinstance(desired, Fact):
         return desired
@@ -59,6 +65,9 @@ def keep_serving(at: Situation, draft: Draft) -> None:
     engine = at.engine_of(serving)
     if _rests(at, serving) is not None:
         draft.drop(serving.pod)
+    elif engine is not None and not at.tls(engine).is_had:
+        if serving.pod is not None:
+            draft.leave_server(serving.pod, ENGINE)
     elif engine is not None:
         desired = _pod(at, draft, serving, engine)
         if not isinstance(desired, Fact) and _complete(at, draft) is None:
@@ -89,17 +98,25 @@ def _rests(at: Situation, copy: Copy) -> Fact | None:
 
 def surround_early(at: Situation, draft: Draft, engine: Engine) -> None:
     """Make what a server needs while its volume is being made; what stands in the way is told when it is its turn."""
-    if at.clone.spec.power is not Power.OFF:
+    if at.clone.spec.power is not Power.OFF and (at.tls(engine).is_had or at.seen.pods):
         _surround(at, draft, engine)
 
 
 def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
     """Keep the operator's Secret and the policy; for the first copy also the Service, so that the route is there in
     time: nobody can log in yet.
+
+    The policy is for the servers that are there, as each was made, and for the one that is to be.
     """
+    copy, tls = at.target.copy, at.tls(engine)
+    coming = [None] if tls.is_had and (copy is None or copy.pod is None) else []
     secret = build_engine_secret(at.engine_secret, draft.owner, at.seen.fresh_credentials)
     policy = build_policy(
-        at.name, draft.owner, role="clone", port=at.port(engine), operator_namespace=at.environment.operator_namespace
+        at.name,
+        draft.owner,
+        role="clone",
+        ports=tls.ports_of([*at.seen.pods, *coming]),
+        operator_namespace=at.environment.operator_namespace,
     )
     problem = (
         draft.make_once(secret, at.seen.secret, ENGINE)
@@ -107,7 +124,7 @@ def _surround(at: Situation, draft: Draft, engine: Engine) -> Fact | None:
         or draft.keep(policy, at.seen.policy, ENGINE)
     )
     if problem is None and at.seen.serving is None:
-        problem = keep_service(at, draft, at.target.number, engine)
+        problem = keep_service(at, draft, at.target.number, engine, copy)
     return problem
 
 
@@ -120,10 +137,11 @@ def _complete(at: Situation, draft: Draft) -> Fact | None:
     return draft.make_once(build_engine_secret(name, draft.owner, values), at.seen.added, ENGINE)
 
 
-def keep_service(at: Situation, draft: Draft, number: int, engine: Engine) -> Fact | None:
-    """Lead the Service to a copy's server."""
+def keep_service(at: Situation, draft: Draft, number: int, engine: Engine, copy: Copy | None) -> Fact | None:
+    """Lead the Service to the server of a copy that has this number, once it has a claim."""
+    port = at.tls(engine).port_of(None if copy is None else copy.pod)
     selector = {labels.COPY: str(number)}
-    service = build_service(service_name(at.clone), draft.owner, port=at.port(engine), selector=selector)
+    service = build_service(service_name(at.clone), draft.owner, port=port, selector=selector)
     return draft.keep(service, at.seen.service, ENGINE)
 
 
@@ -139,14 +157,11 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
     resources = _resources(at)
     if isinstance(resources, Fact):
         return resources
-    uncertified = at.certificate(engine, ENGINE)
-    if uncertified is not None:
-        return uncertified
-    proxy = at.proxy(engine)
+    tls = at.tls(engine)
     policy: CommitPolicy = at.clone.spec.commit_policy.value
     # The claim's UID: what the Pod expects on its volume is part of its script. That it is durable never changes.
-    secured = () if proxy is None else (proxy.image, proxy.secret, proxy.ca)
-    inputs = digest(image, policy, resources.memory, resources.cpu, str(copy.claim["metadata"]["uid"]), *secured)
+    claim = str(copy.claim["metadata"]["uid"])
+    inputs = digest(image, policy, resources.memory, resources.cpu, claim, *tls.inputs)
     server = CloneServer(
         version=origin.version,
         commit_policy=policy,
@@ -168,7 +183,7 @@ def _pod(at: Situation, draft: Draft, copy: Copy, engine: Engine) -> dict[str, A
             labels={labels.COPY: str(copy.number)},
             annotations={labels.INPUTS: inputs},
             added=at.lacking_credentials,
-            proxy=proxy,
+            proxy=tls.proxy,
             grace_seconds=GRACE_SECONDS,
         )
     )

@@ -8,15 +8,13 @@ from coppice.api.v1alpha1 import DataClone, DataStore
 from coppice.core import labels
 from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
-from coppice.manifests.pod import Proxy
 from coppice.manifests.secret import lacking_keys
 from coppice.reconcile.access import Source
-from coppice.reconcile.certificate import Wish, certificate_is_there, port_of, proxy_for
+from coppice.reconcile.certificate import Tls, Wish
 from coppice.reconcile.clone.names import engine_secret_name, service_name
 from coppice.reconcile.clone.observation import CloneObservation
 from coppice.reconcile.clone.target import Target, target_of
 from coppice.reconcile.copies import Copy, copy_name
-from coppice.reconcile.draft import Fact
 from coppice.reconcile.environment import Environment
 from coppice.reconcile.observed import job_state, label
 
@@ -110,27 +108,11 @@ class Situation:
         jobs = (job for job in self.seen.migration.jobs if label(job, labels.COPY) == str(copy.number))
         return any(job_state(job).is_on_its_way for job in jobs)
 
-    def certificate(self, engine: Engine, kind: str) -> Fact | None:
-        """Return that the clone cannot take TLS as is asked for, if so."""
-        wanted, secret = self.clone.spec.tls, self.seen.certificate
-        if wanted is None:
-            return None
-        wish = Wish(wanted.secret_name, labels.CLONE_OPT_IN, self.name, "spec.tls")
-        found = certificate_is_there(wish, secret, engine, self.environment.tls_image, kind)
-        return None if found.holds else found
-
-    def proxy(self, engine: Engine) -> Proxy | None:
-        """Return what takes TLS before a server, where that is asked for; the certificate is there."""
-        secret, image = self.seen.certificate, self.environment.tls_image
-        if self.clone.spec.tls is None:
-            return None
-        if secret is None or image is None:
-            raise TypeError("the chain goes on without a certificate")
-        return proxy_for(secret, engine, image)
-
-    def port(self, engine: Engine) -> int:
-        """Return the port on which apps connect."""
-        return port_of(engine, self.clone.spec.tls)
+    def tls(self, engine: Engine) -> Tls:
+        """Return what there is of TLS before the clone's servers."""
+        wanted = self.clone.spec.tls
+        wish = None if wanted is None else Wish(wanted.secret_name, labels.CLONE_OPT_IN, self.name, "spec.tls")
+        return Tls(engine, wish, self.seen.certificate, self.environment.tls_image)
 
     def engine_of(self, copy: Copy) -> Engine | None:
         """Return the engine that wrote a copy, or None if this operator has it no more."""

@@ -38,11 +38,12 @@ def _resolved(at: Situation) -> dict[str, Any] | None:
 
 def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
     origin, engine = served.origin, at.engine_of(served)
+    port = None if engine is None else at.tls(engine).told_port(at.seen.service, served.pod)
     previous = previous_copy(at) if served is at.target.copy else None
     version = origin.version
     return {
         "binding": {"name": secret_name(at.clone)},
-        "endpoint": {"host": at.host, "port": at.port(engine)} if engine is not None else None,
+        "endpoint": None if port is None else {"host": at.host, "port": port},
         "copy": str(served.number),
         "snapshot": {"name": origin.snapshot, "uid": origin.snapshot_uid},
         "source": {

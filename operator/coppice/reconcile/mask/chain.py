@@ -191,7 +191,7 @@ class Masking:
             scratch_name(self.copy.name),
             draft.owner,
             role="scratch",
-            port=self.copy.engine.port,
+            ports=[self.copy.engine.port],
             operator_namespace=self.copy.environment.operator_namespace,
             clients={labels.OWNER_UID: draft.owner.uid, labels.ROLE: MASK_ROLE},
         )
