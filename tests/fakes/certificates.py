@@ -37,9 +37,10 @@ class Authority:
         )
         self.certificate = builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM).decode()
 
-    def issue(self, name: str = "server", *, hosts: Sequence[str] = ()) -> Certificate:
+    def issue(self, name: str = "server", *, hosts: Sequence[str] = (), days: int = 0) -> Certificate:
+        """Sign a certificate for a day that begins now, or as many days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _begun(_named(name), self._name, key)
+        builder = _begun(_named(name), self._name, key, timedelta(days=days))
         if hosts:
             names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
@@ -54,8 +55,10 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _begun(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+def _begun(
+    name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, later: timedelta = timedelta()
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC) + later
     return (
         x509.CertificateBuilder()
         .subject_name(name)

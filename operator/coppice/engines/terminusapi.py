@@ -28,6 +28,9 @@ ANSWER_SECONDS: Final = 300.0
 """For a whole answer: a piece now and then is no answer."""
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Of one answer: a log, a list of branches, a schema. Documents are read piece by piece."""
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+"""OpenSSL's words for why a certificate is refused: X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID."""
 MOST_WORDS: Final = 300
 """Characters of the server's own words in an error."""
 TORN: Final = "expected label file to have two lines"
@@ -179,7 +182,7 @@ def _trusting(ca: str | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=ca)
         except ssl.SSLError:
-            raise UnguardedError("the CA of the login's Secret is no certificate in PEM") from None
+            raise UnguardedError("the CA by which the server is to be known is no certificate in PEM") from None
     return context
 
 
@@ -191,9 +194,18 @@ def _unreachable(error: httpx.TransportError) -> EngineError:
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, ssl.SSLCertVerificationError):
-            return UnguardedError("the server's certificate is not of the CA in the login's Secret")
+            return _unproven(found)
         found = found.__cause__ or found.__context__
     return UnreachableError(f"the server does not answer ({type(error).__name__})")
+
+
+def _unproven(error: ssl.SSLCertVerificationError) -> UnguardedError:
+    """Return why a certificate proves nothing; where the CA was given differs from server to server."""
+    if error.verify_code == _EXPIRED:
+        return UnguardedError("the server's certificate, or that of its CA, has expired: have it renewed")
+    if error.verify_code == _NOT_YET_VALID:
+        return UnguardedError("the server's certificate, or that of its CA, is not valid yet: compare the clocks")
+    return UnguardedError("the server's certificate is not of the CA by which it is to be known")
 
 
 def _content(read: bytes) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from coppice.core import labels
 from coppice.core.plan import Manifest
-from coppice.manifests.pod import LOAD_CONTAINER, ROLES
+from coppice.manifests.pod import LOAD_CONTAINER, ROLES, TLS_CONTAINER
 from coppice.reconcile.observed import created_at, label, parse_time
 
 KUBELET_PATIENCE = timedelta(minutes=2)
@@ -103,15 +103,19 @@ def _container_trouble(pod: Manifest, container: Mapping[str, Any], since: datet
     return Trouble(
         reason="ServerTrouble",
         message=f"container {container['name']}: {words}",
-        advice=_IMAGE_ADVICE if reason in _IMAGE else "put right what kubelet names; it tries again by itself",
+        advice=_image_advice(container["name"])
+        if reason in _IMAGE
+        else "put right what kubelet names; it tries again by itself",
         hopeless_from=created_at(pod) if reason in _IN_VAIN else since + KUBELET_PATIENCE,
     )
 
 
-_IMAGE_ADVICE = (
-    "see that the image is in its registry and that the nodes may pull it (the administrator names it in "
-    "engines.<engine>.images of the chart)"
-)
+def _image_advice(container: str) -> str:
+    value = "tls.image" if container == TLS_CONTAINER else "engines.<engine>.images"
+    return (
+        "see that the image is in its registry and that the nodes may pull it (the administrator names it in "
+        f"{value} of the chart)"
+    )
 
 
 def _crashes(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str, Any]) -> Trouble | None:

@@ -152,11 +152,20 @@ async def test_a_guarded_password_goes_nowhere_without_tls() -> None:
             raise AssertionError
 
 
-@pytest.mark.parametrize("signer", ["authority", "other"])
-async def test_a_password_goes_to_a_server_of_the_named_authority_only(signer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("signer", "days", "words"),
+    [
+        ("authority", 0, None),
+        ("other", 0, "not of the CA by which it is to be known$"),
+        ("authority", -3, "has expired"),
+        ("authority", 3, "not valid yet"),
+    ],
+)
+async def test_a_password_goes_to_a_server_of_the_named_authority_only(
+    signer: str, days: int, words: str | None, tmp_path: Path
+) -> None:
     authority, other = Authority(), Authority("other")
-    honest = signer == "authority"
-    issued = (authority if honest else other).issue()
+    issued = (authority if signer == "authority" else other).issue(days=days)
     (tmp_path / "pem").write_text(issued.certificate + issued.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "pem")
@@ -171,12 +180,12 @@ async def test_a_password_goes_to_a_server_of_the_named_authority_only(signer: s
         port = server.sockets[0].getsockname()[1]
         at = Endpoint("127.0.0.1", port, "u", "hunter2", guarded=True, ca=authority.certificate)
         async with session(at) as api:
-            if honest:
+            if words is None:
                 assert await api.get("info") == {}
             else:
-                with pytest.raises(UnguardedError, match="CA"):
+                with pytest.raises(UnguardedError, match=words):
                     await api.get("info")
-    assert len(heard) == honest
+    assert len(heard) == (words is None)
 
 
 async def test_no_proxy_of_the_environment_is_given_a_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,13 @@ def test_what_is_wrong_with_a_pod_is_said_in_kubelets_words_with_what_to_do(mani
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.parametrize(("name", "value"), [("engine", "engines.<engine>.images"), ("tls", "tls.image")])
+def test_an_image_that_cannot_be_had_is_sought_where_the_administrator_named_it(name, value):
+    trouble = find_trouble(troubled({**waiting("ErrImagePull"), "name": name}))
+    assert trouble is not None
+    assert f"names it in {value} of the chart" in trouble.advice
+
+
 def test_kubelets_words_are_quoted_up_to_a_length():
     trouble = find_trouble(troubled(waiting("ErrImagePull", "x" * 5000)))
     assert trouble is not None
