@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 from coppice.core.plan import Manifest
 from coppice.engines.base import Engine
 from coppice.engines.tls import proxy
+from coppice.manifests.meta import is_owned
 from coppice.manifests.pod import Proxy, tls_of
 from coppice.manifests.secret import CA, is_meant_for
 from coppice.reconcile.draft import Draft, Fact, stalls, waits
@@ -113,9 +114,11 @@ class Tls:
         """Return the ports on which clients connect to servers of which some are still to be made."""
         return sorted({self.port_of(pod) for pod in pods})
 
-    def told_port(self, service: Manifest | None, pod: Manifest | None) -> int:
-        """Return the port to which a Service leads, or is to lead where there is none."""
-        return self.port_of(pod) if service is None else int(service["spec"]["ports"][0]["port"])
+    def told_port(self, service: Manifest | None, pod: Manifest | None, uid: str) -> int:
+        """Return the port to which the Service of an owner leads, or is to lead where there is none."""
+        if service is None or not is_owned(service, uid):
+            return self.port_of(pod)
+        return int(service["spec"]["ports"][0]["port"])
 
     def bind(self, values: Mapping[str, str], pod: Manifest | None) -> dict[str, str]:
         """Return a binding that leads to a server as it was made: to its proxy, with the authority by which that is

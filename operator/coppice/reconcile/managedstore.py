@@ -579,7 +579,8 @@ class ManagedPlan(ServedPlan):
         seen = self.observation
         if seen.engine is None:
             return None
-        return {"host": self._host, "port": self._tls.told_port(seen.service, seen.server.pod)}
+        port = self._tls.told_port(seen.service, seen.server.pod, self.store.metadata.uid)
+        return {"host": self._host, "port": port}
 
     @property
     def _deleted_branches(self) -> list[dict[str, Any]]:

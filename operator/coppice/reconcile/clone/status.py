@@ -38,7 +38,8 @@ def _resolved(at: Situation) -> dict[str, Any] | None:
 
 def _served_status(at: Situation, served: Copy) -> dict[str, Any]:
     origin, engine = served.origin, at.engine_of(served)
-    port = None if engine is None else at.tls(engine).told_port(at.seen.service, served.pod)
+    uid = at.clone.metadata.uid
+    port = None if engine is None else at.tls(engine).told_port(at.seen.service, served.pod, uid)
     previous = previous_copy(at) if served is at.target.copy else None
     version = origin.version
     return {
