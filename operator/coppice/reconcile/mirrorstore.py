@@ -22,12 +22,12 @@ from coppice.reconcile.managedstore import ServedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, inherited_copy, is_of_engine, source_digest
 from coppice.reconcile.mirror.refresh import LOOK_SECONDS, MIRRORED, Refresh, build_mark, rough_age
 from coppice.reconcile.mirror.seen import MirrorSeen
-from coppice.reconcile.mirror.told import DONE, Progress
 from coppice.reconcile.observed import claim_state, created_at, format_time, label, pod_state
 from coppice.reconcile.requests import read_request, unreadable
 from coppice.reconcile.schedule import unscheduled
 from coppice.reconcile.storenames import default_database
 from coppice.reconcile.stores import ENGINE, HEALTH_PERIOD, SERVER, STORAGE
+from coppice.reconcile.told import DONE, Progress
 from coppice.reconcile.upkeep import ACCEPTED
 
 FRESH: Final = "MirrorFresh"

@@ -23,7 +23,7 @@ from coppice.kube.client import KubeReader
 from coppice.manifests.pod import ENGINE_CONTAINER
 from coppice.reconcile.draft import Draft, Fact, beside, holds, stalls
 from coppice.reconcile.observed import format_time, pod_state
-from coppice.reconcile.reads import REPORT_LINES
+from coppice.reconcile.reads import read_words
 from coppice.reconcile.requests import Request, read_request, unreadable
 
 ACCEPTED: Final = "RequestAccepted"
@@ -53,8 +53,7 @@ async def observe_upkeep(
     """Read what a server says of its size; ask for its parts where an optimization is to be begun or to go on."""
     if not isinstance(engine, UpkeepEngine) or pod is None or not pod_state(pod).running:
         return UpkeepSeen()
-    metadata = pod["metadata"]
-    log = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
+    log = await read_words(reader, pod, ENGINE_CONTAINER)
     seen, request = UpkeepSeen(parse_size(log)), read_request(manifest, labels.OPTIMIZE_REQUESTED_AT)
     told = ((manifest.get("status") or {}).get("optimization")) or {}
     over = request is None or (told.get("requestedAt") == request.token and told.get("finishedAt") is not None)

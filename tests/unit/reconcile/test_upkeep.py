@@ -11,6 +11,7 @@ from tests.fakes.world import World
 
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.upkeep import parse_size
+from coppice.kube.errors import TransientError
 
 PARTS = ("shop/main", "shop/commits", "system")
 GIB = 1 << 30
@@ -188,6 +189,19 @@ async def test_an_engine_with_nothing_to_optimize_says_so(opened):
     await asked(opened)
     assert accepted(opened)["reason"] == "OptimizeUnsupported"
     opened.expect_ready("DataStore", "shop")
+
+
+async def test_a_server_whose_log_cannot_be_read_is_kept_and_its_last_size_stands(kept):
+    tell(kept, size=1000, layers=90)
+    await kept.operator.settle(patience=120)
+    kept.kube.unlogged = TransientError("dial tcp 10.0.0.7:10250: i/o timeout", status=500)
+    kept.edit("DataStore", "shop", managed={"storage": {"size": "4Gi"}})
+    await kept.operator.settle(patience=120)
+    assert kept.status("DataStore", "shop")["capacity"] == "4Gi"
+    assert kept.status("DataStore", "shop")["size"]["bytes"] == 1000
+    kept.delete("DataStore", "shop")
+    await kept.operator.settle(patience=120)
+    assert kept.names("DataStore") == []
 
 
 async def test_growth_is_told_day_by_day(kept):
