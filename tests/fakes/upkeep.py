@@ -14,12 +14,11 @@ PARTS = ("shop/commits", "shop/main", "system")
 
 
 class KeptEngine(MergingFakeEngine):
-    """See ``coppice.engines.upkeep.UpkeepEngine``; ``put_in_order`` is what was done to its parts."""
+    """See ``coppice.engines.upkeep.UpkeepEngine``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.there = list(PARTS)
-        self.put_in_order: list[str] = []
         self.spoiled: dict[str, EngineError] = {}
         """By part: what becomes of it instead."""
         self.endless = False
@@ -27,6 +26,12 @@ class KeptEngine(MergingFakeEngine):
         self.parts_asked = 0
         """How often it was asked for its parts."""
         self.turns: dict[str, tuple[str, Outcome]] = {}
+
+    @property
+    def put_in_order(self) -> list[str]:
+        """What was done to the parts of all its volumes."""
+        volumes = {id(server.volume): server.volume for server in self.servers.values()}
+        return [part for volume in volumes.values() for part in volume.put_in_order]
 
     async def parts(self, at: Endpoint) -> Sequence[str]:
         self.parts_asked += 1
@@ -44,11 +49,11 @@ class KeptEngine(MergingFakeEngine):
         self.before_call(action)
         part, error = arguments["part"], self.spoiled.get(arguments["part"])
         try:
-            self._enter(at)
+            volume = self._enter(at).volume
+            if error is None and not self.endless:
+                volume.put_in_order += (part,)
         except EngineError as refusal:
             error = refusal
-        if error is None and not self.endless:
-            self.put_in_order.append(part)
         # Who dies in here never hears of it.
         self.after_call(action)
         self.turns[arguments["of"]] = arguments["turn"], Outcome(ended=not self.endless, error=error)
@@ -60,7 +65,7 @@ class KeptEngine(MergingFakeEngine):
 
 
 class KeptWorld(World):
-    """A world whose databases have parts, and say how large they are."""
+    """A world whose databases have parts."""
 
     engine: KeptEngine
 
