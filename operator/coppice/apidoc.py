@@ -24,7 +24,8 @@ written as everywhere in Kubernetes: `512Mi`, `20Gi`, `500m`.
 One-off requests to a DataClone are annotations whose value is new each time, for example the present time:
 `coppice.dev/reset-requested-at`, `coppice.dev/undo-requested-at`, `coppice.dev/extend-requested-at`,
 `coppice.dev/wake-requested-at`. What has been done is in `status.handled`. To a DataStore there are
-`coppice.dev/refresh-requested-at` (a mirror) and `coppice.dev/optimize-requested-at`.
+`coppice.dev/refresh-requested-at` (a mirror; `status.mirror.refreshRequestedAt` is the one that its data are of) and
+`coppice.dev/optimize-requested-at` (`status.optimization` is what came of it).
 """
 
 

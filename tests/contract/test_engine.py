@@ -22,7 +22,7 @@ from coppice.engines.base import (
     UnknownVersionError,
     UnreachableError,
 )
-from coppice.reconcile.mirror.told import Progress, parse_told
+from coppice.reconcile.told import Progress, parse_told
 
 from .conftest import MARKER, Stage, version_of
 from .runner import PATIENCE, files, free_port, kill, listening, until

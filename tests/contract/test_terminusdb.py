@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coppice.engines import terminusrefs
-from coppice.engines.base import TORN_COPY, Endpoint, EngineError, Reference, Version
-from coppice.engines.terminusapi import Api, TornLabelError
+from coppice.engines import terminusrefs, terminusupkeep
+from coppice.engines.base import TORN_COPY, Endpoint, EngineError, Reference, UnreachableError, Version
+from coppice.engines.terminusapi import Answer, Api, LateAnswerError, TornLabelError
 from coppice.engines.terminusdb import TerminusDBEngine
-from coppice.engines.upkeep import OPTIMIZE_ACTION, Size, UpkeepEngine, parse_size
+from coppice.engines.upkeep import OPTIMIZE_ACTION, Outcome, Size, UpkeepEngine, parse_size
 
 from .conftest import MARKER, Stage, open_stage, version_of
 from .runner import PATIENCE, Server
@@ -25,6 +25,7 @@ from .terminus_kit import DOUBLE, REAL, call, documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 FACTS = json.loads((DOUBLE.parent / "facts.json").read_text())
 only_the_double = pytest.mark.skipif(
@@ -341,17 +342,71 @@ async def test_a_server_is_optimized_part_by_part_and_holds_what_it_held(stage: 
         assert isinstance(stage.engine, UpkeepEngine)
         parts = await stage.engine.parts(admin)
         branches = [f"admin/shop/local/branch/{name}" for name in ("coppice-tag.v1.0", "main")]
-        assert parts == [*branches, "admin/shop/local/_commits", "admin/shop/_meta", "_system"]
-        for part in (*parts, *parts):
-            await stage.engine.execute(admin, OPTIMIZE_ACTION, {"part": part})
+        assert parts == ["_system", "admin/shop/_meta", "admin/shop/local/_commits", *branches]
+        for number, part in enumerate((*parts, *parts)):
+            assert await _optimized(stage.engine, admin, part, turn=str(number)) == Outcome()
         assert await stage.engine.inspect(admin) == before
         assert await stage.engine.schema(admin, stage.kit.database) == classes
         assert [tag.name for tag in await stage.engine.tags(admin, stage.kit.database, "v")] == ["v1"]
         assert await stage.kit.count(admin) == stage.kit.rows + 1
-        with pytest.raises(EngineError):
-            await stage.engine.execute(admin, OPTIMIZE_ACTION, {"part": "admin/nope/_meta"})
+        refused = await _optimized(stage.engine, admin, "admin/nope/_meta", turn="nope")
+        assert isinstance(refused.error, EngineError)
+        assert not isinstance(refused.error, UnreachableError)
+        assert stage.engine.outcome("uid", "0") is None
+    gone = await _optimized(stage.engine, admin, "_system", turn="gone")
+    assert isinstance(gone.error, UnreachableError)
     _, reported = await stage.prepared(loaded)
     assert reported == before
+
+
+async def _optimized(engine: UpkeepEngine, at: Endpoint, part: str, *, turn: str, of: str = "uid") -> Outcome:
+    """Optimize a part; return what has become of that."""
+    wanted = {"part": part, "of": of, "turn": turn}
+    for _ in range(PATIENCE):
+        await engine.execute(at, OPTIMIZE_ACTION, wanted)
+        outcome = engine.outcome(of, turn)
+        assert outcome is not None
+        if outcome.ended:
+            return outcome
+    raise AssertionError(f"{part} is not optimized")
+
+
+async def test_a_part_that_takes_long_is_waited_for_by_nobody_and_done_once(
+    stage: Stage, loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin, ended, asked, calls = stage.admin(server), asyncio.Event(), [], Api.call
+
+        async def slow(api: Api, method: str, path: str, **more: Any) -> Answer:
+            asked.append(path)
+            await ended.wait()
+            return await calls(api, method, path, **more)
+
+        monkeypatch.setattr(Api, "call", slow)
+        monkeypatch.setattr(terminusupkeep, "PATIENCE", 0.1)
+        for turn, part in (("1", "admin/shop/_meta"), ("1", "admin/shop/_meta"), ("2", "_system")):
+            await stage.engine.execute(admin, OPTIMIZE_ACTION, {"part": part, "of": "long", "turn": turn})
+        assert asked == ["optimize/admin/shop/_meta"]
+        assert isinstance(stage.engine, UpkeepEngine)
+        assert stage.engine.outcome("long", "1") == Outcome(ended=False)
+        assert stage.engine.outcome("long", "2") is None
+        ended.set()
+        assert await _optimized(stage.engine, admin, "admin/shop/_meta", turn="1", of="long") == Outcome()
+        assert asked == ["optimize/admin/shop/_meta"]
+
+
+async def test_a_part_over_which_the_server_is_late_is_no_server_that_is_silent(
+    stage: Stage, loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(api: Api, method: str, path: str, **more: Any) -> Answer:
+        raise LateAnswerError("the server has not finished its answer")
+
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        monkeypatch.setattr(Api, "call", late)
+        assert isinstance(stage.engine, UpkeepEngine)
+        outcome = await _optimized(stage.engine, stage.admin(server), "_system", turn="late")
+        assert not isinstance(outcome.error, UnreachableError)
+        assert "may still be at it" in str(outcome.error)
 
 
 async def test_a_stores_server_says_how_large_its_data_are_and_ends_all_the_same(stage: Stage, loaded: Path) -> None:

@@ -119,6 +119,8 @@ class Volume:
     """Branches that apps do not write to."""
     transactions: dict[str, str] = field(default_factory=dict)
     """What became of those that were to be committed, by their names."""
+    put_in_order: tuple[str, ...] = ()
+    """The parts that were, each as often as it was."""
     torn: bool = False
     """It was captured while a server held back what it had acknowledged."""
     halved: bool = False

@@ -88,6 +88,8 @@ class FakeKube:
         self._faults: dict[int, tuple[BaseException, bool]] = {}
         self.clock = clock
         self.logs: dict[tuple[str, str, str], str] = {}
+        self.unlogged: KubeError | None = None
+        """What everybody gets who asks for a log: the Pod's node does not answer the API server."""
         self.missing_kinds: set[str] = set()
         """Kinds whose CRD is not installed."""
         self.calls: list[Call] = []
@@ -129,6 +131,8 @@ class FakeKube:
 
     async def log_tail(self, namespace: str, pod: str, container: str, lines: int) -> str:
         """Return the last pieces, of which a long line has several, as kubelet finds them in what the runtime wrote."""
+        if self.unlogged is not None:
+            raise self.unlogged
         pieces: list[str] = []
         for line in self.logs.get((namespace, pod, container), "").splitlines():
             starts = range(0, max(len(line), 1), LOG_PIECE)

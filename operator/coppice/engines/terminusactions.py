@@ -59,7 +59,7 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
         case "undo":
             await undo(api, given["database"], given["branch"], given["commit"])
         case "optimize":
-            await terminusupkeep.optimize(api, given)
+            await terminusupkeep.optimize(at, given)
         case "create-squashed-branch":
             await terminussquash.create_squashed_branch(api, at, given)
         case "ensure-check-user":

@@ -69,6 +69,10 @@ class AnswerError(EngineError):
         self.witnesses = witnesses
 
 
+class LateAnswerError(UnreachableError):
+    """The server has taken a call and not answered it in time: it may still be at it."""
+
+
 class TornLabelError(EngineError):
     """A database does not open: its label file is empty. Its layers are there, but nothing says which is the newest."""
 
@@ -130,7 +134,7 @@ class Api:
         except httpx.TransportError as error:
             raise _unreachable(error) from None
         except TimeoutError:
-            raise UnreachableError(f"the server has not finished its answer in {seconds:.0f} s") from None
+            raise LateAnswerError(f"the server has not finished its answer in {seconds:.0f} s") from None
 
     async def _send(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)
@@ -196,7 +200,8 @@ def _unreachable(error: httpx.TransportError) -> EngineError:
         if isinstance(found, ssl.SSLCertVerificationError):
             return _unproven(found)
         found = found.__cause__ or found.__context__
-    return UnreachableError(f"the server does not answer ({type(error).__name__})")
+    kind = LateAnswerError if isinstance(error, httpx.ReadTimeout) else UnreachableError
+    return kind(f"the server does not answer ({type(error).__name__})")
 
 
 def _unproven(error: ssl.SSLCertVerificationError) -> UnguardedError:

@@ -56,6 +56,7 @@ from coppice.engines.terminusmerging import TerminusDBMerging
 from coppice.engines.terminuspaths import MAIN
 from coppice.engines.terminuspaths import path as _path
 from coppice.engines.terminussquash import squash_of
+from coppice.engines.upkeep import Outcome
 
 OLDEST: Final = "12.0.6"
 """Older versions lose documents with text that is not ASCII, silently."""
@@ -233,9 +234,13 @@ class TerminusDBEngine(TerminusDBMerging):
                         raise EngineError(f"the engine {self.name} has no action {action}")
 
     async def parts(self, at: Endpoint) -> Sequence[str]:
-        """Return what is optimised, graph by graph, in the order in which it is done."""
+        """Return what is optimized, graph by graph, in the order in which it is done."""
         async with session(at) as api:
             return await terminusupkeep.parts(api)
+
+    def outcome(self, of: str, turn: str) -> Outcome | None:
+        """Return what has become of a store's last turn; None of any other."""
+        return terminusupkeep.outcome(of, turn)
 
     async def activity(self, at: Endpoint) -> Activity:
         """Return what others have committed: a hash of the heads that are theirs.

@@ -2,7 +2,7 @@
 they are.
 
 It is done part by part, one at a time, for each takes as long as it has data; a part that was done twice is as it was
-done once.
+done once. Nobody waits for it: it is begun by an action, and goes on beside whatever else is done.
 """
 
 from __future__ import annotations
@@ -13,32 +13,48 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol, runtime_checkable
 
-from coppice.engines.base import Endpoint
+from coppice.engines.base import Endpoint, EngineError
 
 OPTIMIZE_ACTION: Final = "optimize"
-"""The action that puts one ``part`` in order. EngineError where that could not be done, UnreachableError where nothing
-is said of it."""
+"""The action that begins to put one ``part`` in order, or goes on with it. ``turn`` is a name of that try alone, and
+``of`` one of the store: of each only one is under way, and a turn that comes meanwhile is not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of a turn: UnreachableError where nothing is known of that, another EngineError where the part
+    could not be put in order.
+    """
+
+    ended: bool = True
+    error: EngineError | None = None
 
 
 @runtime_checkable
 class UpkeepEngine(Protocol):
     """An engine that has the action ``optimize``, and whose store's server prints now and then how large it is.
 
-    That is a line of JSON of its own, ``{"at", "bytes", "layers"}``: when, in seconds since 1970, what its data take on
-    the volume, and how many files of the engine's kind that is.
+    That is a line of JSON of its own, ``{"at", "bytes", "layers"}``: when that began to be measured, in seconds since
+    1970, what its data take on the volume, and how many files of the engine's kind that is.
     """
 
     async def parts(self, at: Endpoint) -> Sequence[str]:
-        """Return what is put in order, in the order in which it is done: names that hold nothing of what is stored.
+        """Return what is put in order, sorted: names that hold nothing of what is stored.
 
         Raises UnreachableError, LoginRefusedError, EngineError.
+        """
+        ...
+
+    def outcome(self, of: str, turn: str) -> Outcome | None:
+        """Return what has become of a store's last turn; None of any other, and of one that an operator before this one
+        has begun.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a store's data take on its volume, and when that was measured."""
+    """What a store's data take on its volume, and when that began to be measured."""
 
     at: datetime
     bytes: int

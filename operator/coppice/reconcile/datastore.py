@@ -39,7 +39,7 @@ from coppice.reconcile.reads import Server, ask, ask_kept, by_service, get_each,
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
-from coppice.reconcile.upkeep import failed_part, observe_upkeep
+from coppice.reconcile.upkeep import observe_upkeep
 
 CLOSED_PORT = 9
 """One on which no server listens and to which no policy lets anybody (discard, RFC 863)."""
@@ -117,7 +117,7 @@ class DataStoreReconciler:
             certificate=None
             if managed is None or managed.tls is None
             else await reader.get("Secret", managed.tls.secret_name, key.namespace),
-            upkeep=await observe_upkeep(reader, seen.manifest, engine, pod, endpoint),
+            upkeep=await observe_upkeep(reader, store, seen.manifest, engine, pod, endpoint),
             fresh_credentials={} if engine is None else engine.credentials({}),
         )
 
@@ -174,8 +174,7 @@ class DataStoreReconciler:
 
     def failed(self, observation: StoreObservation, error: KubeError | EngineError) -> Plan:
         """Return the condition for a write that was refused."""
-        noted = failed_part(observation.manifest, self.plan(observation), error)
-        return noted or plan_failure(observation.manifest, error)
+        return plan_failure(observation.manifest, error)
 
 
 async def _with_adoption(

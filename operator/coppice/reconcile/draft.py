@@ -97,8 +97,6 @@ class Draft:
     discards: list[Ref] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     asides: list[Fact] = field(default_factory=list)
-    status: dict[str, Any] = field(default_factory=dict)
-    """What a step has to say in the status of what it has planned."""
     goes_on_after: float | None = None
     """Seconds until a step that has begun something does the next part of it."""
 
@@ -305,7 +303,7 @@ class Draft:
             delete=tuple(self.delete),
             discard=tuple(self.discards),
             publication=self.publication,
-            status={**status, **self.status, "conditions": conditions},
+            status={**status, "conditions": conditions},
             events=(*self.events, *self._transition(summary)),
             requeue_after=min(delays) if delays else None,
         )

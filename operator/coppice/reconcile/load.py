@@ -30,9 +30,9 @@ from coppice.reconcile.jobs import (
     template_inputs,
     waits_for_pods,
 )
-from coppice.reconcile.mirror.told import Progress, parse_told
 from coppice.reconcile.observed import annotation, is_deleting, is_initialized_by, job_state, label
-from coppice.reconcile.reads import REPORT_LINES, get_each
+from coppice.reconcile.reads import get_each, read_words
+from coppice.reconcile.told import Progress, parse_told
 
 PENDING: Final = "Pending"
 DONE: Final = "Done"
@@ -59,8 +59,7 @@ async def read_progress(reader: KubeReader, pod: Manifest | None) -> Progress | 
     """Return how many files of the load are in, of how many, by what the server's Pod has said of it last."""
     if pod is None or not is_initialized_by(pod, LOAD_CONTAINER):
         return None
-    metadata = pod["metadata"]
-    log = await reader.log_tail(metadata["namespace"], metadata["name"], LOAD_CONTAINER, REPORT_LINES)
+    log = await read_words(reader, pod, LOAD_CONTAINER)
     told = (parse_told(line) for line in reversed(log.splitlines()))
     return next((entry for entry in told if isinstance(entry, Progress) and entry.total), None)
 

@@ -244,7 +244,6 @@ class ManagedPlan(ServedPlan):
             self._protection_is_in_force,
             self._deleted_branches_go,
             self._apps_can_connect,
-            self._data_are_optimized,
         )
 
     @property
@@ -515,12 +514,12 @@ class ManagedPlan(ServedPlan):
         problem = self._log_in(draft, binding_name(self.name), self.observation.binding)
         return problem or draft.route(self.observation.server.pod, SERVER) or self.answering
 
-    def _data_are_optimized(self, draft: Draft) -> Fact:
-        """Last, for the store is well whatever becomes of it."""
-        upkeep = self._upkeep
-        if upkeep is not None:
-            upkeep.run(draft, self._server_ref)
-        return draft.facts[-1]
+    def upkeep_status(self, draft: Draft) -> Mapping[str, Any]:
+        """Plan the next part of an optimization that is asked for, if apps can connect; return how far it is."""
+        upkeep, told = self._upkeep, self.store.status.optimization
+        if upkeep is not None and len(draft.facts) > len(self.steps()):
+            told = upkeep.run(draft, self._server_ref)
+        return {"optimization": None if told is None else told.dump()}
 
     @property
     def answering(self) -> Fact:
@@ -570,7 +569,6 @@ class ManagedPlan(ServedPlan):
             "deletedBranches": self._deleted_branches,
             "load": None if progress is None else {"done": progress.done, "total": progress.total},
             "size": size_status(told.size, self.observation.upkeep.size),
-            "optimization": None if told.optimization is None else told.optimization.dump(),
             **self.content_status(kept=claim is not None),
         }
 

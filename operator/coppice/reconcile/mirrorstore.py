@@ -22,13 +22,12 @@ from coppice.reconcile.managedstore import ServedPlan
 from coppice.reconcile.mirror.copies import MirrorCopy, inherited_copy, is_of_engine, source_digest
 from coppice.reconcile.mirror.refresh import LOOK_SECONDS, MIRRORED, Refresh, build_mark, rough_age
 from coppice.reconcile.mirror.seen import MirrorSeen
-from coppice.reconcile.mirror.told import DONE, Progress
 from coppice.reconcile.observed import claim_state, created_at, format_time, label, pod_state
-from coppice.reconcile.requests import read_request, unreadable
+from coppice.reconcile.requests import not_a_time, read_request, unreadable
 from coppice.reconcile.schedule import unscheduled
 from coppice.reconcile.storenames import default_database
 from coppice.reconcile.stores import ENGINE, HEALTH_PERIOD, SERVER, STORAGE
-from coppice.reconcile.upkeep import ACCEPTED
+from coppice.reconcile.told import DONE, Progress
 
 FRESH: Final = "MirrorFresh"
 SCHEDULED: Final = "RefreshScheduled"
@@ -185,10 +184,8 @@ class MirrorPlan(ServedPlan):
         )
 
     def _request_is_read(self) -> Fact | None:
-        if not unreadable(self.observation.manifest, [labels.REFRESH_REQUESTED_AT]):
-            return None
-        key = labels.REFRESH_REQUESTED_AT
-        return stalls(ACCEPTED, "NotATime", f"annotation {key} is not a time in RFC 3339 and is not acted upon")
+        odd = unreadable(self.observation.manifest, [labels.REFRESH_REQUESTED_AT])
+        return not_a_time(odd[0]) if odd else None
 
     def _server_runs(self, draft: Draft) -> Fact:
         served = self._served

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
 from coppice.kube.client import KubeReader
-from coppice.kube.errors import NotFoundError
+from coppice.kube.errors import KubeError, NotFoundError
 from coppice.manifests.pod import ENGINE_CONTAINER, tls_of
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.classes import ClusterClasses
@@ -42,10 +42,23 @@ async def read_snapshots(reader: KubeReader, namespace: str | None, store: str) 
     return tuple(entry for entry in found if entry["spec"]["store"]["name"] == store)
 
 
+async def read_tail(reader: KubeReader, pod: Manifest, container: str) -> str:
+    """Return the last lines that a program has printed, with its report among them."""
+    metadata = pod["metadata"]
+    return await reader.log_tail(metadata["namespace"], metadata["name"], container, REPORT_LINES)
+
+
+async def read_words(reader: KubeReader, pod: Manifest, container: str) -> str:
+    """Return the same of what nobody waits for: nothing while the Pod's node does not give it out."""
+    try:
+        return await read_tail(reader, pod, container)
+    except KubeError:
+        return ""
+
+
 async def read_last_line(reader: KubeReader, pod: Manifest) -> str:
     """Return the last line that a program has printed, however long it is."""
-    metadata = pod["metadata"]
-    text = await reader.log_tail(metadata["namespace"], metadata["name"], ENGINE_CONTAINER, REPORT_LINES)
+    text = await read_tail(reader, pod, ENGINE_CONTAINER)
     # Not splitlines(): what JSON leaves as it is in a name, such as U+2028, is a line's end to that.
     return text.rstrip("\n").rpartition("\n")[2].strip()
 

@@ -6,11 +6,16 @@ The value is the request's identity as well: the same one is acted upon once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from coppice.core.plan import Manifest
+from coppice.reconcile.draft import Fact, stalls
 from coppice.reconcile.observed import annotation, parse_time
+
+ACCEPTED: Final = "RequestAccepted"
+"""The condition: beside the chain, there only while there is something to say of a request that stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,15 @@ def read_request(manifest: Manifest, key: str) -> Request | None:
 def unreadable(manifest: Manifest, keys: Sequence[str]) -> list[str]:
     """Return which of these annotations are there and hold no time."""
     return [key for key in keys if annotation(manifest, key) and read_request(manifest, key) is None]
+
+
+def not_a_time(key: str) -> Fact:
+    """Return that an annotation asks for nothing."""
+    return stalls(ACCEPTED, "NotATime", f"annotation {key} is not a time in RFC 3339 and is not acted upon")
+
+
+def together(problems: Sequence[Fact]) -> Fact | None:
+    """Return the first of what is to be said of the requests that stand, with the words of all of it."""
+    if not problems:
+        return None
+    return replace(problems[0], message="; ".join(problem.message for problem in problems))

@@ -27,8 +27,9 @@ from coppice.reconcile.preparation import mask_unsupported
 from coppice.reconcile.protection import PROTECTED, reviews_alone, unguarded, unprotectable
 from coppice.reconcile.provisioning import Complaint
 from coppice.reconcile.reads import Answer, Server
+from coppice.reconcile.requests import ACCEPTED, together
 from coppice.reconcile.schedule import SnapshotLine, plan_snapshots, unscheduled
-from coppice.reconcile.upkeep import ACCEPTED, UpkeepSeen, unanswerable
+from coppice.reconcile.upkeep import UpkeepSeen, unanswerable
 
 ENGINE = "EngineSupported"
 STORAGE = "StorageReady"
@@ -96,14 +97,13 @@ class StorePlan(ABC):
             draft.facts.append(fact)
             if not fact.holds:
                 break
-        refused = unanswerable(self.store, self.observation.manifest, self.observation.engine)
-        if refused is not None:
-            draft.asides = [*(fact for fact in draft.asides if fact.type != ACCEPTED), refused]
+        upkeep = self.upkeep_status(draft)
+        self._tell_of_requests(draft)
         next_snapshot = self._plan_snapshots(draft)
         requeue = min(self.look_again, next_snapshot) if next_snapshot is not None else self.look_again
         guarded = self.store.spec.protection and not reviews_alone(self.store, self.observation.engine)
         types = (*self.types, *((PROTECTED,) if guarded else ()))
-        status = {**self.status(), **self.protection_status(draft)}
+        status = {**self.status(), **upkeep, **self.protection_status(draft)}
         plan = draft.finish(types, status, requeue_after=requeue)
         reviewed = unguarded(self.store, self.observation.engine)
         for aside in (self._clones_are_bounded(), self.network_is_guarded(), self._snapshots_come(), reviewed):
@@ -139,6 +139,17 @@ class StorePlan(ABC):
         """Return the part of the status that says which branches are protected."""
         del draft
         return {}
+
+    def upkeep_status(self, draft: Draft) -> Mapping[str, Any]:
+        """Plan what is asked for beside the chain; return the part of the status that says how far it is."""
+        del draft
+        return {}
+
+    def _tell_of_requests(self, draft: Draft) -> None:
+        refused = unanswerable(self.store, self.observation.manifest, self.observation.engine)
+        told = together([*(fact for fact in draft.asides if fact.type == ACCEPTED), *refused])
+        others = [fact for fact in draft.asides if fact.type != ACCEPTED]
+        draft.asides = others if told is None else [*others, told]
 
     @abstractmethod
     def storage(self) -> StorageChoice | NoStorage:

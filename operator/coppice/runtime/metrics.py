@@ -238,8 +238,6 @@ class MirrorMetrics:
 class SizeMetrics:
     """Follows how large the data of stores are, without a name: which one is full, its status says."""
 
-    KIND = "DataStore"
-
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._known: dict[Key, tuple[int, float]] = {}

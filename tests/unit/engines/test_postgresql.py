@@ -32,7 +32,7 @@ from coppice.engines.base import (
 )
 from coppice.engines.libpq import StatementError, literal, not_connected
 from coppice.engines.postgresql import PostgreSQLEngine
-from coppice.reconcile.mirror.told import Restored, parse_told
+from coppice.reconcile.told import Restored, parse_told
 
 ENGINE = PostgreSQLEngine()
 REPORT = {

@@ -15,7 +15,7 @@ from tests.fakes.certificates import Authority
 
 from coppice.engines import terminusapi
 from coppice.engines.base import Endpoint, EngineError, LoginRefusedError, UnguardedError, UnreachableError
-from coppice.engines.terminusapi import AnswerError, TornLabelError, segment, session
+from coppice.engines.terminusapi import AnswerError, LateAnswerError, TornLabelError, segment, session
 
 AT = Endpoint("10.0.0.1", 6363, "admin", "hunter2")
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -84,8 +84,9 @@ async def test_what_may_have_been_done_is_not_done_again(error: Exception) -> No
 @pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.ConnectTimeout("x")])
 async def test_a_server_that_is_not_there_is_asked_once(error: Exception) -> None:
     server = Server(error)
-    with pytest.raises(UnreachableError, match=type(error).__name__):
+    with pytest.raises(UnreachableError, match=type(error).__name__) as raised:
         await ask(server, repeatable=True)
+    assert isinstance(raised.value, LateAnswerError) == isinstance(error, httpx.ReadTimeout)
     assert len(server.asked) == 1
 
 
@@ -100,7 +101,7 @@ async def test_an_answer_without_end_is_none(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(terminusapi, "ANSWER_SECONDS", 0.001)
     async with session(AT, transport=httpx.MockTransport(slow)) as api:
-        with pytest.raises(UnreachableError, match="not finished"):
+        with pytest.raises(LateAnswerError, match="not finished"):
             await api.get("info")
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.fakes.operator import Operator
 from tests.unit.reconcile.foreign import add_foreign
 
+from coppice.kube.errors import TransientError
 from coppice.manifests.secret import read_secret
 from coppice.reconcile.observed import is_true
 
@@ -397,6 +398,19 @@ async def test_how_many_files_are_in_is_told_while_the_servers_pod_reads_them(st
     await story.operator.live(seconds=70)
     story.expect_ready("DataStore", "shop")
     assert "load" not in story.status("DataStore", "shop")
+
+
+async def test_a_load_whose_log_cannot_be_read_goes_on(story):
+    story.kube.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seed", "namespace": "data"}})
+    story.world.loads["data", "seed"] = frozenset({"alice"})
+    story.world.load_lasts = True
+    story.kube.unlogged = TransientError("dial tcp 10.0.0.7:10250: i/o timeout", status=500)
+    story.store(managed={"load": {"configMap": {"name": "seed"}}})
+    await story.operator.live(seconds=70)
+    assert story.reason("DataStore", "shop") == "Starting"
+    story.world.load_lasts = False
+    await story.operator.live(seconds=70)
+    story.expect_ready("DataStore", "shop")
 
 
 def _line(done):

@@ -16,7 +16,7 @@ from coppice.engines.base import Finding, MirrorFailure
 from coppice.manifests.secret import login_state
 from coppice.reconcile.backing import present_backing
 from coppice.reconcile.mirror.refresh import FAILURES, rough_age
-from coppice.reconcile.mirror.told import GivenUp, Progress, Restored, parse_told
+from coppice.reconcile.told import GivenUp, Progress, Restored, parse_told
 
 HOST = "db.example.com"
 

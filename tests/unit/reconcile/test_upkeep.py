@@ -5,50 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.fakes.engine import FakeEngine
 from tests.fakes.story import Story
-from tests.fakes.world import World
+from tests.fakes.upkeep import PARTS, KeptWorld
 
 from coppice.engines.base import EngineError, UnreachableError
 from coppice.engines.upkeep import parse_size
+from coppice.kube.errors import TransientError
 
-PARTS = ("shop/main", "shop/commits", "system")
 GIB = 1 << 30
-
-
-class KeptEngine(FakeEngine):
-    """One whose data have parts; ``put_in_order`` is what was done to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.there = list(PARTS)
-        self.put_in_order: list[str] = []
-        self.spoiled: set[str] = set()
-        self.asked = 0
-        """How often it was asked for its parts."""
-
-    async def parts(self, at):
-        self.asked += 1
-        self._enter(at)
-        return tuple(self.there)
-
-    async def execute(self, at, action, arguments):
-        if action != "optimize":
-            await super().execute(at, action, arguments)
-            return
-        self.before_call(action)
-        self._enter(at)
-        if action in self.refused:
-            raise self.refused[action]
-        if arguments["part"] in self.spoiled:
-            raise EngineError("it does not open")
-        self.put_in_order.append(arguments["part"])
-        self.after_call(action)
-
-
-class KeptWorld(World):
-    def _servers(self):
-        return KeptEngine()
 
 
 @pytest.fixture
@@ -57,6 +21,7 @@ async def kept():
     story.store()
     await story.settle()
     story.expect_ready("DataStore", "shop")
+    tell(story, size=1000, layers=90)
     return story
 
 
@@ -87,6 +52,7 @@ async def test_every_part_is_optimized_once_and_the_status_says_what_came_of_it(
     assert (status["done"], status["total"], status["bytesBefore"], status["layersBefore"]) == (3, 3, 1000, 90)
     assert "part" not in status
     assert accepted(kept)["reason"] == "Optimized"
+    assert "failedCount" not in status
     assert kept.events("DataStore", "shop")[-2:] == ["Optimizing", "Optimized"]
     kept.expect_ready("DataStore", "shop")
     await kept.operator.settle(patience=300)
@@ -123,37 +89,90 @@ async def test_an_operator_that_dies_over_a_part_does_it_again_and_goes_on(kept,
 
 
 async def test_a_part_that_cannot_be_optimized_is_named_and_the_others_are(kept):
-    kept.world.engine.spoiled = {"shop/commits"}
+    kept.world.engine.spoiled = {"shop/main": EngineError("it does not open")}
     await asked(kept)
-    assert kept.world.engine.put_in_order == ["shop/main", "system"]
-    assert told(kept)["failed"] == ["shop/commits (it does not open)"]
+    assert kept.world.engine.put_in_order == ["shop/commits", "system"]
+    assert told(kept)["failed"] == ["shop/main (it does not open)"]
     assert accepted(kept)["reason"] == "OptimizeFailed"
-    assert "shop/commits" in accepted(kept)["message"]
+    assert "shop/main" in accepted(kept)["message"]
     kept.expect_ready("DataStore", "shop")
-    kept.world.engine.spoiled = set()
+    kept.world.engine.spoiled = {}
     kept.world.tick(60)
     await asked(kept)
     assert accepted(kept)["reason"] == "Optimized"
 
 
-async def test_a_server_that_says_nothing_over_a_part_is_asked_again(kept):
-    kept.world.engine.refused["optimize"] = UnreachableError("the server does not answer")
-    kept.annotate("DataStore", "shop", optimize="now")
-    await kept.operator.settle(patience=5)
+async def test_of_many_that_cannot_be_the_first_are_named_briefly_and_all_are_counted(kept):
+    engine = kept.world.engine
+    engine.there = [f"shop/{number:02}" for number in range(23)]
+    engine.spoiled = {part: EngineError("so " * 200) for part in engine.there[1:]}
+    await asked(kept)
+    status = told(kept)
+    assert (status["done"], status["failedCount"], len(status["failed"])) == (23, 22, 20)
+    assert status["failed"][0].startswith("shop/01 (so so")
+    assert {len(words) for words in status["failed"]} == {256}
+    assert "and 2 more" in accepted(kept)["message"]
+
+
+async def test_a_part_that_takes_long_holds_up_nothing_else(kept):
+    kept.world.engine.endless = True
+    await asked(kept)
+    kept.edit("DataStore", "shop", managed={"storage": {"size": "4Gi"}})
+    await kept.operator.settle(patience=120)
+    assert kept.status("DataStore", "shop")["capacity"] == "4Gi"
     assert (told(kept)["part"], told(kept)["done"]) == (PARTS[0], 0)
-    del kept.world.engine.refused["optimize"]
-    await kept.settle()
-    assert kept.world.engine.put_in_order == list(PARTS)
+    assert accepted(kept)["reason"] == "Optimizing"
+    assert kept.world.engine.put_in_order == []
+    kept.world.engine.end(kept.get("DataStore", "shop")["metadata"]["uid"])
+    await kept.operator.settle(patience=120)
+    assert kept.world.engine.put_in_order == list(PARTS[1:])
+    assert accepted(kept)["reason"] == "Optimized"
+
+
+async def test_a_server_that_says_nothing_over_a_part_is_asked_again(kept):
+    engine = kept.world.engine
+    engine.spoiled = {PARTS[0]: UnreachableError("the server does not answer")}
+    engine.after_call = lambda action: engine.spoiled.clear()
+    await asked(kept)
+    assert engine.put_in_order == list(PARTS)
     assert "failed" not in told(kept)
+
+
+async def test_a_part_over_which_the_server_ends_each_time_is_given_up(kept):
+    engine, tries = kept.world.engine, []
+    engine.spoiled = {"shop/main": UnreachableError("the server does not answer (ReadError)")}
+    engine.before_call = lambda action: action == "optimize" and tries.append(told(kept)["part"])
+    await asked(kept)
+    assert tries.count("shop/main") == 3
+    assert engine.put_in_order == ["shop/commits", "system"]
+    status = told(kept)
+    assert (status["failed"], status["failedCount"]) == (["shop/main (the server does not answer (ReadError))"], 1)
+    assert accepted(kept)["reason"] == "OptimizeFailed"
+    assert "silentTries" not in status
 
 
 async def test_a_part_that_is_gone_meanwhile_is_passed_over(kept):
     engine = kept.world.engine
     engine.after_call = lambda action: (
-        action == "optimize" and engine.there.__setitem__(slice(None), ["shop/main", "system"])
+        action == "optimize" and "shop/main" in engine.there and engine.there.remove("shop/main")
     )
     await asked(kept)
-    assert engine.put_in_order == ["shop/main", "system"]
+    assert engine.put_in_order == ["shop/commits", "system"]
+    assert accepted(kept)["reason"] == "Optimized"
+    assert (told(kept)["done"], told(kept)["total"]) == (2, 2)
+
+
+async def test_where_parts_come_and_go_each_that_stays_is_optimized(kept):
+    engine = kept.world.engine
+    engine.there = ["a", "b", "c", "d", "e"]
+
+    def change(action):
+        if action == "optimize" and engine.put_in_order == ["a", "b"]:
+            engine.there = ["d", "e"]
+
+    engine.after_call = change
+    await asked(kept)
+    assert engine.put_in_order == ["a", "b", "d", "e"]
     assert accepted(kept)["reason"] == "Optimized"
 
 
@@ -162,12 +181,58 @@ async def test_without_room_for_the_data_once_more_nothing_is_optimized(kept):
     await asked(kept)
     assert accepted(kept)["reason"] == "OptimizeNeedsRoom"
     assert kept.world.engine.put_in_order == []
-    asked_before = kept.world.engine.asked
+    asked_before = kept.world.engine.parts_asked
     await kept.operator.settle(patience=120)
-    assert kept.world.engine.asked - asked_before < 10
+    assert kept.world.engine.parts_asked - asked_before < 10
     kept.edit("DataStore", "shop", managed={"storage": {"size": "4Gi"}})
     await kept.operator.settle(patience=120)
+    tell(kept, size=GIB + 1, layers=12)
+    await kept.operator.settle(patience=120)
+    assert kept.world.engine.put_in_order[:2] == list(PARTS[:2])
+
+
+async def test_where_a_part_has_taken_the_room_the_next_one_is_not_begun(kept):
+    engine = kept.world.engine
+    engine.after_call = lambda action: action == "optimize" and tell(kept, size=GIB + 1, layers=95)
+    await asked(kept)
+    assert engine.put_in_order == [PARTS[0]]
+    assert accepted(kept)["reason"] == "OptimizeNeedsRoom"
+    assert "1 of 3 parts are done" in accepted(kept)["message"]
+    kept.expect_ready("DataStore", "shop")
+    engine.after_call = lambda action: None
+    kept.edit("DataStore", "shop", managed={"storage": {"size": "10Gi"}})
+    await kept.operator.settle(patience=120)
+    assert engine.put_in_order == list(PARTS)
+
+
+async def test_each_part_since_the_data_were_measured_counts_as_the_data_once_more(kept):
+    tell(kept, size=GIB * 2 // 3 - 1, layers=9)
+    await asked(kept)
+    assert kept.world.engine.put_in_order == list(PARTS[:2])
+    assert accepted(kept)["reason"] == "Optimizing"
+    assert "measured again" in accepted(kept)["message"]
+    kept.world.tick(60)
+    tell(kept, size=GIB * 2 // 3, layers=10)
+    await kept.operator.settle(patience=120)
     assert kept.world.engine.put_in_order == list(PARTS)
+
+
+async def test_of_data_that_nobody_has_measured_nothing_is_optimized(kept):
+    kept.kube.logs.clear()
+    await asked(kept)
+    assert accepted(kept)["reason"] == "OptimizeUnmeasured"
+    assert kept.world.engine.put_in_order == []
+    kept.expect_ready("DataStore", "shop")
+    tell(kept, size=1000, layers=90)
+    await kept.operator.settle(patience=120)
+    assert accepted(kept)["reason"] == "Optimized"
+
+
+async def test_a_size_that_was_told_before_counts_while_the_log_is_full_of_other_words(kept):
+    await kept.operator.settle(patience=120)
+    kept.kube.logs.clear()
+    await asked(kept)
+    assert accepted(kept)["reason"] == "Optimized"
 
 
 async def test_the_same_request_is_acted_upon_once_and_a_new_one_again(kept):
@@ -188,6 +253,41 @@ async def test_an_engine_with_nothing_to_optimize_says_so(opened):
     await asked(opened)
     assert accepted(opened)["reason"] == "OptimizeUnsupported"
     opened.expect_ready("DataStore", "shop")
+
+
+@pytest.mark.parametrize("make", [Story.mirror, Story.adopted])
+async def test_of_a_server_that_is_not_a_managed_stores_nothing_is_optimized(make):
+    story = Story(KeptWorld())
+    make(story)
+    await asked(story)
+    assert accepted(story)["reason"] == "OptimizeUnsupported"
+    assert "not run by Coppice" in accepted(story)["message"]
+
+
+async def test_a_mirror_says_what_is_wrong_with_each_of_two_requests():
+    story = Story(KeptWorld())
+    story.source("alice")
+    story.source_secret()
+    story.mirror()
+    await story.settle()
+    story.annotate("DataStore", "shop", refresh="tomorrow", optimize="now")
+    await story.settle()
+    assert accepted(story)["reason"] == "NotATime"
+    assert "coppice.dev/refresh-requested-at is not a time" in accepted(story)["message"]
+    assert "nothing is optimized" in accepted(story)["message"]
+
+
+async def test_a_server_whose_log_cannot_be_read_is_kept_and_its_last_size_stands(kept):
+    tell(kept, size=1000, layers=90)
+    await kept.operator.settle(patience=120)
+    kept.kube.unlogged = TransientError("dial tcp 10.0.0.7:10250: i/o timeout", status=500)
+    kept.edit("DataStore", "shop", managed={"storage": {"size": "4Gi"}})
+    await kept.operator.settle(patience=120)
+    assert kept.status("DataStore", "shop")["capacity"] == "4Gi"
+    assert kept.status("DataStore", "shop")["size"]["bytes"] == 1000
+    kept.delete("DataStore", "shop")
+    await kept.operator.settle(patience=120)
+    assert kept.names("DataStore") == []
 
 
 async def test_growth_is_told_day_by_day(kept):

@@ -508,10 +508,19 @@ class OptimizationStatus(StatusModel):
     started_at: Time = Field(description="When it began.")
     finished_at: Time | None = Field(default=None, description="When it ended.")
     part: Text | None = Field(default=None, description="What is being optimized: a graph, by its path.")
+    silent_tries: Count | None = Field(
+        default=None, description="How often the server was silent over that part; after the third time it has failed."
+    )
     done: Count = Field(description="Parts that are done, those that failed among them.")
     total: Count = Field(description="Parts that there are.")
     failed: Annotated[tuple[Text, ...], Field(max_length=20)] = Field(
-        default=(), description="Parts that could not be optimized, each with why; the first ones."
+        default=(),
+        description="Parts that could not be optimized, each with why, the first ones; failedCount has their number.",
+    )
+    failed_count: Count | None = Field(default=None, description="Number of parts that could not be optimized.")
+    last_part_at: Time | None = Field(default=None, description="When the last part was done.")
+    unmeasured: Count | None = Field(
+        default=None, description="Parts that were done since the data were last measured: there must be room for each."
     )
     bytes_before: Count | None = Field(default=None, description="What the data took on the volume before.")
     bytes_after: Count | None = Field(default=None, description="What they took when they were measured afterwards.")
@@ -524,16 +533,17 @@ class SizeSample(StatusModel):
 
     at: Time = Field(description="When it was measured.")
     bytes: Count = Field(description="What the data took on the volume.")
-    layers: Count = Field(description="Layers that there were.")
+    layers: Count = Field(description="Files of the engine's kind that this was.")
 
 
 class SizeStatus(StatusModel):
     """How large the data are, and how they grow."""
 
     bytes: Count = Field(description="What the data take on the volume.")
-    layers: Count = Field(description="Layers that there are: about three for each commit, and those of optimizations.")
+    layers: Count = Field(description="Files of the engine's kind that this is.")
     samples: Annotated[tuple[SizeSample, ...], Field(max_length=8)] = Field(
-        default=(), description="What it was on the days before, the oldest first: one for each day, of eight days."
+        default=(),
+        description="What it was, day by day, the oldest first: one for each of the last eight days, today among them.",
     )
 
 

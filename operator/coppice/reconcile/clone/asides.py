@@ -19,11 +19,10 @@ from coppice.reconcile.clone.undo import Refusal, judge, open_undo
 from coppice.reconcile.draft import Fact, beside, stalls
 from coppice.reconcile.ledgers import cut
 from coppice.reconcile.observed import condition
-from coppice.reconcile.requests import read_request, unreadable
+from coppice.reconcile.requests import ACCEPTED, not_a_time, read_request, together, unreadable
 from coppice.reconcile.schedule import unscheduled
 
 LEASE = "LeaseGranted"
-REQUEST = "RequestAccepted"
 REFRESH = "RefreshScheduled"
 LEDGER = "LedgerDiverged"
 """True where the data have migrations that the release has not: of all conditions the one that says what is wrong."""
@@ -96,12 +95,7 @@ def _as_said(at: Situation) -> Fact | None:
 
 
 def _requests(at: Situation) -> Fact | None:
-    """Return the first of what is wrong with the requests that stand, and the words of all of it."""
-    problems = [*_refused_undo(at), *_future_extension(at), *_unreadable(at)]
-    if not problems:
-        return None
-    message = "; ".join(problem.message for problem in problems)
-    return stalls(REQUEST, problems[0].reason, message)
+    return together([*_refused_undo(at), *_future_extension(at), *_unreadable(at)])
 
 
 def _refused_undo(at: Situation) -> list[Fact]:
@@ -111,13 +105,13 @@ def _refused_undo(at: Situation) -> list[Fact]:
     found = judge(at, request) if open_undo(at) is not None else None
     if isinstance(found, Refusal):
         message = f"the undo asked for at {request.token} is refused and nothing is changed: {found.message}"
-        return [stalls(REQUEST, found.reason, message)]
+        return [stalls(ACCEPTED, found.reason, message)]
     # A refusal is said for as long as the request stands.
-    before = condition(at.seen.manifest, REQUEST)
+    before = condition(at.seen.manifest, ACCEPTED)
     if before is None:
         return []
     reason, parts = str(before["reason"]), str(before["message"]).split("; ")
-    return [stalls(REQUEST, reason, part) for part in parts if _is_refusal(part, request.token)]
+    return [stalls(ACCEPTED, reason, part) for part in parts if _is_refusal(part, request.token)]
 
 
 def _is_refusal(text: str, token: str) -> bool:
@@ -132,11 +126,8 @@ def _future_extension(at: Situation) -> list[Fact]:
         f"the extension asked for at {request.token} lies ahead: the lease counts from when that was first seen, for "
         "no request reaches beyond the lease's own length. See status.expiresAt, and ask again when it draws near"
     )
-    return [stalls(REQUEST, "ExtensionShortened", message)]
+    return [stalls(ACCEPTED, "ExtensionShortened", message)]
 
 
 def _unreadable(at: Situation) -> list[Fact]:
-    return [
-        stalls(REQUEST, "NotATime", f"annotation {key} is not a time in RFC 3339 and is not acted upon")
-        for key in unreadable(at.seen.manifest, REQUESTS)
-    ]
+    return [not_a_time(key) for key in unreadable(at.seen.manifest, REQUESTS)]

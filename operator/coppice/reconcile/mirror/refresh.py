@@ -26,7 +26,6 @@ from coppice.reconcile.classes import StorageChoice
 from coppice.reconcile.draft import Draft, Fact, holds, stalls, waits
 from coppice.reconcile.mirror.copies import Held, MirrorCopy, Wish, copy_name, mark_text, source_digest
 from coppice.reconcile.mirror.seen import DUMP, RESTORE, MirrorSeen, Program, program_name
-from coppice.reconcile.mirror.told import GivenUp, Restored
 from coppice.reconcile.observed import (
     claim_state,
     created_at,
@@ -39,6 +38,7 @@ from coppice.reconcile.observed import (
 from coppice.reconcile.provisioning import waits_for_volume
 from coppice.reconcile.requests import Request
 from coppice.reconcile.schedule import next_time
+from coppice.reconcile.told import GivenUp, Restored
 from coppice.reconcile.trouble import find_trouble
 
 MIRRORED: Final = "Mirrored"

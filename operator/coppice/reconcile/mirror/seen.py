@@ -16,10 +16,10 @@ from coppice.core.plan import Manifest
 from coppice.kube.client import KubeReader
 from coppice.manifests.secret import SourceLogin, is_meant_for, read_source
 from coppice.reconcile.mirror.copies import MirrorCopy, current_copy, read_mirror_copies, served_copy
-from coppice.reconcile.mirror.told import Told, parse_told
 from coppice.reconcile.observed import annotation, pod_state
 from coppice.reconcile.provisioning import Complaint, read_complaint
 from coppice.reconcile.reads import get_each, read_last_line
+from coppice.reconcile.told import Told, parse_told
 
 DUMP = "dump"
 RESTORE = "restore"

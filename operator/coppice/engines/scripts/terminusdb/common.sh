@@ -3,7 +3,7 @@ root=$volume/terminusdb
 # Where TerminusDB's image has it, which is on nobody's PATH.
 export PATH="$PATH:/app/terminusdb"
 stage=$volume/.loading
-# A plug-in of the image's optimises by itself: it would rewrite, and so unshare, what a clone has from its snapshot.
+# A plug-in of the image's optimizes by itself: it would rewrite, and so unshare, what a clone has from its snapshot.
 export TERMINUSDB_SERVER_DB_PATH="$root/db" TERMINUSDB_FILE_STORAGE_PATH="$HOME/files" TERMINUSDB_SERVER_TMP_PATH="$HOME"
 export TERMINUSDB_PLUGINS_PATH="$HOME/plugins" TERMINUSDB_SERVER_PORT="$COPPICE_PORT"
 # At its usual level the server logs every request, with the names of documents; its web page asks for nothing that an app needs.

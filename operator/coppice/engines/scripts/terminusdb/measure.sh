@@ -7,7 +7,7 @@ measure() {
       begun=$(date +%s)
       bytes=$(du -sk "$root/db" 2>/dev/null | cut -f 1)
       layers=$(find "$root/db" -name '*.larch' 2>/dev/null | wc -l)
-      printf '{"at": %s, "bytes": %s, "layers": %s}\n' "$(date +%s)" "$((${bytes:-0} * 1024))" "$((layers))"
+      printf '{"at": %s, "bytes": %s, "layers": %s}\n' "$begun" "$((${bytes:-0} * 1024))" "$((layers))"
       sleep "$((60 + 20 * ($(date +%s) - begun)))"
     done
   ) &

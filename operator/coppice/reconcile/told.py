@@ -1,4 +1,6 @@
-"""What the programs of a refresh tell of themselves, in the last line of their log. Pure."""
+"""What programs tell of how far they are and how they ended, in a line of JSON in their log: those of a refresh, and an
+initial load. Pure.
+"""
 
 from __future__ import annotations
 
