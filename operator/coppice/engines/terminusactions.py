@@ -62,6 +62,8 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
             await terminusupkeep.optimize(api, given)
         case "create-squashed-branch":
             await terminussquash.create_squashed_branch(api, at, given)
+        case "forget-squash":
+            await terminussquash.forget_squash(api, at, given)
         case "ensure-check-user":
             await ensure_check_user(api, given)
         case _:
