@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from coppice.engines import terminusrefs, terminussquash
-from coppice.engines.base import EngineError, UnderWayError
+from coppice.engines.base import EngineError, UnderWayError, UnreachableError
 from coppice.engines.merging import MergeInputs, MergingEngine, Signature, UnrelatedError
-from coppice.engines.squashing import SQUASH_ACTION, Squash, SquashingEngine
+from coppice.engines.squashing import FORGET_ACTION, SQUASH_ACTION, Squash, SquashingEngine
 from coppice.engines.terminusapi import Answer, Api
 
 from .conftest import Stage, open_stage
@@ -308,17 +308,100 @@ async def test_what_cannot_be_is_refused_before_anything_is_squashed(
         assert await _tags(stage, admin) == []
 
 
-async def test_what_a_squash_has_left_that_nobody_goes_on_with_goes_after_a_day(
+async def test_an_operator_that_dies_when_the_branch_is_there_has_the_tag_taken_away_afterwards(
     stage: Stage, loaded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
         admin = stage.admin(server)
         head = await stage.kit.version(admin)
-        for name, age in (("old", 90_000), ("new", 60)):
-            tag = terminusrefs.tag_branch(f"coppice/squash/{name}", int(time.time()) - age)
-            await _branch(admin, tag)
+        with monkeypatch.context() as patched:
+            patched.setattr(terminusrefs, "delete_tag", _dies)
+            # To move the tag to the outcome is to delete it first: with that it goes on.
+            patched.setattr(terminusrefs, "create_tag", _cut_anew)
+            with pytest.raises(ConnectionError):
+                await stage.engine.execute(admin, SQUASH_ACTION, _wish(head))
+        there = await stage.kit.version(admin, "small")
+        assert await _tags(stage, admin) != []
+        for _ in range(2):
+            await stage.engine.execute(admin, FORGET_ACTION, {"database": "shop", "maker": MAKER})
+        assert await _tags(stage, admin) == []
+        assert await stage.kit.version(admin, "small") == there
+
+
+async def _cut_anew(api: Api, database: str, tag: str, commit: str) -> None:
+    found = terminusrefs.tags(await terminusrefs.branches(api, database), tag)
+    await terminusrefs._cut(api, database, terminusrefs.tag_branch(tag, int(time.time()) + len(found)), commit)
+
+
+async def test_a_squash_that_is_forgotten_ends_and_leaves_nothing(
+    stage: Stage, loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        head, ended, calls = await stage.kit.version(admin), [], Api.call
+
+        async def slow(api: Api, method: str, path: str, **more: Any) -> Answer:
+            if path.startswith("squash/"):
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    ended.append(path)
+            return await calls(api, method, path, **more)
+
+        monkeypatch.setattr(Api, "call", slow)
+        monkeypatch.setattr(terminussquash, "PATIENCE", 0.5)
+        with pytest.raises(UnderWayError):
+            await stage.engine.execute(admin, SQUASH_ACTION, _wish(head))
+        assert await _tags(stage, admin) == [f"coppice/squash/{MAKER}"]
+        await stage.engine.execute(admin, FORGET_ACTION, {"database": "shop", "maker": MAKER})
+        assert len(ended) == 1
+        assert await _tags(stage, admin) == []
+        assert [state.branch for state in (await stage.engine.inspect(admin)).branches] == ["main"]
+
+
+@pytest.mark.parametrize("age", [60, -600])
+async def test_of_several_tags_of_the_name_one_counts_and_all_go(stage: Stage, loaded: Path, age: int) -> None:
+    """A call of an earlier try may come late, and whoever may write may make any branch."""
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        for seconds in (age, age + 90_000):
+            await _branch(admin, terminusrefs.tag_branch(f"coppice/squash/{MAKER}", int(time.time()) - seconds))
+        await stage.kit.insert(admin)
+        head = await stage.kit.version(admin)
         await stage.engine.execute(admin, SQUASH_ACTION, _wish(head))
-        assert await _tags(stage, admin) == ["coppice/squash/new"]
+        assert await _squash_of(stage, admin, await stage.kit.version(admin, "small")) == Squash(head, MAKER)
+        assert await stage.kit.count(admin, "small") == await stage.kit.count(admin)
+        assert await _tags(stage, admin) == []
+
+
+async def test_where_the_same_commit_is_held_twice_the_squash_goes_on(stage: Stage, loaded: Path) -> None:
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        head = await stage.kit.version(admin)
+        for age in (60, 30):
+            await _branch(admin, terminusrefs.tag_branch(f"coppice/squash/{MAKER}", int(time.time()) - age))
+        await stage.engine.execute(admin, SQUASH_ACTION, _wish(head))
+        assert await stage.kit.count(admin, "small") == await stage.kit.count(admin)
+        assert await _tags(stage, admin) == []
+
+
+async def test_a_server_that_goes_away_over_it_counts_as_a_failure(
+    stage: Stage, loaded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not answer is asked again and again, and each time all is written once more."""
+    async with stage.runner.serving(stage.store(), loaded, stage.secret()) as server:
+        admin = stage.admin(server)
+        head, calls = await stage.kit.version(admin), Api.call
+
+        async def gone(api: Api, method: str, path: str, **more: Any) -> Answer:
+            if path.startswith("squash/"):
+                raise UnreachableError("the server does not answer (ReadError)")
+            return await calls(api, method, path, **more)
+
+        monkeypatch.setattr(Api, "call", gone)
+        with pytest.raises(EngineError, match="came to no end") as raised:
+            await stage.engine.execute(admin, SQUASH_ACTION, _wish(head))
+        assert not isinstance(raised.value, UnreachableError)
 
 
 async def test_a_squash_that_somebody_else_claims_to_be_is_none(stage: Stage, loaded: Path) -> None:

@@ -44,7 +44,7 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
         case "fetch":
             await terminusremotes.fetch(api, at, given)
         case "fetch-result":
-            await terminusremotes.fetch_result(api, given)
+            await terminusremotes.fetch_result(api, at, given)
         case "offer":
             await terminusremotes.offer(api, given["database"], given["commit"])
         case "publish":
