@@ -60,9 +60,5 @@ class SquashingFakeEngine(MergingFakeEngine):
 class SquashingWorld(World):
     """A world whose databases squash."""
 
+    engine_class = SquashingFakeEngine
     engine: SquashingFakeEngine
-
-    def _servers(self) -> SquashingFakeEngine:
-        engine = SquashingFakeEngine()
-        engine.named, engine.passes, engine.clock = self._named, self._passes, self._clock
-        return engine
