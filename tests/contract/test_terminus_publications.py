@@ -337,6 +337,34 @@ async def test_what_was_fetched_before_is_published_and_what_was_left_is_swept(t
     assert await line.store.head(line.name) == result
 
 
+async def test_of_two_requests_at_once_neither_takes_away_what_the_other_one_fetches(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is fetched already goes with the other's publication, is fetched again, and is not in its way."""
+    lines = [await trio.line(), await trio.line()]
+    for line in lines:
+        await line.clone.write(line.name, [product(1, price=7)])
+    merged = [await line.merged() for line in lines]
+    (one, other), (result, others) = lines, (merged[0][1], merged[1][1])
+    at, fetch = trio.stage.admin(trio.store), terminusremotes._fetch
+    await trio.let(trio.store, trio.scratch)
+
+    async def meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(terminusremotes, "_fetch", fetch)
+        await other.take(*merged[1])
+        await fetch(*arguments)
+
+    await other.fetch_result(others)
+    monkeypatch.setattr(terminusremotes, "_fetch", meanwhile)
+    await one.fetch_result(result)
+    assert await other.store.head(other.name) == others
+    [found] = await trio.engine.log(at, "shop", result, limit=1)
+    assert found.hash == result
+    await one.take(*merged[0])
+    assert await one.store.head(one.name) == result
+    assert await _left(trio, trio.store) == []
+
+
 async def test_a_clone_comes_up_to_its_parent_and_keeps_what_it_has(trio: Trio) -> None:
     line = await trio.line()
     theirs = await line.store.write(line.name, [product(1, price=7)])

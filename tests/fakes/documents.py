@@ -48,9 +48,4 @@ class DocumentsFakeEngine(MergingFakeEngine):
 class DocumentsWorld(World):
     """A cluster whose databases hold documents."""
 
-    def _servers(self) -> DocumentsFakeEngine:
-        engine = DocumentsFakeEngine()
-        engine.named = self._named
-        engine.passes = self._passes
-        engine.clock = self._clock
-        return engine
+    engine_class = DocumentsFakeEngine

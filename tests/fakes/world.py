@@ -105,6 +105,8 @@ class World:
     """How many more captures of a volume with a server hit the middle of a write."""
     load_lasts = False
     """Initial loads come to no end."""
+    engine_class: type[MergingFakeEngine] = MergingFakeEngine
+    """What its databases are."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -160,7 +162,7 @@ class World:
             self.add_namespace(namespace)
 
     def _servers(self) -> MergingFakeEngine:
-        engine = MergingFakeEngine()
+        engine = self.engine_class()
         engine.named = self._named
         engine.passes = self._passes
         engine.clock = self._clock

@@ -44,7 +44,7 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
         case "fetch":
             await terminusremotes.fetch(api, at, given)
         case "fetch-result":
-            await terminusremotes.fetch_result(api, given)
+            await terminusremotes.fetch_result(api, at, given)
         case "offer":
             await terminusremotes.offer(api, given["database"], given["commit"])
         case "publish":
@@ -62,6 +62,8 @@ async def perform(api: Api, at: Endpoint, action: str, arguments: Mapping[str, s
             await terminusupkeep.optimize(at, given)
         case "create-squashed-branch":
             await terminussquash.create_squashed_branch(api, at, given)
+        case "forget-squash":
+            await terminussquash.forget_squash(api, at, given)
         case "ensure-check-user":
             await ensure_check_user(api, given)
         case _:

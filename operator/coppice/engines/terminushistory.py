@@ -168,7 +168,8 @@ async def graph(api: Api, database: str) -> Mapping[str, Commit]:
         found.update((str(entry["identifier"]), read(entry)) for entry in entries)
     if len(found) > MAX_COMMITS:
         raise EngineError(
-            f"{path(database)} has more than {MAX_COMMITS} commits: work on a branch that begins squashed"
+            f"{path(database)} has more than {MAX_COMMITS} commits on all branches together, more than are looked "
+            "through: load what a branch holds into a new DataStore, and work there"
         )
     return found
 

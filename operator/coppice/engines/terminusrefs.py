@@ -106,7 +106,12 @@ async def delete_tag(api: Api, database: str, tag: str) -> None:
     """Delete a tag, if there is one."""
     for found in tags(await branches(api, database)):
         if found.name == tag:
-            await _delete(api, database, tag_branch(tag, int(found.at.timestamp())))
+            await delete_one(api, database, found)
+
+
+async def delete_one(api: Api, database: str, tag: Tag) -> None:
+    """Delete a tag, and no other one of its name."""
+    await _delete(api, database, tag_branch(tag.name, int(tag.at.timestamp())))
 
 
 async def delete_branch(api: Api, database: str, branch: str, head: str, *, keep: str) -> None:

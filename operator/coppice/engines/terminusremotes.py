@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from coppice.engines.base import Endpoint, EngineError
@@ -76,15 +76,19 @@ async def fetch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
         await api.call("POST", f"branch/{own}", body={"origin": commit_path(database, commit, remote)})
 
 
-async def fetch_result(api: Api, arguments: Mapping[str, str]) -> None:
-    """Fetch a result from a scratch server, and keep it for its publication."""
+async def fetch_result(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
+    """Fetch a result from a scratch server, and keep it for its publication.
+
+    Another publication takes it away if it comes in between; then it is fetched again, and that other one is over.
+    """
     database, result = arguments["database"], arguments["result"]
     if await is_there(api, database, result):
         return
     remote = remote_of(result)
-    await _add_remote(api, arguments, remote)
-    await _fetch(api, database, remote, arguments)
-    await _expect(api, arguments, remote, result)
+    with _under_way(at, remote):
+        await _add_remote(api, arguments, remote)
+        await _fetch(api, database, remote, arguments)
+        await _expect(api, arguments, remote, result)
 
 
 async def offer(api: Api, database: str, commit: str) -> None:
@@ -191,14 +195,23 @@ async def _expect(api: Api, arguments: Mapping[str, str], remote: str, commit: s
 @asynccontextmanager
 async def _remote(api: Api, at: Endpoint, arguments: Mapping[str, str], name: str) -> AsyncGenerator[str, None]:
     """Have a remote for as long as it is needed."""
-    place = (at.host, at.port, name)
+    try:
+        with _under_way(at, name):
+            await _add_remote(api, arguments, name)
+            yield name
+    finally:
+        await _forget(api, arguments["database"], name)
+
+
+@contextmanager
+def _under_way(at: Endpoint, remote: str) -> Generator[None, None, None]:
+    """Have everybody else leave a remote."""
+    place = (at.host, at.port, remote)
     _UNDER_WAY.add(place)
     try:
-        await _add_remote(api, arguments, name)
-        yield name
+        yield
     finally:
         _UNDER_WAY.discard(place)
-        await _forget(api, arguments["database"], name)
 
 
 async def _add_remote(api: Api, arguments: Mapping[str, str], name: str) -> None:

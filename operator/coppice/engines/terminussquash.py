@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coppice.engines import terminusrefs as refs
-from coppice.engines.base import Endpoint, EngineError, UnderWayError
-from coppice.engines.squashing import MAX_SINCE, Squash
+from coppice.engines.base import Endpoint, EngineError, UnderWayError, UnreachableError
+from coppice.engines.squashing import MAX_SINCE, SQUASH_TAGS, Squash
 from coppice.engines.terminusapi import Api, session
 from coppice.engines.terminushistory import COPPICE, author_of, commit_at, read, squashed
 from coppice.engines.terminuspaths import branch_path, commit_path
@@ -26,10 +25,8 @@ PATIENCE: Final = 3.0
 """Seconds for which a squash is waited for: one of many objects does not hold up the others."""
 SECONDS: Final = 6 * 3600.0
 """For a squash."""
-LEFT: Final = timedelta(days=1)
-"""After which the tag of a squash was left there by one that nobody goes on with."""
-_PREFIX: Final = f"{refs.OWN_PREFIX}squash/"
 _UNDER_WAY: Final[dict[tuple[str, ...], asyncio.Task[str]]] = {}
+"""By server, database, tag and commit: until a call has found it done."""
 
 
 async def create_squashed_branch(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
@@ -45,6 +42,16 @@ async def create_squashed_branch(api: Api, at: Endpoint, arguments: Mapping[str,
     await refs.delete_tag(api, database, _tag(arguments))
 
 
+async def forget_squash(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> None:
+    """End what is under way for somebody, and take away what holds it."""
+    database, tag = arguments["database"], _tag(arguments)
+    for key in [key for key in _UNDER_WAY if key[:-1] == (at.host, str(at.port), database, tag)]:
+        task = _UNDER_WAY.pop(key)
+        task.cancel()
+        await asyncio.wait({task})
+    await refs.delete_tag(api, database, tag)
+
+
 async def squash_of(api: Api, database: str, commit: str) -> Squash | None:
     """Return what a history begins with, by its first commit, which only the administrator can have made."""
     entries = await api.get(f"log/{commit_path(database, commit)}", count=MAX_SINCE)
@@ -55,12 +62,13 @@ async def squash_of(api: Api, database: str, commit: str) -> Squash | None:
 async def _squashed(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> str:
     """Return the commit that the branch begins with, made now or by an earlier try."""
     database, tag = arguments["database"], _tag(arguments)
-    held = {found.name: found.commit for found in refs.tags(await refs.branches(api, database), _PREFIX)}
+    held = {found.name: found.commit for found in refs.tags(await refs.branches(api, database), SQUASH_TAGS)}
     key = (at.host, str(at.port), database, tag, arguments["commit"])
     if key not in _UNDER_WAY:
         if tag in held and await squash_of(api, database, held[tag]) == _wanted(arguments):
             return held[tag]
         _UNDER_WAY[key] = asyncio.ensure_future(_squash(at, arguments))
+        _UNDER_WAY[key].add_done_callback(_taken_up)
     task = _UNDER_WAY[key]
     await asyncio.wait({task}, timeout=PATIENCE)
     if not task.done():
@@ -72,28 +80,42 @@ async def _squashed(api: Api, at: Endpoint, arguments: Mapping[str, str]) -> str
 async def _squash(at: Endpoint, arguments: Mapping[str, str]) -> str:
     database, commit, tag = arguments["database"], arguments["commit"], _tag(arguments)
     async with session(at) as api:
-        await _sweep(api, database, tag)
         await commit_at(api, database, commit)
-        await refs.create_tag(api, database, tag, commit)
-        [held] = [found for found in refs.tags(await refs.branches(api, database), tag) if found.name == tag]
-        place = branch_path(database, refs.tag_branch(tag, int(held.at.timestamp())))
+        place = branch_path(database, await _hold(api, database, tag, commit))
         info = {
             "author": author_of(COPPICE),
             "message": squashed(arguments["message"], commit, arguments["maker"]),
         }
-        answer = (await api.call("POST", f"squash/{place}", body={"commit_info": info}, patience=SECONDS)).content
-        made, was = (str(answer.get(name, "")).rpartition("/")[2] for name in ("api:commit", "api:old_commit"))
+        try:
+            answer = await api.call("POST", f"squash/{place}", body={"commit_info": info}, patience=SECONDS)
+        except UnreachableError as error:
+            # Another error than that: it counts, for what was written by then stays.
+            raise EngineError(f"the squash of {commit} of {database} came to no end: {error}") from None
+        told = answer.content
+        made, was = (str(told.get(name, "")).rpartition("/")[2] for name in ("api:commit", "api:old_commit"))
         if not made or was != commit:
             raise EngineError(f"the server has not squashed {commit} of {database}, but {was or 'nothing'}")
         await refs.create_tag(api, database, tag, made)
     return made
 
 
-async def _sweep(api: Api, database: str, own: str) -> None:
-    """Take away the tags of those that were given up half-way."""
-    for found in refs.tags(await refs.branches(api, database), _PREFIX):
-        if found.name != own and found.at < datetime.now(UTC) - LEFT:
-            await refs.delete_tag(api, database, found.name)
+async def _hold(api: Api, database: str, tag: str, commit: str) -> str:
+    """Hold a commit by a tag; return the branch that is it. Of several of the name, as where a call has come late, the
+    newest one counts, and the others go.
+    """
+    await refs.create_tag(api, database, tag, commit)
+    *others, held = [found for found in refs.tags(await refs.branches(api, database), tag) if found.name == tag]
+    for other in others:
+        await refs.delete_one(api, database, other)
+    if held.commit != commit:
+        raise EngineError(f"the tag {tag} of {database} was moved to {held.commit}")
+    return refs.tag_branch(tag, int(held.at.timestamp()))
+
+
+def _taken_up(task: asyncio.Task[str]) -> None:
+    """Take up how a squash has ended, for nobody may ask for it any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _wanted(arguments: Mapping[str, str]) -> Squash:
@@ -101,4 +123,4 @@ def _wanted(arguments: Mapping[str, str]) -> Squash:
 
 
 def _tag(arguments: Mapping[str, str]) -> str:
-    return f"{_PREFIX}{arguments['maker']}"
+    return f"{SQUASH_TAGS}{arguments['maker']}"

@@ -9,13 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from coppice.api.v1alpha1 import DataBranch, DataStore, DeletionPolicy, From, History, InvalidResource, Verb
+from coppice.api.v1alpha1.databranch import SquashStatus
 from coppice.core import labels
 from coppice.core.key import Key
 from coppice.core.plan import EngineCall, Event, Manifest, Plan
 from coppice.engines.base import BranchState, EngineError, Reference, UnknownVersionError, UnreachableError, Version
-from coppice.engines.squashing import SQUASH_ACTION, Squash, SquashingEngine
+from coppice.engines.squashing import FORGET_ACTION, SQUASH_ACTION, Squash, SquashingEngine
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError
+from coppice.reconcile import squashtries
 from coppice.reconcile.access import Source, reach, read_source, source_problem
 from coppice.reconcile.choice import ready_snapshots
 from coppice.reconcile.draft import Draft, Fact, condemned, holds, stalls, waits
@@ -120,12 +122,23 @@ class DataBranchReconciler:
             draft.facts.append(stalls(SOURCE, "InvalidSpec", branch.message))
             return draft.finish(TYPES, {})
         if is_deleting(observation.manifest):
-            return _plan_deletion(observation, branch)
+            plan = _plan_deletion(observation, branch)
+            ended = _end_of_squash(observation, branch) if plan.remove_finalizer else ()
+            return replace(plan, calls=(*ended, *plan.calls))
         return _BranchPlan(observation, branch).plan(draft)
 
     def failed(self, observation: BranchObservation, error: KubeError | EngineError) -> Plan:
-        """Return the condition for a write that was refused."""
-        return plan_failure(observation.manifest, error)
+        """Return the condition for a write that was refused; of a squash, what comes of its try."""
+        branch = observation.branch
+        planned = {call.action for call in self.plan(observation).calls}
+        if isinstance(branch, InvalidResource) or SQUASH_ACTION not in planned or not isinstance(error, EngineError):
+            return plan_failure(observation.manifest, error)
+        told = squashtries.failed(branch.status.squash, observation.now, error)
+        return self.plan(replace(observation, branch=_with_squash(branch, told)))
+
+
+def _with_squash(branch: DataBranch, told: SquashStatus) -> DataBranch:
+    return branch.model_copy(update={"status": branch.status.model_copy(update={"squash": told})})
 
 
 async def _squash_of(source: Source, branch: DataBranch, answer: Answer | None) -> Squash | EngineError | None:
@@ -190,7 +203,14 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
             "set spec.deletionPolicy to Retain to leave the branch there"
         )
         return condemned(observation.manifest, [], message=message)
-    if state is None or not _is_created(observation, branch, state):
+    created = _is_created(observation, branch, state)
+    if state is not None and created is None:
+        message = (
+            f"waits for the server of DataStore {source.name} to say who has made the branch {state.branch}, to delete "
+            f"it if it was this object: {observation.squash}; set spec.deletionPolicy to Retain to leave it there"
+        )
+        return condemned(observation.manifest, [], message=message)
+    if state is None or not created:
         return Plan(remove_finalizer=True)
     keep = tag_of_deleted(state.branch, deletion_asked_at(observation.manifest))
     call = _call(observation, source, "delete-branch", {"branch": state.branch, "head": state.head, "keep": keep})
@@ -200,6 +220,16 @@ def _plan_deletion(observation: BranchObservation, branch: DataBranch) -> Plan:
         f"{source.namespace}/{source.name}, or a DataBranch with this tag in spec.from"
     )
     return Plan(calls=(call,), remove_finalizer=True, events=(Event("BranchDeleted", message),))
+
+
+def _end_of_squash(observation: BranchObservation, branch: DataBranch) -> tuple[EngineCall, ...]:
+    """Return what leaves nothing of a squash, where it is not over and there is a server to be told."""
+    source, answer = observation.source, observation.answer
+    if squashtries.is_over(branch.status.squash) or source is None or source.endpoint is None:
+        return ()
+    if answer is None or answer.content is None or not isinstance(source.engine, SquashingEngine):
+        return ()
+    return (_call(observation, source, FORGET_ACTION, {"maker": branch.metadata.uid}),)
 
 
 def _is_created(observation: BranchObservation, branch: DataBranch, state: BranchState | None) -> bool | None:
@@ -308,8 +338,11 @@ class _BranchPlan:
 
     def _branch_exists(self, draft: Draft) -> Fact:
         name = self.branch.spec.branch_name
-        state = _state(self.observation, self.branch)
+        state, told = _state(self.observation, self.branch), self.branch.status.squash
         if state is not None:
+            if told is not None and not squashtries.is_over(told):
+                draft.calls.extend(_end_of_squash(self.observation, self.branch))
+                draft.status["squash"] = squashtries.finished(told, self.observation.now).dump()
             return holds(BRANCH, "Exists", f"branch {name} is at {state.head}")
         if self.branch.status.head is not None:
             return stalls(
@@ -344,16 +377,52 @@ class _BranchPlan:
         """Make the branch, once it is written down where it starts."""
         written = base == self.branch.status.base
         arguments = {"branch": name, "commit": base}
-        if not self._is_squashed:
-            if written:
-                draft.calls.append(_call(self.observation, self._source, "create-branch", arguments))
-            return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
-        store = f"{self._source.namespace}/{self._source.name}"
+        if self._is_squashed:
+            return self._squash(draft, arguments) if written else self._begin(draft, arguments)
         if written:
-            said = {"maker": self.branch.metadata.uid, "message": f"Squash of {store} at {base}"}
+            draft.calls.append(_call(self.observation, self._source, "create-branch", arguments))
+        return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
+
+    def _squash(self, draft: Draft, arguments: dict[str, str]) -> Fact:
+        """Squash what the branch begins with, or go on with it; one that failed is begun again after a while."""
+        told, now, name, base = self.branch.status.squash, self.observation.now, *arguments.values()
+        if told is None:
+            return self._begin(draft, arguments)
+        if told.failed_at is None:
+            said = {
+                "maker": self.branch.metadata.uid,
+                "message": f"Squash of {self._source.namespace}/{self._source.name} at {base}",
+            }
             draft.calls.append(_call(self.observation, self._source, SQUASH_ACTION, {**arguments, **said}))
-        message = f"branch {name} is being made of what {base} holds, without its history: of much that takes minutes"
-        return waits(BRANCH, "Squashing", message, retry_after=2 if written else 0.1)
+            return _squashing(arguments, retry_after=2)
+        failure = f"{base} was not squashed for branch {name} in try {told.tries}: {told.problem}"
+        due = squashtries.next_try(told, told.failed_at)
+        if due is None:
+            return stalls(
+                BRANCH,
+                "SquashFailed",
+                f"{failure}. It is not tried again, for each try writes all data once more: see the log of the store's "
+                "server and the room on its volume, then make this DataBranch anew",
+            )
+        if now < due:
+            message = f"{failure}. It is tried again at {format_time(due)}"
+            return waits(BRANCH, "SquashFailed", message, retry_after=(due - now).total_seconds())
+        return self._begin(draft, arguments)
+
+    def _begin(self, draft: Draft, arguments: dict[str, str]) -> Fact:
+        """Write down that a squash begins, if there is room for it."""
+        store = self._source.store
+        lacking = squashtries.lacking_room(store) if isinstance(store, DataStore) else ""
+        if lacking:
+            return stalls(
+                BRANCH,
+                "SquashNeedsRoom",
+                f"branch {arguments['branch']} is not made: {lacking}. Ask for more in the "
+                f"spec.managed.storage.size of DataStore {self._source.name}",
+                retry_after=60,
+            )
+        draft.status["squash"] = squashtries.begun(self.branch.status.squash, self.observation.now).dump()
+        return _squashing(arguments, retry_after=0.1)
 
     @property
     def _is_squashed(self) -> bool:
@@ -367,8 +436,19 @@ class _BranchPlan:
 
     def _status(self) -> dict[str, Any]:
         before = self.branch.status
+        told = None if before.squash is None else before.squash.dump()
         state = _state(self.observation, self.branch)
         created = _is_created(self.observation, self.branch, state)
         if state is None:
-            return {"created": created, "base": self._base, "head": before.head, "workingRoot": before.working_root}
-        return {"created": created, "base": before.base, "head": state.head, "workingRoot": state.working_root}
+            seen = {"base": self._base, "head": before.head, "workingRoot": before.working_root}
+        else:
+            seen = {"base": before.base, "head": state.head, "workingRoot": state.working_root}
+        return {"created": created, "squash": told, **seen}
+
+
+def _squashing(arguments: dict[str, str], *, retry_after: float) -> Fact:
+    message = (
+        f"branch {arguments['branch']} is being made of what {arguments['commit']} holds, without its history: of much "
+        "that takes minutes; since when, status.squash says"
+    )
+    return waits(BRANCH, "Squashing", message, retry_after=retry_after)

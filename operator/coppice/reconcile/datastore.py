@@ -35,7 +35,7 @@ from coppice.reconcile.mirror.seen import observe_mirror
 from coppice.reconcile.mirrorstore import MirrorPlan
 from coppice.reconcile.observed import annotation, is_deleting, is_true, label, pod_state
 from coppice.reconcile.provisioning import read_complaint
-from coppice.reconcile.reads import Server, ask, ask_kept, by_service, get_each, read_classes, read_snapshots
+from coppice.reconcile.reads import Server, ask, ask_kept, ask_left, by_service, get_each, read_classes, read_snapshots
 from coppice.reconcile.schedule import SnapshotLine, superseded
 from coppice.reconcile.storenames import admin_secret_name, binding_name, claim_name, server_pod_name
 from coppice.reconcile.stores import ENGINE, TYPES, StoreObservation
@@ -113,6 +113,7 @@ class DataStoreReconciler:
             load=load,
             answer=answer,
             kept=await ask_kept(engine, endpoint, answer),
+            left=await ask_left(engine, endpoint, answer, seen.now),
             reached=await self._is_reached(key, server, policy, seen.now),
             certificate=None
             if managed is None or managed.tls is None

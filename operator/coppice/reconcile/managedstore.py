@@ -491,9 +491,10 @@ class ManagedPlan(ServedPlan):
         return is_protected(self.store) if guarded else self.answering
 
     def _deleted_branches_go(self, draft: Draft) -> Fact:
-        """Let go what was kept of deleted branches for long enough."""
-        for kept in overdue(self.observation.kept or (), self.observation.now):
-            arguments = {"database": self._database, "tag": kept.tag}
+        """Let go what was kept of deleted branches for long enough, and what squashes have left."""
+        kept = overdue(self.observation.kept or (), self.observation.now)
+        for tag in (*(entry.tag for entry in kept), *self.observation.left):
+            arguments = {"database": self._database, "tag": tag}
             draft.calls.append(EngineCall(self.store.spec.engine, self._server_ref, "delete-tag", arguments))
         return draft.facts[-1]
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from coppice.core.plan import EngineCall, Manifest, ServerRef
 from coppice.engines.base import Content, Endpoint, Engine, EngineError
+from coppice.engines.squashing import LEFT_AFTER, SQUASH_TAGS, SquashingEngine
 from coppice.kube.client import KubeReader
 from coppice.kube.errors import KubeError, NotFoundError
 from coppice.manifests.pod import ENGINE_CONTAINER, tls_of
@@ -154,6 +155,19 @@ async def ask_kept(
         return tuple(kept_branches(await engine.tags(endpoint, answer.content.database, PREFIX)))
     except EngineError:
         return None
+
+
+async def ask_left(
+    engine: Engine | None, endpoint: Endpoint | None, answer: Answer | None, now: datetime
+) -> tuple[str, ...]:
+    """Return the tags of squashes that nobody goes on with; none while the server does not say so."""
+    if not isinstance(engine, SquashingEngine) or endpoint is None or answer is None or answer.content is None:
+        return ()
+    try:
+        found = await engine.tags(endpoint, answer.content.database, SQUASH_TAGS)
+    except EngineError:
+        return ()
+    return tuple(sorted({tag.name for tag in found if tag.at < now - LEFT_AFTER}))
 
 
 def ensure_app_user(engine_name: str, engine: Engine, server: ServerRef, database: str) -> EngineCall:

@@ -75,6 +75,7 @@ class StoreObservation:
     load: LoadSeen = field(default_factory=LoadSeen)
     answer: Answer | None = None
     kept: tuple[KeptBranch, ...] | None = None
+    left: tuple[str, ...] = ()
     reached: bool | None = None
     upkeep: UpkeepSeen = field(default_factory=UpkeepSeen)
     certificate: Manifest | None = None

@@ -4,6 +4,9 @@ As in the source of 12.0.6: a squash takes a branch, and makes of its head a com
 a rebase says again, commit by commit, what this branch has said since the newest common commit, triple by triple and upon the other one. Two values of a
 property that has one are refused; those of one that has many are united, and nobody is told. Only the double shows: the value of a property of the schema is
 one triple, and a list has no order.
+
+Coppice calls no ``rebase``: whoever writes to a store may, for the app's login has the right to, and what Coppice reads afterwards is a history like any
+other. That is why it is here, with the errors that the server has for it.
 """
 
 from __future__ import annotations

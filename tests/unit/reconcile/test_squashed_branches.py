@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from tests.fakes.engine import Branch, FakeEngine
 from tests.fakes.kube import Crash
@@ -9,7 +11,10 @@ from tests.fakes.merging import MergingFakeEngine
 from tests.fakes.squashing import SquashingWorld
 from tests.fakes.story import Story
 
+from coppice.api.v1alpha1 import DataStore
 from coppice.engines.base import EngineError
+from coppice.engines.squashing import SQUASH_ACTION, SQUASH_TAGS
+from coppice.reconcile import squashtries
 
 
 @pytest.fixture
@@ -138,6 +143,160 @@ async def test_whose_it_is_stays_open_while_nobody_can_say(story):
     del engine.squash_of
     await story.operator.live(minutes=2)
     assert story.status("DataBranch", "small")["created"] is True
+
+
+async def test_a_branch_of_which_nobody_can_say_whose_it_is_is_not_left_by_its_deletion(story):
+    await ready(story, deletionPolicy="Delete")
+    engine, data = story.world.engine, story.data_of()
+
+    async def silent(*_):
+        raise EngineError("silence")
+
+    engine.squash_of = silent
+    await story.settle()
+    story.delete("DataBranch", "small")
+    await story.operator.live(minutes=2)
+    assert "small" in data.branches
+    message = story.condition("DataBranch", "small")["message"]
+    assert "silence" in message
+    assert "Retain" in message
+    del engine.squash_of
+    await story.operator.live(minutes=1)
+    assert story.names("DataBranch") == []
+    assert "small" not in data.branches
+
+
+async def test_one_that_fails_is_tried_again_after_growing_pauses_and_no_more_than_three_times(story):
+    head = await ready(story)
+    engine = story.world.engine
+    engine.failing = 9
+    tried = []
+    engine.before_call = lambda action: action == SQUASH_ACTION and tried.append(story.world.now)
+    await story.settle()
+    waiting = story.condition("DataBranch", "small")
+    assert (waiting["reason"], "the disk is full" in waiting["message"]) == ("SquashFailed", True)
+    assert story.condition("DataBranch", "small", of="Stalled")["status"] == "False"
+    await story.operator.live(minutes=3 * 60)
+    message = story.expect_stalled("DataBranch", "small", "SquashFailed")
+    assert "the disk is full" in message
+    assert "DataBranch anew" in message
+    first, second, third = tried
+    assert (second - first, third - second) > (timedelta(minutes=4), timedelta(minutes=25))
+    status = story.status("DataBranch", "small")
+    assert (status["base"], status["squash"]["tries"], "failedAt" in status["squash"]) == (head, 3, True)
+    assert set(story.data_of().branches) == {"main"}
+    # As its owners are told: made anew, it is tried anew.
+    engine.failing = 0
+    story.delete("DataBranch", "small")
+    await story.settle()
+    story.branch("small", history="Squashed")
+    await story.settle()
+    story.expect_ready("DataBranch", "small")
+    assert story.status("DataBranch", "small")["squash"]["tries"] == 1
+
+
+async def test_one_that_fails_once_is_there_with_the_second_try(story):
+    await ready(story)
+    story.world.engine.failing = 1
+    await story.settle()
+    assert "SquashFailed" in story.events("DataBranch", "small")
+    await story.operator.live(minutes=8)
+    story.expect_ready("DataBranch", "small")
+    squash = story.status("DataBranch", "small")["squash"]
+    assert (squash["tries"], "problem" in squash) == (2, False)
+    assert squash["startedAt"] <= squash["finishedAt"]
+
+
+async def test_none_is_begun_that_the_volume_may_have_no_room_for(story):
+    await ready(story)
+    told = {**story.get("DataStore", "shop")["status"], "size": {"bytes": 1_200_000_000, "layers": 9}}
+    store = DataStore.parse({**story.get("DataStore", "shop"), "status": told})
+    assert isinstance(store, DataStore)
+    assert "2Gi" in squashtries.lacking_room(store)
+    told["size"]["bytes"] = 1_000_000_000
+    store = DataStore.parse({**story.get("DataStore", "shop"), "status": told})
+    assert squashtries.lacking_room(store) == ""
+
+
+async def test_while_there_is_no_room_it_says_so_and_nothing_is_written(story, monkeypatch):
+    await ready(story)
+    with monkeypatch.context() as patched:
+        patched.setattr(squashtries, "lacking_room", lambda store: "the volume has 2Gi")
+        await story.settle()
+        assert "spec.managed.storage.size" in story.expect_stalled("DataBranch", "small", "SquashNeedsRoom")
+        assert SQUASH_ACTION not in story.world.engine.calls
+    await story.operator.live(minutes=2)
+    story.expect_ready("DataBranch", "small")
+
+
+async def test_since_when_it_is_squashed_is_told_before_it_is(story):
+    await ready(story)
+    seen = []
+    story.world.engine.before_call = lambda action: seen.append(story.status("DataBranch", "small").get("squash"))
+    story.world.engine.calls.clear()
+    await story.settle()
+    told = [squash for action, squash in zip(story.world.engine.calls, seen, strict=True) if action == SQUASH_ACTION]
+    assert [squash["tries"] for squash in told] == [1]
+    assert told[0]["startedAt"]
+
+
+@pytest.mark.parametrize("moment", ["tag", "branch"])
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+async def test_an_operator_that_dies_over_it_leaves_no_tag(story, moment, policy):
+    await ready(story, deletionPolicy=policy)
+    engine, data = story.world.engine, story.data_of()
+
+    def killed(what):
+        if what == moment:
+            engine.between = lambda what: None
+            assert held(data)
+            raise Crash
+
+    engine.between = killed
+    await story.settle()
+    assert story.operator.crashes == 1
+    story.expect_ready("DataBranch", "small")
+    assert held(data) == []
+
+
+def held(data):
+    return [tag for tag in data.tags if tag.startswith(SQUASH_TAGS)]
+
+
+async def test_one_that_is_deleted_while_it_is_squashed_takes_its_tag_along(story):
+    await ready(story, deletionPolicy="Delete")
+    engine, data = story.world.engine, story.data_of()
+    engine.failing = 1
+    await story.settle()
+    assert len(held(data)) == 1
+    story.delete("DataBranch", "small")
+    await story.settle()
+    assert story.names("DataBranch") == []
+    assert held(data) == []
+
+
+async def test_one_whose_name_somebody_else_takes_leaves_no_tag(story):
+    head = await ready(story)
+    engine, data = story.world.engine, story.data_of()
+    engine.failing = 1
+    await story.settle()
+    data.branches["small"] = Branch(head, data.commits[head].rows)
+    await story.operator.live(minutes=2)
+    story.expect_ready("DataBranch", "small")
+    assert story.status("DataBranch", "small")["created"] is False
+    assert held(data) == []
+
+
+async def test_what_is_left_of_one_that_nobody_told_of_its_end_goes_after_a_day(story):
+    await ready(story)
+    engine, data = story.world.engine, story.data_of()
+    engine.failing = 1
+    await story.settle()
+    story.delete("DataBranch", "small")
+    await story.operator.live(minutes=12 * 60)
+    assert len(held(data)) == 1
+    await story.operator.live(minutes=13 * 60)
+    assert held(data) == []
 
 
 @pytest.mark.parametrize("engine", [FakeEngine, MergingFakeEngine])

@@ -8,14 +8,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from coppice.api.schema import AGE, Column, CrdInfo, Rule, ShowDefault, condition_column, immutable
-from coppice.api.v1alpha1.base import Resource, SpecModel
+from coppice.api.v1alpha1.base import Resource, SpecModel, StatusModel
 from coppice.api.v1alpha1.common import (
     NEW_BRANCH_PATTERN,
+    Count,
     DeletionPolicy,
     From,
     ObservedStatus,
     StoreRef,
     Text,
+    Time,
     name_rules,
 )
 
@@ -61,6 +63,16 @@ class DataBranchSpec(SpecModel):
     )
 
 
+class SquashStatus(StatusModel):
+    """How far the squash is that a branch begins with: of the commit in ``base``."""
+
+    tries: Count = Field(description="How often it was begun.")
+    started_at: Time = Field(description="When it was begun last.")
+    failed_at: Time | None = Field(default=None, description="When that failed.")
+    problem: Text | None = Field(default=None, description="What the server said of it.")
+    finished_at: Time | None = Field(default=None, description="When the branch was seen to be there.")
+
+
 class DataBranchStatus(ObservedStatus):
     """What the operator has seen of the branch."""
 
@@ -70,6 +82,9 @@ class DataBranchStatus(ObservedStatus):
     base: Text | None = Field(
         default=None,
         description="Hash of the commit the branch started from; of a squashed one, of that whose data it has.",
+    )
+    squash: SquashStatus | None = Field(
+        default=None, description="Of a branch that begins squashed, how far that is, or how it ended."
     )
     head: Text | None = Field(default=None, description="Hash of the newest commit.")
     working_root: Text | None = Field(
