@@ -4,7 +4,7 @@ says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -274,12 +274,16 @@ def _call(observation: BranchObservation, source: Source, action: str, arguments
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _BranchPlan:
-    """The chain of facts for one branch."""
+    """The chain of facts for one branch. ``squash``: what its status is to say of its squash."""
 
     observation: BranchObservation
     branch: DataBranch
+    squash: SquashStatus | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.squash = self.branch.status.squash
 
     def plan(self, draft: Draft) -> Plan:
         for step in (self._store_answers, self._branch_exists):
@@ -342,7 +346,7 @@ class _BranchPlan:
         if state is not None:
             if told is not None and not squashtries.is_over(told):
                 draft.calls.extend(_end_of_squash(self.observation, self.branch))
-                draft.status["squash"] = squashtries.finished(told, self.observation.now).dump()
+                self.squash = squashtries.finished(told, self.observation.now)
             return holds(BRANCH, "Exists", f"branch {name} is at {state.head}")
         if self.branch.status.head is not None:
             return stalls(
@@ -378,7 +382,7 @@ class _BranchPlan:
         written = base == self.branch.status.base
         arguments = {"branch": name, "commit": base}
         if self._is_squashed:
-            return self._squash(draft, arguments) if written else self._begin(draft, arguments)
+            return self._squash(draft, arguments) if written else self._begin(arguments)
         if written:
             draft.calls.append(_call(self.observation, self._source, "create-branch", arguments))
         return waits(BRANCH, "Creating", f"branch {name} is being made at {base}", retry_after=0.1)
@@ -387,7 +391,7 @@ class _BranchPlan:
         """Squash what the branch begins with, or go on with it; one that failed is begun again after a while."""
         told, now, name, base = self.branch.status.squash, self.observation.now, *arguments.values()
         if told is None:
-            return self._begin(draft, arguments)
+            return self._begin(arguments)
         if told.failed_at is None:
             said = {
                 "maker": self.branch.metadata.uid,
@@ -407,9 +411,9 @@ class _BranchPlan:
         if now < due:
             message = f"{failure}. It is tried again at {format_time(due)}"
             return waits(BRANCH, "SquashFailed", message, retry_after=(due - now).total_seconds())
-        return self._begin(draft, arguments)
+        return self._begin(arguments)
 
-    def _begin(self, draft: Draft, arguments: dict[str, str]) -> Fact:
+    def _begin(self, arguments: dict[str, str]) -> Fact:
         """Write down that a squash begins, if there is room for it."""
         store = self._source.store
         lacking = squashtries.lacking_room(store) if isinstance(store, DataStore) else ""
@@ -421,7 +425,7 @@ class _BranchPlan:
                 f"spec.managed.storage.size of DataStore {self._source.name}",
                 retry_after=60,
             )
-        draft.status["squash"] = squashtries.begun(self.branch.status.squash, self.observation.now).dump()
+        self.squash = squashtries.begun(self.branch.status.squash, self.observation.now)
         return _squashing(arguments, retry_after=0.1)
 
     @property
@@ -436,7 +440,7 @@ class _BranchPlan:
 
     def _status(self) -> dict[str, Any]:
         before = self.branch.status
-        told = None if before.squash is None else before.squash.dump()
+        told = None if self.squash is None else self.squash.dump()
         state = _state(self.observation, self.branch)
         created = _is_created(self.observation, self.branch, state)
         if state is None:
