@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2e.harness.shell import CommandError
 from e2e.leftovers import outside
+from e2e.waiting import eventually
 
 if TYPE_CHECKING:
     from e2e.harness.cluster import Cluster
@@ -35,9 +37,15 @@ class Shop:
         return f"/api/v1/namespaces/{self.namespace}/services/app:80/proxy"
 
     def track(self, number: int) -> dict[str, Any]:
-        """Return one track as the shop shows it."""
-        raw = f"{self._proxy}/api/tracks/{number}"
-        found: dict[str, Any] = json.loads(self.cluster.run_kubectl("get", "--raw", raw))
+        """Return one track as the shop shows it, once it can: not while its data are exchanged, or it is busy."""
+        return eventually(lambda: self._told(number), f"the shop in {self.namespace} answers")
+
+    def _told(self, number: int) -> dict[str, Any]:
+        try:
+            answer = self.cluster.run_kubectl("get", "--raw", f"{self._proxy}/api/tracks/{number}")
+        except CommandError:
+            return {}
+        found: dict[str, Any] = json.loads(answer)
         return found
 
     def reprice(self, number: int, price: float) -> dict[str, Any]:

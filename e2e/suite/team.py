@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2e.harness.shell import CommandError
 from e2e.leftovers import outside
 from e2e.story import Shop
 from e2e.suite import argocd, previews
@@ -99,14 +98,9 @@ class Team:
         return self.argocd.until_synced(name(pull), pull.sha)
 
     def until_price(self, pull: PullRequest, price: str, what: str) -> None:
-        """Wait until a preview's app shows this price of a track. Its Pod may be missing from its Service meanwhile."""
-
-        def shown() -> bool:
-            with suppress(CommandError):
-                return str(Shop(self.kube.cluster, name(pull)).track(TRACK)["UnitPrice"]) == price
-            return False
-
-        eventually(shown, what)
+        """Wait until a preview's app shows this price of a track."""
+        shop = Shop(self.kube.cluster, name(pull))
+        eventually(lambda: str(shop.track(TRACK)["UnitPrice"]) == price, what)
 
     def reprice(self, pull: PullRequest, price: float) -> None:
         """Change a track's price in a preview's app."""

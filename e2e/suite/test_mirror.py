@@ -136,11 +136,15 @@ def copies(store: Store) -> list[str]:
 
 
 def until_not_fresh(store: Store, reason: str) -> str:
-    """Wait until the refreshes fail for a reason, and return what the store says of it."""
+    """Wait until the refreshes fail for a reason, and return what the store says of it. A source that is too busy to
+    answer is asked once more, as its owners would: the store itself waits for minutes.
+    """
     kube = store.kube
 
     def failing() -> Manifest:
         found = kube.condition("dstore", "orders", store.namespace, "MirrorFresh")
+        if found.get("reason") == "SourceUnreachable" != reason:
+            refresh(store)
         return found if found.get("reason") == reason else {}
 
     found = eventually(failing, f"the refresh fails for {reason}")

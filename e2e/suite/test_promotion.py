@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from e2e import story
-from e2e.harness.shell import CommandError
 from e2e.suite.change import AUTHOR, REVIEWER, Person, Request
 from e2e.suite.data import Clone, Store
 from e2e.suite.kube import TIMEOUT
@@ -38,14 +37,8 @@ class Environment:
     namespace: str
 
     def price(self, track: int) -> str:
-        """Return what a track costs in the shop, once it can say: not while its data are exchanged, or it is busy."""
-        return eventually(lambda: self._told(track), f"the shop in {self.namespace} answers")
-
-    def _told(self, track: int) -> str:
-        try:
-            return str(self._shop.track(track)["UnitPrice"])
-        except CommandError:
-            return ""
+        """Return what a track costs in the shop."""
+        return str(self._shop.track(track)["UnitPrice"])
 
     def reprice(self, track: int, price: float) -> None:
         """Change a price in the shop, as its editors do."""
