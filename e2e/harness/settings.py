@@ -31,6 +31,7 @@ class Settings:
     kubeconfig: Path | None = None
     node_image: str | None = None
     load_image_command: str | None = None
+    terminusdb_image: str | None = None
     storage_class: str = LOCAL_CLASS
     snapshot_class: str = LOCAL_CLASS
 
@@ -75,6 +76,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         kubeconfig=path("COPPICE_E2E_KUBECONFIG"),
         node_image=environ.get("COPPICE_E2E_NODE_IMAGE") or None,
         load_image_command=environ.get("COPPICE_E2E_LOAD_IMAGE") or None,
+        terminusdb_image=environ.get("COPPICE_TERMINUSDB_IMAGE") or None,
         storage_class=environ.get("COPPICE_E2E_STORAGE_CLASS") or LOCAL_CLASS,
         snapshot_class=environ.get("COPPICE_E2E_SNAPSHOT_CLASS") or LOCAL_CLASS,
     )

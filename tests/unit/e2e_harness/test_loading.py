@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from e2e.harness import images, shell
 from e2e.harness.cluster import Cluster, ClusterError
+from e2e.harness.settings import from_environment
 
 REF = "localhost/coppice/dolt:1.0"
 
@@ -73,6 +74,29 @@ def test_no_attestation_is_asked_of_a_builder_that_makes_some(
     monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
     monkeypatch.setattr(shell, "succeeds", lambda argv, **_: has_buildx)
     assert images._no_attestation(builder) == expected
+
+
+REAL = {"COPPICE_TERMINUSDB_IMAGE": "terminusdb/terminusdb-server:v12.0.6"}
+
+
+def test_the_real_terminusdb_stands_under_the_name_of_its_double(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(shell, "run", lambda argv, **_: ran.append(" ".join(argv)))
+    monkeypatch.setattr(Cluster, "load_image", lambda self, ref: ran.append(f"load {ref}"))
+    ref = images.ensure("terminusdb-double", cluster, from_environment(REAL))
+    assert ran == [
+        "docker pull --quiet terminusdb/terminusdb-server:v12.0.6",
+        f"docker tag terminusdb/terminusdb-server:v12.0.6 {ref}",
+        f"load {ref}",
+    ]
+
+
+def test_the_offline_cluster_takes_no_image_of_a_registry(cluster: Cluster) -> None:
+    offline = replace(cluster, provider="offline")
+    with pytest.raises(ClusterError, match=r"COPPICE_TERMINUSDB_IMAGE=terminusdb/\S+: .* use kind"):
+        images.ensure("terminusdb-double", offline, from_environment(REAL))
 
 
 def test_a_cluster_of_somebody_else_says_how_to_load(cluster: Cluster) -> None:
