@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.alone
-OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200" if THOROUGH else "100"))
+OPERATIONS = int(os.environ.get("COPPICE_E2E_OPERATIONS", "200" if THOROUGH else "60"))
 NAMES = ("one", "two", "three", "four")
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from e2e.suite.kube import Kube
 
-WAVES = 5 if THOROUGH else 3
+WAVES = 5 if THOROUGH else 2
 CLONES = 4 if THOROUGH else 3
 """In each wave. They share a snapshot, which is captured after they were asked for."""
 WRITERS = ("sql", "sql", "dolt")
