@@ -445,6 +445,17 @@ class Requests:
     def watch(self, *, before: Step | None = None, after: Step | None = None) -> None:
         self.answered, self._before, self._after = [], before or _nothing, after or _nothing
 
+    async def kills(self, number: int, work: Awaitable[object]) -> bool:
+        """Do something, and return whether the operator died over it at this request: it may be over before."""
+        self.watch(before=dies(number))
+        try:
+            await work
+        except KilledError:
+            return True
+        finally:
+            self._before = _nothing
+        return False
+
     @property
     def pulled(self) -> bool:
         return any("/pull/" in path for path in self.answered)
@@ -526,15 +537,9 @@ async def test_an_operator_that_dies_at_any_request_leaves_it_before_or_after_an
     due, requests, moved = await _due(trio), Requests(monkeypatch), []
     for living in count():
         line = await due.branch(trio)
-        requests.watch(before=dies(living))
-        try:
-            await due.take(line)
-        except KilledError:
-            moved.append(requests.pulled)
-        else:
+        if not await requests.kills(living, due.take(line)):
             break
-        finally:
-            requests.watch()
+        moved.append(requests.pulled)
         await due.is_whole(line, moved=moved[-1])
         if then == "sweep":
             await trio.act(trio.store, "sweep")
@@ -551,15 +556,8 @@ async def test_an_operator_that_dies_as_the_store_fetches_a_result_leaves_nothin
     due, requests, left = await _due(trio), Requests(monkeypatch), []
     line = await due.branch(trio)
     for living in count():
-        requests.watch(before=dies(living))
-        try:
-            await line.fetch_result(due.result)
-        except KilledError:
-            pass
-        else:
+        if not await requests.kills(living, line.fetch_result(due.result)):
             break
-        finally:
-            requests.watch()
         left += await _left(trio, trio.store)
         await trio.act(trio.store, "sweep")
         assert await _left(trio, trio.store) == []
@@ -580,15 +578,8 @@ async def test_an_operator_that_dies_as_a_scratch_server_fetches_leaves_what_can
     fetch = {"host": trio.host(trio.clone), "password": trio.scratch.secret["remote-password"]}
     for living in count():
         commit = await line.clone.write(line.name, [product(1, price=living)])
-        requests.watch(before=dies(living))
-        try:
-            await trio.act(trio.scratch, "fetch", commit=commit, **fetch)
-        except KilledError:
-            pass
-        else:
+        if not await requests.kills(living, trio.act(trio.scratch, "fetch", commit=commit, **fetch)):
             break
-        finally:
-            requests.watch()
         try:
             await trio.engine.log(at, "shop", commit, limit=1)
         except UnknownVersionError:

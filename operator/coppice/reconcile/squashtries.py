@@ -13,12 +13,10 @@ from coppice.api.v1alpha1 import DataStore
 from coppice.api.v1alpha1.databranch import SquashStatus
 from coppice.core.quantities import quantity_bytes
 from coppice.engines.base import EngineError
+from coppice.reconcile.upkeep import MAX_WORDS, ROOM
 
 PAUSES: Final = (timedelta(minutes=5), timedelta(minutes=30))
 """After one try has failed, and after the second; there is none after the third."""
-ROOM: Final = 2
-"""How many times the data must fit onto the volume: they are written once more, at most."""
-MAX_WORDS: Final = 256
 
 
 def begun(told: SquashStatus | None, now: datetime) -> SquashStatus:
